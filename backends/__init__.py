@@ -1,0 +1,25 @@
+"""The four backends by name, and the one function that imports one of them and nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import cast
+
+from common.contract import Backend
+from common.errors import BackendError
+
+#: name of the folder, the extra, the tox environment, the constraints file = package to import
+FRAMEWORKS = {"torch": "torch", "tf": "tensorflow", "mxnet": "mxnet", "paddle": "paddle"}
+
+
+def load(name: str) -> Backend:
+    """Import one backend; BackendError with the install line where its framework is missing."""
+    if name not in FRAMEWORKS:
+        raise BackendError(f"There is no backend {name!r}; choose one of {', '.join(FRAMEWORKS)}.")
+    if importlib.util.find_spec(FRAMEWORKS[name]) is None:
+        raise BackendError(
+            f"{FRAMEWORKS[name]} is not installed; install it with "
+            f"`pip install -c constraints/{name}.txt -e '.[{name}]'`."
+        )
+    return cast(Backend, importlib.import_module(f"backends.{name}"))

@@ -1,0 +1,215 @@
+"""The arbiter: the network in NumPy float64, forward and backward, short enough to check by eye.
+
+Nothing else is trusted. Every function returns its output and the function that takes the output's
+gradient back; a test holds each against central differences and cases computed by hand.
+NCHW, convolutions OIHW; the first largest value of a pooling window takes its whole gradient.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from common.spec import Conv, GlobalAvgPool, Inception, MaxPool, Norm, Row, Spec, pair
+from common.weights import Weights, check, is_running
+
+Array = np.ndarray
+Backward = Callable[[Array], Any]
+
+
+def windows(x: Array, row: Conv | MaxPool, fill: float) -> Array:
+    """Every window of the padded image: (N, C, out height, out width, kernel height, width)."""
+    (top, left), (down, right) = pair(row.padding), pair(row.stride)
+    x = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left)), constant_values=fill)
+    return sliding_window_view(x, pair(row.kernel), axis=(2, 3))[:, :, ::down, ::right]
+
+
+def add_windows(dw: Array, row: Conv | MaxPool, shape: tuple[int, ...]) -> Array:
+    """The transpose of `windows`: add every window's gradient to the image pixel it came from."""
+    (top, left), (down, right) = pair(row.padding), pair(row.stride)
+    (height, width), (rows, columns) = shape[2:], dw.shape[2:4]
+    dx = np.zeros((*shape[:2], height + 2 * top, width + 2 * left))
+    for i in range(dw.shape[4]):
+        for j in range(dw.shape[5]):
+            dx[:, :, i : i + down * rows : down, j : j + right * columns : right] += dw[..., i, j]
+    return dx[:, :, top : top + height, left : left + width]
+
+
+def convolution(x: Array, weight: Array, bias: Array, row: Conv) -> tuple[Array, Backward]:
+    """y[n, o, h, w] = sum over c, i, j of window[n, c, h, w, i, j] weight[o, c, i, j] + bias[o]."""
+    w = windows(x, row, 0)
+    columns = w.transpose(0, 2, 3, 1, 4, 5).reshape(-1, weight[0].size)
+    matrix = weight.reshape(len(weight), -1)
+    n, _, height, width = w.shape[:4]
+    y = (columns @ matrix.T + bias).reshape(n, height, width, -1).transpose(0, 3, 1, 2)
+
+    def backward(dy: Array) -> tuple[Array, Array, Array]:
+        dy = dy.transpose(0, 2, 3, 1).reshape(-1, len(weight))
+        dw = (dy @ matrix).reshape(n, height, width, *weight.shape[1:]).transpose(0, 3, 1, 2, 4, 5)
+        return add_windows(dw, row, x.shape), (dy.T @ columns).reshape(weight.shape), dy.sum(0)
+
+    return y, backward
+
+
+def batch_norm(
+    x: Array, weight: Array, bias: Array, mean: Array, var: Array, norm: Norm, training: bool
+) -> tuple[Array, Backward]:
+    """(x - mean) / sqrt(var + eps) * weight + bias, a channel at a time.
+
+    In training mean and (biased) variance are the batch's, and the running ones move, in place,
+    to momentum * old + (1 - momentum) * new. Source: Ioffe and Szegedy (2015).
+    """
+    axes, shape = (0, 2, 3), (1, -1, 1, 1)
+    if training:
+        batch_mean, batch_var = x.mean(axes), x.var(axes)
+        mean[:] = norm.momentum * mean + (1 - norm.momentum) * batch_mean
+        var[:] = norm.momentum * var + (1 - norm.momentum) * batch_var
+        mean, var = batch_mean, batch_var
+    scale = 1 / np.sqrt(var + norm.eps)
+    normed = (x - mean.reshape(shape)) * scale.reshape(shape)
+
+    def backward(dy: Array) -> tuple[Array, Array, Array]:
+        dweight, dbias = (dy * normed).sum(axes), dy.sum(axes)
+        dx = dy
+        if training:  # the batch's mean and variance depend on x too
+            count = dy.size / dy.shape[1]
+            dx = dy - (dbias.reshape(shape) + normed * dweight.reshape(shape)) / count
+        return dx * (weight * scale).reshape(shape), dweight, dbias
+
+    return normed * weight.reshape(shape) + bias.reshape(shape), backward
+
+
+def relu(x: Array) -> tuple[Array, Backward]:
+    """max(x, 0), with slope 0 at 0."""
+    return np.maximum(x, 0), lambda dy: dy * (x > 0)
+
+
+def max_pool(x: Array, row: MaxPool) -> tuple[Array, Backward]:
+    """The largest value of every window; the padding counts as minus infinity."""
+    w = windows(x, row, -np.inf)
+    flat = w.reshape(*w.shape[:4], -1)
+    first = flat.argmax(-1)[..., None]
+
+    def backward(dy: Array) -> Array:
+        dw = np.zeros(flat.shape)
+        np.put_along_axis(dw, first, dy[..., None], -1)
+        return add_windows(dw.reshape(w.shape), row, x.shape)
+
+    return np.take_along_axis(flat, first, -1)[..., 0], backward
+
+
+def global_avg_pool(x: Array) -> tuple[Array, Backward]:
+    """The mean over height and width: (N, C, H, W) becomes (N, C)."""
+    area = x.shape[2] * x.shape[3]
+    return x.mean((2, 3)), lambda dy: np.broadcast_to(dy[..., None, None] / area, x.shape)
+
+
+def linear(x: Array, weight: Array, bias: Array) -> tuple[Array, Backward]:
+    """Y = x weight^T + bias."""
+    return x @ weight.T + bias, lambda dy: (dy @ weight, dy.T @ x, dy.sum(0))
+
+
+def cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
+    """The mean over the batch of -log softmax(logits)[label], and its gradient."""
+    shifted = logits - logits.max(1, keepdims=True)
+    log_softmax = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    hot = np.eye(logits.shape[1])[labels]
+    return -(log_softmax * hot).sum() / len(labels), (np.exp(log_softmax) - hot) / len(labels)
+
+
+def backward_through(chain: Sequence[Backward]) -> Backward:
+    """The way back through functions that were applied one after the other."""
+
+    def backward(dy: Array) -> Array:
+        for one in reversed(chain):
+            dy = one(dy)
+        return dy
+
+    return backward
+
+
+class GoogLeNet:
+    """The network of `spec`; `weights` are canonical and copied to float64."""
+
+    def __init__(self, spec: Spec, weights: Weights) -> None:
+        check(spec, weights)
+        self.spec = spec
+        self.weights = {name: array.astype(np.float64) for name, array in weights.items()}
+
+    def forward(self, x: Array, training: bool = False) -> Weights:
+        """Every stage's output; x is (N, C, H, W). Training mode moves the running statistics."""
+        self._gradients: Weights = {}
+        self._backward: list[Backward] = []
+        outputs = {}
+        for stage, rows in self.spec.stages():
+            x, backward = self._rows(x, rows, stage, training)
+            outputs[stage] = x
+            self._backward.append(backward)
+        outputs["head"], backward = self._affine(linear, x, "head")
+        self._backward.append(backward)
+        return outputs
+
+    def gradients(self, x: Array, labels: Array) -> tuple[float, Weights]:
+        """The loss in training mode, and its gradient by canonical name."""
+        loss, dy = cross_entropy(self.forward(x, training=True)["head"], labels)
+        backward_through(self._backward)(dy)
+        return loss, {n: self._gradients[n] for n in self.weights if not is_running(n)}
+
+    def _affine(self, layer: Callable[..., Any], x: Array, name: str, *extra: Any) -> Any:
+        """Run a layer with a weight and a bias; on the way back its gradients are kept by name."""
+        y, back = layer(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], *extra)
+
+        def backward(dy: Array) -> Array:
+            dx, *both = back(dy)
+            self._gradients[f"{name}.weight"], self._gradients[f"{name}.bias"] = both
+            return dx
+
+        return y, backward
+
+    def _rows(self, x: Array, rows: Sequence[Row], name: str, training: bool) -> Any:
+        chain = []
+        for index, row in enumerate(rows):
+            x, backward = self._row(x, row, f"{name}.{index}", training)
+            chain.append(backward)
+        return x, backward_through(chain)
+
+    def _row(self, x: Array, row: Row, name: str, training: bool) -> Any:
+        match row:
+            case Conv():
+                return self._conv(x, row, name, training)
+            case MaxPool():
+                return max_pool(x, row)
+            case Inception():
+                return self._inception(x, row, name, training)
+            case GlobalAvgPool():
+                return global_avg_pool(x)
+        raise TypeError(f"the arbiter knows no {type(row).__name__}")
+
+    def _conv(self, x: Array, row: Conv, name: str, training: bool) -> Any:
+        chain = []
+        x, backward = self._affine(convolution, x, f"{name}.conv", row)
+        chain.append(backward)
+        if self.spec.norm:
+            running = [self.weights[f"{name}.norm.running_{which}"] for which in ("mean", "var")]
+            x, backward = self._affine(
+                batch_norm, x, f"{name}.norm", *running, self.spec.norm, training
+            )
+            chain.append(backward)
+        if row.activation:
+            x, backward = relu(x)
+            chain.append(backward)
+        return x, backward_through(chain)
+
+    def _inception(self, x: Array, row: Inception, name: str, training: bool) -> Any:
+        outputs, backwards = zip(
+            *(self._rows(x, rows, f"{name}.{branch}", training) for branch, rows in row.branches()),
+            strict=True,
+        )
+        edges = np.cumsum([y.shape[1] for y in outputs])[:-1]
+
+        def backward(dy: Array) -> Array:
+            parts = np.split(dy, edges, axis=1)
+            return sum(back(part) for back, part in zip(backwards, parts, strict=True))
+
+        return np.concatenate(outputs, axis=1), backward

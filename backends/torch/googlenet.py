@@ -1,0 +1,99 @@
+"""GoogLeNet in PyTorch: the network of a spec as `nn.Module`s.
+
+Source: d2l, section GoogLeNet. PyTorch's conventions: NCHW; every layer is told its incoming
+channels; `model.train()` and `model.eval()` switch the mode.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common import spec as rows
+
+BATCH, CHANNELS, HEIGHT, WIDTH = range(4)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """PyTorch keeps the unbiased running variance; the spec and the other three the biased one."""
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        with torch.no_grad():
+            var, mean = torch.var_mean(x, (BATCH, HEIGHT, WIDTH), correction=0)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
+        return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+
+
+class Conv(nn.Module):
+    """Convolution, norm if the network has one, ReLU unless the row has none."""
+
+    def __init__(self, row, channels, norm):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, row.width, row.kernel, row.stride, row.padding)
+        # momentum is the weight of the new value here, of the old one in the spec
+        self.norm = BatchNorm(row.width, norm.eps, 1 - norm.momentum) if norm else nn.Identity()
+        self.relu = nn.ReLU() if row.activation else nn.Identity()
+
+    def forward(self, x):
+        return self.relu(self.norm(self.conv(x)))
+
+
+class Inception(nn.Module):
+    """Four branches over the same input, joined along the channels."""
+
+    def __init__(self, row, channels, norm):
+        super().__init__()
+        self.branch1x1 = sequential(row.branch1x1, channels, norm)
+        self.branch3x3 = sequential(row.branch3x3, channels, norm)
+        self.branch5x5 = sequential(row.branch5x5, channels, norm)
+        self.branch_pool = sequential(row.branch_pool, channels, norm)
+
+    def forward(self, x):
+        return torch.cat(
+            (self.branch1x1(x), self.branch3x3(x), self.branch5x5(x), self.branch_pool(x)),
+            dim=CHANNELS,
+        )
+
+
+class GoogLeNet(nn.Module):
+    """The network of `spec`: (N, C, H, W) in, logits (N, classes) out; shapes are d2l's at 96."""
+
+    def __init__(self, spec):
+        super().__init__()
+        self.spec = spec
+        c0, c1, c2, c3, c4, c5 = spec.channels()
+        self.stage1 = sequential(spec.stage1, c0, spec.norm)  # (N, 64, 24, 24)
+        self.stage2 = sequential(spec.stage2, c1, spec.norm)  # (N, 192, 12, 12)
+        self.stage3 = sequential(spec.stage3, c2, spec.norm)  # (N, 480, 6, 6)
+        self.stage4 = sequential(spec.stage4, c3, spec.norm)  # (N, 832, 3, 3)
+        self.stage5 = sequential(spec.stage5, c4, spec.norm)  # (N, 1024)
+        self.head = nn.Linear(c5, spec.head.width)  # (N, 10)
+
+    def forward(self, x):
+        x = self.stage2(self.stage1(x))
+        x = self.stage5(self.stage4(self.stage3(x)))
+        return self.head(x)
+
+
+def sequential(table, channels, norm):
+    """The rows of a stage or branch, one native layer after the other."""
+    layers = nn.Sequential()
+    for row in table:
+        layers.append(layer(row, channels, norm))
+        channels = row.channels(channels)
+    return layers
+
+
+def layer(row, channels, norm):
+    """The native layer of one row of the spec."""
+    match row:
+        case rows.Conv():
+            return Conv(row, channels, norm)
+        case rows.MaxPool():
+            return nn.MaxPool2d(row.kernel, row.stride, row.padding)
+        case rows.Inception():
+            return Inception(row, channels, norm)
+        case rows.GlobalAvgPool():
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())

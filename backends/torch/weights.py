@@ -1,0 +1,37 @@
+"""PyTorch parameters to canonical weights and back.
+
+PyTorch's layouts and names are the canonical ones; `state_dict` has all of them, by reference.
+"""
+
+import torch
+
+from common.weights import check
+
+
+def read_weights(model):
+    """Copies of the weights and running statistics by canonical name."""
+    return {name: to_canonical(name, tensor) for name, tensor in tensors(model).items()}
+
+
+def write_weights(model, weights):
+    """Copy canonical weights into the model, on whatever device it lies."""
+    check(model.spec, weights)
+    with torch.no_grad():
+        for name, tensor in tensors(model).items():
+            tensor.copy_(torch.from_numpy(to_native(name, weights[name])))
+
+
+def tensors(model):
+    """The native tensors that hold the weights, by canonical name."""
+    state = model.state_dict(keep_vars=True)
+    return {name: state[name] for name in state if not name.endswith("num_batches_tracked")}
+
+
+def to_canonical(name, tensor):
+    """A native tensor, a weight or its gradient, as a canonical array."""
+    return tensor.detach().cpu().numpy().copy()
+
+
+def to_native(name, array):
+    """A canonical array in the native layout."""
+    return array

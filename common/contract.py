@@ -1,0 +1,75 @@
+"""What a backend is: the functions that everything outside it calls.
+
+Only NumPy arrays travel: images uint8 (N, C, 28, 28), inputs float (N, C, H, W), labels int64 (N,),
+weights by canonical name. Losses are means over the batch, in nats. A device is named `cpu` or
+`gpu:N` in every backend. What is "native" is the framework's own tensor and is never looked into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import numpy as np
+
+from common.recipe import Recipe
+from common.spec import Spec
+from common.weights import Weights
+
+Batches = Iterable[tuple[np.ndarray, np.ndarray]]  #: uint8 images and int64 labels
+
+
+class Trainer(Protocol):
+    """One training run's optimizer, bound to a model on a device."""
+
+    def __init__(self, model: Any, recipe: Recipe, device: str) -> None: ...
+
+    def prepare(self, images: np.ndarray) -> Any:
+        """Move uint8 images to the device, scale them to 0..1 and resize them there; native."""
+
+    def update(self, inputs: Any, labels: np.ndarray) -> tuple[Any, Any]:
+        """One optimizer step on native inputs; the mean loss and the number right, both native.
+
+        The two are scalars on the device, of the weights before the step.
+        """
+
+    def step(self, images: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
+        """`update(prepare(images), labels)`."""
+
+    def evaluate(self, batches: Batches) -> tuple[float, float]:
+        """The mean loss and the accuracy over all batches, in evaluation mode."""
+
+    def places(self) -> dict[str, set[str]]:
+        """The devices that the last step's tensors really lay on.
+
+        Keys: parameters, gradients, state (of the optimizer), batch, outputs.
+        """
+
+
+class Backend(Protocol):
+    """The module that `backends.load` returns."""
+
+    GoogLeNet: type
+    Trainer: type[Trainer]
+    VERSION: str
+
+    def devices(self) -> list[str]:
+        """The devices there are: `cpu`, then `gpu:0` and on."""
+
+    def build(self, spec: Spec, dtype: str, device: str) -> Any:
+        """The native network on the device; dtype is `float32` or `float64`."""
+
+    def place(self, model: Any, x: np.ndarray) -> Any:
+        """A float array (N, C, H, W) as native input of the model: its dtype, layout and device."""
+
+    def forward(self, model: Any, x: np.ndarray, training: bool) -> Weights:
+        """Every stage's output and the head's, (N, C, H, W) or (N, C), by name."""
+
+    def gradients(self, model: Any, x: np.ndarray, labels: np.ndarray) -> tuple[float, Weights]:
+        """The loss in training mode, and its gradient by canonical name."""
+
+    def read_weights(self, model: Any) -> Weights:
+        """The model's weights and running statistics by canonical name, in the model's dtype."""
+
+    def write_weights(self, model: Any, weights: Weights) -> None:
+        """Copy canonical weights into the model; WeightsError if they are another network's."""

@@ -1,0 +1,27 @@
+"""Choosing the device: what is asked for is what is used, or it is an error."""
+
+from __future__ import annotations
+
+import re
+
+from common.errors import DeviceError
+
+
+def choose(requested: str, found: list[str]) -> str:
+    """`cpu` or `gpu:N` for what was asked: auto (a GPU where there is one), cpu, gpu or gpu:N.
+
+    `found` is what the backend's `devices()` returned. A GPU that is asked for and missing is a
+    DeviceError that says what was found; nothing falls back.
+    """
+    if not re.fullmatch(r"auto|cpu|gpu(:\d+)?", requested):
+        raise DeviceError(f"{requested!r} names no device; use auto, cpu, gpu or gpu:N.")
+    gpus = [name for name in found if name.startswith("gpu:")]
+    if requested == "auto":
+        return gpus[0] if gpus else "cpu"
+    wanted = "gpu:0" if requested == "gpu" else requested
+    if wanted not in found:
+        raise DeviceError(
+            f"--device {requested} is not there: found {', '.join(found)}; "
+            "use one of these, or auto."
+        )
+    return wanted

@@ -1,0 +1,39 @@
+"""Every refusal of this project: one sentence that names the way out, and an exit status."""
+
+
+class GoogLeNetError(Exception):
+    """Base of all refusals; the command line prints the sentence and leaves with `exit_code`."""
+
+    exit_code = 2
+
+
+class SpecError(GoogLeNetError, ValueError):
+    """A spec that makes no sense, or an input that a spec cannot take."""
+
+
+class WeightsError(GoogLeNetError, ValueError):
+    """Weights that do not fit the network, or a file that holds none."""
+
+
+class ParityError(GoogLeNetError):
+    """A backend computes another function than the arbiter."""
+
+    exit_code = 3
+
+
+class BackendError(GoogLeNetError):
+    """A framework that is not installed, or cannot be used with this Python or NumPy."""
+
+    exit_code = 4
+
+
+class DataError(GoogLeNetError):
+    """Images that are missing, truncated, altered or cannot be downloaded."""
+
+    exit_code = 5
+
+
+class DeviceError(GoogLeNetError):
+    """A device that was asked for and is not there."""
+
+    exit_code = 6

@@ -1,0 +1,332 @@
+"""Every number of the network, as frozen data that can be held beside the book's page.
+
+Sources: Szegedy et al., "Going Deeper with Convolutions" (2014), in the version of *Dive into Deep
+Learning* (d2l), section GoogLeNet; two published variants of it. A spec knows no framework: the
+backends read it row by row, and a row's field is also the attribute of the native model and the
+segment of a weight's name (`stage3.0.branch5x5.1.conv.weight`).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+from common.errors import SpecError
+
+Size = int | tuple[int, int]  #: one number for both directions, or (height, width)
+
+
+def pair(size: Size) -> tuple[int, int]:
+    """`size` as (height, width)."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def float32(value: float) -> float:
+    """`value` as the nearest float32: some frameworks hold hyper-parameters so, all then use it."""
+    return float(struct.unpack("f", struct.pack("f", value))[0])
+
+
+def _require(holds: bool, field: str, value: object, rule: str) -> None:
+    if not holds:
+        raise SpecError(f"{field} is {value!r}: it must be {rule}.")
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _normalise_window(row: Conv | MaxPool) -> None:
+    """Turn kernel, stride and padding into pairs and refuse what cannot slide over an image."""
+    for field, least in (("kernel", 1), ("stride", 1), ("padding", 0)):
+        value = getattr(row, field)
+        both = value if isinstance(value, tuple) else (value, value)
+        holds = len(both) == 2 and all(_whole(side, least) for side in both)
+        rule = f"a whole number of at least {least}, or a pair of them"
+        _require(holds, f"{type(row).__name__}.{field}", value, rule)
+        object.__setattr__(row, field, both)
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution with bias, then the network's norm if it has one, then a ReLU by default."""
+
+    width: int
+    kernel: Size = 1
+    stride: Size = 1
+    padding: Size = 0
+    activation: bool = True
+
+    def __post_init__(self) -> None:
+        _require(_whole(self.width, 1), "Conv.width", self.width, "a whole number of at least 1")
+        _normalise_window(self)
+
+    def channels(self, incoming: int) -> int:
+        """Channels that leave this row when `incoming` enter it."""
+        return self.width
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """Max pooling; the padding counts as minus infinity and the last window is never cut."""
+
+    kernel: Size
+    stride: Size
+    padding: Size = 0
+
+    def __post_init__(self) -> None:
+        _normalise_window(self)
+        halves = [p <= k // 2 for p, k in zip(pair(self.padding), pair(self.kernel), strict=True)]
+        rule = f"at most half of the kernel {self.kernel}, or a window could hold padding alone"
+        _require(all(halves), "MaxPool.padding", self.padding, rule)
+
+    def channels(self, incoming: int) -> int:
+        """Channels that leave this row when `incoming` enter it."""
+        return incoming
+
+
+@dataclass(frozen=True)
+class Inception:
+    """Four parallel branches over one input, joined along the channels in this order."""
+
+    branch1x1: tuple[Conv | MaxPool, ...]
+    branch3x3: tuple[Conv | MaxPool, ...]
+    branch5x5: tuple[Conv | MaxPool, ...]
+    branch_pool: tuple[Conv | MaxPool, ...]
+
+    def __post_init__(self) -> None:
+        for name, rows in self.branches():
+            holds = bool(rows) and all(isinstance(row, (Conv, MaxPool)) for row in rows)
+            _require(holds, f"Inception.{name}", rows, "a tuple of one or more Conv and MaxPool")
+
+    def branches(self) -> list[tuple[str, tuple[Conv | MaxPool, ...]]]:
+        """The branches by name, in the order of their channels."""
+        return [(field.name, getattr(self, field.name)) for field in fields(self)]
+
+    def channels(self, incoming: int) -> int:
+        """Channels that leave this block when `incoming` enter it."""
+        return sum(channels_after(rows, incoming) for _, rows in self.branches())
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool:
+    """The mean over height and width, flattened: (N, C, H, W) becomes (N, C)."""
+
+    def channels(self, incoming: int) -> int:
+        """Channels that leave this row when `incoming` enter it."""
+        return incoming
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A fully connected layer with bias over the flattened input."""
+
+    width: int
+    activation: bool = False
+
+    def __post_init__(self) -> None:
+        _require(_whole(self.width, 1), "Linear.width", self.width, "a whole number of at least 1")
+
+    def channels(self, incoming: int) -> int:
+        """Features that leave this row."""
+        return self.width
+
+
+Row = Conv | MaxPool | Inception | GlobalAvgPool | Linear
+
+
+def channels_after(rows: Sequence[Row], incoming: int) -> int:
+    """Channels that leave `rows` when `incoming` enter them."""
+    for row in rows:
+        incoming = row.channels(incoming)
+    return incoming
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Batch normalization after every convolution, before its ReLU.
+
+    `momentum` is the weight of the old running value (d2l's and PyTorch's 0.1 is the weight of the
+    new one). The running variance is the biased one, divided by the count and not the count less 1.
+    """
+
+    eps: float
+    momentum: float
+
+    def __post_init__(self) -> None:
+        _require(self.eps > 0, "Norm.eps", self.eps, "larger than 0")
+        _require(0 <= self.momentum < 1, "Norm.momentum", self.momentum, "at least 0 and below 1")
+        object.__setattr__(self, "eps", float32(self.eps))
+        object.__setattr__(self, "momentum", float32(self.momentum))
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A network: its input (channels, height, width), five stages, a head and an optional norm."""
+
+    name: str
+    input: tuple[int, int, int]
+    stage1: tuple[Row, ...]
+    stage2: tuple[Row, ...]
+    stage3: tuple[Row, ...]
+    stage4: tuple[Row, ...]
+    stage5: tuple[Row, ...]
+    head: Linear
+    norm: Norm | None = None
+
+    def __post_init__(self) -> None:
+        holds = len(self.input) == 3 and all(_whole(side, 1) for side in self.input)
+        _require(
+            holds, f"{self.name}.input", self.input, "(channels, height, width), each at least 1"
+        )
+        for name, rows in self.stages():
+            _require(bool(rows), f"{self.name}.{name}", rows, "a tuple of one or more rows")
+        body = [row for _, rows in self.stages() for row in rows]
+        holds = all(isinstance(row, (Conv, MaxPool, Inception)) for row in body[:-1])
+        rule = "made of Conv, MaxPool and Inception, up to one last GlobalAvgPool in stage5"
+        _require(
+            holds and isinstance(body[-1], GlobalAvgPool), f"{self.name}.stage5", body[-1], rule
+        )
+
+    def stages(self) -> list[tuple[str, tuple[Row, ...]]]:
+        """The five stages by name; the head is not one of them."""
+        return [(f"stage{number}", getattr(self, f"stage{number}")) for number in range(1, 6)]
+
+    def channels(self) -> tuple[int, ...]:
+        """The channels that enter stage1 to stage5 and the head."""
+        ends = [self.input[0]]
+        for _, rows in self.stages():
+            ends.append(channels_after(rows, ends[-1]))
+        return tuple(ends)
+
+    def at(
+        self, size: int | None = None, channels: int | None = None, classes: int | None = None
+    ) -> Spec:
+        """The same network for another input size, number of channels or number of classes."""
+        old_channels, height, width = self.input
+        shape = (
+            old_channels if channels is None else channels,
+            height if size is None else size,
+            width if size is None else size,
+        )
+        head = self.head if classes is None else replace(self.head, width=classes)
+        return replace(self, input=shape, head=head)
+
+
+def inception(c1: int, c2: tuple[int, int], c3: tuple[int, int], c4: int) -> Inception:
+    """One Inception block as the book writes it: the widths c1 to c4 of its four paths."""
+    return Inception(
+        branch1x1=(Conv(c1, 1),),
+        branch3x3=(Conv(c2[0], 1), Conv(c2[1], 3, padding=1)),
+        branch5x5=(Conv(c3[0], 1), Conv(c3[1], 5, padding=2)),
+        branch_pool=(MaxPool(3, stride=1, padding=1), Conv(c4, 1)),
+    )
+
+
+#: The book's network: d2l, section GoogLeNet.
+D2L = Spec(
+    name="d2l",
+    input=(1, 96, 96),
+    stage1=(
+        Conv(64, 7, stride=2, padding=3),
+        MaxPool(3, stride=2, padding=1),
+    ),
+    stage2=(
+        Conv(64, 1),
+        Conv(192, 3, padding=1),
+        MaxPool(3, stride=2, padding=1),
+    ),
+    stage3=(
+        inception(64, (96, 128), (16, 32), 32),  # 3a
+        inception(128, (128, 192), (32, 96), 64),  # 3b
+        MaxPool(3, stride=2, padding=1),
+    ),
+    stage4=(
+        inception(192, (96, 208), (16, 48), 64),  # 4a
+        inception(160, (112, 224), (24, 64), 64),  # 4b
+        inception(128, (128, 256), (24, 64), 64),  # 4c
+        inception(112, (144, 288), (32, 64), 64),  # 4d
+        inception(256, (160, 320), (32, 128), 128),  # 4e
+        MaxPool(3, stride=2, padding=1),
+    ),
+    stage5=(
+        inception(256, (160, 320), (32, 128), 128),  # 5a
+        inception(384, (192, 384), (48, 128), 128),  # 5b
+        GlobalAvgPool(),
+    ),
+    head=Linear(10),
+)
+
+#: The book's network with batch norm after every convolution, as a published PyTorch variant has
+#: it. The convolutions keep their bias, as in that variant, although the norm's mean takes it out
+#: again: its gradient is zero in training.
+D2L_BN = replace(D2L, name="d2l-bn", norm=Norm(eps=1e-3, momentum=0.9))
+
+#: A published 224-pixel variant: no stride, no padding in the stem, pools of stride 3, no block 4c.
+BLOG_224 = Spec(
+    name="blog-224",
+    input=(1, 224, 224),
+    stage1=(
+        Conv(64, 7),
+        MaxPool(3, stride=3),
+    ),
+    stage2=(
+        Conv(64, 1),
+        Conv(192, 3),
+        MaxPool(3, stride=3),
+    ),
+    stage3=D2L.stage3,
+    stage4=D2L.stage4[:2] + D2L.stage4[3:],
+    stage5=D2L.stage5,
+    head=Linear(10),
+)
+
+SPECS = {spec.name: spec for spec in (D2L, D2L_BN, BLOG_224)}
+
+_TWO_HIDDEN = (Linear(4096, activation=True), Linear(4096, activation=True), Linear(10))
+_HALVE = MaxPool(2, stride=2)
+
+#: The networks that the book's exercise compares GoogLeNet with, in the book's definitions.
+PEERS: dict[str, tuple[tuple[int, int, int], tuple[Row, ...]]] = {
+    "AlexNet": (
+        (1, 224, 224),
+        (
+            Conv(96, 11, stride=4, padding=1),
+            MaxPool(3, stride=2),
+            Conv(256, 5, padding=2),
+            MaxPool(3, stride=2),
+            Conv(384, 3, padding=1),
+            Conv(384, 3, padding=1),
+            Conv(256, 3, padding=1),
+            MaxPool(3, stride=2),
+            *_TWO_HIDDEN,
+        ),
+    ),
+    "VGG-11": (
+        (1, 224, 224),
+        (
+            *(Conv(64, 3, padding=1), _HALVE),
+            *(Conv(128, 3, padding=1), _HALVE),
+            *(Conv(256, 3, padding=1), Conv(256, 3, padding=1), _HALVE),
+            *(Conv(512, 3, padding=1), Conv(512, 3, padding=1), _HALVE),
+            *(Conv(512, 3, padding=1), Conv(512, 3, padding=1), _HALVE),
+            *_TWO_HIDDEN,
+        ),
+    ),
+    "NiN": (
+        (1, 224, 224),
+        (
+            *(Conv(96, 11, stride=4), Conv(96), Conv(96), MaxPool(3, stride=2)),
+            *(Conv(256, 5, padding=2), Conv(256), Conv(256), MaxPool(3, stride=2)),
+            *(Conv(384, 3, padding=1), Conv(384), Conv(384), MaxPool(3, stride=2)),
+            *(Conv(10, 3, padding=1), Conv(10), Conv(10), GlobalAvgPool()),
+        ),
+    ),
+}
+
+
+def find(name: str) -> Spec:
+    """The named spec; an unknown name is refused with the list of known ones."""
+    if name not in SPECS:
+        raise SpecError(f"There is no spec named {name!r}; choose one of {', '.join(SPECS)}.")
+    return SPECS[name]

@@ -1,0 +1,126 @@
+"""Canonical weights: one naming, one layout, one file, for every backend.
+
+Names are the spec's fields joined by dots (`stage3.0.branch5x5.1.conv.weight`; rows keep their
+index, pools count too). Convolutions are (out, in, height, width), the head is (out, in), a norm
+has `weight`, `bias`, `running_mean` and the biased `running_var`. All values are NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import WeightsError
+from common.spec import Conv, Inception, Norm, Row, Spec, pair
+
+Weights = dict[str, np.ndarray]
+RUNNING = ("running_mean", "running_var")  #: what training measures and no gradient moves
+
+
+def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
+    """The canonical name and shape of every tensor of the network, in the order of its layers."""
+    found: dict[str, tuple[int, ...]] = {}
+    *incoming, features = spec.channels()
+    for (stage, rows), channels in zip(spec.stages(), incoming, strict=True):
+        found |= _shapes(rows, channels, spec.norm, f"{stage}.")
+    return found | {"head.weight": (spec.head.width, features), "head.bias": (spec.head.width,)}
+
+
+def _shapes(
+    rows: tuple[Row, ...], channels: int, norm: Norm | None, prefix: str
+) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {}
+    for index, row in enumerate(rows):
+        name = f"{prefix}{index}."
+        if isinstance(row, Conv):
+            found[f"{name}conv.weight"] = (row.width, channels, *pair(row.kernel))
+            found[f"{name}conv.bias"] = (row.width,)
+            if norm:
+                for leaf in ("weight", "bias", *RUNNING):
+                    found[f"{name}norm.{leaf}"] = (row.width,)
+        elif isinstance(row, Inception):
+            for branch, inner in row.branches():
+                found |= _shapes(inner, channels, norm, f"{name}{branch}.")
+        channels = row.channels(channels)
+    return found
+
+
+def is_running(name: str) -> bool:
+    """Whether the tensor is a running statistic, which has no gradient."""
+    return name.endswith(RUNNING)
+
+
+def draw(spec: Spec, seed: int) -> Weights:
+    """Initial float32 values: d2l's Xavier uniform for weights, zero biases, an identity norm.
+
+    They are drawn once, here, from NumPy's frozen `RandomState`, so that one seed starts all four
+    frameworks from the same bits. Source: Glorot and Bengio (2010).
+    """
+    random = np.random.RandomState(seed)
+    weights: Weights = {}
+    for name, shape in shapes(spec).items():
+        if len(shape) > 1:
+            out, incoming, *window = shape
+            bound = math.sqrt(6 / ((out + incoming) * math.prod(window)))
+            weights[name] = random.uniform(-bound, bound, shape).astype(np.float32)
+        else:
+            one = name.endswith(("norm.weight", "running_var"))
+            weights[name] = np.full(shape, float(one), np.float32)
+    return weights
+
+
+def check(spec: Spec, weights: Mapping[str, np.ndarray]) -> None:
+    """Refuse weights that are not the spec's, naming the first tensor that does not fit."""
+    expected = shapes(spec)
+    for name, shape in expected.items():
+        if name not in weights:
+            raise WeightsError(f"{name} is missing: these are not the weights of {spec.name}.")
+        if weights[name].shape != shape:
+            raise WeightsError(
+                f"{name} has shape {weights[name].shape} where {spec.name} has {shape}."
+            )
+    for name in weights:
+        if name not in expected:
+            raise WeightsError(f"{name} is not a tensor of {spec.name}.")
+
+
+def sha256(weights: Mapping[str, np.ndarray]) -> str:
+    """One digest of all names, dtypes, shapes and little-endian values, in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        array = np.ascontiguousarray(weights[name])
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        digest.update(json.dumps([name, str(array.dtype), array.shape]).encode())
+        digest.update(little.tobytes())
+    return digest.hexdigest()
+
+
+def save(path: Path, weights: Mapping[str, np.ndarray], spec: Spec) -> None:
+    """Write the weights as one safetensors file that names its spec."""
+    from safetensors.numpy import save_file
+
+    check(spec, weights)
+    # safetensors writes the bytes as they lie: an array that is not contiguous would be scrambled.
+    arrays = {name: np.ascontiguousarray(weights[name]) for name in shapes(spec)}
+    try:
+        save_file(arrays, path, metadata={"spec": spec.name})
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def load(path: Path, spec: Spec) -> Weights:
+    """Read a safetensors file of this spec's weights; anything else is refused."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        weights: Weights = load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file: {error}.") from error
+    check(spec, weights)
+    return weights
