@@ -34,7 +34,7 @@ DEFAULTS = [
 
 #: Seeds whose fixture lies far from every tie of a ReLU or a max pool, where one float32 rounding
 #: could turn a gradient; a test measures the distance.
-SEEDS = {(D2L.name, 96): 0, (BLOG_224.name, 96): 0}
+SEEDS = {(D2L.name, 96): 51, (BLOG_224.name, 96): 15}
 
 EXACT = 0.0
 FORWARD = {"float64": 1e-12, "float32": 1e-5}

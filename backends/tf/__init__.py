@@ -1,0 +1,30 @@
+"""GoogLeNet in TensorFlow and Keras 3."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # Keras 3 could also run on another framework
+
+from backends.tf.googlenet import GoogLeNet
+from backends.tf.train import (
+    VERSION,
+    Trainer,
+    build,
+    devices,
+    forward,
+    gradients,
+    place,
+)
+from backends.tf.weights import read_weights, write_weights
+
+__all__ = [
+    "VERSION",
+    "GoogLeNet",
+    "Trainer",
+    "build",
+    "devices",
+    "forward",
+    "gradients",
+    "place",
+    "read_weights",
+    "write_weights",
+]
