@@ -20,9 +20,9 @@ Batches = Iterable[tuple[np.ndarray, np.ndarray]]  #: uint8 images and int64 lab
 
 
 class Trainer(Protocol):
-    """One training run's optimizer, bound to a model on a device."""
+    """One training run's optimizer over a model, on the device that the model was built on."""
 
-    def __init__(self, model: Any, recipe: Recipe, device: str) -> None: ...
+    def __init__(self, model: Any, recipe: Recipe) -> None: ...
 
     def prepare(self, images: np.ndarray) -> Any:
         """Move uint8 images to the device, scale them to 0..1 and resize them there; native."""

@@ -273,7 +273,7 @@ class Ladder:
         self.restart()
         self.arbiter = GoogLeNet(self.spec, self.fixture.weights)
         self.teacher = Trainer(self.arbiter, self.fixture.recipe)
-        self.trainer = self.backend.Trainer(self.model, self.fixture.recipe, self.device)
+        self.trainer = self.backend.Trainer(self.model, self.fixture.recipe)
         return self.compare_step("one step", self.tolerance)
 
     def ten_steps(self) -> Rung:

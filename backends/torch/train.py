@@ -70,8 +70,8 @@ def place_labels(model, labels):
 class Trainer:
     """One optimizer over the model's parameters, on the device."""
 
-    def __init__(self, model, recipe, device):
-        self.model = model.to(native_device(device))
+    def __init__(self, model, recipe):
+        self.model = model
         self.optimizer = torch.optim.SGD(model.parameters(), recipe.lr, recipe.momentum)
 
     def prepare(self, images):
@@ -91,7 +91,7 @@ class Trainer:
         loss.backward()
         self.optimizer.step()
         self.batch, self.outputs = (inputs, labels), (logits.detach(), loss.detach())
-        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+        return loss.detach(), count_right(logits.detach(), labels)
 
     def step(self, images, labels):
         """One step on uint8 images."""
@@ -105,16 +105,15 @@ class Trainer:
             for images, labels in batches:
                 logits, labels = self.model(self.prepare(images)), place_labels(self.model, labels)
                 loss += F.cross_entropy(logits, labels, reduction="sum")
-                right += (logits.argmax(1) == labels).sum()
+                right += count_right(logits, labels)
                 count += len(labels)
         return float(loss) / count, float(right) / count
 
     def places(self):
         """The devices that the last step's tensors really lay on."""
-        parameters = list(self.model.parameters())
         found = {
-            "parameters": [*parameters, *self.model.buffers()],
-            "gradients": [parameter.grad for parameter in parameters],
+            "parameters": list(self.model.state_dict().values()),
+            "gradients": [parameter.grad for parameter in self.model.parameters()],
             "state": [
                 value
                 for state in self.optimizer.state.values()
@@ -125,3 +124,8 @@ class Trainer:
             "outputs": self.outputs,
         }
         return {what: {device_name(tensor) for tensor in found[what]} for what in found}
+
+
+def count_right(logits, labels):
+    """How many of the largest logits are the labels', as a scalar on the device."""
+    return (logits.argmax(1) == labels).sum()

@@ -1,0 +1,49 @@
+"""GoogLeNet in MXNet Gluon, and what its last release needs to run on today's NumPy.
+
+MXNet 1.9.1 still says `numpy.bool` and `numpy.int`, which NumPy took out in 1.24: the shim puts
+these two names back, as the built-in types they stood for, before MXNet is imported (it also reads
+them later, when arrays are indexed, so they stay). NumPy 2 took out many more: NumPy 1.26 it is.
+"""
+
+import os
+
+import numpy as np
+
+from common.errors import BackendError
+
+if not np.__version__.startswith("1."):
+    raise BackendError(
+        f"MXNet 1.9.1 cannot run on NumPy {np.__version__}; install what it needs with "
+        "`pip install -c constraints/mxnet.txt -e '.[mxnet]'`."
+    )
+np.bool, np.int = bool, int
+os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))  # MXNet would take half of the cores
+
+from mxnet import npx  # noqa: E402  # after the shim
+
+npx.set_np()  # NumPy semantics: arrays of mxnet.np, zero-dimensional ones included
+
+from backends.mxnet.googlenet import GoogLeNet  # noqa: E402
+from backends.mxnet.train import (  # noqa: E402
+    VERSION,
+    Trainer,
+    build,
+    devices,
+    forward,
+    gradients,
+    place,
+)
+from backends.mxnet.weights import read_weights, write_weights  # noqa: E402
+
+__all__ = [
+    "VERSION",
+    "GoogLeNet",
+    "Trainer",
+    "build",
+    "devices",
+    "forward",
+    "gradients",
+    "place",
+    "read_weights",
+    "write_weights",
+]

@@ -1,0 +1,84 @@
+"""GoogLeNet in PaddlePaddle: the network of a spec as `nn.Layer`s.
+
+Source: d2l, section GoogLeNet. Paddle's conventions: NCHW; every layer is told its incoming
+channels; `model.train()` and `model.eval()` switch the mode.
+"""
+
+import paddle
+from paddle import nn
+
+from common import spec as rows
+
+CHANNELS = 1  # the axis of NCHW
+
+
+class Conv(nn.Layer):
+    """Convolution, norm if the network has one, ReLU unless the row has none."""
+
+    def __init__(self, row, channels, norm):
+        super().__init__()
+        self.conv = nn.Conv2D(channels, row.width, row.kernel, row.stride, row.padding)
+        self.norm = nn.BatchNorm2D(row.width, norm.momentum, norm.eps) if norm else nn.Identity()
+        self.relu = nn.ReLU() if row.activation else nn.Identity()
+
+    def forward(self, x):
+        return self.relu(self.norm(self.conv(x)))
+
+
+class Inception(nn.Layer):
+    """Four branches over the same input, joined along the channels."""
+
+    def __init__(self, row, channels, norm):
+        super().__init__()
+        self.branch1x1 = sequential(row.branch1x1, channels, norm)
+        self.branch3x3 = sequential(row.branch3x3, channels, norm)
+        self.branch5x5 = sequential(row.branch5x5, channels, norm)
+        self.branch_pool = sequential(row.branch_pool, channels, norm)
+
+    def forward(self, x):
+        return paddle.concat(
+            (self.branch1x1(x), self.branch3x3(x), self.branch5x5(x), self.branch_pool(x)),
+            axis=CHANNELS,
+        )
+
+
+class GoogLeNet(nn.Layer):
+    """The network of `spec`: (N, C, H, W) in, logits (N, classes) out; shapes are d2l's at 96."""
+
+    def __init__(self, spec):
+        super().__init__()
+        self.spec = spec
+        c0, c1, c2, c3, c4, c5 = spec.channels()
+        self.stage1 = sequential(spec.stage1, c0, spec.norm)  # (N, 64, 24, 24)
+        self.stage2 = sequential(spec.stage2, c1, spec.norm)  # (N, 192, 12, 12)
+        self.stage3 = sequential(spec.stage3, c2, spec.norm)  # (N, 480, 6, 6)
+        self.stage4 = sequential(spec.stage4, c3, spec.norm)  # (N, 832, 3, 3)
+        self.stage5 = sequential(spec.stage5, c4, spec.norm)  # (N, 1024)
+        self.head = nn.Linear(c5, spec.head.width)  # (N, 10)
+
+    def forward(self, x):
+        x = self.stage2(self.stage1(x))
+        x = self.stage5(self.stage4(self.stage3(x)))
+        return self.head(x)
+
+
+def sequential(table, channels, norm):
+    """The rows of a stage or branch, one native layer after the other."""
+    layers = nn.Sequential()
+    for row in table:
+        layers.append(layer(row, channels, norm))
+        channels = row.channels(channels)
+    return layers
+
+
+def layer(row, channels, norm):
+    """The native layer of one row of the spec."""
+    match row:
+        case rows.Conv():
+            return Conv(row, channels, norm)
+        case rows.MaxPool():
+            return nn.MaxPool2D(row.kernel, row.stride, row.padding)
+        case rows.Inception():
+            return Inception(row, channels, norm)
+        case rows.GlobalAvgPool():
+            return nn.Sequential(nn.AdaptiveAvgPool2D(1), nn.Flatten())

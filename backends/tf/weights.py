@@ -1,0 +1,55 @@
+"""Keras variables to canonical weights and back.
+
+Keras has no names for this: a variable is found by the path of attributes and indices that its
+canonical name spells. Convolutions are HWIO, the head is (in, out).
+"""
+
+import numpy as np
+
+from common.weights import check, shapes
+
+#: the last word of a canonical name: what Keras calls it, in a norm and elsewhere
+NORM = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
+OTHER = {"weight": "kernel", "bias": "bias"}
+
+
+def read_weights(model):
+    """Copies of the weights and running statistics by canonical name."""
+    return {name: to_canonical(name, variable.value) for name, variable in tensors(model).items()}
+
+
+def write_weights(model, weights):
+    """Copy canonical weights into the model, on whatever device it lies."""
+    check(model.spec, weights)
+    for name, variable in tensors(model).items():
+        variable.assign(to_native(name, weights[name]))
+
+
+def tensors(model):
+    """The native variables that hold the weights, by canonical name."""
+    return {name: variable(model, name) for name in shapes(model.spec)}
+
+
+def variable(model, name):
+    """The Keras variable that a canonical name leads to."""
+    *path, owner, leaf = name.split(".")
+    layer = model
+    for step in (*path, owner):
+        layer = layer.layers[int(step)] if step.isdigit() else getattr(layer, step)
+    return getattr(layer, (NORM if owner == "norm" else OTHER)[leaf])
+
+
+def to_canonical(name, tensor):
+    """A native tensor, a weight or its gradient, as a canonical array."""
+    array = np.array(tensor)
+    return np.ascontiguousarray(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T)
+
+
+def to_native(name, array):
+    """A canonical array in the native layout."""
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
