@@ -10,19 +10,28 @@ value of its kind in the network where its own is smaller still.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from backends import load
 from backends.numpy import GoogLeNet, Trainer
 from common import arithmetic
 from common.contract import Backend
+from common.device import choose
+from common.errors import ParityError
+from common.plants import Bug, environment, plant
 from common.recipe import Recipe
-from common.spec import BLOG_224, D2L, D2L_BN, Spec
+from common.spec import BLOG_224, D2L, D2L_BN, Spec, find
 from common.weights import Weights, is_running, shapes
 
 #: What `googlenet verify` covers by default.
@@ -42,6 +51,8 @@ TRAINING = 1e-11  # with norm, in training mode
 TEN_STEPS = 1e-9  # without norm; with norm every step starts from the arbiter's state
 ZERO_GRADIENT = 1e-10  # of a bias in front of a norm, as a share of its weight's gradient
 LEAST_LOSS = 0.5  # below it later steps prove nothing
+
+CHILD = "GOOGLENET_VERIFY_CHILD"  # set in the process that a climb was handed to
 
 
 @dataclass(frozen=True)
@@ -158,7 +169,6 @@ class Ladder:
     def __init__(self, backend: Backend, fixture: Fixture, dtype: str, device: str) -> None:
         self.backend, self.fixture, self.dtype, self.device = backend, fixture, dtype, device
         self.spec = fixture.spec
-        self.model = backend.build(self.spec, dtype, device)
 
     def climb(self) -> Iterator[Rung]:
         """The rungs, one by one; what a framework raises is a rung that failed."""
@@ -208,6 +218,7 @@ class Ladder:
 
     def parameters(self) -> Rung:
         """The weights come back from the model as they went in, none missing and none besides."""
+        self.model = self.backend.build(self.spec, self.dtype, self.device)
         self.restart()
         got = self.backend.read_weights(self.model)
         for name in got:
@@ -348,7 +359,61 @@ def fixture_of(spec: Spec, size: int) -> Fixture:
     return draw_fixture(spec.at(size=size))
 
 
-def verify(backend: Backend, name: str, spec: Spec, size: int, dtype: str, device: str) -> Report:
-    """Climb the ladder for one spec, size and dtype."""
+def climb(backend: Backend, name: str, spec: Spec, size: int, dtype: str, device: str) -> Report:
+    """One climb for one spec, size and dtype."""
     ladder = Ladder(backend, fixture_of(spec, size), dtype, device)
     return Report(name, backend.VERSION, spec.name, size, dtype, list(ladder.climb()))
+
+
+def verify(
+    name: str, spec: str | None = None, size: int | None = None, device: str = "auto"
+) -> Iterator[Report]:
+    """Climb with one backend: the defaults, those of one spec, or one spec (d2l) at one size."""
+    backend = load(name)
+    chosen = choose(device, backend.devices())
+    cases = [case for case in DEFAULTS if spec in (None, case[0])]
+    if size is not None:
+        cases = [(spec or D2L.name, size)]
+        arithmetic.layers(find(cases[0][0]).at(size=size))  # refuses what is too small
+    for case_spec, case_size in cases:
+        for dtype in FORWARD:
+            yield climb(backend, name, find(case_spec), case_size, dtype, chosen)
+
+
+def verify_planted(name: str, bug: Bug, device: str = "auto") -> Report:
+    """Climb with a bug planted in the backend, on the spec and size where it shows."""
+    if bug.fresh and CHILD not in os.environ:
+        options = ["--plant", bug.name, "--device", device, "--json"]
+        child = in_child(name, options, environment(name), stdout=subprocess.PIPE)
+        if child.returncode != ParityError.exit_code:
+            raise ParityError(f"{bug.name} was planted in {name} and not caught.")
+        report: dict[str, Any] = json.loads(child.stdout)[0]
+        return Report(**{**report, "rungs": [Rung(**rung) for rung in report["rungs"]]})
+    backend = load(name)
+    with plant(name, bug.name):
+        chosen = choose(device, backend.devices())
+        return climb(backend, name, bug.spec, bug.size, "float64", chosen)
+
+
+def in_child(
+    name: str, options: Sequence[str], extra: Mapping[str, str], **streams: Any
+) -> subprocess.CompletedProcess[str]:
+    """`googlenet verify` in a process of its own: two frameworks never need to share one."""
+    return subprocess.run(
+        [sys.executable, "-m", "common.cli", "verify", "--backend", name, *options],
+        env={**os.environ, **extra, CHILD: "1"},
+        cwd=Path(__file__).parent.parent,
+        text=True,
+        **streams,
+    )
+
+
+def sentence(report: Report) -> str:
+    """The outcome of a climb in one line."""
+    head = f"{report.backend} {report.version}  {report.spec} at {report.size}, {report.dtype}:"
+    rung = report.failed
+    if rung is None:
+        worst = max(report.rungs, key=lambda rung: rung.error or 0)
+        return f"{head} all {len(report.rungs)} rungs hold, worst {worst.error:.0e} ({worst.name})"
+    size = "" if rung.error is None else f", error {rung.error:.1e} of {rung.tolerance:.0e}"
+    return f"{head} FAILED at {rung.name!r}: {rung.where}{size}"

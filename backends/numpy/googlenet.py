@@ -22,7 +22,8 @@ def windows(x: Array, row: Conv | MaxPool, fill: float) -> Array:
     """Every window of the padded image: (N, C, out height, out width, kernel height, width)."""
     (top, left), (down, right) = pair(row.padding), pair(row.stride)
     x = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left)), constant_values=fill)
-    return sliding_window_view(x, pair(row.kernel), axis=(2, 3))[:, :, ::down, ::right]
+    view: Array = sliding_window_view(x, (1, 1, *pair(row.kernel)))[:, :, ::down, ::right, 0, 0]
+    return view
 
 
 def add_windows(dw: Array, row: Conv | MaxPool, shape: tuple[int, ...]) -> Array:
@@ -160,7 +161,7 @@ class GoogLeNet:
         """Run a layer with a weight and a bias; on the way back its gradients are kept by name."""
         y, back = layer(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], *extra)
 
-        def backward(dy: Array) -> Array:
+        def backward(dy: Array) -> Any:
             dx, *both = back(dy)
             self._gradients[f"{name}.weight"], self._gradients[f"{name}.bias"] = both
             return dx
@@ -208,7 +209,7 @@ class GoogLeNet:
         )
         edges = np.cumsum([y.shape[1] for y in outputs])[:-1]
 
-        def backward(dy: Array) -> Array:
+        def backward(dy: Array) -> Any:
             parts = np.split(dy, edges, axis=1)
             return sum(back(part) for back, part in zip(backwards, parts, strict=True))
 

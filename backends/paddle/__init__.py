@@ -1,7 +1,14 @@
 """GoogLeNet in PaddlePaddle."""
 
-from backends.paddle.googlenet import GoogLeNet
-from backends.paddle.train import (
+import warnings
+
+# Paddle's import advises to install a compiler cache, which nothing here would use ...
+warnings.filterwarnings("ignore", message="No ccache found")
+# ... and it warns at each step of a batch norm that it does what it is asked to do.
+warnings.filterwarnings("ignore", message="When training, we now always track global mean")
+
+from backends.paddle.googlenet import GoogLeNet  # noqa: E402  # after the filters
+from backends.paddle.train import (  # noqa: E402
     VERSION,
     Trainer,
     build,
@@ -10,7 +17,7 @@ from backends.paddle.train import (
     gradients,
     place,
 )
-from backends.paddle.weights import read_weights, write_weights
+from backends.paddle.weights import read_weights, write_weights  # noqa: E402
 
 __all__ = [
     "VERSION",

@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # Keras 3 could also run on another framework
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only: it warns of each float64 layer
 
 from backends.tf.googlenet import GoogLeNet
 from backends.tf.train import (

@@ -1,0 +1,163 @@
+"""The bugs of `common.plants` in MXNet Gluon's words."""
+
+from functools import partial
+from unittest import mock
+
+import mxnet as mx
+import numpy as np
+from mxnet import npx
+from mxnet.gluon import nn
+
+from backends.mxnet import googlenet, train, weights
+from common.plants import after, unbiased
+
+
+def missing_bias():
+    to_native = weights.to_native
+
+    def forgetful(name, array):
+        return to_native(name, np.zeros_like(array) if name.endswith("conv.bias") else array)
+
+    return mock.patch.object(weights, "to_native", forgetful)
+
+
+def ceil_pool():
+    return mock.patch.object(nn, "MaxPool2D", partial(nn.MaxPool2D, ceil_mode=True))
+
+
+def same_padding():
+    """MXNet has no `'same'`; this is what a port of TensorFlow's writes."""
+    init, hybrid_forward = googlenet.Conv.__init__, googlenet.Conv.hybrid_forward
+
+    def unpadded(self, row, norm):
+        init(self, row, norm)
+        self.same = row.stride == (2, 2)
+        if self.same:
+            self.conv._kwargs["pad"] = (0, 0)
+            after = row.padding[0]  # on even sizes TensorFlow pads one row less in front
+            self.width = ((0, 0), (0, 0), (after - 1, after), (after - 1, after))
+
+    def pad_first(self, F, x):
+        return hybrid_forward(self, F, F.np.pad(x, self.width) if self.same else x)
+
+    return mock.patch.multiple(googlenet.Conv, __init__=unpadded, hybrid_forward=pad_first)
+
+
+def zero_padded_pool():
+    max_pool = nn.MaxPool2D
+
+    class ZeroPadded(nn.HybridBlock):
+        def __init__(self, kernel, stride, padding):
+            super().__init__()
+            top, left = padding
+            self.pool, self.width = (
+                max_pool(kernel, stride),
+                ((0, 0), (0, 0), (top,) * 2, (left,) * 2),
+            )
+
+        def hybrid_forward(self, F, x):
+            return self.pool(F.np.pad(x, self.width))
+
+    return mock.patch.object(nn, "MaxPool2D", ZeroPadded)
+
+
+def missing_relu():
+    def change(self):
+        self.branch3x3[0].relu.hybrid_forward = lambda F, x: x
+
+    return after(googlenet.Inception, "__init__", change)
+
+
+def swapped_branches():
+    def hybrid_forward(self, F, x):
+        branches = (self.branch1x1(x), self.branch3x3(x), self.branch_pool(x), self.branch5x5(x))
+        return F.np.concatenate(branches, axis=1)
+
+    return mock.patch.object(googlenet.Inception, "hybrid_forward", hybrid_forward)
+
+
+def transposed_head():
+    to_native, to_canonical = weights.to_native, weights.to_canonical
+
+    def reshaped(name, array):
+        array = to_native(name, array)
+        return array.T.reshape(array.shape) if name == "head.weight" else array
+
+    def and_back(name, tensor):
+        array = to_canonical(name, tensor)
+        return array.reshape(array.T.shape).T if name == "head.weight" else array
+
+    return mock.patch.multiple(weights, to_native=reshaped, to_canonical=and_back)
+
+
+def norm_eps():
+    def change(self):
+        self.norm._kwargs["eps"] = 1e-5
+
+    return after(googlenet.Conv, "__init__", change)
+
+
+def double_softmax():
+    cross_entropy = train.cross_entropy
+
+    def wrong(logits, labels):
+        return cross_entropy(npx.softmax(logits), labels)
+
+    return mock.patch.object(train, "cross_entropy", wrong)
+
+
+def detached_branch():
+    def hybrid_forward(self, F, x):
+        pooled = self.branch_pool(F.BlockGrad(x.as_nd_ndarray()).as_np_ndarray())
+        branches = (self.branch1x1(x), self.branch3x3(x), self.branch5x5(x), pooled)
+        return F.np.concatenate(branches, axis=1)
+
+    return mock.patch.object(googlenet.Inception, "hybrid_forward", hybrid_forward)
+
+
+def frozen_head():
+    def change(self):
+        for parameter in self.model.head.collect_params().values():
+            parameter.lr_mult = 0
+
+    return after(train.Trainer, "__init__", change)
+
+
+def gradient_twice():
+    def change(self):
+        self.model.collect_params().setattr("grad_req", "add")
+        for parameter in self.model.collect_params(".*running").values():
+            parameter.grad_req = "null"
+
+    return after(train.Trainer, "__init__", change)
+
+
+def norm_momentum():
+    def change(self):
+        self.norm._kwargs["momentum"] = 1 - self.norm._kwargs["momentum"]
+
+    return after(googlenet.Conv, "__init__", change)
+
+
+def norm_variance():
+    update = train.Trainer.update
+
+    def wrong(self, inputs, labels):
+        before = weights.read_weights(self.model)
+        result = update(self, inputs, labels)
+        now = weights.read_weights(self.model)
+        spec = self.model.spec
+        weights.write_weights(self.model, unbiased(spec, len(labels), before, now))
+        return result
+
+    return mock.patch.object(train.Trainer, "update", wrong)
+
+
+def wrong_device():
+    """MXNet has as many CPU contexts as one asks for."""
+    update = train.Trainer.update
+
+    def wrong(self, inputs, labels):
+        return update(self, inputs.as_in_ctx(mx.cpu(1)), labels)
+
+    return mock.patch.object(train.Trainer, "update", wrong)

@@ -1,0 +1,122 @@
+"""Bugs to plant: each a mistake that a port of GoogLeNet invites, and that a rung must catch.
+
+`backends/<name>/plants.py` plants each of them in that framework's own words: one function a bug,
+of the bug's name, that returns a context manager. What does not depend on a framework is here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest import mock
+
+from common import arithmetic
+from common.errors import SpecError
+from common.spec import D2L, D2L_BN, Conv, Norm, Spec
+from common.weights import Weights
+
+#: The first pool sees negative values here, as it never does behind a ReLU.
+LINEAR_STEM = replace(
+    D2L,
+    name="d2l-linear-stem",
+    stage1=(Conv(64, 7, stride=2, padding=3, activation=False), D2L.stage1[1]),
+)
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A mistake in words, the rungs that may be the first to catch it, and where it shows."""
+
+    name: str
+    what: str
+    rungs: tuple[str, ...]
+    spec: Spec = D2L
+    size: int = 33
+    fresh: bool = False  #: to be planted in a process of its own, before the framework starts
+
+
+_STEPS = ("one step", "ten steps")  # MXNet's gradients start from zero, the others' from a step's
+
+BUGS = {
+    bug.name: bug
+    for bug in (
+        Bug(
+            "missing-bias", "the converter leaves the convolutions' biases at zero", ("parameters",)
+        ),
+        Bug("ceil-pool", "pools round their output size up", ("shapes",), size=96),
+        Bug("same-padding", "TensorFlow's `'same'` where the stride is 2", ("forward",), size=96),
+        Bug("zero-padded-pool", "a pool before any ReLU padded with 0", ("forward",), LINEAR_STEM),
+        Bug("missing-relu", "no ReLU after the 3x3 branches' reduction", ("forward",)),
+        Bug("swapped-branches", "5x5 and pool branch joined in the wrong order", ("forward",)),
+        Bug("transposed-head", "the head reshaped where it should be transposed", ("forward",)),
+        Bug("norm-eps", "batch norm's eps 1e-5 instead of 1e-3", ("forward",), D2L_BN),
+        Bug("double-softmax", "probabilities given to a loss that wants logits", ("loss",)),
+        Bug("detached-branch", "no gradient flows back through pool branches", ("gradients",)),
+        Bug("frozen-head", "the optimizer is not given the head's parameters", ("one step",)),
+        Bug("gradient-twice", "a gradient summed twice, or never cleared", _STEPS),
+        Bug(
+            "norm-momentum",
+            "batch norm's momentum taken for the weight of the new value",
+            ("running statistics",),
+            D2L_BN,
+        ),
+        Bug("norm-variance", "the unbiased running variance", ("running statistics",), D2L_BN),
+        Bug(
+            "wrong-device",
+            "the batch left on another device",
+            ("one step", "device"),  # PyTorch and MXNet raise, TensorFlow and Paddle move silently
+            fresh=True,
+        ),
+    )
+}
+
+
+def find(name: str) -> Bug:
+    """The named bug; an unknown name is refused with the list of known ones."""
+    if name not in BUGS:
+        raise SpecError(f"There is no bug named {name!r}; choose one of {', '.join(BUGS)}.")
+    return BUGS[name]
+
+
+def plant(backend: str, bug: str) -> AbstractContextManager[Any]:
+    """Plant the bug in the backend for as long as the context lasts."""
+    module = importlib.import_module(f"backends.{backend}.plants")
+    planter: Callable[[], AbstractContextManager[Any]] = getattr(module, bug.replace("-", "_"))
+    return planter()
+
+
+def environment(backend: str) -> dict[str, str]:
+    """What the process that plants a `fresh` bug must find in its environment."""
+    module = importlib.import_module(f"backends.{backend}.plants")
+    found: dict[str, str] = getattr(module, "environment", dict)()
+    return found
+
+
+def after(owner: Any, method: str, change: Callable[..., None]) -> AbstractContextManager[Any]:
+    """Have `change` called with the object after each call of its `method`."""
+    original = getattr(owner, method)
+
+    def changed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        change(self)
+        return result
+
+    return mock.patch.object(owner, method, changed)
+
+
+def unbiased(
+    spec: Spec, batch: int, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> Weights:
+    """The weights after a step whose running variances took in the unbiased batch variance."""
+    assert isinstance(spec.norm, Norm)
+    momentum, weights = spec.norm.momentum, dict(after)
+    for layer in arithmetic.layers(spec):
+        if layer.kind == "Norm":
+            name = f"{layer.name}.running_var"
+            count = batch * layer.shape[2] * layer.shape[3]
+            new = (after[name] - momentum * before[name]) * count / (count - 1)
+            weights[name] = momentum * before[name] + new
+    return weights
