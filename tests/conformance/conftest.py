@@ -1,0 +1,23 @@
+"""The backend under test, and the GPU if there is one."""
+
+import pytest
+
+
+@pytest.fixture
+def name(pytestconfig):
+    return pytestconfig.getoption("--backend")
+
+
+@pytest.fixture
+def backend(pytestconfig):
+    return pytestconfig.backend
+
+
+@pytest.fixture
+def gpu(pytestconfig):
+    """The first GPU; without one the test is skipped, or fails where one is required."""
+    found = [device for device in pytestconfig.backend.devices() if device.startswith("gpu:")]
+    if not found:
+        finish = pytest.fail if pytestconfig.getoption("--require-gpu") else pytest.skip
+        finish("there is no GPU that this framework sees")
+    return found[0]
