@@ -142,11 +142,13 @@ def verify(
     if spec_name:
         find(spec_name)
     bug = plants.find(bug_name) if bug_name else None
-    if bug and (spec_name or size):
+    if bug and (spec_name or size is not None):
         raise SpecError("--plant brings its own spec and size; leave out --spec and --size.")
     if backend == "all":
         given = {"--spec": spec_name, "--size": size, "--plant": bug_name, "--device": device}
-        options = [str(word) for option in given.items() if option[1] for word in option]
+        options = [
+            str(word) for option in given.items() if option[1] is not None for word in option
+        ]
         ctx.exit(verify_all(options, as_json))
     reports = []
     for report in (
@@ -173,7 +175,7 @@ def verify_all(options: list[str], as_json: bool) -> int:
             reports += json.loads(child.stdout or "[]")
         else:
             child = ladder.in_child(name, options, {})
-        statuses.add(child.returncode)
+        statuses.add(child.returncode if child.returncode >= 0 else 1)  # below 0: a signal
     if as_json:
         click.echo(json.dumps(reports, indent=2))
     return ParityError.exit_code if ParityError.exit_code in statuses else max(statuses)

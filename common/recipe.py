@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from common.errors import SpecError
 from common.spec import float32
 
 
@@ -22,6 +24,10 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= float32(self.lr) < math.inf:
+            raise SpecError(
+                f"Recipe.lr is {self.lr!r}: it must be at least 0 and finite in float32."
+            )
         object.__setattr__(self, "lr", float32(self.lr))
         object.__setattr__(self, "momentum", float32(self.momentum))
 

@@ -8,6 +8,7 @@ segment of a weight's name (`stage3.0.branch5x5.1.conv.weight`).
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -96,7 +97,8 @@ class Inception:
 
     def __post_init__(self) -> None:
         for name, rows in self.branches():
-            holds = bool(rows) and all(isinstance(row, (Conv, MaxPool)) for row in rows)
+            holds = isinstance(rows, tuple) and bool(rows)
+            holds = holds and all(isinstance(row, (Conv, MaxPool)) for row in rows)
             _require(holds, f"Inception.{name}", rows, "a tuple of one or more Conv and MaxPool")
 
     def branches(self) -> list[tuple[str, tuple[Conv | MaxPool, ...]]]:
@@ -154,10 +156,12 @@ class Norm:
     momentum: float
 
     def __post_init__(self) -> None:
-        _require(self.eps > 0, "Norm.eps", self.eps, "larger than 0")
-        _require(0 <= self.momentum < 1, "Norm.momentum", self.momentum, "at least 0 and below 1")
-        object.__setattr__(self, "eps", float32(self.eps))
-        object.__setattr__(self, "momentum", float32(self.momentum))
+        eps, momentum = float32(self.eps), float32(self.momentum)
+        _require(0 < eps < math.inf, "Norm.eps", self.eps, "larger than 0, in float32 too")
+        rule = "at least 0 and below 1, in float32 too"
+        _require(0 <= momentum < 1, "Norm.momentum", self.momentum, rule)
+        object.__setattr__(self, "eps", eps)
+        object.__setattr__(self, "momentum", momentum)
 
 
 @dataclass(frozen=True)
@@ -175,18 +179,20 @@ class Spec:
     norm: Norm | None = None
 
     def __post_init__(self) -> None:
-        holds = len(self.input) == 3 and all(_whole(side, 1) for side in self.input)
+        holds = isinstance(self.input, tuple) and len(self.input) == 3
+        holds = holds and all(_whole(side, 1) for side in self.input)
         _require(
             holds, f"{self.name}.input", self.input, "(channels, height, width), each at least 1"
         )
         for name, rows in self.stages():
-            _require(bool(rows), f"{self.name}.{name}", rows, "a tuple of one or more rows")
-        body = [row for _, rows in self.stages() for row in rows]
-        holds = all(isinstance(row, (Conv, MaxPool, Inception)) for row in body[:-1])
-        rule = "made of Conv, MaxPool and Inception, up to one last GlobalAvgPool in stage5"
-        _require(
-            holds and isinstance(body[-1], GlobalAvgPool), f"{self.name}.stage5", body[-1], rule
-        )
+            holds = isinstance(rows, tuple) and bool(rows)
+            _require(holds, f"{self.name}.{name}", rows, "a tuple of one or more rows")
+        *body, last = [(name, row) for name, rows in self.stages() for row in rows]
+        for name, row in body:
+            holds = isinstance(row, (Conv, MaxPool, Inception))
+            _require(holds, f"{self.name}.{name}", row, "a Conv, MaxPool or Inception here")
+        holds = isinstance(last[1], GlobalAvgPool)
+        _require(holds, f"{self.name}.stage5", last[1], "a GlobalAvgPool in its last row")
 
     def stages(self) -> list[tuple[str, tuple[Row, ...]]]:
         """The five stages by name; the head is not one of them."""

@@ -383,10 +383,12 @@ def verify(
 def verify_planted(name: str, bug: Bug, device: str = "auto") -> Report:
     """Climb with a bug planted in the backend, on the spec and size where it shows."""
     if bug.fresh and CHILD not in os.environ:
+        choose(device, load(name).devices())  # what the child would refuse is refused here
         options = ["--plant", bug.name, "--device", device, "--json"]
-        child = in_child(name, options, environment(name), stdout=subprocess.PIPE)
-        if child.returncode != ParityError.exit_code:
-            raise ParityError(f"{bug.name} was planted in {name} and not caught.")
+        extra = {**environment(name), CHILD: "1"}
+        child = in_child(name, options, extra, stdout=subprocess.PIPE)
+        if child.returncode not in (0, ParityError.exit_code):
+            raise RuntimeError(f"{bug.name} in {name}: its process ended with {child.returncode}.")
         report: dict[str, Any] = json.loads(child.stdout)[0]
         return Report(**{**report, "rungs": [Rung(**rung) for rung in report["rungs"]]})
     backend = load(name)
@@ -401,7 +403,7 @@ def in_child(
     """`googlenet verify` in a process of its own: two frameworks never need to share one."""
     return subprocess.run(
         [sys.executable, "-m", "common.cli", "verify", "--backend", name, *options],
-        env={**os.environ, **extra, CHILD: "1"},
+        env={**os.environ, **extra},
         cwd=Path(__file__).parent.parent,
         text=True,
         **streams,

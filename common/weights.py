@@ -95,13 +95,14 @@ def sha256(weights: Mapping[str, np.ndarray]) -> str:
     for name in sorted(weights):
         array = np.ascontiguousarray(weights[name])
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        digest.update(json.dumps([name, str(array.dtype), array.shape]).encode())
+        digest.update(json.dumps([name, array.dtype.name, weights[name].shape]).encode())
         digest.update(little.tobytes())
     return digest.hexdigest()
 
 
 def save(path: Path, weights: Mapping[str, np.ndarray], spec: Spec) -> None:
     """Write the weights as one safetensors file that names its spec."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     check(spec, weights)
@@ -109,18 +110,22 @@ def save(path: Path, weights: Mapping[str, np.ndarray], spec: Spec) -> None:
     arrays = {name: np.ascontiguousarray(weights[name]) for name in shapes(spec)}
     try:
         save_file(arrays, path, metadata={"spec": spec.name})
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be written: {error.strerror or error}.") from error
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be written: {_one_line(error)}.") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def load(path: Path, spec: Spec) -> Weights:
     """Read a safetensors file of this spec's weights; anything else is refused."""
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
         weights: Weights = load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file: {error}.") from error
+    except Exception as error:  # safetensors raises many kinds: a dtype unknown to NumPy is another
+        reason = _one_line(error)
+        raise WeightsError(f"{path} is not a readable safetensors file: {reason}.") from error
     check(spec, weights)
     return weights

@@ -6,6 +6,7 @@ them later, when arrays are indexed, so they stay). NumPy 2 took out many more: 
 """
 
 import os
+import warnings
 
 import numpy as np
 
@@ -19,7 +20,9 @@ if not np.__version__.startswith("1."):
 np.bool, np.int = bool, int
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))  # MXNet would take half of the cores
 
-from mxnet import npx  # noqa: E402  # after the shim
+with warnings.catch_warnings():  # it asks NumPy for names that are on their way out
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from mxnet import npx
 
 npx.set_np()  # NumPy semantics: arrays of mxnet.np, zero-dimensional ones included
 

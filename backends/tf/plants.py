@@ -34,7 +34,7 @@ def ceil_pool():
 def same_padding():
     def change(self):
         if self.conv.strides == (2, 2):
-            self.pad = keras.layers.Identity()
+            self.pad.padding = ((0, 0), (0, 0))
             self.conv.padding = "same"
 
     return after(googlenet.Conv, "__init__", change)

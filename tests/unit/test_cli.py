@@ -1,0 +1,502 @@
+"""The command line: what it prints, what it refuses, its exit statuses, and how fast it is there.
+
+No framework is imported: a small fake stands where a backend is needed.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import backends
+from common import cli, verify
+from common.plants import BUGS
+from common.spec import D2L_BN, SPECS
+from common.verify import Report, Rung
+from common.weights import draw, load, sha256
+
+ROOT = Path(cli.__file__).parents[1]
+COMMANDS = ("specs", "summary", "weights", "verify", "bugs", "train")
+GOLDEN = "47b717b11033a11f4d1b3d3604ea6e0dc2ea0efbbf8e7638022fdf0228da0ed0"
+FRAMEWORKS = {"torch", "tensorflow", "keras", "mxnet", "paddle"}
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line in this process: the exit status, stdout and stderr."""
+
+    def call(*words):
+        with pytest.raises(SystemExit) as left:
+            cli.main([str(word) for word in words], "googlenet")
+        return (left.value.code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def refused(run):
+    """Check that a command prints one sentence with the `words` and leaves with the status."""
+
+    def call(command, status, *words):
+        code, out, err = run(*command)
+        assert (code, out) == (status, ""), err
+        assert re.fullmatch(r"googlenet: [^\n]+\n", err)
+        assert ". " not in err, "more than one sentence"
+        assert [word for word in words if word not in err] == [], err
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def no_frameworks(monkeypatch):
+    """Make each framework look as if it were not installed."""
+    for package in backends.FRAMEWORKS.values():
+        monkeypatch.setitem(sys.modules, package, None)
+
+
+class _Trainer:
+    """Learns nothing: always the same loss, and every second image right."""
+
+    made = ()
+
+    def __init__(self, model, recipe):
+        _Trainer.made = (model, recipe)
+
+    def step(self, images, labels):
+        return np.float32(0.5), len(labels) / 2
+
+    def evaluate(self, batches):
+        return 0.25, sum(len(labels) for _, labels in batches) / 1000
+
+    def places(self):
+        return {"parameters": {"cpu"}}
+
+
+def increase(model):
+    return {name: array + 1 for name, array in model.items()}
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """A backend on a machine without a GPU, in the place of all four."""
+    backend = SimpleNamespace(
+        VERSION="0.0",
+        Trainer=_Trainer,
+        devices=lambda: ["cpu"],
+        build=lambda spec, dtype, device: {},
+        write_weights=lambda model, weights: model.update(weights),
+        read_weights=increase,
+    )
+    monkeypatch.setattr(backends, "load", lambda name: backend)
+    monkeypatch.setattr(verify, "load", lambda name: backend)
+    return backend
+
+
+def start(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, **options
+    )
+
+
+def imported(*words):
+    """Run a command in a fresh process: the packages that it imported, and what it printed."""
+    done = start("-X", "importtime", "-m", "common.cli", *map(str, words))
+    assert done.returncode == 0, done.stderr
+    modules = re.findall(r"^import time: .*\| +(\w\S*)$", done.stderr, re.MULTILINE)
+    return {module.split(".")[0] for module in modules}, done.stdout
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_imports_no_framework_and_no_numpy(command):
+    packages, printed = imported(*command.split(), "--help")
+    assert {"click", "json"} <= packages, "the imports were not seen"
+    assert packages & {*FRAMEWORKS, "numpy", "safetensors", "tabulate", "pooch"} == set()
+    assert printed.startswith("Usage: ")
+    assert [name for name in COMMANDS if not command and name not in printed] == []
+
+
+def test_what_needs_no_framework_imports_none(tmp_path):
+    for words in (["specs"], ["summary", "--compare"], ["weights", "--out", tmp_path / "file"]):
+        packages, _ = imported(*words)
+        assert packages & FRAMEWORKS == set(), words
+        assert ("numpy" in packages) == (words[0] == "weights")
+    check = "import sys, common.verify, common.fit, common.data, backends; print(*sys.modules)"
+    done = start("-c", check)
+    assert {name.split(".")[0] for name in done.stdout.split()} & FRAMEWORKS == set(), done.stderr
+
+
+def test_help_is_there_within_three_tenths_of_a_second():
+    seconds = {("-c", "pass"): [], ("-m", "common.cli", "--help"): []}
+    for _ in range(5):
+        for words, times in seconds.items():
+            begin = time.perf_counter()
+            assert start(*words).returncode == 0
+            times.append(time.perf_counter() - begin)
+    bare, with_help = (min(times) for times in seconds.values())
+    assert with_help - bare < 0.3
+
+
+def test_help_lists_the_exit_statuses(run):
+    code, out, err = run("--help")
+    assert (code, err) == (0, "")
+    statuses = re.findall(r"^ +(\d+) {2,}\S", out, re.MULTILINE)
+    assert statuses == ["0", "1", "2", "3", "4", "5", "6", "130"]
+
+
+def test_specs_lists_the_specs(run):
+    assert run("specs") == (0, "d2l\nd2l-bn\nblog-224\n", "")
+
+
+def test_summary_prints_the_numbers(run):
+    code, out, err = run("summary", "blog-224", "--compare")
+    assert (code, err) == (0, "")
+    lines = [re.split(r" {2,}", line.strip()) for line in out.splitlines()]
+    for wanted in (
+        ["stage2.1.conv", "Conv", "(1, 192, 70, 70)", "110,784", "541,900,800"],
+        ["stage5.2.flatten", "Flatten", "(1, 1024)"],
+        ["head", "Linear", "(1, 10)", "10,250", "10,240"],
+        ["stage4", "(1, 832, 6, 6)"],
+        ["parameters", "5,467,426"],
+        ["multiply-adds", "1,423,985,408"],
+        ["smallest input", "21x21"],
+        ["input size (MB)", "0.20"],
+        ["forward/backward pass size (MB)", "42.89"],
+        ["parameters size (MB)", "21.87"],
+        ["estimated total size (MB)", "64.96"],
+        ["AlexNet", "(1, 1, 224, 224)", "46,764,746", "938,146,176"],
+        ["VGG-11", "(1, 1, 224, 224)", "128,806,154", "7,547,232,256"],
+        ["NiN", "(1, 1, 224, 224)", "1,992,166", "762,297,352"],
+    ):
+        assert wanted in lines, wanted
+
+
+def test_summary_takes_the_book_s_network_and_another_input(run):
+    _, out, _ = run("summary")
+    assert "5,977,530" in out
+    assert "276,066,304" in out
+    assert "NiN" not in out
+    _, out, _ = run("summary", "d2l", "--size", 224, "--channels", 3, "--classes", 1000)
+    assert "1,502,982,144" not in out
+    assert f"{5_983_802 + 990 * 1025:,}" in out
+    assert "(1, 1000)" in out
+
+
+KEYS = ["spec", "input", "parameters", "multiply_adds", "smallest_input"]
+KEYS += ["memory", "stages", "layers"]
+
+
+@pytest.mark.parametrize("compare", [[], ["--compare"]])
+def test_summary_as_json_has_these_keys(run, compare):
+    code, out, err = run("summary", "d2l", "--json", *compare)
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert list(found) == KEYS + ["compare"] * len(compare)
+    assert found["spec"] == "d2l"
+    assert found["input"] == [1, 1, 96, 96]
+    assert (found["parameters"], found["multiply_adds"]) == (5_977_530, 276_066_304)
+    assert found["smallest_input"] == 1
+    assert set(found["memory"]) == {"input", "forward_backward", "parameters", "total"}
+    stages = {f"stage{number}" for number in range(1, 6)} | {"head"}
+    assert {stage["name"] for stage in found["stages"]} == stages
+    assert found["stages"][2] == {"name": "stage3", "shape": [1, 480, 6, 6]}
+    assert all(set(stage) == {"name", "shape"} for stage in found["stages"])
+    fields = {"name", "kind", "shape", "parameters", "multiply_adds"}
+    assert all(set(layer) == fields for layer in found["layers"])
+    assert len(found["layers"]) == 140
+    for peer in found.get("compare", []):
+        assert set(peer) == {"name", "input", "parameters", "multiply_adds"}
+    peers = [peer["name"] for peer in found.get("compare", [])]
+    assert peers == ["AlexNet", "VGG-11", "NiN"] * len(compare)
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("blog-224 --size 5", "stage1.0: the kernel 7x7 is larger than its padded input 5x5"),
+        ("blog-224 --size 20", "stage2.2: the kernel 3x3"),
+        ("d2l --size 0", "d2l.input is (1, 0, 0)"),
+        ("d2l --size -1", "d2l.input is (1, -1, -1)"),
+        ("d2l --channels 0", "d2l.input is (0, 96, 96)"),
+        ("d2l --classes 0", "Linear.width is 0"),
+        ("resnet", "'resnet'; choose one of d2l, d2l-bn, blog-224"),
+    ],
+)
+def test_summary_refuses_what_makes_no_network(refused, words, said, as_json):
+    refused(["summary", *words.split(), *as_json], 2, said)
+
+
+def test_a_refusal_has_no_traceback_in_a_process_of_its_own():
+    done = start("-m", "common.cli", "summary", "blog-224", "--size", "5")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"googlenet: stage1\.0: [^\n]+\.\n", done.stderr)
+
+
+@pytest.mark.parametrize("words", [["summary", "--size", "x"], ["weights", "--seed", -1], ["no"]])
+def test_an_option_that_click_refuses_has_status_2(run, words):
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_has_status_130(run, monkeypatch):
+    def stop(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("common.spec.find", stop)
+    assert run("summary") == (130, "", "googlenet: stopped.\n")
+
+
+def test_weights_prints_the_digest_and_writes_the_file(run, tmp_path):
+    assert run("weights", "--seed", 0) == (0, f"{GOLDEN}\n", "")
+    path = tmp_path / "weights.safetensors"
+    code, out, err = run("weights", "--spec", "d2l-bn", "--seed", 7, "--out", path)
+    assert (code, err) == (0, "")
+    assert out.strip() == sha256(load(path, D2L_BN)) == sha256(draw(D2L_BN, 7))
+
+
+def test_weights_go_through_the_model_of_a_backend(run, fake, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    code, out, err = run("weights", "--backend", "mxnet", "--out", path)
+    assert (code, err) == (0, "")
+    wanted = sha256(increase(draw(SPECS["d2l"], 0)))
+    assert out.strip() == wanted == sha256(load(path, SPECS["d2l"]))
+
+
+def test_weights_that_cannot_be_written_are_refused(refused, tmp_path):
+    missing = tmp_path / "missing" / "file"
+    refused(["weights", "--out", missing], 2, f"{missing} cannot be written")
+    refused(["weights", "--out", tmp_path], 2, f"{tmp_path} cannot be written")
+    refused(["weights", "--spec", "resnet"], 2, "'resnet'")
+
+
+@pytest.mark.parametrize("backend", [*cli.BACKENDS, "all"])
+def test_verify_refuses_what_makes_no_climb(refused, monkeypatch, backend):
+    monkeypatch.setattr(verify, "in_child", None)
+    verifying = ["verify", "--backend", backend]
+    refused([*verifying, "--plant", "nonsense"], 2, "'nonsense'; choose one of missing-bias, ")
+    refused([*verifying, "--spec", "nonsense"], 2, "'nonsense'; choose one of d2l, ")
+    for option in (["--size", 33], ["--size", 0], ["--spec", "d2l"], ["--spec", "d2l-bn"]):
+        refused([*verifying, "--plant", "norm-eps", *option], 2, "--plant brings its own spec")
+
+
+def test_verify_refuses_an_image_that_is_too_small(refused, fake):
+    refused(["verify", "--backend", "tf", "--size", 0], 2, "d2l.input is (1, 0, 0)")
+    refused(["verify", "--backend", "tf", "--spec", "blog-224", "--size", 20], 2, "stage2.2: ")
+
+
+def report(*passed, name="forward"):
+    return Report(
+        "tf", "0.0", "d2l", 33, "float64", [Rung(name, ok, 1.0, 0.5, "") for ok in passed]
+    )
+
+
+@pytest.mark.parametrize(
+    ("reports", "status"),
+    [
+        ([report(True)], 0),
+        ([report(True), report(True, True)], 0),
+        ([report(True), report(True, False), report(True)], 3),
+        ([report(False), report(True)], 3),
+    ],
+)
+def test_verify_leaves_with_0_only_if_every_rung_holds(run, monkeypatch, reports, status):
+    monkeypatch.setattr(verify, "verify", lambda *options: iter(reports))
+    code, out, err = run("verify", "--backend", "tf")
+    assert (code, err) == (status, "")
+    assert len(out.splitlines()) == len(reports)
+    assert ("FAILED" in out) == (status == 3)
+    code, out, err = run("verify", "--backend", "tf", "--json")
+    assert (code, err) == (status, "")
+    assert json.loads(out) == [one.as_json() for one in reports]
+
+
+def children(monkeypatch, *codes, stdout=None):
+    """Let the children of `verify --backend all` end with these statuses; their arguments."""
+    seen, left = [], list(codes)
+
+    def in_child(name, options, extra, **streams):
+        seen.append((name, options))
+        return subprocess.CompletedProcess([], left.pop(0), stdout)
+
+    monkeypatch.setattr(verify, "in_child", in_child)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("codes", "status"),
+    [
+        ((0, 0, 0, 0), 0),
+        ((0, 3, 0, 0), 3),
+        ((0, 3, 0, 4), 3),
+        ((6, 3, 4, 1), 3),
+        ((0, 4, 0, 0), 4),
+        ((0, 0, 0, 1), 1),
+        ((0, 0, -11, 0), 1),
+        ((-9, -9, -9, -9), 1),
+    ],
+)
+def test_verify_all_leaves_with_0_only_if_all_four_do(run, monkeypatch, codes, status):
+    seen = children(monkeypatch, *codes)
+    assert run("verify", "--backend", "all") == (status, "", "")
+    assert [name for name, _ in seen] == ["torch", "tf", "mxnet", "paddle"]
+
+
+def test_verify_all_hands_its_options_on(run, monkeypatch):
+    text = json.dumps([report(True).as_json()])
+    seen = children(monkeypatch, 0, 0, 0, 0, stdout=text)
+    words = "verify --backend all --spec d2l --size 0 --device gpu:1 --json"
+    code, out, _ = run(*words.split())
+    assert code == 0
+    assert json.loads(out) == [report(True).as_json()] * 4
+    given = dict(zip(seen[0][1][::2], seen[0][1][1::2], strict=False))
+    assert given == {"--spec": "d2l", "--size": "0", "--device": "gpu:1"}
+    assert seen[0][1][-1] == "--json"
+    seen = children(monkeypatch, 3, 3, 3, 3)
+    assert run("verify", "--backend", "all", "--plant", "norm-eps")[0] == 3
+    assert seen[3] == ("paddle", ["--plant", "norm-eps", "--device", "auto"])
+
+
+FRESH = next(name for name, bug in BUGS.items() if bug.fresh)
+
+
+@pytest.mark.parametrize(
+    ("codes", "passed", "status"), [((3,), False, 3), ((0,), True, 0)], ids=["caught", "escaped"]
+)
+def test_a_bug_planted_in_a_child_is_told_from_one_that_escaped(
+    run, fake, monkeypatch, codes, passed, status
+):
+    monkeypatch.setattr(verify, "environment", lambda name: {})
+    children(monkeypatch, *codes, stdout=json.dumps([report(passed).as_json()]))
+    code, out, err = run("verify", "--backend", "tf", "--plant", FRESH)
+    assert (code, err) == (status, "")
+    assert ("FAILED" in out) == (not passed)
+
+
+def test_only_the_child_that_a_bug_was_handed_to_plants_it_itself(run, fake, monkeypatch):
+    seen = []
+
+    def start_child(words, env, **_):
+        seen.append((words[-2:], env.get(verify.CHILD), env.get("SIMULATED")))
+        return subprocess.CompletedProcess(words, 3, json.dumps([report(False).as_json()]))
+
+    monkeypatch.delenv(verify.CHILD, raising=False)
+    monkeypatch.setattr(verify, "environment", lambda name: {"SIMULATED": "yes"})
+    monkeypatch.setattr(subprocess, "run", start_child)
+    assert run("verify", "--backend", "all", "--plant", FRESH)[0] == 3
+    assert seen == [(["--device", "auto"], None, None)] * 4, "each hands it to a child of its own"
+    seen.clear()
+    assert run("verify", "--backend", "tf", "--plant", FRESH, "--device", "cpu")[0] == 3
+    assert seen == [(["cpu", "--json"], "1", "yes")]
+
+
+def test_a_child_that_dies_with_its_bug_has_caught_nothing(monkeypatch, fake):
+    monkeypatch.setattr(verify, "environment", lambda name: {})
+    for code in (1, -11):
+        children(monkeypatch, code, stdout="")
+        with pytest.raises(Exception, match=FRESH) as caught:
+            cli.main(["verify", "--backend", "tf", "--plant", FRESH], standalone_mode=False)
+        assert not hasattr(caught.value, "exit_code"), "a fault of this program has status 1"
+
+
+def test_bugs_leaves_with_0_only_if_a_right_rung_catches_every_bug(run, monkeypatch):
+    def plant(name, bug):
+        return caught(bug)
+
+    def right(bug):
+        return report(True, False, name=bug.rungs[-1])
+
+    monkeypatch.setattr(verify, "verify_planted", plant)
+    for odd, status in ((right, 0), (lambda bug: report(True), 3), (lambda bug: report(False), 3)):
+
+        def caught(bug, odd=odd):
+            return odd(bug) if bug.name == "double-softmax" else right(bug)
+
+        code, out, err = run("bugs", "--backend", "tf")
+        assert (code, err) == (status, "")
+        assert [name for name in BUGS if name not in out] == []
+        code, out, _ = run("bugs", "--backend", "tf", "--json")
+        assert code == status
+        assert [row["bug"] for row in json.loads(out)] == list(BUGS)
+        assert all({"bug", "what"} <= set(row) for row in json.loads(out))
+
+
+@pytest.mark.parametrize("name", cli.BACKENDS)
+@pytest.mark.parametrize(
+    "command",
+    ["train", "verify", "bugs", "weights", "verify --plant norm-eps", f"verify --plant {FRESH}"],
+)
+def test_a_framework_that_is_not_installed_has_status_4(refused, command, name):
+    line = f"`pip install -c constraints/{name}.txt -e '.[{name}]'`"
+    package = backends.FRAMEWORKS[name]
+    refused([*command.split(), "--backend", name], 4, f"{package} is not installed", line)
+
+
+def test_the_backends_of_the_command_line_are_those_there_are():
+    assert tuple(backends.FRAMEWORKS) == cli.BACKENDS
+    for name in cli.BACKENDS:
+        assert (ROOT / "backends" / name / "__init__.py").is_file()
+    with pytest.raises(
+        backends.BackendError, match="'jax'; choose one of torch, tf, mxnet, paddle"
+    ):
+        backends.load("jax")
+
+
+@pytest.mark.parametrize("command", ["train --data sample", "verify", "verify --plant norm-eps"])
+def test_a_device_that_is_not_there_has_status_6(refused, fake, monkeypatch, command):
+    monkeypatch.setattr(verify, "plant", lambda backend, bug: nullcontext())
+    words = [*command.split(), "--backend", "tf", "--device"]
+    refused([*words, "gpu"], 6, "--device gpu is not there: found cpu")
+    refused([*words, "gpu:1"], 6, "--device gpu:1 is not there: found cpu")
+    refused([*words, "cuda"], 6, "'cuda' names no device")
+
+
+def test_a_device_that_is_not_there_has_status_6_for_a_bug_in_a_child_too(
+    refused, fake, monkeypatch
+):
+    monkeypatch.setattr(verify, "environment", lambda name: {})
+    children(monkeypatch, 6, stdout="")
+    words = ["verify", "--backend", "tf", "--plant", FRESH, "--device", "gpu"]
+    refused(words, 6, "--device gpu is not there: found cpu")
+
+
+def test_damaged_or_missing_images_have_status_5(refused, fake, tmp_path):
+    training = ["train", "--backend", "torch", "--data"]
+    refused([*training, tmp_path / "none"], 5, f"{tmp_path / 'none'} is missing")
+    sample = ROOT / "common" / "sample"
+    for file in os.listdir(sample):
+        (tmp_path / file).write_bytes((sample / file).read_bytes()[:-100])
+    refused([*training, tmp_path], 5, str(tmp_path), "is damaged")
+    refused([*training, "sample", "--spec", "resnet"], 2, "'resnet'")
+
+
+@pytest.mark.parametrize("lr", ["-1", "nan", "inf", "1e60"])
+def test_a_learning_rate_that_makes_no_sense_has_status_2(refused, fake, lr):
+    words = ["train", "--backend", "torch", "--data", "sample", "--epochs", 1, "--lr", lr]
+    refused(words, 2, "lr is ")
+
+
+def test_train_hands_its_options_on_and_prints_the_book_s_lines(run, fake):
+    words = "train --backend paddle --spec d2l-bn --data sample --device cpu --seed 3"
+    more = "--epochs 2 --batch-size 50 --lr 0.5 --limit-train 120 --limit-test 30"
+    code, out, err = run(*words.split(), *more.split())
+    assert (code, err) == (0, "")
+    first, one, two, book, speed = out.splitlines()
+    told = "d2l-bn, 120 images from sample, batch 50, learning rate 0.5"
+    assert first == f"paddle 0.0 on cpu: {told}"
+    numbers = "loss 0.500, train acc 0.500, test loss 0.250, test acc 0.030"
+    assert re.fullmatch(rf"epoch 1: {numbers}, \d+\.\d s", one)
+    assert re.fullmatch(rf"epoch 2: {numbers}, \d+\.\d s", two)
+    assert book == "loss 0.500, train acc 0.500, test acc 0.030"
+    assert re.fullmatch(r"\d+\.\d examples/sec on cpu", speed)
+    model, recipe = _Trainer.made
+    assert (recipe.lr, recipe.batch_size, recipe.epochs, recipe.seed) == (0.5, 50, 2, 3)
+    assert sha256(model) == sha256(draw(D2L_BN, 3))

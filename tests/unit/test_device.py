@@ -1,0 +1,68 @@
+"""Which device is used for what was asked, where there are these and those."""
+
+import pytest
+
+from common.device import choose
+from common.errors import DeviceError
+
+CPU = ["cpu"]
+TWO = ["cpu", "gpu:0", "gpu:1"]
+
+
+@pytest.mark.parametrize(
+    ("requested", "found", "chosen"),
+    [
+        ("auto", CPU, "cpu"),
+        ("auto", TWO, "gpu:0"),
+        ("auto", ["cpu", "gpu:1"], "gpu:1"),
+        ("cpu", CPU, "cpu"),
+        ("cpu", TWO, "cpu"),
+        ("gpu", TWO, "gpu:0"),
+        ("gpu:0", TWO, "gpu:0"),
+        ("gpu:1", TWO, "gpu:1"),
+        ("gpu:10", [*TWO, "gpu:10"], "gpu:10"),
+    ],
+)
+def test_what_is_asked_for_is_what_is_used(requested, found, chosen):
+    assert choose(requested, found) == chosen
+
+
+@pytest.mark.parametrize(
+    ("requested", "found"),
+    [
+        ("gpu", CPU),
+        ("gpu:0", CPU),
+        ("gpu:1", ["cpu", "gpu:0"]),
+        ("gpu", ["cpu", "gpu:1"]),
+        ("gpu:2", TWO),
+        ("gpu:10", TWO),
+        ("gpu:01", TWO),
+        ("cpu", ["gpu:0"]),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_and_nothing_falls_back(requested, found):
+    with pytest.raises(DeviceError) as caught:
+        choose(requested, found)
+    sentence = str(caught.value)
+    assert sentence.startswith(f"--device {requested} is not there: found {', '.join(found)}; ")
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("found", [CPU, TWO])
+@pytest.mark.parametrize(
+    "requested",
+    [
+        *("cuda", "cuda:0", "GPU", "Auto", "mps", "cpu:0", "auto:0", "cpu|gpu"),
+        *("gpu:", "gpu:x", "gpu:-1", "gpu:0:1", "gpu0", "gpu:1.0"),
+        *("", " ", "cpu ", " gpu", "gpu: 0", "gpu\n", "gpu:0\n"),
+    ],
+)
+def test_what_names_no_device_is_refused_with_the_words_there_are(requested, found):
+    with pytest.raises(DeviceError) as caught:
+        choose(requested, found)
+    assert str(caught.value) == f"{requested!r} names no device; use auto, cpu, gpu or gpu:N."
+
+
+def test_the_exit_status_of_a_missing_device():
+    assert DeviceError.exit_code == 6
