@@ -83,8 +83,12 @@ class Report:
         return next((rung for rung in self.rungs if not rung.passed), None)
 
     def as_json(self) -> dict[str, Any]:
-        """The report as plain data."""
-        return asdict(self)
+        """The report as plain data; JSON has no infinity, so what cannot be measured is null."""
+        plain = asdict(self)
+        for rung in plain["rungs"]:
+            if rung["error"] is not None and not math.isfinite(rung["error"]):
+                rung["error"] = None
+        return plain
 
 
 @dataclass(frozen=True)
@@ -139,8 +143,10 @@ def tensor_error(got: np.ndarray, want: np.ndarray, floor: float = 0.0) -> float
     difference = float(np.max(np.abs(got.astype(np.float64) - want)))
     if not math.isfinite(difference):
         return math.inf
+    if not difference:
+        return 0.0
     scale = max(float(np.max(np.abs(want))), floor)
-    return difference / scale if difference else 0.0
+    return difference / scale if scale else math.inf
 
 
 def compare(
@@ -270,14 +276,20 @@ class Ladder:
 
     def zero_gradients(self) -> Rung:
         """The gradients that are zero on paper, over the largest of their layer's weight."""
+        want = expected(self.fixture).gradients
         worst, where = 0.0, ""
-        for side in (expected(self.fixture).gradients, self.found):
-            for name in filter(self.without_gradient, side):
+        for name in filter(self.without_gradient, want):
+            if name not in self.found:
+                missing = f"{name} is missing"
+                return Rung("zero gradients", False, None, ZERO_GRADIENT, missing)
+            for side in (want, self.found):
                 scale = np.max(np.abs(side[name.replace("bias", "weight")]))
                 share = float(np.max(np.abs(side[name])) / scale)
-                if not share <= worst:
+                if not share <= ZERO_GRADIENT:
+                    return Rung("zero gradients", False, share, ZERO_GRADIENT, name)
+                if share > worst:
                     worst, where = share, name
-        return Rung("zero gradients", worst <= ZERO_GRADIENT, worst, ZERO_GRADIENT, where)
+        return Rung("zero gradients", True, worst, ZERO_GRADIENT, where)
 
     def one_step(self) -> Rung:
         """The weights after the first optimizer step, by the method that training runs."""
@@ -321,6 +333,9 @@ class Ladder:
     def places(self) -> Rung:
         """Parameters, gradients, optimizer state, batch and outputs lie on the chosen device."""
         found = self.trainer.places()
+        for what in ("parameters", "gradients", "batch", "outputs"):  # momentum 0 has no state
+            if not found.get(what):
+                return Rung("device", False, None, EXACT, f"{what} on no device")
         for what, devices in found.items():
             if devices - {self.device}:
                 where = f"{what} on {', '.join(sorted(devices))}, chosen {self.device}"
@@ -371,6 +386,8 @@ def verify(
     """Climb with one backend: the defaults, those of one spec, or one spec (d2l) at one size."""
     backend = load(name)
     chosen = choose(device, backend.devices())
+    if spec is not None:
+        find(spec)  # refuses what is unknown
     cases = [case for case in DEFAULTS if spec in (None, case[0])]
     if size is not None:
         cases = [(spec or D2L.name, size)]

@@ -46,7 +46,7 @@ def build(spec, dtype, device):
         with native_device(device):
             model = GoogLeNet(spec)
             channels, height, width = spec.input
-            model(keras.Input((height, width, channels)))  # makes the variables
+            model(tf.zeros((1, height, width, channels), dtype))  # makes the variables
     finally:
         keras.config.set_dtype_policy(before)
     model.device = device

@@ -1,0 +1,151 @@
+"""The four backends stay parallel, hold no number of the network, and common holds no framework."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from backends import FRAMEWORKS
+from common.plants import BUGS
+
+ROOT = Path(__file__).parents[2]
+FILES = ("googlenet.py", "train.py", "weights.py")
+FORWARD = {"call": "forward", "hybrid_forward": "forward"}  # each framework's word for it
+
+#: what a backend has more or less than the others, and why
+EXCEPTIONS = {
+    "torch": {
+        "BatchNorm": "PyTorch alone keeps the unbiased running variance",
+        "BatchNorm.forward": "the same",
+    },
+    "tf": {
+        "MaxPool": "Keras pools know no padding but 'same'",
+        "MaxPool.__init__": "the same",
+        "MaxPool.forward": "the same",
+        "cross_entropy": "Keras's loss computes in float32",
+        "variable": "Keras variables have no names that tell where they are",
+        "Trainer._update": "what becomes a graph is a function of its own",
+        "Trainer._evaluate": "the same",
+    },
+    "mxnet": {},
+    "paddle": {
+        "native_device": "Paddle's device names are the contract's",
+        "dtype": "Paddle's set_value does not convert",
+    },
+}
+
+
+def parse(path):
+    return ast.parse((ROOT / path).read_text())
+
+
+def outline(backend, file):
+    """Functions, classes and methods in the order of the file, under the contract's words."""
+    names = []
+    for node in parse(f"backends/{backend}/{file}").body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.append(node.name)
+        if isinstance(node, ast.ClassDef):
+            methods = [inner.name for inner in node.body if isinstance(inner, ast.FunctionDef)]
+            names += [f"{node.name}.{FORWARD.get(method, method)}" for method in methods]
+    return [name for name in names if name not in EXCEPTIONS[backend]]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_four_backends_hold_the_same_names_in_the_same_order(file):
+    lacking = {name for backend in EXCEPTIONS for name in EXCEPTIONS[backend]}
+    outlines = {
+        backend: [name for name in outline(backend, file) if name not in lacking]
+        for backend in FRAMEWORKS
+    }
+    assert len(outlines["torch"]) > 3
+    assert all(found == outlines["torch"] for found in outlines.values()), outlines
+
+
+@pytest.mark.parametrize("backend", FRAMEWORKS)
+def test_every_exception_is_still_needed(backend):
+    trees = [parse(f"backends/{backend}/{file}") for file in FILES]
+    here = {n.name for t in trees for n in ast.walk(t) if hasattr(n, "name")}
+    for name in EXCEPTIONS[backend]:
+        word = name.rpartition(".")[2]
+        if name == "native_device":
+            assert word not in here
+        else:
+            assert word in here or "call" in here, name
+
+
+@pytest.mark.parametrize("backend", FRAMEWORKS)
+def test_every_backend_exports_the_same_names(backend):
+    def exported(name):
+        for node in parse(f"backends/{name}/__init__.py").body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                return ast.literal_eval(node.value)
+        return None
+
+    assert exported(backend) == exported("torch")
+
+
+@pytest.mark.parametrize("backend", FRAMEWORKS)
+def test_every_backend_plants_every_bug_in_the_same_order(backend):
+    body = parse(f"backends/{backend}/plants.py").body
+    names = [node.name for node in body if isinstance(node, ast.FunctionDef)]
+    wanted = [bug.replace("-", "_") for bug in BUGS]
+    assert [name for name in names if name != "environment"] == wanted
+
+
+@pytest.mark.parametrize("backend", FRAMEWORKS)
+def test_no_number_of_the_network_stands_in_a_network_file(backend):
+    """Numbers other than 0, 1 and -1 may stand only in the line that names the axes."""
+    tree = parse(f"backends/{backend}/googlenet.py")
+    axes = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.Assign) and "CHANNELS" in ast.unparse(node.targets[0])
+    ]
+    assert len(axes) == 1
+    named = {id(node) for node in ast.walk(axes[0])}
+    numbers = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, (int, float, complex))
+        and not isinstance(node.value, bool)
+        and id(node) not in named
+    ]
+    assert set(numbers) <= {0, 1}
+
+
+@pytest.mark.parametrize("backend", FRAMEWORKS)
+def test_a_network_file_can_be_read_at_once(backend):
+    lines = (ROOT / f"backends/{backend}/googlenet.py").read_text().splitlines()
+    assert 60 <= len(lines) <= 120
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("backend", FRAMEWORKS)
+def test_no_backend_asks_for_the_name_of_a_spec(backend):
+    for path in (ROOT / "backends" / backend).glob("*.py"):
+        assert "spec.name" not in path.read_text()
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize("folder", ["common", "backends/numpy"])
+def test_no_framework_is_imported(folder):
+    frameworks = {*FRAMEWORKS.values(), "keras"}
+    for path in (ROOT / folder).glob("*.py"):
+        assert not frameworks & set(imports(path)), path
+
+
+@pytest.mark.parametrize("backend", FRAMEWORKS)
+def test_a_backend_imports_no_other_backend(backend):
+    others = {f"backends.{name}" for name in (*FRAMEWORKS, "numpy") if name != backend}
+    for path in (ROOT / "backends" / backend).glob("*.py"):
+        text = path.read_text()
+        assert not [other for other in others if other in text], path
