@@ -35,11 +35,7 @@ from common.spec import BLOG_224, D2L, D2L_BN, Spec, find
 from common.weights import Weights, is_running, shapes
 
 #: What `googlenet verify` covers by default.
-DEFAULTS = [
-    *((D2L.name, size) for size in (96, 97, 33, 1)),
-    *((BLOG_224.name, size) for size in (96, 97, 33, 21)),
-    *((D2L_BN.name, size) for size in (96, 97)),
-]
+DEFAULTS = {D2L.name: (96, 97, 33, 1), BLOG_224.name: (96, 97, 33, 21), D2L_BN.name: (96, 97)}
 
 #: Seeds whose fixture lies far from every tie of a ReLU or a max pool, where one float32 rounding
 #: could turn a gradient; a test measures the distance.
@@ -172,9 +168,11 @@ def compare(
 class Ladder:
     """One climb: a backend's model on a device beside the arbiter, both started from a fixture."""
 
-    def __init__(self, backend: Backend, fixture: Fixture, dtype: str, device: str) -> None:
+    def __init__(
+        self, backend: Backend, fixture: Fixture, dtype: str, device: str, model: Any = None
+    ) -> None:
         self.backend, self.fixture, self.dtype, self.device = backend, fixture, dtype, device
-        self.spec = fixture.spec
+        self.spec, self.model = fixture.spec, model
 
     def climb(self) -> Iterator[Rung]:
         """The rungs, one by one; what a framework raises is a rung that failed."""
@@ -224,7 +222,8 @@ class Ladder:
 
     def parameters(self) -> Rung:
         """The weights come back from the model as they went in, none missing and none besides."""
-        self.model = self.backend.build(self.spec, self.dtype, self.device)
+        if self.model is None:
+            self.model = self.backend.build(self.spec, self.dtype, self.device)
         self.restart()
         got = self.backend.read_weights(self.model)
         for name in got:
@@ -374,10 +373,15 @@ def fixture_of(spec: Spec, size: int) -> Fixture:
     return draw_fixture(spec.at(size=size))
 
 
-def climb(backend: Backend, name: str, spec: Spec, size: int, dtype: str, device: str) -> Report:
-    """One climb for one spec, size and dtype."""
-    ladder = Ladder(backend, fixture_of(spec, size), dtype, device)
-    return Report(name, backend.VERSION, spec.name, size, dtype, list(ladder.climb()))
+def climb(
+    backend: Backend, name: str, spec: Spec, sizes: Sequence[int], dtype: str, device: str
+) -> Iterator[Report]:
+    """One climb for each size, all with one model: its weights do not depend on the size."""
+    model = None
+    for size in sizes:
+        ladder = Ladder(backend, fixture_of(spec, size), dtype, device, model)
+        yield Report(name, backend.VERSION, spec.name, size, dtype, list(ladder.climb()))
+        model = ladder.model
 
 
 def verify(
@@ -386,15 +390,13 @@ def verify(
     """Climb with one backend: the defaults, those of one spec, or one spec (d2l) at one size."""
     backend = load(name)
     chosen = choose(device, backend.devices())
-    if spec is not None:
-        find(spec)  # refuses what is unknown
-    cases = [case for case in DEFAULTS if spec in (None, case[0])]
-    if size is not None:
-        cases = [(spec or D2L.name, size)]
-        arithmetic.layers(find(cases[0][0]).at(size=size))  # refuses what is too small
-    for case_spec, case_size in cases:
+    names = list(DEFAULTS) if spec is None and size is None else [spec or D2L.name]
+    for case in map(find, names):
+        sizes = DEFAULTS[case.name] if size is None else (size,)
+        for each in sizes:
+            arithmetic.layers(case.at(size=each))  # refuses what is too small
         for dtype in FORWARD:
-            yield climb(backend, name, find(case_spec), case_size, dtype, chosen)
+            yield from climb(backend, name, case, sizes, dtype, chosen)
 
 
 def verify_planted(name: str, bug: Bug, device: str = "auto") -> Report:
@@ -411,7 +413,7 @@ def verify_planted(name: str, bug: Bug, device: str = "auto") -> Report:
     backend = load(name)
     with plant(name, bug.name):
         chosen = choose(device, backend.devices())
-        return climb(backend, name, bug.spec, bug.size, "float64", chosen)
+        return next(climb(backend, name, bug.spec, [bug.size], "float64", chosen))
 
 
 def in_child(

@@ -1,7 +1,7 @@
 """Write the generated parts of README.md: code cut from the backends, tables from their results.
 
 `python docs/generate.py` rewrites them, a test holds README.md to them. The results are what the
-commands printed: `googlenet bugs --backend B --json > docs/results/bugs-B.json`, and `verify` alike.
+commands printed: `googlenet bugs --backend B --json > docs/results/bugs-B.json`, `verify` alike.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def inception_blocks() -> str:
         code = "\n".join(source.splitlines()[node.lineno - 1 : node.end_lineno])
         path = f"backends/{backend}/googlenet.py"
         cells.append(f"<td>\n\n**[{title}]({path})**\n\n```python\n{code}\n```\n\n</td>")
-    rows = [f"<tr valign=\"top\">\n{a}\n{b}\n</tr>" for a, b in zip(cells[::2], cells[1::2])]
+    rows = [
+        f'<tr valign="top">\n{a}\n{b}\n</tr>' for a, b in zip(cells[::2], cells[1::2], strict=True)
+    ]
     return "<table>\n" + "\n".join(rows) + "\n</table>"
 
 

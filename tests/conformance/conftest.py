@@ -1,5 +1,7 @@
 """The backend under test, and the GPU if there is one."""
 
+from functools import lru_cache
+
 import pytest
 
 
@@ -21,3 +23,9 @@ def gpu(pytestconfig):
         finish = pytest.fail if pytestconfig.getoption("--require-gpu") else pytest.skip
         finish("there is no GPU that this framework sees")
     return found[0]
+
+
+@pytest.fixture(scope="session")
+def built(pytestconfig):
+    """`build` for the CPU, each network once: the tests that use it write the weights they need."""
+    return lru_cache(lambda spec, dtype="float32": pytestconfig.backend.build(spec, dtype, "cpu"))

@@ -61,7 +61,7 @@ def accepted(spec):
 
 
 @settings(
-    max_examples=12,
+    max_examples=10,
     deadline=None,
     derandomize=True,  # the same networks in every run and for every backend
     suppress_health_check=list(HealthCheck),

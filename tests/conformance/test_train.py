@@ -16,9 +16,9 @@ from common.verify import draw_fixture
 
 
 @pytest.mark.parametrize("size", [96, 97, 33, 28, 20, 2])  # MXNet's takes the corner for size 1
-def test_images_are_scaled_and_resized_as_the_oracle_does(backend, size):
+def test_images_are_scaled_and_resized_as_the_oracle_does(backend, built, size):
     spec = D2L.at(size=size)
-    model = backend.build(spec, "float32", "cpu")
+    model = built(spec)
     images = load("sample").train_images[:4]
     native = backend.Trainer(model, Recipe()).prepare(images)
     got = native.asnumpy() if hasattr(native, "asnumpy") else native.numpy()
@@ -30,9 +30,9 @@ def test_images_are_scaled_and_resized_as_the_oracle_does(backend, size):
     assert np.abs(got.reshape(want.shape) - want).max() < 5e-6
 
 
-def test_a_step_returns_the_loss_and_the_number_right_before_it(backend):
+def test_a_step_returns_the_loss_and_the_number_right_before_it(backend, built):
     fixture = draw_fixture(D2L.at(size=33))
-    model = backend.build(fixture.spec, "float64", "cpu")
+    model = built(fixture.spec, "float64")
     backend.write_weights(model, fixture.weights)
     logits = GoogLeNet(fixture.spec, fixture.weights).forward(fixture.inputs.astype(float))["head"]
     labels = logits.argmax(1).astype(np.int64)
@@ -44,9 +44,9 @@ def test_a_step_returns_the_loss_and_the_number_right_before_it(backend):
     assert float(right) == len(labels) - 1
 
 
-def test_evaluation_is_the_mean_over_all_images_whatever_the_batches(backend):
+def test_evaluation_is_the_mean_over_all_images_whatever_the_batches(backend, built):
     fixture = draw_fixture(D2L_BN.at(size=33))
-    model = backend.build(fixture.spec, "float64", "cpu")
+    model = built(fixture.spec, "float64")
     backend.write_weights(model, fixture.weights)
     data = load("sample")
     images, labels = data.test_images[:10], data.test_labels[:10]
@@ -59,9 +59,9 @@ def test_evaluation_is_the_mean_over_all_images_whatever_the_batches(backend):
     assert accuracy == (logits.argmax(1) == labels).mean()
 
 
-def test_evaluation_leaves_the_weights_and_statistics_alone(backend):
+def test_evaluation_leaves_the_weights_and_statistics_alone(backend, built):
     fixture = draw_fixture(D2L_BN.at(size=33))
-    model = backend.build(fixture.spec, "float32", "cpu")
+    model = built(fixture.spec)
     backend.write_weights(model, fixture.weights)
     data = load("sample")
     backend.Trainer(model, Recipe()).evaluate([(data.test_images[:4], data.test_labels[:4])])

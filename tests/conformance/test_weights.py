@@ -9,35 +9,35 @@ from common.weights import draw, sha256, shapes
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
-def test_a_trip_through_the_native_model_changes_no_bit(backend, spec):
+def test_a_trip_through_the_native_model_changes_no_bit(backend, built, spec):
     weights = draw(spec, 0)
-    model = backend.build(spec, "float32", "cpu")
+    model = built(spec)
     backend.write_weights(model, weights)
     assert sha256(backend.read_weights(model)) == sha256(weights)
 
 
-def test_reading_gives_copies(backend):
-    model = backend.build(D2L, "float32", "cpu")
+def test_reading_gives_copies(backend, built):
+    model = built(D2L)
     backend.write_weights(model, draw(D2L, 0))
     backend.read_weights(model)["head.bias"][:] = 7
     assert not backend.read_weights(model)["head.bias"].any()
 
 
-def test_writing_copies(backend):
+def test_writing_copies(backend, built):
     weights = draw(D2L, 0)
-    model = backend.build(D2L, "float32", "cpu")
+    model = built(D2L)
     backend.write_weights(model, weights)
     weights["head.bias"][:] = 7
     assert not backend.read_weights(model)["head.bias"].any()
 
 
-def test_running_statistics_are_among_the_weights(backend):
-    model = backend.build(D2L_BN, "float32", "cpu")
+def test_running_statistics_are_among_the_weights(backend, built):
+    model = built(D2L_BN)
     assert {n: w.shape for n, w in backend.read_weights(model).items()} == shapes(D2L_BN)
 
 
 @pytest.mark.parametrize("fault", ["missing", "extra", "misshapen", "another network's"])
-def test_weights_of_another_network_are_refused_by_name(backend, fault):
+def test_weights_of_another_network_are_refused_by_name(backend, built, fault):
     weights = draw(D2L, 0)
     if fault == "missing":
         del weights["stage3.0.branch1x1.0.conv.bias"]
@@ -47,7 +47,7 @@ def test_weights_of_another_network_are_refused_by_name(backend, fault):
         weights["stage3.0.branch1x1.0.conv.bias"] = np.zeros(65, np.float32)
     else:
         weights = draw(D2L_BN, 0)
-    model = backend.build(D2L, "float32", "cpu")
+    model = built(D2L)
     with pytest.raises(
         WeightsError, match=r"stage[13]\.0\.(branch1x1\.0\.conv\.bias|norm\.weight)"
     ):

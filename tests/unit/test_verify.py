@@ -144,7 +144,7 @@ class FakeTrainer:
 
 def climbed(spec=TINY, dtype="float64", **faults):
     """The report of a climb with these faults."""
-    return climb(Fake(**faults), "fake", spec, SIZE, dtype, "cpu")
+    return next(climb(Fake(**faults), "fake", spec, [SIZE], dtype, "cpu"))
 
 
 def failed_at(rung, where, spec=TINY, **faults):
@@ -196,7 +196,7 @@ def test_the_tiny_networks_have_no_dead_layer(spec):
 
 def test_the_steps_are_ten_and_run_as_training_runs_them():
     backend = Fake()
-    climb(backend, "fake", TINY, SIZE, "float64", "cpu")
+    list(climb(backend, "fake", TINY, [SIZE], "float64", "cpu"))
     assert backend.calls.count("update") == backend.calls.count("place") == 10
     assert backend.calls.count("Trainer") == 1
 
@@ -683,7 +683,12 @@ def test_a_climb_starts_from_the_vetted_seed_where_there_is_one(monkeypatch):
         assert (found.inputs == want.inputs).all()
 
 
-CASES = [case for case in DEFAULTS if find(case[0]).norm is None and case[1] != 97]
+CASES = [
+    (name, size)
+    for name, sizes in DEFAULTS.items()
+    for size in sizes
+    if find(name).norm is None and size != 97
+]
 
 
 @pytest.mark.parametrize(("name", "size"), CASES)
@@ -758,9 +763,10 @@ def asked(monkeypatch):
     """What `verify` climbs, in place of the climbs."""
     found = []
 
-    def note(backend, name, spec, size, dtype, device):
-        found.append((name, spec.name, size, dtype, device))
-        return len(found)
+    def note(backend, name, spec, sizes, dtype, device):
+        for size in sizes:
+            found.append((name, spec.name, size, dtype, device))
+            yield len(found)
 
     monkeypatch.setattr(ladder, "load", lambda name: Fake())
     monkeypatch.setattr(ladder, "climb", note)
@@ -771,24 +777,37 @@ def asked(monkeypatch):
     ("spec", "size", "cases"),
     [
         (None, None, DEFAULTS),
-        ("d2l", None, [("d2l", 96), ("d2l", 97), ("d2l", 33), ("d2l", 1)]),
-        ("blog-224", None, [("blog-224", size) for size in (96, 97, 33, 21)]),
-        ("d2l-bn", None, [("d2l-bn", 96), ("d2l-bn", 97)]),
-        (None, 40, [("d2l", 40)]),
-        ("blog-224", 50, [("blog-224", 50)]),
-        ("d2l-bn", 96, [("d2l-bn", 96)]),
+        ("d2l", None, {"d2l": (96, 97, 33, 1)}),
+        ("blog-224", None, {"blog-224": (96, 97, 33, 21)}),
+        ("d2l-bn", None, {"d2l-bn": (96, 97)}),
+        (None, 40, {"d2l": (40,)}),
+        ("blog-224", 50, {"blog-224": (50,)}),
+        ("d2l-bn", 96, {"d2l-bn": (96,)}),
     ],
 )
 def test_verify_climbs_for_every_case_in_both_dtypes(asked, spec, size, cases):
-    assert list(verify("torch", spec, size)) == list(range(1, 2 * len(cases) + 1))
-    want = [("torch", *case, dtype, "gpu:0") for case in cases for dtype in FORWARD]
-    assert asked == want
+    count = sum(map(len, cases.values()))
+    assert list(verify("torch", spec, size)) == list(range(1, 2 * count + 1))
+    assert asked == [
+        ("torch", case, at, dtype, "gpu:0")
+        for case, sizes in cases.items()
+        for dtype in FORWARD
+        for at in sizes
+    ]
 
 
 def test_the_defaults_are_every_spec_at_more_than_one_size():
-    assert {name for name, _ in DEFAULTS} == set(SPECS)
-    assert len(DEFAULTS) == len(set(DEFAULTS)) == 10
+    assert set(DEFAULTS) == set(SPECS)
+    assert sum(map(len, DEFAULTS.values())) == 10
     assert list(FORWARD) == ["float64", "float32"]
+
+
+def test_the_sizes_of_a_spec_share_one_model():
+    backend = Fake()
+    reports = list(climb(backend, "fake", TINY, [SIZE, SIZE + 2], "float64", "cpu"))
+    assert [report.failed for report in reports] == [None, None]
+    assert [report.size for report in reports] == [SIZE, SIZE + 2]
+    assert backend.calls.count("build") == 1
 
 
 def test_verify_climbs_one_case_at_a_time(asked):
