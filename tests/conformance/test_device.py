@@ -5,15 +5,15 @@ import pytest
 
 from common.device import choose
 from common.errors import DeviceError
+from common.plants import SMALL_BN
 from common.recipe import Recipe
-from common.spec import D2L_BN
 from common.weights import draw
 
 
 def places_after_two_steps(backend, device):
     """Where everything lies after two steps of the training loop with momentum."""
-    model = backend.build(D2L_BN.at(size=33), "float32", device)
-    backend.write_weights(model, draw(D2L_BN, 0))
+    model = backend.build(SMALL_BN.at(size=33), "float32", device)
+    backend.write_weights(model, draw(SMALL_BN, 0))
     trainer = backend.Trainer(model, Recipe(momentum=0.9))
     images = np.random.RandomState(0).randint(0, 256, (4, 1, 28, 28)).astype(np.uint8)
     for _ in range(2):

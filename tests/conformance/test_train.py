@@ -10,14 +10,14 @@ from backends.numpy import GoogLeNet, cross_entropy, resize
 from common.cli import main
 from common.data import load
 from common.fit import fit
+from common.plants import SMALL, SMALL_BN
 from common.recipe import Recipe
-from common.spec import D2L, D2L_BN
 from common.verify import draw_fixture
 
 
 @pytest.mark.parametrize("size", [96, 97, 33, 28, 20, 2])  # MXNet's takes the corner for size 1
 def test_images_are_scaled_and_resized_as_the_oracle_does(backend, built, size):
-    spec = D2L.at(size=size)
+    spec = SMALL.at(size=size)
     model = built(spec)
     images = load("sample").train_images[:4]
     native = backend.Trainer(model, Recipe()).prepare(images)
@@ -31,7 +31,7 @@ def test_images_are_scaled_and_resized_as_the_oracle_does(backend, built, size):
 
 
 def test_a_step_returns_the_loss_and_the_number_right_before_it(backend, built):
-    fixture = draw_fixture(D2L.at(size=33))
+    fixture = draw_fixture(SMALL.at(size=33))
     model = built(fixture.spec, "float64")
     backend.write_weights(model, fixture.weights)
     logits = GoogLeNet(fixture.spec, fixture.weights).forward(fixture.inputs.astype(float))["head"]
@@ -45,7 +45,7 @@ def test_a_step_returns_the_loss_and_the_number_right_before_it(backend, built):
 
 
 def test_evaluation_is_the_mean_over_all_images_whatever_the_batches(backend, built):
-    fixture = draw_fixture(D2L_BN.at(size=33))
+    fixture = draw_fixture(SMALL_BN.at(size=33))
     model = built(fixture.spec, "float64")
     backend.write_weights(model, fixture.weights)
     data = load("sample")
@@ -60,7 +60,7 @@ def test_evaluation_is_the_mean_over_all_images_whatever_the_batches(backend, bu
 
 
 def test_evaluation_leaves_the_weights_and_statistics_alone(backend, built):
-    fixture = draw_fixture(D2L_BN.at(size=33))
+    fixture = draw_fixture(SMALL_BN.at(size=33))
     model = built(fixture.spec)
     backend.write_weights(model, fixture.weights)
     data = load("sample")
@@ -72,7 +72,7 @@ def test_evaluation_leaves_the_weights_and_statistics_alone(backend, built):
 def test_training_learns_the_sample(backend):
     """With batch norm, 52 steps at 33 pixels are enough to tell many classes apart."""
     data = load("sample").limit(train=400, test=100)
-    run = fit(backend, D2L_BN.at(size=33), Recipe(lr=0.02, batch_size=32, epochs=4), data, "cpu")
+    run = fit(backend, SMALL_BN.at(size=33), Recipe(lr=0.02, batch_size=32, epochs=4), data, "cpu")
     assert run.epochs[-1].loss < run.epochs[0].loss
     assert run.epochs[-1].train_accuracy > 0.4
     assert run.epochs[-1].test_accuracy > 0.25
