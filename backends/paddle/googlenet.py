@@ -9,7 +9,14 @@ from paddle import nn
 
 from common import spec as rows
 
-CHANNELS = 1  # the axis of NCHW
+BATCH, CHANNELS, HEIGHT, WIDTH = range(4)
+
+
+class GlobalAvgPool(nn.Layer):
+    """A mean, because the gradient of `AdaptiveAvgPool2D` is divided in float32 even in float64."""
+
+    def forward(self, x):
+        return x.mean((HEIGHT, WIDTH))
 
 
 class Conv(nn.Layer):
@@ -81,4 +88,4 @@ def layer(row, channels, norm):
         case rows.Inception():
             return Inception(row, channels, norm)
         case rows.GlobalAvgPool():
-            return nn.Sequential(nn.AdaptiveAvgPool2D(1), nn.Flatten())
+            return GlobalAvgPool()
