@@ -22,4 +22,10 @@ def load(name: str) -> Backend:
             f"{FRAMEWORKS[name]} is not installed; install it with "
             f"`pip install -c constraints/{name}.txt -e '.[{name}]'`."
         )
-    return cast(Backend, importlib.import_module(f"backends.{name}"))
+    try:
+        return cast(Backend, importlib.import_module(f"backends.{name}"))
+    except (ImportError, OSError) as error:  # OSError: a shared library is missing
+        reason = " ".join(str(error).split())
+        raise BackendError(
+            f"{FRAMEWORKS[name]} is installed but cannot be imported: {reason}."
+        ) from error

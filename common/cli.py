@@ -197,12 +197,11 @@ def bugs(ctx: click.Context, backend: str, as_json: bool) -> None:
 
     rows, escaped = [], False
     for bug in BUGS.values():
-        rung = ladder.verify_planted(backend, bug).failed
-        escaped |= rung is None or rung.name not in bug.rungs
-        caught = (
-            {} if rung is None else {"rung": rung.name, "error": rung.error, "where": rung.where}
-        )
-        rows.append({"bug": bug.name, "what": bug.what, **caught})
+        report = ladder.verify_planted(backend, bug)
+        last = report.as_json()["rungs"][-1]
+        caught = {"rung": last["name"], "error": last["error"], "where": last["where"]}
+        escaped |= report.failed is None or last["name"] not in bug.rungs
+        rows.append({"bug": bug.name, "what": bug.what, **(caught if report.failed else {})})
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:

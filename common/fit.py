@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from common.contract import Backend
 from common.data import Dataset, batches
+from common.errors import DeviceError
 from common.recipe import Recipe
 from common.spec import Spec
 from common.weights import draw
@@ -52,7 +53,8 @@ def fit(
 ) -> Run:
     """Train from the canonical initial weights of the recipe's seed.
 
-    The same seed gives the same weights and the same batches in every backend.
+    The same seed gives the same weights and the same batches in every backend. DeviceError if
+    anything of the last step lay elsewhere than on the device.
     """
     model = backend.build(spec, "float32", device)
     backend.write_weights(model, draw(spec, recipe.seed))
@@ -64,7 +66,11 @@ def fit(
         report(epoch)
     seconds = sum(epoch.seconds for epoch in epochs)
     speed = len(epochs) * len(data.train_labels) / seconds
-    return Run(epochs, speed, device, trainer.places())
+    places = trainer.places()
+    elsewhere = [what for what, found in places.items() if found - {device}]
+    if elsewhere:
+        raise DeviceError(f"{', '.join(elsewhere)} did not lie on {device}, which was chosen.")
+    return Run(epochs, speed, device, places)
 
 
 def _epoch(trainer: Any, recipe: Recipe, data: Dataset, number: int) -> Epoch:

@@ -44,7 +44,8 @@ class Bug:
     fresh: bool = False  #: to be planted in a process of its own, before the framework starts
 
 
-_STEPS = ("one step", "ten steps")  # MXNet's gradients start from zero, the others' from a step's
+#: Where gradients were cleared before the first step, only the second one's are a wrong sum.
+_STEPS = ("one step", "ten steps")
 
 BUGS = {
     bug.name: bug

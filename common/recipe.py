@@ -28,6 +28,10 @@ class Recipe:
             raise SpecError(
                 f"Recipe.lr is {self.lr!r}: it must be at least 0 and finite in float32."
             )
+        if not 0 <= float32(self.momentum) < 1:
+            raise SpecError(
+                f"Recipe.momentum is {self.momentum!r}: it must be at least 0 and below 1."
+            )
         object.__setattr__(self, "lr", float32(self.lr))
         object.__setattr__(self, "momentum", float32(self.momentum))
 

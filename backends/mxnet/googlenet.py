@@ -19,6 +19,8 @@ class Conv(nn.HybridBlock):
         super().__init__()
         self.conv = nn.Conv2D(row.width, row.kernel, row.stride, row.padding)
         self.norm = nn.BatchNorm(CHANNELS, norm.momentum, norm.eps) if norm else Identity()
+        if norm:
+            self.norm._kwargs["cudnn_off"] = True  # cuDNN keeps the unbiased running variance
         self.relu = nn.Activation("relu") if row.activation else Identity()
 
     def hybrid_forward(self, F, x):

@@ -36,7 +36,7 @@ def build(spec, dtype, device):
     """The network on the device, in `float32` or `float64`."""
     model = GoogLeNet(spec)
     model.cast(dtype)
-    model.initialize(mx.init.Zero(), ctx=native_device(device))  # others cannot fill float64
+    model.initialize(mx.init.Zero(), ctx=native_device(device))  # random ones draw float32 only
     model(np.zeros((1, *spec.input), dtype, ctx=native_device(device)))  # tells layers their shapes
     return model
 

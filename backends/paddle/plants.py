@@ -163,7 +163,6 @@ def environment():
         subprocess.run([*command, source, "-o", library], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise DeviceError(
-            "The simulated device needs a C++17 compiler named g++; install it, or leave out "
-            "wrong-device."
+            "Paddle's simulated device needs a C++17 compiler named g++: install one."
         ) from error
     return {"CUSTOM_DEVICE_ROOT": str(folder)}

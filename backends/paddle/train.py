@@ -16,8 +16,7 @@ VERSION = paddle.__version__
 
 def devices():
     """The devices there are: `cpu`, then `gpu:0` and on."""
-    gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
-    return ["cpu", *(f"gpu:{index}" for index in range(gpus))]
+    return ["cpu", *(f"gpu:{index}" for index in range(paddle.device.cuda.device_count()))]
 
 
 def device_name(tensor):

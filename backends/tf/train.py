@@ -17,6 +17,9 @@ VERSION = tf.__version__
 # By default TensorFlow runs an operation elsewhere when the device asked for cannot.
 tf.config.set_soft_device_placement(False)
 
+for gpu in tf.config.list_physical_devices("GPU"):  # else the first process takes all its memory
+    tf.config.experimental.set_memory_growth(gpu, True)
+
 
 def devices():
     """The devices there are: `cpu`, then `gpu:0` and on."""
@@ -73,9 +76,10 @@ def gradients(model, x, labels):
     """The loss in training mode, and its gradient by canonical name."""
     trained = {n: v for n, v in tensors(model).items() if not is_running(n)}
     inputs, labels = place(model, x), place_labels(model, labels)
-    with native_device(model.device), tf.GradientTape() as tape:
-        loss = cross_entropy(model(inputs, training=True), labels)
-    found = tape.gradient(loss, [v.value for v in trained.values()])
+    with native_device(model.device):
+        with tf.GradientTape() as tape:
+            loss = cross_entropy(model(inputs, training=True), labels)
+        found = tape.gradient(loss, [v.value for v in trained.values()])
     return float(loss), {n: to_canonical(n, g) for n, g in zip(trained, found, strict=True)}
 
 
@@ -86,8 +90,9 @@ def place_labels(model, labels):
 
 
 def cross_entropy(logits, labels):
-    """The mean over the batch; the Keras loss would compute in float32 whatever it is given."""
-    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+    """The mean over the batch, of one-hot labels: the sparse loss has no float64 GPU kernel."""
+    hot = tf.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(hot, logits))
 
 
 class Trainer:

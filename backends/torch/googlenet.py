@@ -14,15 +14,15 @@ BATCH, CHANNELS, HEIGHT, WIDTH = range(4)
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """PyTorch keeps the unbiased running variance; the spec and the other three the biased one."""
+    """PyTorch keeps the unbiased running variance, the spec the biased one."""
 
     def forward(self, x):
         if not self.training:
             return super().forward(x)
         with torch.no_grad():
             var, mean = torch.var_mean(x, (BATCH, HEIGHT, WIDTH), correction=0)
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var, self.momentum)
         return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
 
 

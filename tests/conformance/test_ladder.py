@@ -18,7 +18,8 @@ def test_every_rung_holds(backend, name, spec, dtype):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("dtype", FORWARD)
 @pytest.mark.parametrize("spec", SPECS)
-def test_every_rung_holds_on_the_gpu(backend, name, gpu, spec):
-    (report,) = climb(backend, name, SPECS[spec], [96], "float64", gpu)
+def test_every_rung_holds_on_the_gpu(backend, name, gpu, spec, dtype):
+    (report,) = climb(backend, name, SPECS[spec], [96], dtype, gpu)
     assert report.failed is None, sentence(report)

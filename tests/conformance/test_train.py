@@ -76,7 +76,8 @@ def test_training_learns_the_sample(backend):
     assert run.epochs[-1].loss < run.epochs[0].loss
     assert run.epochs[-1].train_accuracy > 0.4
     assert run.epochs[-1].test_accuracy > 0.25
-    assert all(devices == {"cpu"} for what, devices in run.places.items() if devices)
+    assert all(run.places[what] == {"cpu"} for what in run.places if what != "state")
+    assert len(run.places) == 5
 
 
 def test_the_command_ends_with_the_books_two_lines(name):
