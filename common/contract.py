@@ -20,7 +20,10 @@ Batches = Iterable[tuple[np.ndarray, np.ndarray]]  #: uint8 images and int64 lab
 
 
 class Trainer(Protocol):
-    """One training run's optimizer over a model, on the device that the model was built on."""
+    """One training run's optimizer over a model, on the device that the model was built on.
+
+    `update` leaves the new weights and running statistics in the model itself.
+    """
 
     def __init__(self, model: Any, recipe: Recipe) -> None: ...
 

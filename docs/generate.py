@@ -36,9 +36,8 @@ def inception_blocks() -> str:
         code = "\n".join(source.splitlines()[node.lineno - 1 : node.end_lineno])
         path = f"backends/{backend}/googlenet.py"
         cells.append(f"<td>\n\n**[{title}]({path})**\n\n```python\n{code}\n```\n\n</td>")
-    rows = [
-        f'<tr valign="top">\n{a}\n{b}\n</tr>' for a, b in zip(cells[::2], cells[1::2], strict=True)
-    ]
+    pairs = ["\n".join(cells[at : at + 2]) for at in range(0, len(cells), 2)]
+    rows = [f'<tr valign="top">\n{pair}\n</tr>' for pair in pairs]
     return "<table>\n" + "\n".join(rows) + "\n</table>"
 
 

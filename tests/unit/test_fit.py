@@ -27,7 +27,7 @@ def numbered(count):
 
 def numbers(images):
     assert (images.shape[1:], images.dtype) == ((1, 28, 28), np.uint8)
-    return (images[:, 0, 0, 0] * 256 + images[:, 0, 0, 1].astype(int)).tolist()
+    return (images[:, 0, 0, 0].astype(int) * 256 + images[:, 0, 0, 1]).tolist()
 
 
 def labels_of(indices):
