@@ -69,7 +69,7 @@ def transposed_head():
         return array.reshape(array.T.shape) if name == "head.weight" else to_native(name, array)
 
     def and_back(name, tensor):
-        array = np.array(tensor)
+        array = tensor.numpy()
         is_head = name == "head.weight"
         return array.reshape(array.T.shape) if is_head else to_canonical(name, tensor)
 

@@ -46,7 +46,7 @@ def variable(model, name):
 
 def to_canonical(name, tensor):
     """A native tensor, a weight or its gradient, as a canonical array."""
-    array = np.array(tensor)
+    array = tensor.numpy()
     return np.ascontiguousarray(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T)
 
 
