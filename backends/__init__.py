@@ -7,7 +7,7 @@ import importlib.util
 from typing import cast
 
 from common.contract import Backend
-from common.errors import BackendError
+from common.errors import BackendError, one_line
 
 #: name of the folder, the extra, the tox environment, the constraints file = package to import
 FRAMEWORKS = {"torch": "torch", "tf": "tensorflow", "mxnet": "mxnet", "paddle": "paddle"}
@@ -25,7 +25,6 @@ def load(name: str) -> Backend:
     try:
         return cast(Backend, importlib.import_module(f"backends.{name}"))
     except (ImportError, OSError) as error:  # OSError: a shared library is missing
-        reason = " ".join(str(error).split())
         raise BackendError(
-            f"{FRAMEWORKS[name]} is installed but cannot be imported: {reason}."
+            f"{FRAMEWORKS[name]} is installed but cannot be imported: {one_line(error)}."
         ) from error

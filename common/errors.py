@@ -37,3 +37,8 @@ class DeviceError(GoogLeNetError):
     """A device that was asked for and is not there."""
 
     exit_code = 6
+
+
+def one_line(error: Exception) -> str:
+    """What somebody else's exception says, without its line breaks."""
+    return " ".join(str(error).split())

@@ -28,7 +28,7 @@ from backends.numpy import GoogLeNet, Trainer
 from common import arithmetic
 from common.contract import Backend
 from common.device import choose
-from common.errors import ParityError
+from common.errors import ParityError, one_line
 from common.plants import Bug, environment, plant
 from common.recipe import Recipe
 from common.spec import BLOG_224, D2L, D2L_BN, Spec, find
@@ -180,8 +180,8 @@ class Ladder:
             try:
                 found = rung()
             except Exception as error:  # a planted or real bug may raise anything
-                sentence = " ".join(str(error).split())[:120]
-                found = Rung(name, False, None, 0.0, f"{type(error).__name__}: {sentence}")
+                where = f"{type(error).__name__}: {one_line(error)[:120]}"
+                found = Rung(name, False, None, 0.0, where)
             yield found
             if not found.passed:
                 return

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import WeightsError
+from common.errors import WeightsError, one_line
 from common.spec import Conv, Inception, Norm, Row, Spec, pair
 
 Weights = dict[str, np.ndarray]
@@ -111,11 +111,7 @@ def save(path: Path, weights: Mapping[str, np.ndarray], spec: Spec) -> None:
     try:
         save_file(arrays, path, metadata={"spec": spec.name})
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be written: {_one_line(error)}.") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise WeightsError(f"{path} cannot be written: {one_line(error)}.") from error
 
 
 def load(path: Path, spec: Spec) -> Weights:
@@ -125,7 +121,7 @@ def load(path: Path, spec: Spec) -> Weights:
     try:
         weights: Weights = load_file(path)
     except Exception as error:  # safetensors raises many kinds: a dtype unknown to NumPy is another
-        reason = _one_line(error)
+        reason = one_line(error)
         raise WeightsError(f"{path} is not a readable safetensors file: {reason}.") from error
     check(spec, weights)
     return weights
