@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from types import ModuleType
 from typing import cast
 
 from common.contract import Backend
@@ -15,6 +16,11 @@ FRAMEWORKS = {"torch": "torch", "tf": "tensorflow", "mxnet": "mxnet", "paddle": 
 
 def load(name: str) -> Backend:
     """Import one backend; BackendError with the install line where its framework is missing."""
+    return cast(Backend, load_module(name, f"backends.{name}"))
+
+
+def load_module(name: str, path: str) -> ModuleType:
+    """Import a module that needs the framework of that backend; BackendError as above."""
     if name not in FRAMEWORKS:
         raise BackendError(f"There is no backend {name!r}; choose one of {', '.join(FRAMEWORKS)}.")
     if importlib.util.find_spec(FRAMEWORKS[name]) is None:
@@ -23,7 +29,7 @@ def load(name: str) -> Backend:
             f"`pip install -c constraints/{name}.txt -e '.[{name}]'`."
         )
     try:
-        return cast(Backend, importlib.import_module(f"backends.{name}"))
+        return importlib.import_module(path)
     except (ImportError, OSError) as error:  # OSError: a shared library is missing
         raise BackendError(
             f"{FRAMEWORKS[name]} is installed but cannot be imported: {one_line(error)}."

@@ -1,4 +1,4 @@
-"""The command line: `googlenet specs | summary | weights | verify | bugs | train`.
+"""The command line: `googlenet specs | summary | weights | verify | bugs | train | ...`.
 
 Nothing heavy is imported until a command needs it, and no framework but the one that is named.
 """
@@ -6,13 +6,16 @@ Nothing heavy is imported until a command needs it, and no framework but the one
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from common.errors import GoogLeNetError, ParityError, SpecError
+from common.errors import BackendError, GoogLeNetError, ParityError, SpecError
 
 BACKENDS = ("torch", "tf", "mxnet", "paddle")
 
@@ -24,8 +27,12 @@ Exit status:
   3    a parity failure: a backend computes another function
   4    a framework that is not installed
   5    images that are missing or damaged
-  6    a device that is not there
-  130  stopped by Ctrl-C
+  6    a device that is not there, or cannot do what was asked
+  7    a run that is damaged, or cannot be written
+  8    a loss that is no longer a finite number
+  9    a batch that does not fit in the memory
+  130  stopped by Ctrl-C; a run in training is saved first
+  143  stopped by SIGTERM; a run in training is saved first
 """
 
 
@@ -34,14 +41,34 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        interrupts.clear()
+        before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
         try:
             return super().invoke(ctx)
-        except GoogLeNetError as error:
+        except (Interrupt, KeyboardInterrupt, Exception) as error:
+            if interrupts or isinstance(error, KeyboardInterrupt):
+                click.echo("googlenet: stopped.", err=True)
+                ctx.exit(128 + (interrupts or [signal.SIGINT])[0])
+            if not isinstance(error, GoogLeNetError):
+                raise
             click.echo(f"googlenet: {error}", err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("googlenet: stopped.", err=True)
-            ctx.exit(130)
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+
+class Interrupt(BaseException):
+    """A signal came. After a KeyboardInterrupt inside C code Python itself would die of SIGINT."""
+
+
+interrupts: list[int] = []  # the signals: a framework's import may swallow the exception
+
+
+def interrupt(signum: int, frame: Any) -> None:
+    """Stop by SIGINT or SIGTERM."""
+    interrupts.append(signum)
+    raise Interrupt
 
 
 @click.group(cls=Commands, epilog=STATUS, context_settings={"max_content_width": 100})
@@ -171,10 +198,10 @@ def verify_all(options: list[str], as_json: bool) -> int:
     reports, statuses = [], set()
     for name in BACKENDS:
         if as_json:
-            child = ladder.in_child(name, [*options, "--json"], {}, stdout=subprocess.PIPE)
+            child = ladder.in_child(name, [*options, "--json"], stdout=subprocess.PIPE)
             reports += json.loads(child.stdout or "[]")
         else:
-            child = ladder.in_child(name, options, {})
+            child = ladder.in_child(name, options)
         statuses.add(child.returncode if child.returncode >= 0 else 1)  # below 0: a signal
     if as_json:
         click.echo(json.dumps(reports, indent=2))
@@ -192,9 +219,11 @@ def bugs(ctx: click.Context, backend: str, as_json: bool) -> None:
     """
     from tabulate import tabulate
 
+    from backends import simulated
     from common import verify as ladder
     from common.plants import BUGS
 
+    simulated.start(backend)  # before the framework is used
     rows, escaped = [], False
     for bug in BUGS.values():
         report = ladder.verify_planted(backend, bug)
@@ -209,62 +238,225 @@ def bugs(ctx: click.Context, backend: str, as_json: bool) -> None:
     ctx.exit(ParityError.exit_code if escaped else 0)
 
 
+@contextmanager
+def heard_signals() -> Iterator[Callable[[], int]]:
+    """Note SIGINT and SIGTERM instead of dying of them; a second one acts as ever.
+
+    Gives the function that says which came, 0 for none.
+    """
+    if interrupts:
+        raise Interrupt
+    came: list[int] = []
+    before: dict[int, Any] = {}
+
+    def note(signum: int, frame: Any) -> None:
+        came.append(signum)
+        restore()
+
+    def restore() -> None:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        before[signum] = signal.signal(signum, note)
+    try:
+        yield lambda: came[0] if came else 0
+    finally:
+        restore()
+
+
 @main.command()
-@backend_option
-@spec_option
-@click.option("--epochs", type=click.IntRange(1), help="Epochs.  [default: 10, the book's]")
-@click.option("--batch-size", type=click.IntRange(1), help="Images a step.  [default: 128]")
-@click.option("--lr", type=float, help="Learning rate.  [default: 0.1]")
+@click.option("--backend", type=click.Choice(BACKENDS), help="Not needed with --resume.")
+@click.option("--recipe", "recipe_name", metavar="NAME", help="A named recipe.  [default: d2l]")
+@click.option("--spec", metavar="NAME", help="Instead of the recipe's.")
+@click.option("--size", type=int, help="Height and width of the input, instead of the recipe's.")
+@click.option("--epochs", type=int, help="Instead of the recipe's.")
+@click.option("--batch-size", type=int, help="Images a step, instead of the recipe's.")
+@click.option("--lr", type=float, help="Learning rate, instead of the recipe's.")
+@click.option("--seed", type=int, help="Of weights, order and flips.  [default: 0]")
+@click.option("--precision", help="float32, or bfloat16 for mixed precision.  [default: float32]")
 @click.option("--limit-train", type=int, metavar="N", help="Only the first N training images.")
 @click.option("--limit-test", type=int, metavar="N", help="Only the first N test images.")
 @click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), help="Of weights and order.  [default: 0]"
+    "--data",
+    metavar="DIR|sample",
+    help="Fashion-MNIST's folder, the small sample, or a folder of train/CLASS/ and test/CLASS/.",
 )
-@click.option("--data", metavar="DIR|sample", help="Where Fashion-MNIST lies, or the small sample.")
+@click.option("--out", type=click.Path(path_type=Path), help="[default: runs/RECIPE-BACKEND]")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run.")
+@click.option(
+    "--save-every",
+    type=click.FloatRange(min=0),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between checkpoints inside an epoch.",
+)
+@click.option("--tensorboard", is_flag=True, help="Also write TensorBoard events.")
+@click.option("--dry-run", is_flag=True, help="Print what would be trained, and train nothing.")
 @device_option
+@json_option
 def train(
-    backend: str,
-    spec_name: str,
+    backend: str | None,
+    recipe_name: str | None,
     limit_train: int | None,
     limit_test: int | None,
     data: str | None,
+    out: Path | None,
+    resume: Path | None,
+    save_every: float,
+    tensorboard: bool,
+    dry_run: bool,
     device: str,
+    as_json: bool,
     **hyper: Any,
 ) -> None:
-    """Train on Fashion-MNIST with the book's recipe and print the book's two lines."""
-    from dataclasses import replace
+    """Train by a recipe, and keep what was learned in a folder."""
+    from common import training
 
-    from backends import load
-    from common.data import load as load_data
-    from common.device import choose
-    from common.fit import Epoch, fit
-    from common.recipe import D2L
-    from common.spec import find
+    changes = {name: value for name, value in hyper.items() if value is not None}
+    if resume:
+        limits = {"--limit-train": limit_train, "--limit-test": limit_test}
+        given = {"--recipe": recipe_name, "--out": out, **limits}
+        fixed = [option for option, value in given.items() if value is not None]
+        fixed += [f"--{name.replace('_', '-')}" for name in changes if name != "precision"]
+        if fixed:
+            raise SpecError(f"{fixed[0]} cannot change with --resume: the run has its own.")
+        plan = training.resume(resume, backend, changes.get("precision"), data)
+    else:
+        if backend is None:
+            raise SpecError("--backend is needed: " + ", ".join(BACKENDS) + ".")
+        limits_given = (limit_train, limit_test)
+        plan = training.begin(backend, recipe_name or "d2l", changes, data, limits_given, out)
+    chosen = plan.device(device)
+    if dry_run:
+        found = plan.describe(chosen)
+        click.echo(json.dumps(found, indent=2) if as_json else training.render(found))
+        return
+    show = training.Lines(as_json)
+    with heard_signals() as stop, training.events(plan, tensorboard) as write:
+        plan.train(chosen, show, write, stop, save_every)
 
-    spec = find(spec_name)
-    recipe = replace(D2L, **{name: value for name, value in hyper.items() if value is not None})
-    native = load(backend)
-    chosen = choose(device, native.devices())
-    images = load_data(data).limit(limit_train, limit_test)
-    click.echo(
-        f"{backend} {native.VERSION} on {chosen}: {spec.name}, {len(images.train_labels)} images "
-        f"from {images.source}, batch {recipe.batch_size}, learning rate {recipe.lr:.3g}"
-    )
 
-    def show(epoch: Epoch) -> None:
-        click.echo(
-            f"epoch {epoch.number}: loss {epoch.loss:.3f}, train acc {epoch.train_accuracy:.3f}, "
-            f"test loss {epoch.test_loss:.3f}, test acc {epoch.test_accuracy:.3f}, "
-            f"{epoch.seconds:.1f} s"
-        )
+checkpoint_option = click.option(
+    "--checkpoint", type=click.Choice(("best", "last")), default="best", show_default=True
+)
+other_backend_option = click.option(
+    "--backend", type=click.Choice(BACKENDS), help="Instead of the run's own."
+)
+precision_option = click.option(
+    "--precision", type=click.Choice(("float32", "bfloat16")), help="Instead of the run's own."
+)
 
-    run = fit(native, spec, recipe, images, chosen, show)
-    last = run.epochs[-1]
-    click.echo(
-        f"loss {last.loss:.3f}, train acc {last.train_accuracy:.3f}, "
-        f"test acc {last.test_accuracy:.3f}"
-    )
-    click.echo(f"{run.examples_per_second:.1f} examples/sec on {run.device}")
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@other_backend_option
+@checkpoint_option
+@device_option
+@precision_option
+@click.option("--data", metavar="DIR|sample", help="Other test images, of the same classes.")
+@click.option("--out", type=click.Path(path_type=Path), help="[default: RUN/confusion.png]")
+@json_option
+def evaluate(
+    run: Path,
+    backend: str | None,
+    checkpoint: str,
+    device: str,
+    precision: str | None,
+    data: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Test a run: loss, accuracy, each class's accuracy, and a picture of the confusions."""
+    from common import inference, pictures
+
+    found_run, read = inference.read(run, checkpoint)
+    images = inference.test_set(read.config, data)
+    opened = inference.enter(found_run, checkpoint, read, backend, device, precision)
+    found = inference.evaluate(opened, images)
+    picture = out or run / "confusion.png"
+    inference.keep(picture, pictures.confusion(found["confusion"], images.classes))
+    found["picture"] = str(picture)
+    click.echo(json.dumps(found, indent=2) if as_json else inference.render(found))
+    if not as_json:
+        click.echo(f"confusions in {picture}")
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument(
+    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@other_backend_option
+@checkpoint_option
+@device_option
+@precision_option
+@click.option(
+    "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to name."
+)
+@click.option("--invert", is_flag=True, help="Negate the images first: see above.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="predictions.png", show_default=True
+)
+@json_option
+def predict(
+    run: Path,
+    images: tuple[Path, ...],
+    backend: str | None,
+    checkpoint: str,
+    device: str,
+    precision: str | None,
+    top: int,
+    invert: bool,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Name what image files show, with probabilities, in words and in a picture.
+
+    The images are resized to the height and width of those that the run was trained on, and made
+    grey if those were. Fashion-MNIST shows bright clothes on black: for a photograph on a white
+    ground, use --invert, as the makers of the data set did.
+    """
+    from common import inference, pictures
+
+    found_run, read = inference.read(run, checkpoint)
+    pixels = inference.read_images(read.config, images, invert)
+    opened = inference.enter(found_run, checkpoint, read, backend, device, precision)
+    rows = inference.predict(opened, pixels, images, top)
+    inference.keep(out, pictures.predictions(pixels, rows))
+    if as_json:
+        click.echo(json.dumps({**opened.facts(), "images": rows, "picture": str(out)}, indent=2))
+        return
+    for row in rows:
+        click.echo(inference.line(row))
+    click.echo(f"a picture of them in {out}")
+
+
+@main.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default="curves.png", show_default=True)
+def plot(runs: tuple[Path, ...], out: Path) -> None:
+    """Lay the curves of runs over each other. RUN is a run's folder, or a history.jsonl."""
+    from common import inference, pictures
+
+    inference.keep(out, pictures.overlay(inference.histories(runs)))
+    click.echo(f"the curves of {len(runs)} runs in {out}" if len(runs) > 1 else f"in {out}")
+
+
+@main.command()
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Show versions, devices, processor, threads and data, and how to install what is missing.
+
+    Exit status 0 if any framework can train, else 4.
+    """
+    from common import doctor as surgery
+
+    found = surgery.look()
+    click.echo(json.dumps(found, indent=2) if as_json else surgery.render(found))
+    ctx.exit(0 if surgery.can_train(found) else BackendError.exit_code)
 
 
 if __name__ == "__main__":

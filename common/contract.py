@@ -27,8 +27,14 @@ class Trainer(Protocol):
 
     def __init__(self, model: Any, recipe: Recipe) -> None: ...
 
-    def prepare(self, images: np.ndarray) -> Any:
-        """Move uint8 images to the device, scale them to 0..1 and resize them there; native."""
+    def tune(self, rate: float, seed: int) -> None:
+        """Set the learning rate of the next step, and what its dropout is drawn from."""
+
+    def prepare(self, images: np.ndarray, flips: np.ndarray | None = None) -> Any:
+        """Move uint8 images to the device; mirror, scale to 0..1 and resize them there; native.
+
+        `flips`, bool (N,), says which are mirrored, left to right.
+        """
 
     def update(self, inputs: Any, labels: np.ndarray) -> tuple[Any, Any]:
         """One optimizer step on native inputs; the mean loss and the number right, both native.
@@ -36,16 +42,28 @@ class Trainer(Protocol):
         The two are scalars on the device, of the weights before the step.
         """
 
-    def step(self, images: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
-        """`update(prepare(images), labels)`."""
+    def step(
+        self, images: np.ndarray, labels: np.ndarray, flips: np.ndarray | None = None
+    ) -> tuple[Any, Any]:
+        """`update(prepare(images, flips), labels)`."""
 
     def evaluate(self, batches: Batches) -> tuple[float, float]:
-        """The mean loss and the accuracy over all batches, in evaluation mode."""
+        """The mean loss, without smoothing, and the accuracy over all batches."""
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """The probabilities (N, classes) of uint8 images, in evaluation mode."""
+
+    def read_state(self) -> dict[str, Weights]:
+        """The optimizer's state by `Recipe.slots` and canonical name; zeros before a step."""
+
+    def write_state(self, state: dict[str, Weights], steps: int) -> None:
+        """Take over such a state, as it was after that many steps."""
 
     def places(self) -> dict[str, set[str]]:
-        """The devices that the last step's tensors really lay on.
+        """The devices that the last tensors really lay on.
 
-        Keys: parameters, gradients, state (of the optimizer), batch, outputs.
+        Keys: parameters, gradients, state (of the optimizer), batch and outputs of the last step,
+        evaluation (the last batch, its outputs and the sums) once there was one.
         """
 
 
@@ -60,7 +78,14 @@ class Backend(Protocol):
         """The devices there are: `cpu`, then `gpu:0` and on."""
 
     def build(self, spec: Spec, dtype: str, device: str) -> Any:
-        """The native network on the device; dtype is `float32` or `float64`."""
+        """The native network on the device; dtype is `float32`, `float64` or `bfloat16`.
+
+        `bfloat16` is the framework's own mixed precision: the weights stay float32.
+        DeviceError where the framework has none.
+        """
+
+    def out_of_memory(self, error: BaseException) -> bool:
+        """Whether the framework says by this exception that the memory is too small."""
 
     def place(self, model: Any, x: np.ndarray) -> Any:
         """A float array (N, C, H, W) as native input of the model: its dtype, layout and device."""

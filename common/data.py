@@ -1,5 +1,7 @@
 """Fashion-MNIST in NumPy arrays: found, or downloaded; checked by SHA-256; read; cut in batches.
 
+Other images come from a folder of class folders: common/folder.py.
+
 Source: Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
 Learning Algorithms", arXiv:1708.07747, https://github.com/zalandoresearch/fashion-mnist. The IDX
 format is the one described at the end of LeCun's MNIST page, http://yann.lecun.com/exdb/mnist/.
@@ -23,6 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import DataError, GoogLeNetError
+from common.folder import Files, is_class_folder
+from common.folder import load as load_class_folder
 
 UInt8 = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
@@ -90,11 +94,15 @@ MIRRORS = (
 
 @dataclass(frozen=True, eq=False)  # `==` of arrays is an array, so two sets are never compared
 class Dataset:
-    """Images uint8 (N, 1, 28, 28), 0 to 255, and their labels int64 (N,), 0 to 9."""
+    """Images uint8 (N, C, H, W), 0 to 255, and their labels int64 (N,), from 0.
 
-    train_images: UInt8
+    Images of a folder are decoded when indexed, by a slice or an array. Fashion-MNIST's are
+    (N, 1, 28, 28).
+    """
+
+    train_images: UInt8 | Files
     train_labels: Int64
-    test_images: UInt8
+    test_images: UInt8 | Files
     test_labels: Int64
     classes: tuple[str, ...]
     source: str
@@ -116,11 +124,15 @@ class Dataset:
                 )
         return replace(
             self,
-            train_images=self.train_images[:train],
+            train_images=_first(self.train_images, train),
             train_labels=self.train_labels[:train],
-            test_images=self.test_images[:test],
+            test_images=_first(self.test_images, test),
             test_labels=self.test_labels[:test],
         )
+
+
+def _first(images: UInt8 | Files, count: int | None) -> UInt8 | Files:
+    return images.first(count) if isinstance(images, Files) else images[:count]
 
 
 @dataclass(frozen=True)
@@ -165,23 +177,27 @@ class _Place:
         return _dataset({name: self.read(path, name) for name, path in paths.items()}, source)
 
 
-def load(source: str | None = None) -> Dataset:
+def load(source: str | None = None, size: int = 96) -> Dataset:
     """Return Fashion-MNIST from a folder, or the shipped subset if `source` is "sample".
 
-    None takes the first of: the user's cache, Debian's folder, a download into the cache. Raises
-    DataError for files that are missing, damaged or cannot be downloaded.
+    None takes the first of: the user's cache, Debian's folder, a download into the cache. A folder
+    that holds folders, and none of Fashion-MNIST's files, is one of class folders; `size` is for
+    its images alone. Raises DataError for files that are missing, damaged or cannot be downloaded.
     """
     if source == "sample":
         return _Place(
             SAMPLE_FOLDER, SAMPLE, "it is part of this project: check it out anew with git"
         ).dataset("sample")
     if source is not None:
-        return _Place(
+        given = _Place(
             Path(source),
             FULL,
-            "give the folder of Fashion-MNIST's four files with `--data DIR`,"
-            " or use `--data sample`",
-        ).dataset(source)
+            "give the folder of Fashion-MNIST's four files, or one of train/CLASS/ and"
+            " test/CLASS/, with `--data DIR`, or use `--data sample`",
+        )
+        if is_class_folder(given.folder) and not given.present():
+            return load_class_folder(given.folder, size)
+        return given.dataset(source)
     cache = _Place(
         cache_folder(),
         FULL,
@@ -202,6 +218,12 @@ def load(source: str | None = None) -> Dataset:
         if name not in raw:
             raw[name] = _download(name, cache.folder)
     return _dataset(raw, str(cache.folder))
+
+
+def whereabouts() -> dict[str, tuple[Path, int]]:
+    """Where Fashion-MNIST may lie: the folder, and how many of its four files are there."""
+    places = {"cache": cache_folder(), "Debian": DEBIAN_FOLDER, "sample": SAMPLE_FOLDER}
+    return {name: (path, len(_Place(path, FULL, "").present())) for name, path in places.items()}
 
 
 def cache_folder() -> Path:
@@ -255,6 +277,14 @@ def batches(count: int, size: int, seed: int, epoch: int) -> Iterator[Int64]:
         raise GoogLeNetError(f"--seed {seed} is not possible: give a number from 0 to {2**32 - 1}")
     order = np.random.RandomState([seed, 1, epoch]).permutation(count).astype(np.int64)
     return (order[at : at + size] for at in range(0, count, size))
+
+
+def flips(count: int, seed: int, epoch: int) -> npt.NDArray[np.bool_]:
+    """Which of `count` examples are mirrored in an epoch, bool (count,): about half of them.
+
+    Drawn like the order of `batches`, so every framework mirrors the same images.
+    """
+    return np.random.RandomState([seed, 2, epoch]).randint(0, 2, count).astype(bool)
 
 
 def _short(reason: Exception) -> str:

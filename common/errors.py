@@ -39,6 +39,32 @@ class DeviceError(GoogLeNetError):
     exit_code = 6
 
 
+class RunError(GoogLeNetError):
+    """A run on disk that is damaged, is another's, or cannot be written."""
+
+    exit_code = 7
+
+
+class DivergedError(GoogLeNetError):
+    """A loss that is no longer a finite number."""
+
+    exit_code = 8
+
+
+class OutOfMemoryError(GoogLeNetError):
+    """A batch that does not fit in the memory."""
+
+    exit_code = 9
+
+
+class Stopped(GoogLeNetError):
+    """A signal stopped a run, which was saved first."""
+
+    def __init__(self, sentence: str, signum: int) -> None:
+        super().__init__(sentence)
+        self.exit_code = 128 + signum
+
+
 def one_line(error: Exception) -> str:
     """What somebody else's exception says, without its line breaks."""
     return " ".join(str(error).split())

@@ -1,104 +1,267 @@
-"""The epoch loop that every backend shares: batches in, metrics and a progress bar out."""
+"""The training loop that every backend shares: batches in; metrics, checkpoints and history out."""
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from common.contract import Backend
-from common.data import Dataset, batches
-from common.errors import DeviceError
-from common.recipe import Recipe
-from common.spec import Spec
-from common.weights import draw
+from common.data import Dataset, batches, flips
+from common.errors import (
+    DeviceError,
+    DivergedError,
+    GoogLeNetError,
+    OutOfMemoryError,
+    RunError,
+    Stopped,
+)
+from common.run import Checkpoint, Epoch, Progress, Run, fingerprint
 
-EVALUATION_BATCH = 256  # images; the result does not depend on it
-REFRESH = 10  # steps between two looks at the metrics, each of which waits for the device
+EVALUATION_BATCH = 256  # images at most; the result does not depend on it
+REFRESH = 20  # steps between two looks at the metrics, each of which waits for the device
 
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch came to: mean training loss and accuracy while it ran, then the test set's."""
-
-    number: int
-    loss: float
-    train_accuracy: float
-    test_loss: float
-    test_accuracy: float
-    seconds: float  # of training alone
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # images, labels, which are mirrored
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished training run."""
+class Fit:
+    """One run in one backend, from a checkpoint to the last epoch.
 
-    epochs: list[Epoch]
-    examples_per_second: float
-    device: str
-    places: dict[str, set[str]]
-
-
-def fit(
-    backend: Backend,
-    spec: Spec,
-    recipe: Recipe,
-    data: Dataset,
-    device: str,
-    report: Callable[[Epoch], None] = lambda epoch: None,
-) -> Run:
-    """Train from the canonical initial weights of the recipe's seed.
-
-    The same seed gives the same weights and the same batches in every backend. DeviceError if
-    anything of the last step lay elsewhere than on the device.
+    The same checkpoint gives the same weights, the same batches in the same order and the same
+    mirrored images in every backend; the first checkpoint is the initial weights of the seed.
     """
-    model = backend.build(spec, "float32", device)
-    backend.write_weights(model, draw(spec, recipe.seed))
-    trainer = backend.Trainer(model, recipe)
-    epochs = []
-    for number in range(recipe.epochs):
-        epoch = _epoch(trainer, recipe, data, number)
-        epochs.append(epoch)
-        report(epoch)
-    seconds = sum(epoch.seconds for epoch in epochs)
-    speed = len(epochs) * len(data.train_labels) / seconds
-    places = trainer.places()
-    elsewhere = [what for what, found in places.items() if found - {device}]
-    if elsewhere:
-        raise DeviceError(f"{', '.join(elsewhere)} did not lie on {device}, which was chosen.")
-    return Run(epochs, speed, device, places)
 
+    def __init__(
+        self,
+        backend: Backend,
+        name: str,
+        checkpoint: Checkpoint,
+        data: Dataset,
+        device: str,
+        run: Run | None = None,
+        report: Callable[[Epoch], None] = lambda epoch: None,
+        stop: Callable[[], int] = lambda: 0,
+        save_every: float = math.inf,
+    ) -> None:
+        """`report` is called after each epoch; `stop` gives the number of a signal that came.
 
-def _epoch(trainer: Any, recipe: Recipe, data: Dataset, number: int) -> Epoch:
-    count = len(data.train_labels)
-    loss, right, seen = 0, 0, 0  # the first two live on the device
-    with tqdm(
-        total=count,
-        desc=f"epoch {number + 1}/{recipe.epochs}",
-        unit=" examples",
-        disable=not sys.stderr.isatty(),
-        leave=False,
-    ) as bar:
-        start = time.perf_counter()
-        order = batches(count, recipe.batch_size, recipe.seed, number)
-        for step, indices in enumerate(order):
-            images, labels = data.train_images[indices], data.train_labels[indices]
-            batch_loss, batch_right = trainer.step(images, labels)
-            loss, right = loss + batch_loss * len(indices), right + batch_right
-            seen += len(indices)
-            if step % REFRESH == 0 and not bar.disable:
-                bar.set_postfix(loss=f"{float(loss) / seen:.3f}", acc=f"{float(right) / seen:.3f}")
-            bar.update(len(indices))
-        mean_loss, accuracy = float(loss) / count, float(right) / count  # waits for the device
-        seconds = time.perf_counter() - start
-    slices = [
-        slice(at, at + EVALUATION_BATCH) for at in range(0, len(data.test_labels), EVALUATION_BATCH)
-    ]
-    test_loss, test_accuracy = trainer.evaluate(
-        (data.test_images[part], data.test_labels[part]) for part in slices
-    )
-    return Epoch(number + 1, mean_loss, accuracy, test_loss, test_accuracy, seconds)
+        With a `run` there are checkpoints: after each epoch, after `save_every` seconds and when
+        stopped. RunError if the data is not what the checkpoint was trained on.
+        """
+        self.config, self.progress = checkpoint.config, deepcopy(checkpoint.progress)
+        classes = tuple(data.classes)
+        if (fingerprint(data), classes) != (self.config.fingerprint, self.config.classes):
+            raise RunError(
+                f"The images in {data.source} are not those that this run was begun with: give "
+                "their folder with `--data`."
+            )
+        self.recipe = self.config.recipe
+        self.backend, self.name, self.device, self.data = backend, name, device, data
+        self.run, self.report, self.stop, self.save_every = run, report, stop, save_every
+        self.steps_an_epoch = math.ceil(len(data.train_labels) / self.recipe.batch_size)
+        with self.memory():
+            self.model = backend.build(self.config.network(), self.recipe.precision, device)
+            backend.write_weights(self.model, checkpoint.weights)
+            self.trainer = backend.Trainer(self.model, self.recipe)
+            if checkpoint.state:
+                self.trainer.write_state(checkpoint.state, self.progress.steps)
+        self.pending: list[tuple[Any, Any]] = []  # losses and numbers right, on the device
+        self.saved = time.monotonic()
+        self.checked = False
+
+    def __call__(self) -> Progress:
+        """Train to the end.
+
+        DeviceError if anything of the first step lay elsewhere than on the device, DivergedError
+        if a loss is not finite, OutOfMemoryError with a batch size to try, Stopped after a signal.
+        """
+        for number in range(len(self.progress.epochs), self.recipe.epochs):
+            with self.memory():
+                self.train(number)
+                test_loss, test_accuracy = self.trainer.evaluate(self.test_batches())
+            self.finish(number, test_loss, test_accuracy)
+        return self.progress
+
+    def train(self, number: int) -> None:
+        """The steps that are left of an epoch."""
+        progress, recipe = self.progress, self.recipe
+        count, steps = len(self.data.train_labels), self.steps_an_epoch
+        bar = tqdm(
+            total=count,
+            initial=min(count, len(progress.losses) * recipe.batch_size),
+            desc=f"epoch {number + 1}/{recipe.epochs}",
+            unit=" examples",
+            disable=not sys.stderr.isatty(),
+            leave=False,
+        )
+        with bar, ThreadPoolExecutor(1) as pool:
+            start, seconds, wait = time.perf_counter(), progress.seconds, progress.wait
+            order = self.train_batches(number, progress.steps - number * steps)
+            coming = pool.submit(next, order, None)
+            while True:
+                asked = time.perf_counter()
+                batch = coming.result()
+                wait += time.perf_counter() - asked
+                if batch is None:
+                    break
+                coming = pool.submit(next, order, None)  # is cut while the step runs
+                rate = recipe.rate(progress.steps, recipe.epochs * steps)
+                self.trainer.tune(rate, (recipe.seed + 1_000_003 * progress.steps) % 2**31)
+                self.pending.append(self.trainer.step(*batch))
+                progress.steps += 1
+                if not self.checked:
+                    self.checked = True  # resumed in an evaluation, a run may have made no step
+                    self.check_places()
+                bar.update(len(batch[1]))
+                signum = self.stop()
+                if signum or len(self.pending) == REFRESH or progress.steps % steps == 0:
+                    self.look()
+                    progress.places = self.check_places()
+                    progress.wait = wait
+                    progress.seconds = seconds + time.perf_counter() - start
+                    done = len(progress.losses) * recipe.batch_size
+                    bar.set_postfix(
+                        loss=f"{np.mean(progress.losses):.3f}",
+                        acc=f"{progress.right / min(done, count):.3f}",
+                        wait=f"{progress.wait / progress.seconds:.1%}",
+                    )
+                    if signum or time.monotonic() - self.saved > self.save_every:
+                        self.save()
+                        start, seconds = time.perf_counter(), progress.seconds
+                    self.leave(signum)
+
+    def look(self) -> None:
+        """Wait for the metrics of the last steps; DivergedError for one that is not finite."""
+        progress = self.progress
+        for loss, right in self.pending:
+            value = float(loss)
+            if not math.isfinite(value):
+                step = len(progress.losses) + 1
+                kept = f"; what was saved before is in {self.run.folder}" if self.run else ""
+                raise DivergedError(
+                    f"The loss became {value} at step {step} of epoch {len(progress.epochs) + 1}"
+                    f"{kept}: a smaller `--lr` may help."
+                )
+            progress.losses.append(value)
+            progress.right += int(right)
+        self.pending.clear()
+
+    def finish(self, number: int, test_loss: float, test_accuracy: float) -> None:
+        """Turn the epoch under way into one of the history."""
+        progress, count = self.progress, len(self.data.train_labels)
+        if not math.isfinite(test_loss):
+            kept = f"; what was saved before is in {self.run.folder}" if self.run else ""
+            raise DivergedError(
+                f"The test loss became {test_loss} after epoch {number + 1}{kept}: a smaller "
+                "`--lr` may help."
+            )
+        sizes = [len(indices) for indices in self.order(number)]
+        epoch = Epoch(
+            number=number + 1,
+            loss=float(np.average(progress.losses, weights=sizes)),
+            train_accuracy=progress.right / count,
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            examples=count,
+            seconds=progress.seconds,
+            wait=progress.wait,
+            backend=self.name,
+            version=self.backend.VERSION,
+            device=self.device,
+            places=progress.places | {w: on for w, on in self.check_places().items() if on},
+            losses=tuple(progress.losses),
+        )
+        best = all(epoch.test_accuracy > other.test_accuracy for other in progress.epochs)
+        self.progress = Progress(progress.steps, [*progress.epochs, epoch])
+        self.save(best)
+        if self.run:
+            self.run.record(self.progress.epochs)
+        self.report(epoch)
+
+    def checkpoint(self) -> Checkpoint:
+        """Where the run stands now, in canonical form."""
+        weights = self.backend.read_weights(self.model)
+        return Checkpoint(self.config, weights, self.trainer.read_state(), deepcopy(self.progress))
+
+    def save(self, best: bool = False) -> None:
+        """Write the last checkpoint, and the same as the best one; DivergedError if not finite."""
+        if not self.run:
+            return
+        now = self.checkpoint()
+        for name, array in now.weights.items():
+            if not np.isfinite(array).all():
+                raise DivergedError(
+                    f"{name} is no longer finite after step {self.progress.steps}; what was saved "
+                    f"before is in {self.run.folder}: a smaller `--lr` may help."
+                )
+        if best:  # first: a run that is killed in between does this epoch's end again
+            self.run.save(now, "best")
+        self.run.save(now)
+        self.saved = time.monotonic()
+
+    def leave(self, signum: int) -> None:
+        """Stopped, if a signal came."""
+        if signum:
+            way_on = f"; go on with `--resume {self.run.folder}`" if self.run else ""
+            raise Stopped(f"stopped after step {self.progress.steps}{way_on}.", signum)
+
+    def check_places(self) -> dict[str, list[str]]:
+        """Where the tensors of the last step lay; DeviceError unless all on the chosen device."""
+        places = {what: sorted(found) for what, found in self.trainer.places().items()}
+        for what, found in places.items():
+            elsewhere = sorted(set(found) - {self.device})
+            if elsewhere or (not found and what != "state" and self.checked):
+                where = ", ".join(elsewhere) or "no device"
+                raise DeviceError(
+                    f"{what}: on {where}, and not on {self.device}, which was chosen."
+                )
+        return places
+
+    def order(self, number: int) -> Iterator[np.ndarray]:
+        """The indices of each of an epoch's batches."""
+        recipe = self.recipe
+        return batches(len(self.data.train_labels), recipe.batch_size, recipe.seed, number)
+
+    def train_batches(self, number: int, done: int) -> Iterator[Batch]:
+        """An epoch's batches, without the first `done`."""
+        data, recipe = self.data, self.recipe
+        mirrored = flips(len(data.train_labels), recipe.seed, number) if recipe.flip else None
+        for step, indices in enumerate(self.order(number)):
+            if step >= done:
+                chosen = None if mirrored is None else mirrored[indices]
+                yield data.train_images[indices], data.train_labels[indices], chosen
+
+    def test_batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The test set, in order; between two of them a signal is heard."""
+        images, labels = self.data.test_images, self.data.test_labels
+        size = min(EVALUATION_BATCH, self.recipe.batch_size)  # what fits in training fits here
+        for at in range(0, len(labels), size):
+            if signum := self.stop():
+                self.save()
+                self.leave(signum)
+            part = slice(at, at + size)
+            yield images[part], labels[part]
+
+    @contextmanager
+    def memory(self) -> Iterator[None]:
+        """Turn the frameworks' many words for too little memory into one sentence."""
+        try:
+            yield
+        except GoogLeNetError:
+            raise
+        except Exception as error:
+            if not isinstance(error, MemoryError) and not self.backend.out_of_memory(error):
+                raise
+            size = self.recipe.batch_size
+            way_out = f"`--batch-size {size // 2}`" if size > 1 else "a smaller `--size`"
+            raise OutOfMemoryError(
+                f"A batch of {size} does not fit in the memory of {self.device}: try {way_out}."
+            ) from error

@@ -41,11 +41,12 @@ class Bug:
     rungs: tuple[str, ...]
     spec: Spec = SMALL
     size: int = 33
-    fresh: bool = False  #: to be planted in a process of its own, before the framework starts
+    simulated: bool = False  #: shows only beside the CPU: on a simulated device, or on a GPU
 
 
 #: Where gradients were cleared before the first step, only the second one's are a wrong sum.
 _STEPS = ("one step", "ten steps")
+_PLACES = ("one step", "device")
 
 BUGS = {
     bug.name: bug
@@ -71,12 +72,17 @@ BUGS = {
             SMALL_BN,
         ),
         Bug("norm-variance", "the unbiased running variance", ("running statistics",), SMALL_BN),
+        # Where a framework refuses to mix devices a step raises; others move tensors in silence.
+        Bug("batch-not-moved", "the batch left on the CPU", _PLACES, simulated=True),
+        Bug("labels-not-moved", "the labels left on the CPU", ("loss", *_PLACES), simulated=True),
+        Bug("model-not-moved", "the model left on the CPU", _PLACES, simulated=True),
         Bug(
-            "wrong-device",
-            "the batch left on another device",
-            ("one step", "device"),  # PyTorch and MXNet raise, TensorFlow and Paddle move silently
-            fresh=True,
+            "optimizer-before-move",
+            "the optimizer and its state made before the model was moved",
+            _PLACES,
+            simulated=True,
         ),
+        Bug("silent-fallback", "the CPU, whatever was chosen", ("device",), simulated=True),
     )
 }
 
@@ -93,13 +99,6 @@ def plant(backend: str, bug: str) -> AbstractContextManager[Any]:
     module = importlib.import_module(f"backends.{backend}.plants")
     planter: Callable[[], AbstractContextManager[Any]] = getattr(module, bug.replace("-", "_"))
     return planter()
-
-
-def environment(backend: str) -> dict[str, str]:
-    """What the process that plants a `fresh` bug must find in its environment."""
-    module = importlib.import_module(f"backends.{backend}.plants")
-    found: dict[str, str] = getattr(module, "environment", dict)()
-    return found
 
 
 def after(owner: Any, method: str, change: Callable[..., None]) -> AbstractContextManager[Any]:

@@ -1,39 +1,142 @@
-"""Hyper-parameters of a training run, as frozen data."""
+"""Hyper-parameters of a training run, as frozen data; the published runs by name, and ours."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.errors import SpecError
-from common.spec import float32
+from common.spec import Spec, find, float32
+
+OPTIMIZERS = ("sgd", "adam")
+SCHEDULES = ("constant", "cosine")
+PRECISIONS = ("float32", "bfloat16")
+
+
+def _require(holds: bool, field: str, value: object, rule: str) -> None:
+    if not holds:
+        raise SpecError(f"Recipe.{field} is {value!r}: it must be {rule}.")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Stochastic gradient descent: v = momentum v + gradient, weight = weight - lr v.
+    """What to train and how; the defaults are the book's (d2l, section GoogLeNet).
 
-    The defaults are the book's (d2l, section GoogLeNet). Learning rate and momentum are rounded to
-    float32, as some frameworks hold them.
+    The formulas, in every framework, for a gradient g of the mean loss:
+
+    - weight decay, of convolutions and head but not of biases and norms: g = g + decay w
+    - sgd: v = momentum v + g; w = w - rate v, or with Nesterov w = w - rate (g + momentum v)
+    - adam: m = beta1 m + (1 - beta1) g; s = beta2 s + (1 - beta2) g^2;
+      w = w - rate m / (1 - beta1^t) / (sqrt(s / (1 - beta2^t)) + eps)
+
+    The learning rate is never inside a state, so it may change at any step. Real numbers are
+    rounded to float32, as some frameworks hold them. Sources: Sutskever et al. (2013), Kingma and
+    Ba (2015), Loshchilov and Hutter (2017) for the cosine, Szegedy et al. (2016) for smoothing.
     """
 
-    lr: float = 0.1
-    momentum: float = 0.0
+    name: str = "d2l"
+    spec: str = "d2l"
+    size: int = 96  #: height and width of the input, in pixels
     batch_size: int = 128
     epochs: int = 10
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.0
+    nesterov: bool = False
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    schedule: str = "constant"
+    warmup: float = 0.0  #: share of all steps during which the rate rises from nearly 0
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0  #: share of the label that all classes divide among them
+    dropout: float = 0.0  #: of the features before the head
+    flip: bool = False  #: mirror half of the training images, drawn anew each epoch
+    precision: str = "float32"  #: of the arithmetic; weights are always float32
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= float32(self.lr) < math.inf:
-            raise SpecError(
-                f"Recipe.lr is {self.lr!r}: it must be at least 0 and finite in float32."
-            )
-        if not 0 <= float32(self.momentum) < 1:
-            raise SpecError(
-                f"Recipe.momentum is {self.momentum!r}: it must be at least 0 and below 1."
-            )
-        object.__setattr__(self, "lr", float32(self.lr))
-        object.__setattr__(self, "momentum", float32(self.momentum))
+        for field, known in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("precision", PRECISIONS),
+        ):
+            value = getattr(self, field)
+            _require(value in known, field, value, f"one of {', '.join(known)}")
+        for field in ("size", "batch_size", "epochs", "seed"):
+            value = getattr(self, field)
+            least = 0 if field == "seed" else 1
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+            _require(whole, field, value, f"a whole number of at least {least}")
+        _require(self.seed < 2**32, "seed", self.seed, "below 2^32")
+        shares = ("momentum", "beta1", "beta2", "warmup", "label_smoothing", "dropout")
+        for field in ("lr", "weight_decay", "eps", *shares):
+            value = getattr(self, field)
+            _require(isinstance(value, (int, float)), field, value, "a number")
+        for field in ("lr", "weight_decay", "eps"):
+            value = float32(getattr(self, field))
+            _require(0 <= value < math.inf, field, value, "at least 0 and finite in float32")
+            object.__setattr__(self, field, value)
+        for field in shares:
+            value = float32(getattr(self, field))
+            _require(0 <= value < 1, field, getattr(self, field), "at least 0 and below 1")
+            object.__setattr__(self, field, value)
+        adam = self.optimizer == "adam"
+        _require(not (adam and self.momentum), "momentum", self.momentum, "0 with adam")
+        _require(not adam or self.eps > 0, "eps", self.eps, "larger than 0 with adam")
+        needs = not self.nesterov or (self.optimizer == "sgd" and self.momentum > 0)
+        _require(needs, "nesterov", self.nesterov, "false without sgd and a momentum")
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step, counted from 0, of `steps` in all; float32."""
+        warm = self.warmup * steps
+        share = min(1.0, (step + 1) / (warm + 1))
+        if self.schedule == "cosine" and step > warm:
+            share = (1 + math.cos(math.pi * (step - warm) / (steps - warm))) / 2
+        return float32(self.lr * share)
+
+    def slots(self) -> tuple[str, ...]:
+        """The optimizer's state: one tensor like each trained weight under each of these names."""
+        if self.optimizer == "adam":
+            return ("mean", "square")
+        return ("velocity",) if self.momentum else ()
+
+    def network(self, channels: int = 1, classes: int = 10) -> Spec:
+        """The spec at this recipe's size and dropout, for that many channels and classes."""
+        return find(self.spec).at(self.size, channels, classes, self.dropout)
 
 
 D2L = Recipe()
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        D2L,
+        # as published beside the book's, with a larger batch
+        replace(D2L, name="d2l-512", batch_size=512),
+        # as published with a network of its own, at 224 pixels
+        replace(D2L, name="blog-224", spec="blog-224", size=224, optimizer="adam", lr=0.001),
+        # the network of a published PyTorch variant; it names no recipe, this is the book's
+        replace(D2L, name="d2l-bn", spec="d2l-bn"),
+        # ours; see the README for what each part is worth
+        Recipe(
+            name="best",
+            spec="d2l-bn",
+            momentum=0.9,
+            nesterov=True,
+            schedule="cosine",
+            warmup=0.15,
+            weight_decay=5e-4,
+            label_smoothing=0.1,
+            dropout=0.2,
+            flip=True,
+        ),
+    )
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The named recipe; an unknown name is refused with the list of known ones."""
+    if name not in RECIPES:
+        raise SpecError(f"There is no recipe named {name!r}; choose one of {', '.join(RECIPES)}.")
+    return RECIPES[name]

@@ -10,7 +10,6 @@ value of its kind in the network where its own is smaller still.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import subprocess
@@ -23,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from backends import load
+from backends import load, simulated
 from backends.numpy import GoogLeNet, Trainer
 from common import arithmetic
 from common.contract import Backend
 from common.device import choose
-from common.errors import ParityError, one_line
-from common.plants import Bug, environment, plant
+from common.errors import one_line
+from common.plants import Bug, plant
 from common.recipe import Recipe
 from common.spec import BLOG_224, D2L, D2L_BN, Spec, find
 from common.weights import Weights, is_running, shapes
@@ -47,8 +46,6 @@ TRAINING = 1e-11  # with norm, in training mode
 TEN_STEPS = 1e-9  # without norm; with norm every step starts from the arbiter's state
 ZERO_GRADIENT = 1e-10  # of a bias in front of a norm, as a share of its weight's gradient
 LEAST_LOSS = 0.5  # below it later steps prove nothing
-
-CHILD = "GOOGLENET_VERIFY_CHILD"  # set in the process that a climb was handed to
 
 
 @dataclass(frozen=True)
@@ -398,28 +395,18 @@ def verify(
 
 def verify_planted(name: str, bug: Bug, device: str = "auto") -> Report:
     """Climb with a bug planted in the backend, on the spec and size where it shows."""
-    if bug.fresh and CHILD not in os.environ:
-        choose(device, load(name).devices())  # what the child would refuse is refused here
-        options = ["--plant", bug.name, "--device", device, "--json"]
-        extra = {**environment(name), CHILD: "1"}
-        child = in_child(name, options, extra, stdout=subprocess.PIPE)
-        if child.returncode not in (0, ParityError.exit_code):
-            raise RuntimeError(f"{bug.name} in {name}: its process ended with {child.returncode}.")
-        report: dict[str, Any] = json.loads(child.stdout)[0]
-        return Report(**{**report, "rungs": [Rung(**rung) for rung in report["rungs"]]})
+    # One that shows only beside the CPU: the simulated device must be there before the framework.
+    beside = simulated.start(name) if bug.simulated and device in ("auto", "cpu") else None
     backend = load(name)
     with plant(name, bug.name):
-        chosen = choose(device, backend.devices())
+        chosen = beside or choose(device, backend.devices())
         return next(climb(backend, name, bug.spec, [bug.size], "float64", chosen))
 
 
-def in_child(
-    name: str, options: Sequence[str], extra: Mapping[str, str], **streams: Any
-) -> subprocess.CompletedProcess[str]:
+def in_child(name: str, options: Sequence[str], **streams: Any) -> subprocess.CompletedProcess[str]:
     """`googlenet verify` in a process of its own: two frameworks never need to share one."""
     return subprocess.run(
         [sys.executable, "-m", "common.cli", "verify", "--backend", name, *options],
-        env={**os.environ, **extra},
         cwd=Path(__file__).parent.parent,
         text=True,
         **streams,

@@ -19,6 +19,7 @@ from common.errors import WeightsError, one_line
 from common.spec import Conv, Inception, Norm, Row, Spec, pair
 
 Weights = dict[str, np.ndarray]
+KEY = "googlenet"  #: of the metadata; safetensors writes several keys in any order
 RUNNING = ("running_mean", "running_var")  #: what training measures and no gradient moves
 
 
@@ -101,7 +102,7 @@ def sha256(weights: Mapping[str, np.ndarray]) -> str:
 
 
 def save(path: Path, weights: Mapping[str, np.ndarray], spec: Spec) -> None:
-    """Write the weights as one safetensors file that names its spec."""
+    """Write the weights as one safetensors file that names its spec and its `sha256`."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -109,19 +110,34 @@ def save(path: Path, weights: Mapping[str, np.ndarray], spec: Spec) -> None:
     # safetensors writes the bytes as they lie: an array that is not contiguous would be scrambled.
     arrays = {name: np.ascontiguousarray(weights[name]) for name in shapes(spec)}
     try:
-        save_file(arrays, path, metadata={"spec": spec.name})
+        save_file(arrays, path, {KEY: json.dumps({"spec": spec.name, "sha256": sha256(arrays)})})
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} cannot be written: {one_line(error)}.") from error
 
 
 def load(path: Path, spec: Spec) -> Weights:
-    """Read a safetensors file of this spec's weights; anything else is refused."""
-    from safetensors.numpy import load_file
+    """Read a safetensors file of this spec's weights; anything else is refused.
+
+    One that names no digest, as other programs write them, is read without that check.
+    """
+    from safetensors.numpy import load as read
 
     try:
-        weights: Weights = load_file(path)
+        data = path.read_bytes()
+        weights: Weights = read(data)
+        named = metadata(data).get(KEY)
+        digest = json.loads(named)["sha256"] if named else None
     except Exception as error:  # safetensors raises many kinds: a dtype unknown to NumPy is another
         reason = one_line(error)
         raise WeightsError(f"{path} is not a readable safetensors file: {reason}.") from error
     check(spec, weights)
+    if digest and digest != sha256(weights):
+        raise WeightsError(f"{path} is damaged: its tensors have not the SHA-256 that it names.")
     return weights
+
+
+def metadata(data: bytes) -> dict[str, str]:
+    """The metadata in the bytes of a safetensors file."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    found: dict[str, str] = header.get("__metadata__", {})
+    return found

@@ -1,7 +1,8 @@
 """Write the generated parts of README.md: code cut from the backends, tables from their results.
 
 `python docs/generate.py` rewrites them, a test holds README.md to them. The results are what the
-commands printed: `googlenet bugs --backend B --json > docs/results/bugs-B.json`, `verify` alike.
+commands printed: `googlenet bugs --backend B --json > docs/results/bugs-B.json`, `verify` alike; of
+a training run docs/results/runs/ holds the `config.json` and `history.jsonl` that it wrote itself.
 """
 
 from __future__ import annotations
@@ -18,6 +19,18 @@ sys.path.insert(0, str(ROOT))  # run from anywhere, installed or not
 
 from backends import FRAMEWORKS  # noqa: E402
 from common.plants import BUGS  # noqa: E402
+from common.recipe import find_recipe  # noqa: E402
+from common.run import config_from, read_history  # noqa: E402
+
+#: published runs of 10 epochs: what, where from, loss, train and test accuracy, examples/s
+PUBLISHED = (
+    ("`d2l`, batch 128", "d2l, MXNet, GPU", 0.256, 0.903, 0.907, 2343.6),
+    ("`d2l`, batch 128", "d2l, PyTorch, GPU", 0.262, 0.900, 0.886, 3265.5),
+    ("`d2l`, batch 128", "d2l, TensorFlow, GPU", 0.248, 0.905, 0.899, 3758.1),
+    ("`d2l`, batch 128", "d2l, Paddle, GPU", 0.213, 0.919, 0.904, 1381.9),
+    ("`d2l`, batch 512", "a blog's PyTorch, GPU", 0.464, 0.824, 0.795, 431.9),
+    ("`blog-224`, Adam", "a blog's PyTorch, GPU", 0.183, None, 0.9154, None),
+)
 
 TITLES = {"torch": "PyTorch", "tf": "TensorFlow", "mxnet": "MXNet Gluon", "paddle": "PaddlePaddle"}
 
@@ -87,9 +100,32 @@ def versions() -> str:
     return f"Measured with {', '.join(found)} on two CPU cores."
 
 
+def training() -> str:
+    """Our runs, from what they wrote themselves, under the published ones."""
+    rows = [(*row[:2], "60,000 x 10", *row[2:]) for row in PUBLISHED]
+    for folder in sorted((ROOT / "docs" / "results" / "runs").iterdir()):
+        config = config_from(json.loads((folder / "config.json").read_text()))
+        epochs, recipe = read_history(folder / "history.jsonl"), config.recipe
+        last, name = epochs[-1], f"`{recipe.name}`"
+        if recipe.spec != find_recipe(recipe.name).spec:
+            name += f" with `{recipe.spec}`"
+        if recipe.size != find_recipe(recipe.name).size:
+            name += f" at {recipe.size}"
+        what = f"{name}, batch {recipe.batch_size}"
+        titles = list(dict.fromkeys(TITLES[epoch.backend] for epoch in epochs))
+        where = f"**ours**, {' then '.join(titles)}, {last.device}, {recipe.precision}"
+        amount = f"{last.examples:,} x {len(epochs)}"
+        seconds = sum(epoch.seconds for epoch in epochs)
+        speed = round(sum(epoch.examples for epoch in epochs) / seconds, 1)
+        accuracies = (round(last.train_accuracy, 3), round(last.test_accuracy, 4))
+        rows.append((what, where, amount, round(last.loss, 3), *accuracies, speed))
+    heads = ("recipe", "run", "images x epochs", "loss", "train acc", "test acc", "examples/s")
+    return tabulate(rows, heads, tablefmt="github", missingval="-")
+
+
 def generate(text: str) -> str:
     """The README with every marked part made anew."""
-    for part in (inception_blocks, bug_matrix, shapes_alone, parity, versions):
+    for part in (inception_blocks, bug_matrix, shapes_alone, parity, versions, training):
         begin, end = (f"<!-- {word} {part.__name__} -->" for word in ("begin", "end"))
         head, rest = text.split(begin)
         text = f"{head}{begin}\n{part()}\n{end}{rest.split(end)[1]}"

@@ -1,9 +1,15 @@
-"""`pytest` runs the unit tests; `pytest --backend NAME` the conformance suite for that backend."""
+"""`pytest` runs the unit tests; `pytest --backend NAME` the conformance suite for that backend;
+`pytest tests/port` what needs all four frameworks.
+"""
+
+from pathlib import Path
 
 import pytest
 
-from backends import FRAMEWORKS, load
-from common.errors import BackendError
+from backends import FRAMEWORKS, load, simulated
+from common.errors import BackendError, DeviceError
+
+PORT = Path(__file__).resolve().parent / "port"
 
 
 def pytest_addoption(parser):
@@ -14,8 +20,9 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if name := config.getoption("--backend"):
         try:
+            config.simulated = simulated.start(name)  # before the framework is used
             config.backend = load(name)
-        except BackendError as error:
+        except (BackendError, DeviceError) as error:
             raise pytest.UsageError(str(error)) from error
 
 
@@ -30,6 +37,9 @@ def pytest_report_header(config):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Unit tests without --backend, the conformance suite with it."""
+    """Unit tests without --backend, conformance tests with it; `port` where it was asked for."""
+    if collection_path == PORT:
+        asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
+        return None if any(path.is_relative_to(PORT) for path in asked) else True
     suite = "unit" if config.getoption("--backend") else "conformance"
     return True if collection_path.name == suite else None

@@ -34,6 +34,7 @@ from backends.mxnet.train import (  # noqa: E402
     devices,
     forward,
     gradients,
+    out_of_memory,
     place,
 )
 from backends.mxnet.weights import read_weights, write_weights  # noqa: E402
@@ -46,6 +47,7 @@ __all__ = [
     "devices",
     "forward",
     "gradients",
+    "out_of_memory",
     "place",
     "read_weights",
     "write_weights",

@@ -55,12 +55,13 @@ class GoogLeNet(nn.HybridBlock):
         self.stage3 = sequential(spec.stage3, spec.norm)  # (N, 480, 6, 6)
         self.stage4 = sequential(spec.stage4, spec.norm)  # (N, 832, 3, 3)
         self.stage5 = sequential(spec.stage5, spec.norm)  # (N, 1024)
+        self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Dense(spec.head.width)  # (N, 10)
 
     def hybrid_forward(self, F, x):
         x = self.stage2(self.stage1(x))
         x = self.stage5(self.stage4(self.stage3(x)))
-        return self.head(x)
+        return self.head(self.dropout(x))
 
 
 def sequential(table, norm):

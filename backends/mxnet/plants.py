@@ -153,11 +153,44 @@ def norm_variance():
     return mock.patch.object(train.Trainer, "update", wrong)
 
 
-def wrong_device():
-    """MXNet has as many CPU contexts as one asks for."""
+def batch_not_moved():
     update = train.Trainer.update
 
     def wrong(self, inputs, labels):
-        return update(self, inputs.as_in_ctx(mx.cpu(1)), labels)
+        return update(self, inputs.as_in_ctx(mx.cpu()), labels)
 
     return mock.patch.object(train.Trainer, "update", wrong)
+
+
+def labels_not_moved():
+    def wrong(model, labels):
+        return mx.np.array(labels, "int64", ctx=mx.cpu())
+
+    return mock.patch.object(train, "place_labels", wrong)
+
+
+def model_not_moved():
+    update = train.Trainer.update
+
+    def wrong(self, inputs, labels):
+        self.model.collect_params().reset_ctx(mx.cpu())
+        return update(self, inputs, labels)
+
+    return mock.patch.object(train.Trainer, "update", wrong)
+
+
+def optimizer_before_move():
+    init = train.Trainer.__init__
+
+    def early(self, model, recipe):
+        parameters, (device,) = model.collect_params(), model.head.weight.list_ctx()
+        parameters.reset_ctx(mx.cpu())
+        init(self, model, recipe)
+        self.write_state(self.read_state(), 0)  # Gluon would make it in the first step
+        parameters.reset_ctx(device)
+
+    return mock.patch.object(train.Trainer, "__init__", early)
+
+
+def silent_fallback():
+    return mock.patch.object(train, "native_device", return_value=mx.cpu())

@@ -6,13 +6,17 @@ statistics in the backward pass.
 """
 
 import mxnet as mx
-from mxnet import autograd, gluon, np
+from mxnet import autograd, gluon, np, npx
+from mxnet.contrib import amp
 
+from backends.mxnet import optimizers
 from backends.mxnet.googlenet import GoogLeNet
 from backends.mxnet.weights import tensors, to_canonical
+from common.errors import DeviceError
 from common.weights import is_running
 
 VERSION = mx.__version__
+WIDTH = 3  # the axis of NCHW
 
 
 def devices():
@@ -33,12 +37,41 @@ def device_name(tensor):
 
 
 def build(spec, dtype, device):
-    """The network on the device, in `float32` or `float64`."""
+    """The network on the device: `float32`, `float64`, or `bfloat16` for mixed precision.
+
+    Mixed precision keeps float32 weights; the arithmetic is what `contrib.amp` makes of it.
+    """
     model = GoogLeNet(spec)
+    model.mixed = dtype == "bfloat16"
+    if model.mixed and device != "cpu":
+        raise DeviceError(
+            f"MXNet 1.9.1 has bfloat16 on a CPU only: use `--precision float32` on {device}."
+        )
+    dtype = "float32" if model.mixed else dtype
     model.cast(dtype)
     model.initialize(mx.init.Zero(), ctx=native_device(device))  # random ones draw float32 only
     model(np.zeros((1, *spec.input), dtype, ctx=native_device(device)))  # tells layers their shapes
     return model
+
+
+def autocast(model):
+    """The model, or if it was built for mixed precision its graph with casts, hybridized.
+
+    The graph holds the model's own parameters; `amp.init` would pass over NumPy operations.
+    """
+    runs = model
+    if model.mixed:
+        x = mx.sym.var("x", dtype="float32").as_np_ndarray()
+        graph = amp.convert_symbol(model(x), "bfloat16", data_names=["x"]).as_np_ndarray()
+        runs = gluon.SymbolBlock(graph, x, params=model.collect_params())
+    runs.hybridize()
+    return runs
+
+
+def out_of_memory(error):
+    """Whether MXNet means by this exception that the memory is too small."""
+    words = ("allocate", "bad_alloc", "out of memory")
+    return isinstance(error, mx.MXNetError) and any(word in str(error) for word in words)
 
 
 def place(model, x):
@@ -51,8 +84,8 @@ def forward(model, x, training):
     """Every stage's output by name, as NumPy arrays."""
     outputs, x = {}, place(model, x)
     with autograd.train_mode() if training else autograd.predict_mode():
-        for name, stage in model._children.items():
-            x = stage(x)
+        for name in (*(name for name, _ in model.spec.stages()), "head"):
+            x = getattr(model, name)(x)
             outputs[name] = x.asnumpy()
     return outputs
 
@@ -79,19 +112,27 @@ cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
 
 
 class Trainer:
-    """One optimizer over the model's parameters, on the device."""
+    """One optimizer over the model's parameters, on the model's device."""
 
     def __init__(self, model, recipe):
-        self.model = model
-        self.model.hybridize()
-        # Gluon keeps the learning rate inside the velocity: the same while the rate is constant
-        hyper = {"learning_rate": recipe.lr, "momentum": recipe.momentum}
-        self.optimizer = gluon.Trainer(model.collect_params(), "sgd", hyper)
+        self.model, self.recipe = model, recipe
+        self.network = autocast(model)
+        self.optimizer = optimizers.make(model, recipe)
+        self.seen = {}  # the last tensors of a step and of an evaluation, for `places`
 
-    def prepare(self, images):
-        """Move uint8 images to the device; there scale to 0..1 and resize to the spec's input."""
+    def tune(self, rate, seed):
+        """The learning rate of the next step, and what its dropout is drawn from."""
+        optimizers.set_rate(self.optimizer, rate)
+        mx.random.seed(seed, self.model.head.weight.list_ctx()[0])
+
+    def prepare(self, images, flips=None):
+        """Move uint8 images to the device; there mirror, scale to 0..1, resize to the input."""
         weight = self.model.head.weight
-        x = np.array(images, "uint8", ctx=weight.list_ctx()[0]).astype(weight.dtype) / 255
+        x = np.array(images, "uint8", ctx=weight.list_ctx()[0])
+        if flips is not None:
+            mirrored = np.array(flips, "bool", ctx=x.ctx).reshape(-1, 1, 1, 1)
+            x = np.where(mirrored, np.flip(x, WIDTH), x)
+        x = x.astype(weight.dtype) / 255
         height, width = self.model.spec.input[1:]
         x = mx.nd.contrib.BilinearResize2D(  # has no twin among the NumPy operations
             x.as_nd_ndarray(), height=height, width=width, align_corners=False
@@ -101,39 +142,59 @@ class Trainer:
     def update(self, inputs, labels):
         """One step; the mean loss and the number right before it, as scalars on the device."""
         labels = place_labels(self.model, labels)
+        smoothing = self.recipe.label_smoothing
         with autograd.record():
-            logits = self.model(inputs)
-            loss = cross_entropy(logits, labels).mean()
+            logits = self.network(inputs)
+            uniform = -npx.log_softmax(logits).mean()  # the loss if every class were as right
+            hard = cross_entropy(logits, labels).mean()
+            loss = (1 - smoothing) * hard + smoothing * uniform
         loss.backward()
         self.optimizer.step(1)  # the loss is a mean already
-        self.batch, self.outputs = (inputs, labels), (logits, loss)
+        loss, logits = loss.detach(), logits.detach()
+        self.seen |= {"batch": (inputs, labels), "outputs": (logits, loss)}
         return loss, count_right(logits, labels)
 
-    def step(self, images, labels):
-        """One step on uint8 images."""
-        return self.update(self.prepare(images), labels)
+    def step(self, images, labels, flips=None):
+        """One step on uint8 images, some of them mirrored."""
+        return self.update(self.prepare(images, flips), labels)
+
+    def logits(self, images):
+        """The logits of uint8 images in evaluation mode, in the weights' dtype."""
+        return self.network(self.prepare(images))
 
     def evaluate(self, batches):
         """The mean loss and the accuracy over all batches."""
         loss, right, count = 0, 0, 0
         for images, labels in batches:
-            logits, labels = self.model(self.prepare(images)), place_labels(self.model, labels)
+            logits, labels = self.logits(images), place_labels(self.model, labels)
             loss += cross_entropy(logits, labels).sum()
             right += count_right(logits, labels)
             count += len(labels)
+        self.seen["evaluation"] = (logits, labels, loss, right)
         return float(loss) / count, float(right) / count
 
+    def predict(self, images):
+        """The probabilities (N, classes) of uint8 images, as a NumPy array."""
+        return npx.softmax(self.logits(images)).asnumpy()
+
+    def read_state(self):
+        """The optimizer's state by slot and canonical name."""
+        return optimizers.read_state(self.optimizer, self.model, self.recipe)
+
+    def write_state(self, state, steps):
+        """Take over a canonical state, as it was after that many steps."""
+        optimizers.write_state(self.optimizer, self.model, self.recipe, state, steps)
+
     def places(self):
-        """The devices that the last step's tensors really lay on."""
+        """The devices that the last tensors of a step, and of an evaluation, really lay on."""
         parameters = list(self.model.collect_params().values())
-        trained = [parameter for parameter in parameters if parameter.grad_req != "null"]
+        trained = optimizers.trained(self.model).values()
         states = self.optimizer._updaters[0].states.values()
         found = {
             "parameters": [data for parameter in parameters for data in parameter.list_data()],
             "gradients": [grad for parameter in trained for grad in parameter.list_grad()],
-            "state": [state for state in states if state is not None],
-            "batch": self.batch,
-            "outputs": self.outputs,
+            "state": [tensor for state in states for tensor in state],
+            **self.seen,
         }
         return {what: {device_name(tensor) for tensor in found[what]} for what in found}
 

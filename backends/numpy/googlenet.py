@@ -111,12 +111,17 @@ def linear(x: Array, weight: Array, bias: Array) -> tuple[Array, Backward]:
     return x @ weight.T + bias, lambda dy: (dy @ weight, dy.T @ x, dy.sum(0))
 
 
-def cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
-    """The mean over the batch of -log softmax(logits)[label], and its gradient."""
+def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[float, Array]:
+    """The mean over the batch of -sum(target log softmax(logits)), and its gradient.
+
+    The target is 1 at the label, less the share `smoothing` that all classes divide among them.
+    """
+    classes = logits.shape[1]
     shifted = logits - logits.max(1, keepdims=True)
     log_softmax = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    hot = np.eye(logits.shape[1])[labels]
-    return -(log_softmax * hot).sum() / len(labels), (np.exp(log_softmax) - hot) / len(labels)
+    target = np.eye(classes)[labels] * (1 - smoothing) + smoothing / classes
+    loss = -(log_softmax * target).sum() / len(labels)
+    return loss, (np.exp(log_softmax) - target) / len(labels)
 
 
 def backward_through(chain: Sequence[Backward]) -> Backward:
@@ -151,9 +156,9 @@ class GoogLeNet:
         self._backward.append(backward)
         return outputs
 
-    def gradients(self, x: Array, labels: Array) -> tuple[float, Weights]:
+    def gradients(self, x: Array, labels: Array, smoothing: float = 0.0) -> tuple[float, Weights]:
         """The loss in training mode, and its gradient by canonical name."""
-        loss, dy = cross_entropy(self.forward(x, training=True)["head"], labels)
+        loss, dy = cross_entropy(self.forward(x, training=True)["head"], labels, smoothing)
         backward_through(self._backward)(dy)
         return loss, {n: self._gradients[n] for n in self.weights if not is_running(n)}
 

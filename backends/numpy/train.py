@@ -1,7 +1,8 @@
 """The arbiter's training step: textbook formulas in float64.
 
 Sources: stochastic gradient descent as d2l writes it; momentum as Sutskever et al. (2013) with the
-learning rate outside the velocity; bilinear resize with half-pixel centres.
+learning rate outside the velocity; Adam as Kingma and Ba (2015); bilinear resize with half-pixel
+centres.
 """
 
 import numpy as np
@@ -32,18 +33,67 @@ class Trainer:
 
     def __init__(self, model: GoogLeNet, recipe: Recipe) -> None:
         self.model, self.recipe = model, recipe
-        self.velocity: Weights = {
-            name: np.zeros_like(w) for name, w in model.weights.items() if not is_running(name)
+        self.rate, self.steps = recipe.lr, 0
+        trained = {n: weight for n, weight in model.weights.items() if not is_running(n)}
+        self.state = {
+            slot: {name: np.zeros_like(weight) for name, weight in trained.items()}
+            for slot in recipe.slots()
         }
 
-    def prepare(self, images: np.ndarray) -> np.ndarray:
-        """Scale and resize uint8 images to the spec's input."""
+    def tune(self, rate: float, seed: int) -> None:
+        """The learning rate of the next step; the arbiter has no dropout to seed."""
+        self.rate = rate
+
+    def prepare(self, images: np.ndarray, flips: np.ndarray | None = None) -> np.ndarray:
+        """Mirror, scale and resize uint8 images to the spec's input."""
+        if flips is not None:
+            images = np.where(flips[:, None, None, None], images[..., ::-1], images)
         return resize(images, *self.model.spec.input[1:])
 
     def update(self, inputs: np.ndarray, labels: np.ndarray) -> float:
         """One step; the loss before it."""
-        loss, gradients = self.model.gradients(inputs, labels)
-        for name, gradient in gradients.items():
-            self.velocity[name] = self.recipe.momentum * self.velocity[name] + gradient
-            self.model.weights[name] -= self.recipe.lr * self.velocity[name]
+        loss, gradients = self.model.gradients(inputs, labels, self.recipe.label_smoothing)
+        self.apply(gradients)
         return loss
+
+    def apply(self, gradients: Weights) -> None:
+        """Change every weight by its gradient: the formulas of `Recipe`."""
+        self.steps += 1
+        for name, gradient in gradients.items():
+            weight = self.model.weights[name]
+            if weight.ndim > 1:
+                gradient = gradient + self.recipe.weight_decay * weight
+            rule = self.adam if self.recipe.optimizer == "adam" else self.sgd
+            weight -= self.rate * rule(name, gradient)
+
+    def sgd(self, name: str, gradient: np.ndarray) -> np.ndarray:
+        """The direction that momentum, Nesterov's or not, takes."""
+        momentum = self.recipe.momentum
+        if not momentum:
+            return gradient
+        velocity = self.state["velocity"][name]
+        velocity[:] = momentum * velocity + gradient
+        return gradient + momentum * velocity if self.recipe.nesterov else velocity
+
+    def adam(self, name: str, gradient: np.ndarray) -> np.ndarray:
+        """The direction that Adam takes."""
+        recipe, mean, square = self.recipe, self.state["mean"][name], self.state["square"][name]
+        mean[:] = recipe.beta1 * mean + (1 - recipe.beta1) * gradient
+        square[:] = recipe.beta2 * square + (1 - recipe.beta2) * gradient**2
+        corrected = mean / (1 - recipe.beta1**self.steps)
+        root: np.ndarray = np.sqrt(square / (1 - recipe.beta2**self.steps))
+        return corrected / (root + recipe.eps)
+
+    def read_state(self) -> dict[str, Weights]:
+        """Copies of the optimizer's state by slot and canonical name."""
+        return {
+            slot: {name: array.copy() for name, array in arrays.items()}
+            for slot, arrays in self.state.items()
+        }
+
+    def write_state(self, state: dict[str, Weights], steps: int) -> None:
+        """Take over a state, as it was after that many steps."""
+        self.steps = steps
+        for slot, arrays in self.state.items():
+            for name, array in arrays.items():
+                array[:] = state[slot][name]

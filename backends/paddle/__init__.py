@@ -15,6 +15,7 @@ from backends.paddle.train import (  # noqa: E402
     devices,
     forward,
     gradients,
+    out_of_memory,
     place,
 )
 from backends.paddle.weights import read_weights, write_weights  # noqa: E402
@@ -27,6 +28,7 @@ __all__ = [
     "devices",
     "forward",
     "gradients",
+    "out_of_memory",
     "place",
     "read_weights",
     "write_weights",

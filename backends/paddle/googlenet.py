@@ -61,12 +61,13 @@ class GoogLeNet(nn.Layer):
         self.stage3 = sequential(spec.stage3, c2, spec.norm)  # (N, 480, 6, 6)
         self.stage4 = sequential(spec.stage4, c3, spec.norm)  # (N, 832, 3, 3)
         self.stage5 = sequential(spec.stage5, c4, spec.norm)  # (N, 1024)
+        self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Linear(c5, spec.head.width)  # (N, 10)
 
     def forward(self, x):
         x = self.stage2(self.stage1(x))
         x = self.stage5(self.stage4(self.stage3(x)))
-        return self.head(x)
+        return self.head(self.dropout(x))
 
 
 def sequential(table, channels, norm):

@@ -1,11 +1,6 @@
 """The bugs of `common.plants` in Paddle's words."""
 
-import atexit
-import shutil
-import subprocess
-import tempfile
 from functools import partial
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -13,11 +8,9 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
+from backends import paddle as paddle_backend
 from backends.paddle import googlenet, train, weights
-from common.errors import DeviceError
 from common.plants import after, unbiased
-
-DEVICE = "simulated"  #: the second device's name; never reported as a GPU
 
 
 def missing_bias():
@@ -108,14 +101,14 @@ def detached_branch():
 def frozen_head():
     def change(self):
         head = {id(parameter) for parameter in self.model.head.parameters()}
-        parameters = self.optimizer._parameter_list
-        self.optimizer._parameter_list = [p for p in parameters if id(p) not in head]
+        for group in self.optimizer._param_groups:
+            group["params"] = [p for p in group["params"] if id(p) not in head]
 
     return after(train.Trainer, "__init__", change)
 
 
 def gradient_twice():
-    return mock.patch.object(paddle.optimizer.Momentum, "clear_grad", return_value=None)
+    return mock.patch.object(paddle.optimizer.Optimizer, "clear_grad", return_value=None)
 
 
 def norm_momentum():
@@ -139,30 +132,49 @@ def norm_variance():
     return mock.patch.object(train.Trainer, "update", wrong)
 
 
-def wrong_device():
-    """A simulated device is the wrong one; see `environment`."""
+def batch_not_moved():
     update = train.Trainer.update
 
     def wrong(self, inputs, labels):
-        return update(self, paddle.to_tensor(inputs, place=paddle.CustomPlace(DEVICE, 0)), labels)
+        return update(self, inputs.cpu(), labels)
 
     return mock.patch.object(train.Trainer, "update", wrong)
 
 
-def environment():
-    """What the process that plants `wrong_device` must be started with: Paddle loads devices once.
+def labels_not_moved():
+    def wrong(model, labels):
+        return paddle.to_tensor(labels, place="cpu")
 
-    Compiles `simulated_device.cc` into a folder that lasts as long as this process.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="googlenet-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    source = Path(__file__).with_name("simulated_device.cc")
-    command = ["g++", "-shared", "-fPIC", "-std=c++17", "-I", paddle.sysconfig.get_include()]
-    try:
-        library = folder / f"libpaddle-{DEVICE}.so"
-        subprocess.run([*command, source, "-o", library], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise DeviceError(
-            "Paddle's simulated device needs a C++17 compiler named g++: install one."
-        ) from error
-    return {"CUSTOM_DEVICE_ROOT": str(folder)}
+    return mock.patch.object(train, "place_labels", wrong)
+
+
+def model_not_moved():
+    update = train.Trainer.update
+
+    def wrong(self, inputs, labels):
+        self.model.to("cpu")
+        return update(self, inputs, labels)
+
+    return mock.patch.object(train.Trainer, "update", wrong)
+
+
+def optimizer_before_move():
+    init = train.Trainer.__init__
+
+    def early(self, model, recipe):
+        device = train.device_name(model.head.weight)
+        model.to("cpu")
+        init(self, model, recipe)
+        model.to(device)
+        paddle.set_device(device)
+
+    return mock.patch.object(train.Trainer, "__init__", early)
+
+
+def silent_fallback():
+    build = paddle_backend.build
+
+    def wrong(spec, dtype, device):
+        return build(spec, dtype, "cpu")
+
+    return mock.patch.object(paddle_backend, "build", wrong)

@@ -7,11 +7,14 @@ operation between devices moves its inputs silently; `backward` adds to the grad
 import paddle
 from paddle.nn import functional as F
 
+from backends.paddle import optimizers
 from backends.paddle.googlenet import GoogLeNet
 from backends.paddle.weights import tensors, to_canonical
+from common.errors import DeviceError
 from common.weights import is_running
 
 VERSION = paddle.__version__
+CLASSES, WIDTH = 1, 3  # the axes of logits and of NCHW
 
 
 def devices():
@@ -25,11 +28,31 @@ def device_name(tensor):
 
 
 def build(spec, dtype, device):
-    """The network on the device, in `float32` or `float64`."""
+    """The network on the device: `float32`, `float64`, or `bfloat16` for mixed precision.
+
+    Mixed precision keeps float32 weights; the arithmetic is what `paddle.amp` makes of it.
+    DeviceError on a CPU, where Paddle has no bfloat16 kernels and would go on in float32.
+    """
+    mixed = dtype == "bfloat16"
+    if mixed and (device == "cpu" or not paddle.amp.is_bfloat16_supported(device)):
+        raise DeviceError(
+            f"Paddle cannot compute in bfloat16 on {device}: give `--precision float32`."
+        )
     paddle.set_device(device)
     model = GoogLeNet(spec)
-    model.to(device, dtype)
+    model.mixed = mixed
+    model.to(device, "float32" if mixed else dtype)
     return model
+
+
+def autocast(model):
+    """Mixed precision inside this context, if the model was built for it."""
+    return paddle.amp.auto_cast(model.mixed, dtype="bfloat16")
+
+
+def out_of_memory(error):
+    """Whether Paddle means by this exception that the memory is too small."""
+    return "ResourceExhausted" in str(error)
 
 
 def place(model, x):
@@ -43,8 +66,8 @@ def forward(model, x, training):
     model.train() if training else model.eval()
     outputs, x = {}, place(model, x)
     with paddle.no_grad():
-        for name, stage in model.named_children():
-            x = stage(x)
+        for name in (*(name for name, _ in model.spec.stages()), "head"):
+            x = getattr(model, name)(x)
             outputs[name] = x.numpy()
     return outputs
 
@@ -64,20 +87,38 @@ def place_labels(model, labels):
     return paddle.to_tensor(labels, place=model.head.weight.place)
 
 
+def cross_entropy(logits, labels, smoothing):
+    """The mean loss; Paddle's own smoothing is rounded to float32, even in float64."""
+    if not smoothing:
+        return F.cross_entropy(logits, labels)
+    classes = logits.shape[CLASSES]
+    target = F.one_hot(labels, classes).astype(logits.dtype) * (1 - smoothing) + smoothing / classes
+    return F.cross_entropy(logits, target, soft_label=True)
+
+
 class Trainer:
-    """One optimizer over the model's parameters, on the device."""
+    """One optimizer over the model's parameters, on the model's device."""
 
     def __init__(self, model, recipe):
-        self.model = model
+        self.model, self.recipe = model, recipe
         paddle.set_device(device_name(model.head.weight))  # where the optimizer's state will lie
-        self.optimizer = paddle.optimizer.Momentum(
-            recipe.lr, recipe.momentum, parameters=model.parameters()
-        )
+        self.optimizer = optimizers.make(model, recipe)
+        self.state_places = set()  # before each step
+        self.seen = {}  # the last tensors of a step and of an evaluation, for `places`
 
-    def prepare(self, images):
-        """Move uint8 images to the device; there scale to 0..1 and resize to the spec's input."""
+    def tune(self, rate, seed):
+        """The learning rate of the next step, and what its dropout is drawn from."""
+        optimizers.set_rate(self.optimizer, rate)
+        paddle.seed(seed)
+
+    def prepare(self, images, flips=None):
+        """Move uint8 images to the device; there mirror, scale to 0..1, resize to the input."""
         weight = self.model.head.weight
-        x = paddle.to_tensor(images, place=weight.place).astype(weight.dtype) / 255
+        x = paddle.to_tensor(images, place=weight.place).astype(weight.dtype)
+        if flips is not None:  # Paddle mirrors no uint8
+            mirrored = paddle.to_tensor(flips, place=weight.place)[:, None, None, None]
+            x = paddle.where(mirrored, x.flip(WIDTH), x)
+        x = x / 255
         size = self.model.spec.input[1:]
         return F.interpolate(x, size, mode="bilinear", align_corners=False, align_mode=0)
 
@@ -86,41 +127,64 @@ class Trainer:
         self.model.train()
         labels = place_labels(self.model, labels)
         self.optimizer.clear_grad()
-        logits = self.model(inputs)
-        loss = F.cross_entropy(logits, labels)
+        with autocast(self.model):
+            logits = self.model(inputs)
+        logits = logits.astype(self.model.head.weight.dtype)
+        loss = cross_entropy(logits, labels, self.recipe.label_smoothing)
         loss.backward()
+        # a step moves in silence what of the state lies elsewhere: where it lay is noted before
+        slots = [optimizers.SLOTS[slot] for slot in self.recipe.slots()]
+        states = [self.optimizer._accumulators[slot].values() for slot in slots]
+        self.state_places |= {device_name(tensor) for state in states for tensor in state}
         self.optimizer.step()
-        self.batch, self.outputs = (inputs, labels), (logits.detach(), loss.detach())
-        return loss.detach(), count_right(logits.detach(), labels)
+        loss, logits = loss.detach(), logits.detach()
+        self.seen |= {"batch": (inputs, labels), "outputs": (logits, loss)}
+        return loss, count_right(logits, labels)
 
-    def step(self, images, labels):
-        """One step on uint8 images."""
-        return self.update(self.prepare(images), labels)
+    def step(self, images, labels, flips=None):
+        """One step on uint8 images, some of them mirrored."""
+        return self.update(self.prepare(images, flips), labels)
+
+    def logits(self, images):
+        """The logits of uint8 images in evaluation mode, in the weights' dtype."""
+        self.model.eval()
+        with paddle.no_grad(), autocast(self.model):
+            return self.model(self.prepare(images)).astype(self.model.head.weight.dtype)
 
     def evaluate(self, batches):
         """The mean loss and the accuracy over all batches."""
-        self.model.eval()
         loss, right, count = 0, 0, 0
-        with paddle.no_grad():
-            for images, labels in batches:
-                logits, labels = self.model(self.prepare(images)), place_labels(self.model, labels)
-                loss += F.cross_entropy(logits, labels, reduction="sum")
-                right += count_right(logits, labels)
-                count += len(labels)
+        for images, labels in batches:
+            logits, labels = self.logits(images), place_labels(self.model, labels)
+            loss += F.cross_entropy(logits, labels, reduction="sum")
+            right += count_right(logits, labels)
+            count += len(labels)
+        self.seen["evaluation"] = (logits, labels, loss, right)
         return float(loss) / count, float(right) / count
 
+    def predict(self, images):
+        """The probabilities (N, classes) of uint8 images, as a NumPy array."""
+        return F.softmax(self.logits(images)).numpy()
+
+    def read_state(self):
+        """The optimizer's state by slot and canonical name."""
+        return optimizers.read_state(self.optimizer, self.model, self.recipe)
+
+    def write_state(self, state, steps):
+        """Take over a canonical state, as it was after that many steps."""
+        optimizers.write_state(self.optimizer, self.model, self.recipe, state, steps)
+
     def places(self):
-        """The devices that the last step's tensors really lay on."""
-        trained = [tensor for tensor in self.model.parameters() if not tensor.stop_gradient]
-        states = self.optimizer._accumulators.values()
+        """The devices that the last tensors of a step, and of an evaluation, really lay on."""
+        trained = optimizers.trained(self.model).values()
         found = {
             "parameters": list(self.model.state_dict().values()),
-            "gradients": [parameter.grad for parameter in trained],
-            "state": [tensor for state in states for tensor in state.values()],
-            "batch": self.batch,
-            "outputs": self.outputs,
+            "gradients": [p.grad for p in trained if p.grad is not None],
+            "state": [],
+            **self.seen,
         }
-        return {what: {device_name(tensor) for tensor in found[what]} for what in found}
+        places = {what: {device_name(tensor) for tensor in found[what]} for what in found}
+        return {**places, "state": self.state_places}
 
 
 def count_right(logits, labels):

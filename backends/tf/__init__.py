@@ -13,6 +13,7 @@ from backends.tf.train import (
     devices,
     forward,
     gradients,
+    out_of_memory,
     place,
 )
 from backends.tf.weights import read_weights, write_weights
@@ -25,6 +26,7 @@ __all__ = [
     "devices",
     "forward",
     "gradients",
+    "out_of_memory",
     "place",
     "read_weights",
     "write_weights",

@@ -70,12 +70,13 @@ class GoogLeNet(keras.Model):
         self.stage3 = sequential(spec.stage3, spec.norm)  # (N, 6, 6, 480)
         self.stage4 = sequential(spec.stage4, spec.norm)  # (N, 3, 3, 832)
         self.stage5 = sequential(spec.stage5, spec.norm)  # (N, 1024)
+        self.dropout = layers.Dropout(spec.dropout)
         self.head = layers.Dense(spec.head.width)  # (N, 10)
 
     def call(self, x):
         x = self.stage2(self.stage1(x))
         x = self.stage5(self.stage4(self.stage3(x)))
-        return self.head(x)
+        return self.head(self.dropout(x))
 
 
 def sequential(table, norm):

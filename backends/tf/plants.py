@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from backends import tf as tf_backend
 from backends.tf import googlenet, train, weights
-from common.errors import DeviceError
 from common.plants import after, unbiased
 
 
@@ -86,8 +86,8 @@ def norm_eps():
 def double_softmax():
     cross_entropy = train.cross_entropy
 
-    def wrong(logits, labels):
-        return cross_entropy(tf.nn.softmax(logits), labels)
+    def wrong(logits, labels, **kwargs):
+        return cross_entropy(tf.nn.softmax(logits), labels, **kwargs)
 
     return mock.patch.object(train, "cross_entropy", wrong)
 
@@ -142,21 +142,50 @@ def norm_variance():
     return mock.patch.object(train.Trainer, "update", wrong)
 
 
-def wrong_device():
-    """A second logical CPU is the wrong device; it must be made before TensorFlow's first use."""
-    try:
-        tf.config.set_logical_device_configuration(
-            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-        )
-    except RuntimeError as error:
-        raise DeviceError(
-            "TensorFlow is running already: plant this in a fresh process."
-        ) from error
+def batch_not_moved():
     update = train.Trainer.update
 
     def wrong(self, inputs, labels):
-        with tf.device("/CPU:1"):
+        with tf.device("/CPU:0"):
             inputs = tf.identity(inputs)
         return update(self, inputs, labels)
 
     return mock.patch.object(train.Trainer, "update", wrong)
+
+
+def labels_not_moved():
+    def wrong(model, labels):
+        with tf.device("/CPU:0"):
+            return tf.constant(labels)
+
+    return mock.patch.object(train, "place_labels", wrong)
+
+
+def model_not_moved():
+    """Variables stay where they are made, so the model is made on the wrong device."""
+    build = tf_backend.build
+
+    def wrong(spec, dtype, device):
+        model = build(spec, dtype, "cpu")
+        model.device = device
+        return model
+
+    return mock.patch.object(tf_backend, "build", wrong)
+
+
+def optimizer_before_move():
+    init = train.Trainer.__init__
+
+    def early(self, model, recipe):
+        device, model.device = model.device, "cpu"
+        init(self, model, recipe)
+        model.device = device
+
+    return mock.patch.object(train.Trainer, "__init__", early)
+
+
+def silent_fallback():
+    def wrong(device):
+        return tf.device("/CPU:0")
+
+    return mock.patch.object(train, "native_device", wrong)

@@ -8,14 +8,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from backends.tf import optimizers
 from backends.tf.googlenet import GoogLeNet
 from backends.tf.weights import tensors, to_canonical
 from common.weights import is_running
 
 VERSION = tf.__version__
+WIDTH = 2  # the axis of NHWC
 
 # By default TensorFlow runs an operation elsewhere when the device asked for cannot.
 tf.config.set_soft_device_placement(False)
+
+# This pass sums in an order that differs from process to process: no run could be repeated.
+tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 for gpu in tf.config.list_physical_devices("GPU"):  # else the first process takes all its memory
     tf.config.experimental.set_memory_growth(gpu, True)
@@ -42,18 +47,27 @@ def device_name(tensor):
 
 
 def build(spec, dtype, device):
-    """The network on the device, in `float32` or `float64`."""
+    """The network on the device: `float32`, `float64`, or `bfloat16` for mixed precision.
+
+    Mixed precision keeps float32 weights; the arithmetic is what Keras's `mixed_bfloat16` makes.
+    """
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(dtype)  # layers take theirs when they are made
+    policy = "mixed_bfloat16" if dtype == "bfloat16" else dtype
+    keras.config.set_dtype_policy(policy)  # layers take theirs when they are made
     try:
         with native_device(device):
             model = GoogLeNet(spec)
             channels, height, width = spec.input
-            model(tf.zeros((1, height, width, channels), dtype))  # makes the variables
+            model(tf.zeros((1, height, width, channels), model.variable_dtype))  # makes variables
     finally:
         keras.config.set_dtype_policy(before)
     model.device = device
     return model
+
+
+def out_of_memory(error):
+    """Whether TensorFlow means by this exception that the memory is too small."""
+    return isinstance(error, tf.errors.ResourceExhaustedError)
 
 
 def place(model, x):
@@ -89,75 +103,107 @@ def place_labels(model, labels):
         return tf.constant(labels)
 
 
-def cross_entropy(logits, labels):
+def cross_entropy(logits, labels, smoothing=0.0):
     """The mean over the batch, of one-hot labels: the sparse loss has no float64 GPU kernel."""
-    hot = tf.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    classes = logits.shape[-1]
+    hot = tf.one_hot(labels, classes, dtype=logits.dtype)
+    hot = (1 - smoothing) * hot + smoothing / classes
     return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(hot, logits))
 
 
 class Trainer:
-    """One optimizer over the model's parameters, on the device."""
+    """One optimizer over the model's parameters, on the model's device."""
 
     def __init__(self, model, recipe):
-        self.model = model
+        self.model, self.recipe = model, recipe
         with native_device(model.device):  # where the optimizer's state will lie
-            # Keras keeps the learning rate inside the velocity: the same while the rate is constant
-            self.optimizer = keras.optimizers.SGD(recipe.lr, recipe.momentum)
-            self.optimizer.build(model.trainable_variables)
+            self.optimizer = optimizers.make(model, recipe)
+        channels, height, width = model.spec.input
+        inputs = tf.TensorSpec((None, height, width, channels), model.variable_dtype)
+        labels = tf.TensorSpec((None,), tf.int64)
+        # One graph for batches of all sizes: a resumed run goes through the very same one.
+        self._update = tf.function(self._update, (inputs, labels))
+        self._logits = tf.function(self._logits, (inputs,))
+        self.seen = {}  # the last tensors of a step and of an evaluation, for `places`
 
-    def prepare(self, images):
-        """Move uint8 images to the device; there scale to 0..1 and resize to the spec's input."""
+    def tune(self, rate, seed):
+        """The learning rate of the next step, and what its dropout is drawn from."""
+        with native_device(self.model.device):
+            optimizers.set_rate(self.optimizer, rate)
+            if self.model.dropout.rate:
+                self.model.dropout.seed_generator.state.assign((seed, 0))  # and a count of draws
+
+    def prepare(self, images, flips=None):
+        """Move uint8 images to the device; there scale to 0..1, mirror, resize to the input."""
         with native_device(self.model.device):
             x = tf.cast(tf.constant(images.transpose(0, 2, 3, 1)), tf.float32) / 255
+            if flips is not None:
+                mirrored = tf.constant(flips[:, None, None, None])
+                x = tf.where(mirrored, tf.reverse(x, (WIDTH,)), x)
             x = tf.image.resize(x, self.model.spec.input[1:], "bilinear")
-            return tf.cast(x, self.model.head.kernel.dtype)
+            return tf.cast(x, self.model.variable_dtype)
 
     def update(self, inputs, labels):
         """One step; the mean loss and the number right before it, as scalars on the device."""
         labels = place_labels(self.model, labels)
         with native_device(self.model.device):
-            loss, right, logits, self.gradients = self._update(inputs, labels)
-        self.batch, self.outputs = (inputs, labels), (logits, loss)
+            loss, right, logits, gradients = self._update(inputs, labels)
+        self.seen |= {"gradients": gradients, "batch": (inputs, labels), "outputs": (logits, loss)}
         return loss, right
 
-    @tf.function(reduce_retracing=True)
     def _update(self, inputs, labels):
         with tf.GradientTape() as tape:
-            logits = self.model(inputs, training=True)
-            loss = cross_entropy(logits, labels)
+            logits = tf.cast(self.model(inputs, training=True), self.model.variable_dtype)
+            loss = cross_entropy(logits, labels, smoothing=self.recipe.label_smoothing)
         gradients = tape.gradient(loss, self.model.trainable_variables)
         self.optimizer.apply(gradients)
         return loss, count_right(logits, labels), logits, gradients
 
-    def step(self, images, labels):
-        """One step on uint8 images."""
-        return self.update(self.prepare(images), labels)
+    def step(self, images, labels, flips=None):
+        """One step on uint8 images, some of them mirrored."""
+        return self.update(self.prepare(images, flips), labels)
+
+    def logits(self, images):
+        """The logits of uint8 images in evaluation mode, in the weights' dtype."""
+        inputs = self.prepare(images)
+        with native_device(self.model.device):
+            return self._logits(inputs)
+
+    def _logits(self, inputs):
+        return tf.cast(self.model(inputs, training=False), self.model.variable_dtype)
 
     def evaluate(self, batches):
         """The mean loss and the accuracy over all batches."""
         loss, right, count = 0, 0, 0
         for images, labels in batches:
+            logits, labels = self.logits(images), place_labels(self.model, labels)
             with native_device(self.model.device):
-                inputs, labels = self.prepare(images), place_labels(self.model, labels)
-                batch_loss, batch_right = self._evaluate(inputs, labels)
-                loss += batch_loss * len(labels)
-                right += batch_right
-                count += len(labels)
+                loss += cross_entropy(logits, labels) * len(labels)
+                right += count_right(logits, labels)
+            count += len(labels)
+        self.seen["evaluation"] = (logits, labels, loss, right)
         return float(loss) / count, float(right) / count
 
-    @tf.function(reduce_retracing=True)
-    def _evaluate(self, inputs, labels):
-        logits = self.model(inputs, training=False)
-        return cross_entropy(logits, labels), count_right(logits, labels)
+    def predict(self, images):
+        """The probabilities (N, classes) of uint8 images, as a NumPy array."""
+        with native_device(self.model.device):
+            return tf.nn.softmax(self.logits(images)).numpy()
+
+    def read_state(self):
+        """The optimizer's state by slot and canonical name."""
+        return optimizers.read_state(self.optimizer, self.model, self.recipe)
+
+    def write_state(self, state, steps):
+        """Take over a canonical state, as it was after that many steps."""
+        optimizers.write_state(self.optimizer, self.model, self.recipe, state, steps)
 
     def places(self):
-        """The devices that the last step's tensors really lay on."""
+        """The devices that the last tensors of a step, and of an evaluation, really lay on."""
         found = {
             "parameters": [variable.value for variable in self.model.variables],
-            "gradients": self.gradients,
+            "gradients": [],
             "state": [variable.value for variable in self.optimizer.variables],
-            "batch": self.batch,
-            "outputs": self.outputs,
+            **self.seen,
         }
         return {what: {device_name(tensor) for tensor in found[what]} for what in found}
 

@@ -8,6 +8,7 @@ from backends.torch.train import (
     devices,
     forward,
     gradients,
+    out_of_memory,
     place,
 )
 from backends.torch.weights import read_weights, write_weights
@@ -20,6 +21,7 @@ __all__ = [
     "devices",
     "forward",
     "gradients",
+    "out_of_memory",
     "place",
     "read_weights",
     "write_weights",

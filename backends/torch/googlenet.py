@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from common import spec as rows
 
-BATCH, CHANNELS, HEIGHT, WIDTH = range(4)
+CHANNELS = 1  # the axis of NCHW
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -19,11 +19,13 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, x):
         if not self.training:
             return super().forward(x)
+        mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        x = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1, self.eps)  # of this batch
         with torch.no_grad():
-            var, mean = torch.var_mean(x, (BATCH, HEIGHT, WIDTH), correction=0)
+            count = x.numel() / x.size(CHANNELS)
             self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var, self.momentum)
-        return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+            self.running_var.lerp_(var * ((count - 1) / count), self.momentum)
+        return x
 
 
 class Conv(nn.Module):
@@ -69,12 +71,13 @@ class GoogLeNet(nn.Module):
         self.stage3 = sequential(spec.stage3, c2, spec.norm)  # (N, 480, 6, 6)
         self.stage4 = sequential(spec.stage4, c3, spec.norm)  # (N, 832, 3, 3)
         self.stage5 = sequential(spec.stage5, c4, spec.norm)  # (N, 1024)
+        self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Linear(c5, spec.head.width)  # (N, 10)
 
     def forward(self, x):
         x = self.stage2(self.stage1(x))
         x = self.stage5(self.stage4(self.stage3(x)))
-        return self.head(x)
+        return self.head(self.dropout(x))
 
 
 def sequential(table, channels, norm):

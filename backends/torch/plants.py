@@ -102,9 +102,9 @@ def detached_branch():
 
 def frozen_head():
     def change(self):
-        (group,) = self.optimizer.param_groups
         head = {id(parameter) for parameter in self.model.head.parameters()}
-        group["params"] = [p for p in group["params"] if id(p) not in head]
+        for group in self.optimizer.param_groups:
+            group["params"] = [p for p in group["params"] if id(p) not in head]
 
     return after(train.Trainer, "__init__", change)
 
@@ -125,11 +125,40 @@ def norm_variance():
     return mock.patch.object(googlenet, "BatchNorm", nn.BatchNorm2d)
 
 
-def wrong_device():
-    """PyTorch's `meta` device stands in for the wrong one: every machine has it."""
+def batch_not_moved():
     update = train.Trainer.update
 
     def wrong(self, inputs, labels):
-        return update(self, inputs.to("meta"), labels)
+        return update(self, inputs.cpu(), labels)
 
     return mock.patch.object(train.Trainer, "update", wrong)
+
+
+def labels_not_moved():
+    return mock.patch.object(train, "place_labels", lambda model, labels: torch.from_numpy(labels))
+
+
+def model_not_moved():
+    update = train.Trainer.update
+
+    def wrong(self, inputs, labels):
+        self.model.cpu()
+        return update(self, inputs, labels)
+
+    return mock.patch.object(train.Trainer, "update", wrong)
+
+
+def optimizer_before_move():
+    init = train.Trainer.__init__
+
+    def early(self, model, recipe):
+        device = model.head.weight.device
+        init(self, model.cpu(), recipe)
+        self.write_state(self.read_state(), 0)  # PyTorch would make it in the first step
+        self.model.to(device)
+
+    return mock.patch.object(train.Trainer, "__init__", early)
+
+
+def silent_fallback():
+    return mock.patch.object(train, "native_device", return_value=torch.device("cpu"))

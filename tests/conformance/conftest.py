@@ -1,8 +1,18 @@
-"""The backend under test, and the GPU if there is one."""
+"""The backend under test, its simulated device, and the GPU if there is one."""
 
 from functools import lru_cache
 
 import pytest
+from narrow import NARROW, NARROW_BN  # tests/data, see pyproject.toml
+
+from common.spec import SPECS
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """Recipes find the tests' small networks by name."""
+    for spec in (NARROW, NARROW_BN):
+        monkeypatch.setitem(SPECS, spec.name, spec)
 
 
 @pytest.fixture
@@ -13,6 +23,12 @@ def name(pytestconfig):
 @pytest.fixture
 def backend(pytestconfig):
     return pytestconfig.backend
+
+
+@pytest.fixture
+def second(pytestconfig):
+    """The simulated device."""
+    return pytestconfig.simulated
 
 
 @pytest.fixture

@@ -1,39 +1,130 @@
-"""The training loop runs on the device that was chosen."""
+"""The training loop runs on the device that was chosen, wholly, and never waits for the host.
 
-import numpy as np
+On a machine without a GPU it runs on a simulated second device (see `backends.simulated`).
+"""
+
+from dataclasses import replace
+from unittest import mock
+
 import pytest
 
+from backends import simulated
+from common.data import load
 from common.device import choose
 from common.errors import DeviceError
-from common.plants import SMALL_BN
+from common.fit import Fit
+from common.plants import BUGS, plant
 from common.recipe import Recipe
-from common.weights import draw
+from common.run import Checkpoint, Config
+from common.verify import tensor_error
+
+STEPS = 2
+RECIPE = Recipe(spec="narrow-bn", size=33, batch_size=8, epochs=1, lr=0.02, momentum=0.9)
+PLACES = ["parameters", "gradients", "state", "batch", "outputs", "evaluation"]
+DEVICE_BUGS = [bug.name for bug in BUGS.values() if bug.simulated]
+
+#: where a run in mixed precision can be on the simulated device; why the others cannot
+MIXED = ("torch", "tf")
+REFUSED = {
+    "mxnet": "MXNet 1.9.1 has bfloat16 on a CPU only",
+    "paddle": "Paddle cannot compute in bfloat16 on simulated:0",
+}
 
 
-def places_after_two_steps(backend, device):
-    """Where everything lies after two steps of the training loop with momentum."""
-    model = backend.build(SMALL_BN.at(size=33), "float32", device)
-    backend.write_weights(model, draw(SMALL_BN, 0))
-    trainer = backend.Trainer(model, Recipe(momentum=0.9))
-    images = np.random.RandomState(0).randint(0, 256, (4, 1, 28, 28)).astype(np.uint8)
-    for _ in range(2):
-        trainer.step(images, np.arange(4))
-    return trainer.places()
+def start(backend, name, device, precision="float32"):
+    """A run of two steps and an evaluation."""
+    data = load("sample").limit(train=STEPS * RECIPE.batch_size, test=8)
+    config = Config.of(replace(RECIPE, precision=precision), name, data)
+    return Fit(backend, name, Checkpoint.first(config), data, device)
 
 
-def assert_all_on(device, places):
-    assert list(places) == ["parameters", "gradients", "state", "batch", "outputs"]
-    for what, devices in places.items():
-        assert devices == {device}, what  # an empty set would mean that nothing was looked at
+def assert_a_run_is_wholly_on(device, backend, name, precision, tolerance):
+    """Every tensor of it, and it comes to the weights that it comes to on the CPU."""
+    weights = {}
+    for where in ("cpu", device):
+        run = start(backend, name, where, precision)
+        (epoch,) = run().epochs
+        assert epoch.places == {what: [where] for what in PLACES}
+        weights[where] = backend.read_weights(run.model)
+    for tensor, array in weights["cpu"].items():
+        # a bias in front of a norm has a gradient of rounding errors only
+        assert tensor_error(weights[device][tensor], array, floor=0.1) < tolerance, tensor
 
 
-def test_two_steps_leave_everything_on_the_cpu(backend):
-    assert_all_on("cpu", places_after_two_steps(backend, "cpu"))
+def test_a_run_is_wholly_on_the_simulated_device(backend, name, second):
+    assert_a_run_is_wholly_on(second, backend, name, "float32", 1e-4)
+
+
+def test_a_run_in_mixed_precision_is_too_or_is_refused(backend, name, second):
+    if name in MIXED:
+        assert_a_run_is_wholly_on(second, backend, name, "bfloat16", 1e-3)
+    else:
+        with pytest.raises(DeviceError, match=f"{REFUSED[name]}.*--precision float32"):
+            start(backend, name, second, "bfloat16")
 
 
 @pytest.mark.gpu
-def test_two_steps_leave_everything_on_the_gpu(backend, gpu):
-    assert_all_on(gpu, places_after_two_steps(backend, gpu))
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-2), ("bfloat16", 0.2)])
+def test_a_run_is_wholly_on_the_gpu(backend, name, gpu, precision, tolerance):
+    if precision == "bfloat16" and name not in MIXED:
+        with pytest.raises(DeviceError, match="--precision float32"):
+            start(backend, name, "cpu" if name == "paddle" else gpu, precision)
+    else:
+        assert_a_run_is_wholly_on(gpu, backend, name, precision, tolerance)
+
+
+@pytest.mark.parametrize("bug", DEVICE_BUGS)
+def test_a_run_with_a_device_bug_fails(backend, name, second, bug):
+    """In its first step, by the check of places or by the framework; test_bugs.py: the ladder."""
+    with plant(name, bug):
+        run = start(backend, name, second)
+        with pytest.raises((DeviceError, RuntimeError)) as caught:
+            run()
+    assert "cpu" in str(caught.value)
+    assert run.progress.steps <= 1
+
+
+def test_a_step_never_waits_for_the_host(backend, name, second):
+    assert copies_of_five_steps(backend, name, second) == 0
+
+
+def test_a_step_that_waits_for_the_host_is_seen(backend, name, second):
+    update = backend.Trainer.update
+
+    def waiting(self, inputs, labels):
+        loss, right = update(self, inputs, labels)
+        return float(loss), right
+
+    with mock.patch.object(backend.Trainer, "update", waiting):
+        assert copies_of_five_steps(backend, name, second) == 5
+
+
+def copies_of_five_steps(backend, name, device):
+    """How often five steps after the first read a tensor on the host."""
+    run = start(backend, name, device)
+    batch = next(run.train_batches(0, 0))
+    run.trainer.step(*batch)
+    before = simulated.copies(name)
+    for step in range(5):
+        run.trainer.tune(0.01, step)
+        run.trainer.step(*batch)
+    return simulated.copies(name) - before
+
+
+def test_an_epoch_reads_its_metrics_once_at_the_end_of_it(backend, name, second):
+    run = start(backend, name, second)
+    before, looks = simulated.copies(name), []
+
+    def noted(look=run.look):
+        came = simulated.copies(name)
+        look()
+        looks.append((came - before, simulated.copies(name) - came))
+
+    with mock.patch.object(run, "look", noted):
+        run()
+    assert looks == [(0, 2 * STEPS)]  # of each step the loss and the number right
+    evaluation = 2  # its sums of the same
+    assert simulated.copies(name) - before == 2 * STEPS + evaluation
 
 
 @pytest.mark.gpu
@@ -42,6 +133,7 @@ def test_auto_takes_the_gpu(backend, gpu):
 
 
 def test_there_is_a_cpu_and_gpus_are_numbered(backend):
+    """The simulated device is there too, and is never among them."""
     first, *gpus = backend.devices()
     assert first == "cpu"
     assert gpus == [f"gpu:{index}" for index in range(len(gpus))]
@@ -50,3 +142,7 @@ def test_there_is_a_cpu_and_gpus_are_numbered(backend):
 def test_a_gpu_that_is_not_there_is_an_error(backend):
     with pytest.raises(DeviceError, match=r"gpu:99 is not there: found cpu"):
         choose("gpu:99", backend.devices())
+
+
+def test_the_simulated_device_starts_once(name, second):
+    assert simulated.start(name) == second

@@ -5,7 +5,6 @@ Nothing stands above it: whatever is wrong here is wrong in all four frameworks'
 
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -505,41 +504,7 @@ def test_the_network_keeps_its_own_copy_and_refuses_other_weights():
         GoogLeNet(spec, {"head.bias": before["head.bias"]})
 
 
-# Training
-
-
-def scripted(*gradients):
-    """A model of one weight, 1.0, whose gradient is what the script says next."""
-    script = iter(gradients)
-    weights = {"w": np.array([1.0]), "norm.running_mean": np.array([7.0])}
-    return SimpleNamespace(
-        weights=weights, gradients=lambda x, labels: (0.25, {"w": np.array([next(script)])})
-    )
-
-
-def walk_down(momentum, rates):
-    """The weight after each of three steps with the gradients 1, 2 and 3."""
-    model = scripted(1.0, 2.0, 3.0)
-    trainer, found = Trainer(model, Recipe(momentum=momentum)), []
-    for lr in rates:
-        trainer.recipe = replace(trainer.recipe, lr=lr)
-        assert trainer.update(None, None) == 0.25
-        found.append(model.weights["w"].item())
-    assert model.weights["norm.running_mean"].item() == 7
-    return found
-
-
-def test_three_steps_of_stochastic_gradient_descent():
-    assert walk_down(0.0, [0.5, 0.5, 0.5]) == [0.5, -0.5, -2]
-
-
-def test_three_steps_with_momentum():
-    assert walk_down(0.5, [0.5, 0.5, 0.5]) == [0.5, -0.75, -2.875]  # velocity 1, 2.5, 4.25
-
-
-def test_the_learning_rate_is_no_part_of_the_velocity():
-    # With a constant rate, all that a recipe can say, it makes no difference where the rate stands.
-    assert walk_down(0.5, [0.5, 0.25, 0.25]) == [0.5, -0.125, -1.1875]
+# Training; test_optimizers.py has the formulas on given gradients
 
 
 def test_a_step_changes_every_weight_by_its_gradient_and_returns_the_loss_before_it():

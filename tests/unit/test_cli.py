@@ -13,11 +13,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 import backends
-from common import cli, verify
+from backends import simulated
+from common import cli, training, verify
 from common.plants import BUGS
 from common.spec import D2L_BN, SPECS
 from common.verify import Report, Rung
@@ -62,24 +62,6 @@ def no_frameworks(monkeypatch):
         monkeypatch.setitem(sys.modules, package, None)
 
 
-class _Trainer:
-    """Learns nothing: always the same loss, and every second image right."""
-
-    made = ()
-
-    def __init__(self, model, recipe):
-        _Trainer.made = (model, recipe)
-
-    def step(self, images, labels):
-        return np.float32(0.5), len(labels) / 2
-
-    def evaluate(self, batches):
-        return 0.25, sum(len(labels) for _, labels in batches) / 1000
-
-    def places(self):
-        return {"parameters": {"cpu"}}
-
-
 def increase(model):
     return {name: array + 1 for name, array in model.items()}
 
@@ -89,7 +71,6 @@ def fake(monkeypatch):
     """A backend on a machine without a GPU, in the place of all four."""
     backend = SimpleNamespace(
         VERSION="0.0",
-        Trainer=_Trainer,
         devices=lambda: ["cpu"],
         build=lambda spec, dtype, device: {},
         write_weights=lambda model, weights: model.update(weights),
@@ -97,6 +78,7 @@ def fake(monkeypatch):
     )
     monkeypatch.setattr(backends, "load", lambda name: backend)
     monkeypatch.setattr(verify, "load", lambda name: backend)
+    monkeypatch.setattr(training, "load", lambda name: backend)
     return backend
 
 
@@ -148,11 +130,11 @@ def test_help_lists_the_exit_statuses(run):
     code, out, err = run("--help")
     assert (code, err) == (0, "")
     statuses = re.findall(r"^ +(\d+) {2,}\S", out, re.MULTILINE)
-    assert statuses == ["0", "1", "2", "3", "4", "5", "6", "130"]
+    assert statuses == ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "130", "143"]
 
 
 def test_specs_lists_the_specs(run):
-    assert run("specs") == (0, "d2l\nd2l-bn\nblog-224\n", "")
+    assert run("specs") == (0, "d2l\nd2l-bn\nblog-224\nmini\n", "")
 
 
 def test_summary_prints_the_numbers(run):
@@ -323,7 +305,7 @@ def children(monkeypatch, *codes, stdout=None):
     """Let the children of `verify --backend all` end with these statuses; their arguments."""
     seen, left = [], list(codes)
 
-    def in_child(name, options, extra, **streams):
+    def in_child(name, options, **streams):
         seen.append((name, options))
         return subprocess.CompletedProcess([], left.pop(0), stdout)
 
@@ -365,46 +347,46 @@ def test_verify_all_hands_its_options_on(run, monkeypatch):
     assert seen[3] == ("paddle", ["--plant", "norm-eps", "--device", "auto"])
 
 
-FRESH = next(name for name, bug in BUGS.items() if bug.fresh)
+BESIDE = next(name for name, bug in BUGS.items() if bug.simulated)
 
 
-@pytest.mark.parametrize(
-    ("codes", "passed", "status"), [((3,), False, 3), ((0,), True, 0)], ids=["caught", "escaped"]
-)
-def test_a_bug_planted_in_a_child_is_told_from_one_that_escaped(
-    run, fake, monkeypatch, codes, passed, status
-):
-    monkeypatch.setattr(verify, "environment", lambda name: {})
-    children(monkeypatch, *codes, stdout=json.dumps([report(passed).as_json()]))
-    code, out, err = run("verify", "--backend", "tf", "--plant", FRESH)
-    assert (code, err) == (status, "")
-    assert ("FAILED" in out) == (not passed)
-
-
-def test_only_the_child_that_a_bug_was_handed_to_plants_it_itself(run, fake, monkeypatch):
+@pytest.fixture
+def second(monkeypatch):
+    """A simulated device for the fake backend; what was done with it, in order."""
     seen = []
 
-    def start_child(words, env, **_):
-        seen.append((words[-2:], env.get(verify.CHILD), env.get("SIMULATED")))
-        return subprocess.CompletedProcess(words, 3, json.dumps([report(False).as_json()]))
+    def start(name):
+        seen.append(("start", name))
+        return "simulated:0"
 
-    monkeypatch.delenv(verify.CHILD, raising=False)
-    monkeypatch.setattr(verify, "environment", lambda name: {"SIMULATED": "yes"})
-    monkeypatch.setattr(subprocess, "run", start_child)
-    assert run("verify", "--backend", "all", "--plant", FRESH)[0] == 3
-    assert seen == [(["--device", "auto"], None, None)] * 4, "each hands it to a child of its own"
-    seen.clear()
-    assert run("verify", "--backend", "tf", "--plant", FRESH, "--device", "cpu")[0] == 3
-    assert seen == [(["cpu", "--json"], "1", "yes")]
+    def climb(backend, name, spec, sizes, dtype, device):
+        seen.append(("climb", device))
+        yield report(False)
+
+    monkeypatch.setattr(simulated, "start", start)
+    monkeypatch.setattr(verify, "climb", climb)
+    monkeypatch.setattr(verify, "plant", lambda backend, bug: nullcontext())
+    return seen
 
 
-def test_a_child_that_dies_with_its_bug_has_caught_nothing(monkeypatch, fake):
-    monkeypatch.setattr(verify, "environment", lambda name: {})
-    for code in (1, -11):
-        children(monkeypatch, code, stdout="")
-        with pytest.raises(Exception, match=FRESH) as caught:
-            cli.main(["verify", "--backend", "tf", "--plant", FRESH], standalone_mode=False)
-        assert not hasattr(caught.value, "exit_code"), "a fault of this program has status 1"
+@pytest.mark.parametrize("device", [[], ["--device", "auto"], ["--device", "cpu"]])
+def test_a_bug_that_shows_only_beside_the_cpu_is_planted_on_the_simulated_device(
+    run, fake, second, monkeypatch, device
+):
+    monkeypatch.setattr(verify, "load", lambda name: second.append("load") or fake)
+    assert run("verify", "--backend", "tf", "--plant", BESIDE, *device)[0] == 3
+    assert second == [("start", "tf"), "load", ("climb", "simulated:0")]
+
+
+def test_it_is_planted_on_a_gpu_that_was_asked_for(run, fake, second, monkeypatch):
+    monkeypatch.setattr(fake, "devices", lambda: ["cpu", "gpu:0"])
+    assert run("verify", "--backend", "tf", "--plant", BESIDE, "--device", "gpu")[0] == 3
+    assert second == [("climb", "gpu:0")]
+
+
+def test_other_bugs_need_no_simulated_device(run, fake, second):
+    assert run("verify", "--backend", "tf", "--plant", "norm-eps")[0] == 3
+    assert second == [("climb", "cpu")]
 
 
 def test_bugs_leaves_with_0_only_if_a_right_rung_catches_every_bug(run, monkeypatch):
@@ -415,6 +397,7 @@ def test_bugs_leaves_with_0_only_if_a_right_rung_catches_every_bug(run, monkeypa
         return report(True, False, name=bug.rungs[-1])
 
     monkeypatch.setattr(verify, "verify_planted", plant)
+    monkeypatch.setattr(simulated, "start", lambda name: "simulated:0")
     for odd, status in ((right, 0), (lambda bug: report(True), 3), (lambda bug: report(False), 3)):
 
         def caught(bug, odd=odd):
@@ -432,7 +415,7 @@ def test_bugs_leaves_with_0_only_if_a_right_rung_catches_every_bug(run, monkeypa
 @pytest.mark.parametrize("name", cli.BACKENDS)
 @pytest.mark.parametrize(
     "command",
-    ["train", "verify", "bugs", "weights", "verify --plant norm-eps", f"verify --plant {FRESH}"],
+    ["train", "verify", "bugs", "weights", "verify --plant norm-eps", f"verify --plant {BESIDE}"],
 )
 def test_a_framework_that_is_not_installed_has_status_4(refused, command, name):
     line = f"`pip install -c constraints/{name}.txt -e '.[{name}]'`"
@@ -450,22 +433,16 @@ def test_the_backends_of_the_command_line_are_those_there_are():
         backends.load("jax")
 
 
-@pytest.mark.parametrize("command", ["train --data sample", "verify", "verify --plant norm-eps"])
+@pytest.mark.parametrize(
+    "command",
+    ["train --data sample", "verify", "verify --plant norm-eps", f"verify --plant {BESIDE}"],
+)
 def test_a_device_that_is_not_there_has_status_6(refused, fake, monkeypatch, command):
     monkeypatch.setattr(verify, "plant", lambda backend, bug: nullcontext())
     words = [*command.split(), "--backend", "tf", "--device"]
     refused([*words, "gpu"], 6, "--device gpu is not there: found cpu")
     refused([*words, "gpu:1"], 6, "--device gpu:1 is not there: found cpu")
     refused([*words, "cuda"], 6, "'cuda' names no device")
-
-
-def test_a_device_that_is_not_there_has_status_6_for_a_bug_in_a_child_too(
-    refused, fake, monkeypatch
-):
-    monkeypatch.setattr(verify, "environment", lambda name: {})
-    children(monkeypatch, 6, stdout="")
-    words = ["verify", "--backend", "tf", "--plant", FRESH, "--device", "gpu"]
-    refused(words, 6, "--device gpu is not there: found cpu")
 
 
 def test_damaged_or_missing_images_have_status_5(refused, fake, tmp_path):
@@ -482,21 +459,3 @@ def test_damaged_or_missing_images_have_status_5(refused, fake, tmp_path):
 def test_a_learning_rate_that_makes_no_sense_has_status_2(refused, fake, lr):
     words = ["train", "--backend", "torch", "--data", "sample", "--epochs", 1, "--lr", lr]
     refused(words, 2, "lr is ")
-
-
-def test_train_hands_its_options_on_and_prints_the_book_s_lines(run, fake):
-    words = "train --backend paddle --spec d2l-bn --data sample --device cpu --seed 3"
-    more = "--epochs 2 --batch-size 50 --lr 0.5 --limit-train 120 --limit-test 30"
-    code, out, err = run(*words.split(), *more.split())
-    assert (code, err) == (0, "")
-    first, one, two, book, speed = out.splitlines()
-    told = "d2l-bn, 120 images from sample, batch 50, learning rate 0.5"
-    assert first == f"paddle 0.0 on cpu: {told}"
-    numbers = "loss 0.500, train acc 0.500, test loss 0.250, test acc 0.030"
-    assert re.fullmatch(rf"epoch 1: {numbers}, \d+\.\d s", one)
-    assert re.fullmatch(rf"epoch 2: {numbers}, \d+\.\d s", two)
-    assert book == "loss 0.500, train acc 0.500, test acc 0.030"
-    assert re.fullmatch(r"\d+\.\d examples/sec on cpu", speed)
-    model, recipe = _Trainer.made
-    assert (recipe.lr, recipe.batch_size, recipe.epochs, recipe.seed) == (0.5, 50, 2, 3)
-    assert sha256(model) == sha256(draw(D2L_BN, 3))

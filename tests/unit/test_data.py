@@ -361,6 +361,22 @@ def test_the_order_of_an_epoch_is_the_same_with_every_numpy():
     assert found == {"0 0": "1cfcb040", "0 1": "22714cd0", "7 0": "d53669c5", "7 1": "c27b6978"}
 
 
+def test_flips_are_the_same_with_every_numpy_and_drawn_anew_each_epoch():
+    found = data.flips(16, seed=0, epoch=0)
+    assert (found.dtype, found.shape) == (bool, (16,))
+    assert found.astype(int).tolist() == [0, 0, 1, 1, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 1, 1]
+    whole = {(seed, epoch): data.flips(60_000, seed, epoch) for seed in (0, 7) for epoch in (0, 1)}
+    for drawn in whole.values():
+        assert abs(drawn.mean() - 0.5) < 0.01
+    keys = list(whole)
+    for index, one in enumerate(keys):
+        for other in keys[:index]:
+            assert abs((whole[one] == whole[other]).mean() - 0.5) < 0.01, (one, other)
+    order = next(data.batches(60_000, 60_000, 0, 0))
+    early = whole[0, 0][order[:30_000]].mean()
+    assert abs(early - 0.5) < 0.01, "the order and the flips are drawn apart"
+
+
 @pytest.mark.parametrize(
     ("size", "seed", "words"),
     [

@@ -178,7 +178,9 @@ def test_the_recipe_is_the_book_s():
 def test_an_unknown_name_lists_the_known_ones():
     refusal(lambda: find("resnet"), "'resnet'", "d2l, d2l-bn, blog-224")
     assert {name: find(name) for name in SPECS} == SPECS
-    assert [spec.name for spec in SPECS.values()] == ["d2l", "d2l-bn", "blog-224"] == [*SPECS]
+    assert (
+        [spec.name for spec in SPECS.values()] == ["d2l", "d2l-bn", "blog-224", "mini"] == [*SPECS]
+    )
 
 
 @pytest.mark.parametrize("thing", [D2L, D2L.stage1[0], D2L.stage1[1], D2L.head, RECIPE])
@@ -191,7 +193,9 @@ def test_specs_and_recipes_are_frozen_and_hashable(thing):
 
 
 def test_specs_are_keys():
-    assert len({*SPECS.values(), D2L.at(), D2L.at(size=96), D2L.at(size=97)}) == 4
+    assert (
+        len({*SPECS.values(), D2L.at(), D2L.at(size=96), D2L.at(size=97), D2L.at(dropout=0.5)}) == 6
+    )
 
 
 def test_at_changes_what_it_is_asked_to_and_nothing_else():
@@ -199,6 +203,9 @@ def test_at_changes_what_it_is_asked_to_and_nothing_else():
     assert D2L.at(size=33) == replace(D2L, input=(1, 33, 33))
     assert D2L.at(channels=3) == replace(D2L, input=(3, 96, 96))
     assert D2L.at(classes=7) == replace(D2L, head=Linear(7))
+    assert D2L.at(dropout=0.5) == replace(D2L, dropout=0.5)
+    assert D2L.at(dropout=0.5).at(size=33).dropout == 0.5
+    assert D2L.at(dropout=0.5).at(dropout=0) == D2L
     assert D2L.at(1, 2, 3) == replace(D2L, input=(2, 1, 1), head=Linear(3))
     oblong = replace(D2L, input=(3, 40, 60))
     assert oblong.at(classes=7).input == (3, 40, 60)
@@ -207,6 +214,8 @@ def test_at_changes_what_it_is_asked_to_and_nothing_else():
     refusal(lambda: D2L.at(size=0), "d2l.input is (1, 0, 0): ")
     refusal(lambda: D2L.at(channels=0), "d2l.input is (0, 96, 96): ")
     refusal(lambda: D2L.at(classes=0), "Linear.width is 0: ")
+    for dropout in (-0.1, 1, math.nan):
+        refusal(lambda dropout=dropout: D2L.at(dropout=dropout), "d2l.dropout is ")
 
 
 def test_every_block_has_the_widths_of_the_book():

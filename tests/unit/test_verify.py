@@ -797,7 +797,7 @@ def test_verify_climbs_for_every_case_in_both_dtypes(asked, spec, size, cases):
 
 
 def test_the_defaults_are_every_spec_at_more_than_one_size():
-    assert set(DEFAULTS) == set(SPECS)
+    assert set(DEFAULTS) == set(SPECS) - {"mini"}, "d2l-bn again, for tests"
     assert sum(map(len, DEFAULTS.values())) == 10
     assert list(FORWARD) == ["float64", "float32"]
 

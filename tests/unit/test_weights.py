@@ -1,6 +1,7 @@
 """Canonical weights: their names, their first values, their digest and their file."""
 
 import hashlib
+import json
 import math
 import struct
 from dataclasses import replace
@@ -252,7 +253,25 @@ def test_a_file_names_its_spec(path):
 
     save(path, noise(TINY), TINY)
     with safe_open(path, "numpy") as file:
-        assert file.metadata() == {"spec": "tiny"}
+        assert json.loads(file.metadata()["googlenet"]) == {
+            "spec": "tiny",
+            "sha256": sha256(noise(TINY)),
+        }
+
+
+def test_a_file_with_other_values_than_it_names_is_refused(path):
+    save(path, noise(TINY), TINY)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    refusal(lambda: load(path, TINY), str(path), "damaged", "SHA-256")
+
+
+def test_a_file_of_another_program_is_read(path):
+    from safetensors.numpy import save_file
+
+    save_file(noise(TINY), path)
+    assert sha256(load(path, TINY)) == sha256(noise(TINY))
 
 
 def test_check_names_the_first_tensor_that_does_not_fit():

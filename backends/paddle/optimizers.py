@@ -1,0 +1,70 @@
+"""The optimizers of a recipe in Paddle, and their state in canonical form.
+
+Paddle's own are the textbook formulas: the learning rate stays outside the velocity, eps outside
+the corrected root. Weight decay is added to the gradient; a group of parameters may have its own.
+"""
+
+import numpy as np
+import paddle
+
+from backends.paddle.weights import dtype, tensors, to_canonical, to_native
+from common.weights import is_running
+
+#: what Paddle calls the slots of the state
+SLOTS = {"velocity": "velocity", "mean": "moment1", "square": "moment2"}
+
+
+def make(model, recipe):
+    """The recipe's optimizer over the model's parameters; its state lies on the current device."""
+    parameters = list(trained(model).values())
+    weights = [parameter for parameter in parameters if parameter.ndim > 1]
+    others = [parameter for parameter in parameters if parameter.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": others}]
+    match recipe.optimizer:
+        case "sgd" if recipe.momentum:
+            optimizer = paddle.optimizer.Momentum(
+                recipe.lr, recipe.momentum, groups, recipe.nesterov
+            )
+        case "sgd":
+            optimizer = paddle.optimizer.SGD(recipe.lr, groups)
+        case "adam":
+            optimizer = paddle.optimizer.Adam(
+                recipe.lr, recipe.beta1, recipe.beta2, recipe.eps, groups
+            )
+    # Paddle would make the state in the first step, under names that nobody can tell before it
+    optimizer._create_accumulators(paddle.static.default_main_program().global_block(), parameters)
+    return optimizer
+
+
+def set_rate(optimizer, rate):
+    """The learning rate from the next step on."""
+    optimizer.set_lr(rate)
+
+
+def read_state(optimizer, model, recipe):
+    """Copies of the state by slot and canonical name; zeros before the first step."""
+    return {
+        slot: {
+            name: to_canonical(name, optimizer._accumulators[SLOTS[slot]][tensor.name])
+            for name, tensor in trained(model).items()
+        }
+        for slot in recipe.slots()
+    }
+
+
+def write_state(optimizer, model, recipe, state, steps):
+    """Copy a canonical state into the optimizer, as it was after that many steps."""
+    for name, tensor in trained(model).items():
+        for slot in recipe.slots():
+            array = np.ascontiguousarray(to_native(name, state[slot][name]), dtype(tensor))
+            optimizer._accumulators[SLOTS[slot]][tensor.name].set_value(array)
+        if recipe.optimizer == "adam":
+            for beta in ("beta1", "beta2"):  # Paddle multiplies its powers up step by step
+                factors = np.full(steps + 1, getattr(recipe, beta), dtype(tensor))
+                power = float(np.multiply.accumulate(factors)[-1])
+                optimizer._accumulators[f"{beta}_pow_acc"][tensor.name].fill_(power)
+
+
+def trained(model):
+    """The native parameters that the optimizer changes, by canonical name."""
+    return {name: tensor for name, tensor in tensors(model).items() if not is_running(name)}

@@ -1,0 +1,99 @@
+"""The optimizers of a recipe in TensorFlow, and their state in canonical form.
+
+Keras's own are not the textbook formulas: SGD keeps the learning rate inside the velocity, Adam
+puts eps inside the corrected root, and weight decay is decoupled. So each step is written out here.
+"""
+
+import keras
+import tensorflow as tf
+
+from backends.tf.weights import tensors, to_canonical, to_native
+from common.weights import is_running
+
+#: what Keras calls the slots of the state
+SLOTS = {"velocity": "momentums", "mean": "_momentums", "square": "_velocities"}
+
+
+class SGD(keras.optimizers.SGD):
+    """Gradient descent with the learning rate outside the velocity."""
+
+    def __init__(self, recipe):
+        super().__init__(recipe.lr, recipe.momentum, recipe.nesterov)
+        self.recipe = recipe
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Change a variable and its velocity by its gradient."""
+        gradient = decayed(gradient, variable, self.recipe)
+        if self.momentum:
+            velocity = self.momentums[self._get_variable_index(variable)].value
+            velocity.assign(self.momentum * velocity + gradient)
+            gradient = gradient + self.momentum * velocity if self.nesterov else velocity
+        variable.assign_sub(tf.cast(learning_rate, variable.dtype) * gradient)
+
+
+class Adam(keras.optimizers.Adam):
+    """Adam with eps outside the corrected root; the corrections in float64, as others have them."""
+
+    def __init__(self, recipe):
+        super().__init__(recipe.lr, recipe.beta1, recipe.beta2, recipe.eps)
+        self.recipe = recipe
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Change a variable and its moments by its gradient."""
+        gradient = decayed(gradient, variable, self.recipe)
+        index = self._get_variable_index(variable)
+        mean, square = self._momentums[index].value, self._velocities[index].value
+        mean.assign(self.beta_1 * mean + (1 - self.beta_1) * gradient)
+        square.assign(self.beta_2 * square + (1 - self.beta_2) * gradient**2)
+        step = tf.cast(self.iterations.value + 1, tf.float64)
+        first = tf.cast(1 - self.beta_1**step, variable.dtype)
+        second = tf.cast(1 - self.beta_2**step, variable.dtype)
+        direction = mean / first / (tf.sqrt(square / second) + self.epsilon)
+        variable.assign_sub(tf.cast(learning_rate, variable.dtype) * direction)
+
+
+def decayed(gradient, variable, recipe):
+    """The gradient with that of the weight decay added, which biases and norms have none of."""
+    decay = recipe.weight_decay if variable.shape.rank > 1 else 0
+    return gradient + decay * variable if decay else gradient
+
+
+def make(model, recipe):
+    """The recipe's optimizer over the model's parameters, on the current device."""
+    optimizer = SGD(recipe) if recipe.optimizer == "sgd" else Adam(recipe)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def set_rate(optimizer, rate):
+    """The learning rate from the next step on; a variable, so no graph is traced anew."""
+    optimizer.learning_rate = rate
+
+
+def read_state(optimizer, model, recipe):
+    """Copies of the state by slot and canonical name; zeros before the first step."""
+    return {
+        slot: {
+            name: to_canonical(name, slot_of(optimizer, slot, variable).value)
+            for name, variable in trained(model).items()
+        }
+        for slot in recipe.slots()
+    }
+
+
+def write_state(optimizer, model, recipe, state, steps):
+    """Copy a canonical state into the optimizer, as it was after that many steps."""
+    optimizer.iterations.assign(steps)
+    for name, variable in trained(model).items():
+        for slot in recipe.slots():
+            slot_of(optimizer, slot, variable).assign(to_native(name, state[slot][name]))
+
+
+def slot_of(optimizer, slot, variable):
+    """The optimizer's variable for that one of the model."""
+    return getattr(optimizer, SLOTS[slot])[optimizer._get_variable_index(variable)]
+
+
+def trained(model):
+    """The native parameters that the optimizer changes, by canonical name."""
+    return {name: tensor for name, tensor in tensors(model).items() if not is_running(name)}

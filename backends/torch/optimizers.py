@@ -1,0 +1,57 @@
+"""The optimizers of a recipe in PyTorch, and their state in canonical form.
+
+PyTorch's own are the textbook formulas: the learning rate stays outside the velocity, eps outside
+the corrected root. What a group of parameters says overrides the optimizer's defaults.
+"""
+
+import torch
+
+from backends.torch.weights import tensors, to_canonical, to_native
+from common.weights import is_running
+
+#: what PyTorch calls the slots of the state
+SLOTS = {"velocity": "momentum_buffer", "mean": "exp_avg", "square": "exp_avg_sq"}
+
+
+def make(model, recipe):
+    """The recipe's optimizer over the model's parameters."""
+    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": others}]
+    match recipe.optimizer:
+        case "sgd":
+            return torch.optim.SGD(groups, recipe.lr, recipe.momentum, nesterov=recipe.nesterov)
+        case "adam":
+            return torch.optim.Adam(groups, recipe.lr, (recipe.beta1, recipe.beta2), recipe.eps)
+
+
+def set_rate(optimizer, rate):
+    """The learning rate from the next step on."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def read_state(optimizer, model, recipe):
+    """Copies of the state by slot and canonical name; zeros before the first step."""
+    return {
+        slot: {
+            name: to_canonical(name, optimizer.state[tensor].get(SLOTS[slot], 0 * tensor))
+            for name, tensor in trained(model).items()
+        }
+        for slot in recipe.slots()
+    }
+
+
+def write_state(optimizer, model, recipe, state, steps):
+    """Copy a canonical state into the optimizer, as it was after that many steps."""
+    for name, tensor in trained(model).items():
+        native = {"step": torch.tensor(float(steps))} if recipe.optimizer == "adam" else {}
+        for slot in recipe.slots():
+            array = torch.from_numpy(to_native(name, state[slot][name]))
+            native[SLOTS[slot]] = torch.empty_like(tensor).copy_(array).detach()
+        optimizer.state[tensor] = native
+
+
+def trained(model):
+    """The native parameters that the optimizer changes, by canonical name."""
+    return {name: tensor for name, tensor in tensors(model).items() if not is_running(name)}

@@ -1,0 +1,222 @@
+"""What `googlenet evaluate`, `predict` and `plot` read of a run, and make of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+from tqdm import tqdm
+
+from backends import load
+from common.contract import Backend
+from common.data import Dataset
+from common.data import load as load_data
+from common.device import choose
+from common.errors import GoogLeNetError, OutOfMemoryError, RunError
+from common.folder import Files, decode, look
+from common.run import Checkpoint, Config, Epoch, Run, read_checkpoint, read_history
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint of a run, in a backend and on a device that may be others than its own."""
+
+    run: Run
+    which: str
+    checkpoint: Checkpoint
+    backend_name: str
+    backend: Backend
+    device: str
+    precision: str
+
+    @property
+    def config(self) -> Config:
+        """What the run was asked to do."""
+        return self.checkpoint.config
+
+    def probabilities(self, images: Any) -> np.ndarray:
+        """The probabilities, float64 (N, classes), of uint8 images; in the recipe's batches."""
+        recipe = replace(self.config.recipe, precision=self.precision)
+        starts = range(0, len(images), recipe.batch_size)
+        bar = tqdm(starts, unit=" batches", disable=not sys.stderr.isatty(), leave=False)
+        with self.memory():
+            model = self.backend.build(self.config.network(), self.precision, self.device)
+            self.backend.write_weights(model, self.checkpoint.weights)
+            trainer = self.backend.Trainer(model, recipe)
+            parts = [trainer.predict(images[at : at + recipe.batch_size]) for at in bar]
+        found: np.ndarray = np.concatenate(parts).astype(np.float64)
+        return found
+
+    @contextmanager
+    def memory(self) -> Iterator[None]:
+        """Turn the frameworks' many words for too little memory into one sentence."""
+        try:
+            yield
+        except GoogLeNetError:
+            raise
+        except Exception as error:
+            if not isinstance(error, MemoryError) and not self.backend.out_of_memory(error):
+                raise
+            raise OutOfMemoryError(
+                f"A batch of {self.config.recipe.batch_size} does not fit in the memory of "
+                f"{self.device}: try another `--device`."
+            ) from error
+
+    def facts(self) -> dict[str, Any]:
+        """Which network, and where it runs."""
+        return {
+            "run": str(self.run.folder),
+            "checkpoint": self.which,
+            "epochs": len(self.checkpoint.progress.epochs),
+            "backend": self.backend_name,
+            "version": self.backend.VERSION,
+            "device": self.device,
+            "precision": self.precision,
+        }
+
+
+def read(path: Path, which: str) -> tuple[Run, Checkpoint]:
+    """A run and its `best` or `last` checkpoint; RunError where there is none."""
+    run = Run(path)
+    if not path.is_dir():
+        raise RunError(f"{path} is no run: there is no such folder.")
+    if which == "best" and not run.checkpoint("best").exists() and run.checkpoint("last").exists():
+        raise RunError(
+            f"{path} has no best checkpoint before its first epoch is over: use "
+            "`--checkpoint last`."
+        )
+    return run, read_checkpoint(run.checkpoint(which))
+
+
+def enter(
+    run: Run,
+    which: str,
+    checkpoint: Checkpoint,
+    backend_name: str | None,
+    device: str,
+    precision: str | None,
+) -> Opened:
+    """The checkpoint in a backend: the one that the run was begun in, if none is named."""
+    recipe = checkpoint.config.recipe
+    recipe = replace(recipe, precision=precision or recipe.precision)  # refuses an unknown one
+    name = backend_name or checkpoint.config.backend
+    backend = load(name)
+    chosen = choose(device, backend.devices())
+    return Opened(run, which, checkpoint, name, backend, chosen, recipe.precision)
+
+
+def test_set(config: Config, source: str | None) -> Dataset:
+    """The run's own test images, or all of another source's; RunError if those do not fit."""
+    data = load_data(config.data if source is None else source, config.recipe.size)
+    if source is None:
+        data = data.limit(config.limit_train, config.limit_test)
+    if isinstance(data.test_images, Files):  # other ones may have another size, or no colour
+        files = Files(data.test_images.paths, config.channels, *config.pixels)
+        data = replace(data, test_images=files)
+    if data.classes != config.classes or data.test_images.shape[1] != config.channels:
+        raise RunError(
+            f"The images in {data.source} have other classes or channels than those that this run "
+            "was trained on: give a folder that fits with `--data`."
+        )
+    return data
+
+
+def evaluate(opened: Opened, data: Dataset) -> dict[str, Any]:
+    """The mean loss (nats, without smoothing), the accuracy and the confusions on the test set.
+
+    `confusion[i][j]` counts the images of class i that were taken for class j.
+    """
+    labels, classes = data.test_labels, data.classes
+    found = opened.probabilities(data.test_images)
+    chosen = found[np.arange(len(labels)), labels]
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    np.add.at(confusion, (labels, found.argmax(1)), 1)
+    return {
+        **opened.facts(),
+        "data": data.source,
+        "images": len(labels),
+        "loss": float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean()),
+        "accuracy": float(confusion.trace() / len(labels)),
+        "classes": [
+            {"name": name, "images": int(row.sum()), "right": int(row[index])}
+            for index, (name, row) in enumerate(zip(classes, confusion, strict=True))
+        ],
+        "confusion": confusion.tolist(),
+    }
+
+
+def render(found: dict[str, Any]) -> str:
+    """What `evaluate` found, for people."""
+    rows = [
+        (each["name"], each["images"], each["right"], each["right"] / max(each["images"], 1))
+        for each in found["classes"]
+    ]
+    head = (
+        f"{found['backend']} {found['version']} on {found['device']}, {found['precision']}: the "
+        f"{found['checkpoint']} checkpoint of {found['run']}, after epoch {found['epochs']}; "
+        f"{found['images']} test images from {found['data']}"
+    )
+    table = tabulate(rows, headers=("class", "images", "right", "accuracy"), floatfmt=".3f")
+    return f"{head}\n\n{table}\n\ntest loss {found['loss']:.3f}, test acc {found['accuracy']:.3f}"
+
+
+def read_images(config: Config, paths: Sequence[Path], invert: bool) -> np.ndarray:
+    """Image files as the run's own images are, uint8 (N, C, H, W); DataError for a damaged one."""
+    for path in paths:
+        look(path)
+    images = np.stack([decode(path, config.channels, *config.pixels) for path in paths])
+    return 255 - images if invert else images
+
+
+def predict(
+    opened: Opened, images: np.ndarray, paths: Sequence[Path], top: int
+) -> list[dict[str, Any]]:
+    """The most probable classes of each image, the most probable first."""
+    names = opened.config.classes
+    return [
+        {
+            "file": str(path),
+            "classes": [
+                {"class": names[index], "probability": float(row[index])}
+                for index in np.argsort(-row, kind="stable")[:top]
+            ],
+        }
+        for path, row in zip(paths, opened.probabilities(images), strict=True)
+    ]
+
+
+def line(row: dict[str, Any]) -> str:
+    """A prediction for people."""
+    chances = (f"{each['class']} {each['probability']:.3f}" for each in row["classes"])
+    return f"{row['file']}: {', '.join(chances)}"
+
+
+def keep(path: Path, picture: bytes) -> None:
+    """Write a picture at once or not at all; RunError where that fails."""
+    try:
+        Run(path.parent).write(path, picture)
+    except RunError as error:
+        reason = getattr(error.__cause__, "strerror", None) or error.__cause__
+        raise RunError(
+            f"{path} cannot be written ({reason}): name another place with `--out`."
+        ) from error
+
+
+def histories(paths: Sequence[Path]) -> dict[str, list[Epoch]]:
+    """The epochs of each run, by a name that tells it from the others; RunError without one."""
+    files = [Run(path).history_file if path.is_dir() else path for path in paths]
+    names = [file.absolute().parent.name for file in files]
+    found = {}
+    for path, file, name in zip(paths, files, names, strict=True):
+        epochs = read_history(file) if file.exists() else []
+        if not epochs:
+            raise RunError(f"{file} holds no epoch: this is no run, or its first is not over.")
+        backends = " then ".join(dict.fromkeys(epoch.backend for epoch in epochs))
+        found[f"{name if names.count(name) == 1 else path} ({backends})"] = epochs
+    return found

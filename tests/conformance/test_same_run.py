@@ -1,0 +1,146 @@
+"""A run is the same run in every backend, and the same when it was stopped and resumed.
+
+From weights that have learned, in float32: on the first plateau wrong weights look right, and with
+batch norm two right implementations drift apart by 1e-2 in twenty steps (a rounding error of 1e-6
+in the first loss grows tenfold every few steps).
+"""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from narrow import FILE, NARROW  # tests/data, see pyproject.toml
+
+from backends.numpy import GoogLeNet, Trainer
+from common.data import batches, flips, load
+from common.errors import Stopped
+from common.fit import Fit
+from common.recipe import Recipe
+from common.run import Checkpoint, Config, Progress
+from common.verify import tensor_error
+from common.weights import draw
+from common.weights import load as load_weights
+
+RECIPE = Recipe(
+    spec="narrow",
+    size=33,
+    batch_size=32,
+    epochs=3,
+    lr=0.004,  # at which no ReLU comes near a tie, which would move a tensor by 2e-3
+    momentum=0.9,
+    nesterov=True,
+    schedule="cosine",
+    weight_decay=5e-4,
+    label_smoothing=0.02,
+    flip=True,
+)
+BEGUN, MORE = 5, 20  # steps: all within the first epoch
+CLOSE = 1e-3  #: of losses in nats and of weights over their largest; 2e-6 was measured
+
+
+@lru_cache
+def learned():
+    """The arbiter's checkpoint after a few steps, and its next losses and weights."""
+    data = load("sample")
+    config = Config.of(RECIPE, "numpy", data, "sample")
+    trainer = Trainer(GoogLeNet(NARROW, load_weights(FILE, NARROW)), RECIPE)
+    losses, checkpoint, steps = [], None, RECIPE.epochs * 25
+    mirrored = flips(len(data.train_labels), RECIPE.seed, 0)
+    order = batches(len(data.train_labels), RECIPE.batch_size, RECIPE.seed, 0)
+    for step, indices in enumerate(order):
+        if step == BEGUN:
+            checkpoint = Checkpoint(
+                config,
+                float32(trainer.model.weights),
+                {slot: float32(arrays) for slot, arrays in trainer.read_state().items()},
+                Progress(BEGUN, losses=losses[:]),
+            )
+        trainer.tune(RECIPE.rate(step, steps), 0)
+        inputs = trainer.prepare(data.train_images[indices], mirrored[indices])
+        losses.append(trainer.update(inputs, data.train_labels[indices]))
+    assert step == BEGUN + MORE - 1
+    return checkpoint, losses[BEGUN:], trainer.model.weights
+
+
+def float32(arrays):
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def run(backend, name, checkpoint, steps, device="cpu"):
+    """The losses of that many more steps, and the checkpoint after them."""
+    calls = iter(range(1, 10**6))
+    stop = lambda: 15 if next(calls) == steps else 0  # noqa: E731 - Fit asks after each step
+    checkpoint = Checkpoint.decode(checkpoint.encode())  # as it comes from the disk
+    done = len(checkpoint.progress.losses)
+    fit = Fit(backend, name, checkpoint, load("sample"), device, stop=stop)
+    with pytest.raises(Stopped):
+        fit()
+    return fit.progress.losses[done:], fit.checkpoint()
+
+
+def distances(losses, weights):
+    """How far these are from the arbiter's: the largest difference of losses, of weights."""
+    _, want_losses, want = learned()
+    away = max(abs(a - b) for a, b in zip(losses, want_losses, strict=True))
+    return away, max(tensor_error(weights[name], array) for name, array in want.items())
+
+
+def test_the_next_losses_and_weights_are_the_arbiters(backend, name):
+    checkpoint, want, _ = learned()
+    assert np.mean(want) < 1.5, "on the plateau this proves nothing"
+    losses, after = run(backend, name, checkpoint, MORE)
+    assert len(losses) == MORE
+    loss, weight = distances(losses, after.weights)
+    assert loss < CLOSE
+    assert weight < CLOSE
+
+
+PLANTS = {
+    "weights drawn anew": lambda c: replace(c, weights=draw(c.config.network(), 1)),
+    "velocity zeroed": lambda c: replace(
+        c, state={"velocity": {n: 0 * v for n, v in c.state["velocity"].items()}}
+    ),
+    "batch order shifted": lambda c: replace(
+        c, config=replace(c.config, recipe=replace(c.config.recipe, seed=1))
+    ),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_a_wrong_checkpoint_is_another_run(backend, name, plant):
+    losses, after = run(backend, name, PLANTS[plant](learned()[0]), MORE)
+    loss, weight = distances(losses, after.weights)
+    assert loss > 10 * CLOSE
+    assert weight > 10 * CLOSE
+
+
+def assert_same_bits(one, other):
+    assert one.progress.losses == other.progress.losses
+    assert one.progress.right == other.progress.right
+    for name, array in one.weights.items():
+        assert np.array_equal(array, other.weights[name]), name
+    for slot, arrays in one.state.items():
+        for name, array in arrays.items():
+            assert np.array_equal(array, other.state[slot][name]), (slot, name)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(backend, name, optimizer):
+    """With dropout and flips; the second stop is in the middle of an epoch too."""
+    momentum = {"momentum": 0.0, "nesterov": False, "lr": 0.001} if optimizer == "adam" else {}
+    recipe = replace(RECIPE, optimizer=optimizer, dropout=0.3, **momentum)
+    first = Checkpoint.first(Config.of(recipe, name, load("sample"), "sample"))
+    _, whole = run(backend, name, first, 8)
+    _, half = run(backend, name, first, 3)
+    assert half.progress.steps == 3
+    losses, resumed = run(backend, name, half, 5)
+    assert len(losses) == 5
+    assert_same_bits(resumed, whole)
+    _, undropped = run(
+        backend,
+        name,
+        replace(first, config=replace(first.config, recipe=replace(recipe, dropout=0.0))),
+        2,
+    )
+    assert undropped.progress.losses != whole.progress.losses[:2], "dropout did nothing"

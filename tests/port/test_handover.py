@@ -1,0 +1,118 @@
+"""A run begun in one framework goes on in any other, its optimizer's state included."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from narrow import FILE, NARROW  # tests/data, see pyproject.toml
+
+from backends import FRAMEWORKS
+from common import spec
+from common.data import load
+from common.recipe import Recipe
+from common.run import Checkpoint, Config, Progress, read_checkpoint
+from common.verify import tensor_error
+from common.weights import draw
+from common.weights import load as load_weights
+
+HERE = Path(__file__).parent
+
+MOMENTUM = Recipe(
+    spec="narrow",
+    size=33,
+    batch_size=32,
+    epochs=3,
+    lr=0.004,  # at which no ReLU comes near a tie, which would move a tensor by 2e-3
+    momentum=0.9,
+    nesterov=True,
+    schedule="cosine",
+    weight_decay=5e-4,
+    label_smoothing=0.02,
+    flip=True,
+)
+ADAM = replace(MOMENTUM, optimizer="adam", lr=0.0005, momentum=0.0, nesterov=False)
+RECIPES = {"momentum": MOMENTUM, "adam": ADAM}
+BEGUN, MORE = 5, 20
+CLOSE = 1e-3  #: of losses in nats and of weights over the largest of their tensor
+
+
+def follow(backend, steps, *files):
+    """The files' runs go on in a process of the backend's own."""
+    command = [sys.executable, HERE / "follow.py", backend, str(steps), *files]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The checkpoints of every pair: begun in one framework, gone on with in the other."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(spec.SPECS, "narrow", NARROW)
+        for kind, recipe in RECIPES.items():
+            config = Config.of(recipe, "none", load("sample"))
+            start = Checkpoint(config, load_weights(FILE, NARROW), {}, Progress())
+            (folder / f"{kind}-start").write_bytes(start.encode())
+        for one in FRAMEWORKS:
+            pairs = [(folder / f"{k}-start", folder / f"{k}-{one}") for k in RECIPES]
+            follow(one, BEGUN, *(file for pair in pairs for file in pair))
+        for bug in PLANTS:
+            for kind in RECIPES:
+                planted = PLANTS[bug](read_checkpoint(folder / f"{kind}-torch"))
+                (folder / f"{kind}-{bug}").write_bytes(planted.encode())
+        for other in FRAMEWORKS:
+            pairs = [
+                (folder / f"{kind}-{one}", folder / f"{kind}-{one}-{other}")
+                for kind in RECIPES
+                for one in (*FRAMEWORKS, *PLANTS)
+            ]
+            follow(other, MORE, *(file for pair in pairs for file in pair))
+        found = {
+            (kind, one, other): read_checkpoint(folder / f"{kind}-{one}-{other}")
+            for kind in RECIPES
+            for one in (*FRAMEWORKS, *PLANTS)
+            for other in FRAMEWORKS
+        }
+    return found
+
+
+def distances(one, other):
+    """The largest difference of the last losses, and of the weights over their tensor's largest."""
+    assert one.progress.steps == other.progress.steps == BEGUN + MORE
+    losses = zip(one.progress.losses[-MORE:], other.progress.losses[-MORE:], strict=True)
+    weights = [tensor_error(other.weights[n], w) for n, w in one.weights.items()]
+    return max(abs(a - b) for a, b in losses), max(weights)
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+@pytest.mark.parametrize("other", FRAMEWORKS)
+@pytest.mark.parametrize("one", FRAMEWORKS)
+def test_a_run_goes_on_elsewhere_as_it_would_have_at_home(runs, kind, one, other):
+    home, away = runs[kind, one, one], runs[kind, one, other]
+    assert np.mean(home.progress.losses) < 1.5, "on the plateau this proves nothing"
+    loss, weight = distances(home, away)
+    assert loss < CLOSE
+    assert weight < CLOSE
+
+
+PLANTS = {
+    "weights-drawn-anew": lambda c: replace(c, weights=draw(NARROW, 1)),
+    "state-zeroed": lambda c: replace(
+        c, state={slot: {n: 0 * a for n, a in s.items()} for slot, s in c.state.items()}
+    ),
+    "order-shifted": lambda c: replace(
+        c, config=replace(c.config, recipe=replace(c.config.recipe, seed=1))
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+@pytest.mark.parametrize("other", FRAMEWORKS)
+@pytest.mark.parametrize("plant", PLANTS)
+def test_a_wrong_handover_is_another_run(runs, kind, plant, other):
+    loss, weight = distances(runs[kind, "torch", "torch"], runs[kind, plant, other])
+    assert loss > 10 * CLOSE
+    assert weight > 10 * CLOSE

@@ -1,0 +1,280 @@
+"""`evaluate`, `predict` and `plot`: a run that was trained by no framework, read by a fake one."""
+
+# ruff: noqa: D102 - common/contract.py says what a backend's methods do
+
+import json
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common import cli, inference
+from common.data import CLASSES, load
+from common.recipe import Recipe
+from common.run import Checkpoint, Config, Epoch, Progress, Run
+
+EPOCH = Epoch(1, 2.0, 0.3, 1.5, 0.4, 8, 1.0, 0.0, "torch", "1", "cpu", {}, (2.5, 2.0, 1.5))
+RECIPE = Recipe(spec="mini", size=33, batch_size=32, epochs=2, precision="bfloat16")
+
+
+class Trainer:
+    """Knows the sample by heart, but takes every fifth image for the class after its own."""
+
+    def __init__(self, model, recipe):
+        model["recipe"] = recipe
+        sample = load("sample")
+        self.known = {
+            image.tobytes(): (label + (index % 5 == 0)) % 10
+            for index, (image, label) in enumerate(
+                zip(sample.test_images, sample.test_labels, strict=True)
+            )
+        }
+
+    def predict(self, images):
+        assert images.dtype == np.uint8
+        assert 0 < len(images) <= 32
+        found = np.full((len(images), 10), 0.02, np.float32)
+        for row, image in zip(found, images, strict=True):
+            row[self.known.get(image.tobytes(), 3)] = 0.82
+        return found
+
+
+@pytest.fixture
+def backend(monkeypatch):
+    """A backend that notes what it was asked for."""
+    model = {}
+    found = SimpleNamespace(
+        VERSION="0.0",
+        Trainer=Trainer,
+        devices=lambda: ["cpu", "gpu:0"],
+        out_of_memory=lambda error: "no room" in str(error),
+        build=lambda spec, dtype, device: model.update(asked=(dtype, device)) or model,
+        write_weights=lambda _, weights: model.update(weights=weights),
+    )
+    found.model = model
+    monkeypatch.setattr(inference, "load", lambda name: model.update(name=name) or found)
+    return found
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A run on the sample: the best checkpoint after one epoch, the last after two."""
+    monkeypatch.chdir(tmp_path)
+    config = Config.of(RECIPE, "mxnet", load("sample"), "sample")
+    run, first = Run(tmp_path / "run"), Checkpoint.first(config)
+    epochs = [replace(EPOCH, backend="mxnet"), replace(EPOCH, number=2)]
+    best = {name: weight + 1 for name, weight in first.weights.items()}
+    run.save(replace(first, progress=Progress(2, epochs)), "last")
+    run.save(replace(first, progress=Progress(1, epochs[:1]), weights=best), "best")
+    run.record(epochs)
+    return tmp_path
+
+
+@pytest.fixture
+def call(capsys):
+    """Run the command line: the exit status, stdout, stderr."""
+
+    def run(*words):
+        with pytest.raises(SystemExit) as left:
+            cli.main([str(word) for word in words], "googlenet")
+        return (left.value.code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def refused(call, home):
+    """Check the exit status and the one sentence, and that nothing was written."""
+
+    def run(command, status, *words):
+        before = sorted(home.rglob("*"))
+        code, out, err = call(*command)
+        assert (code, out) == (status, ""), err
+        assert re.fullmatch(r"googlenet: [^\n]+\n", err)
+        assert [word for word in words if word not in err] == [], err
+        assert sorted(home.rglob("*")) == before
+
+    return run
+
+
+def image(path, size=(60, 40), colour="red"):
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+def test_evaluate_counts_what_is_right_class_by_class(call, backend, home):
+    code, out, err = call("evaluate", "run", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    labels = load("sample").test_labels
+    taken = (labels + (np.arange(200) % 5 == 0)) % 10
+    want = [[int(((labels == i) & (taken == j)).sum()) for j in range(10)] for i in range(10)]
+    assert found["confusion"] == want
+    assert [row["right"] for row in found["classes"]] == [want[i][i] for i in range(10)]
+    assert [row["name"] for row in found["classes"]] == list(CLASSES)
+    assert (found["images"], found["accuracy"]) == (200, 0.8)
+    assert found["loss"] == pytest.approx(-0.8 * np.log(0.82) - 0.2 * np.log(0.02), rel=1e-6)
+    assert found["picture"] == "run/confusion.png"
+    assert (home / "run" / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    code, out, _ = call("evaluate", "run")
+    assert f"test loss {found['loss']:.3f}, test acc 0.800" in out
+    assert re.search(rf"Trouser +20 +{want[1][1]} +{want[1][1] / 20:.3f}", out)
+
+
+def test_a_run_is_opened_as_it_was_unless_something_else_is_asked_for(call, backend, home):
+    first = Checkpoint.first(Run(home / "run").load().config).weights["head.weight"]
+    asked = backend.model
+    assert json.loads(call("evaluate", "run", "--json")[1])["epochs"] == 1
+    assert (asked["name"], asked["asked"]) == ("mxnet", ("bfloat16", "gpu:0"))
+    assert asked["recipe"] == RECIPE
+    assert (asked["weights"]["head.weight"] == first + 1).all()
+    words = ("--checkpoint", "last", "--backend", "tf", "--device", "cpu", "--precision", "float32")
+    found = json.loads(call("evaluate", "run", *words, "--out", "deep/x.png", "--json")[1])
+    assert (found["epochs"], found["backend"], found["device"]) == (2, "tf", "cpu")
+    assert (asked["name"], asked["asked"]) == ("tf", ("float32", "cpu"))
+    assert asked["recipe"] == replace(RECIPE, precision="float32")
+    assert (asked["weights"]["head.weight"] == first).all()
+    assert (home / "deep" / "x.png").exists()
+    assert found["picture"] == "deep/x.png"
+
+
+def test_the_test_images_are_the_run_s_own(home, backend):
+    config = Config.of(RECIPE, "mxnet", load("sample").limit(10, 7), "sample", (10, 7))
+    assert len(inference.test_set(config, None).test_labels) == 7
+    assert len(inference.test_set(config, "sample").test_labels) == 200
+
+
+def class_folder(home, names, size=(60, 40)):
+    for part in ("train", "test"):
+        for name in names:
+            (home / "data" / part / name).mkdir(parents=True)
+            image(home / "data" / part / name / "x.png", size)
+    return home / "data"
+
+
+def test_other_test_images_take_the_run_s_size_and_channels(home):
+    folder = class_folder(home, ("a", "b"))
+    config = Config.of(RECIPE, "mxnet", load("sample"))
+    config = replace(config, classes=("a", "b"), pixels=(20, 30))
+    found = inference.test_set(config, str(folder)).test_images
+    assert found.shape == (2, 1, 20, 30)
+    assert found[:].shape == (2, 1, 20, 30)
+
+
+def test_images_of_other_classes_are_refused(refused, backend, home):
+    class_folder(home, ("a", "b"))
+    refused(("evaluate", "run", "--data", "data"), 7, "other classes", "--data")
+
+
+def test_predict_reads_images_as_the_run_s_own(call, backend, home):
+    sample = load("sample")
+    for index in (0, 1, 2):
+        Image.fromarray(sample.test_images[index, 0]).save(home / f"{index}.png")
+    image(home / "photo.jpg")
+    words = ("predict", "run", "0.png", "1.png", "2.png", "photo.jpg", "--top", "2")
+    code, out, err = call(*words)
+    assert (code, err) == (0, "")
+    labels = sample.test_labels
+    names = [CLASSES[(labels[0] + 1) % 10], CLASSES[labels[1]], CLASSES[labels[2]], "Dress"]
+    lines = out.splitlines()
+    for line, file, name in zip(lines, words[2:6], names, strict=False):
+        assert re.fullmatch(rf"{file}: {name} 0\.820, [^,]+ 0\.020", line), line
+    assert (home / "predictions.png").read_bytes().startswith(b"\x89PNG")
+    found = json.loads(call(*words, "--json", "--out", "p.png", "--device", "cpu")[1])
+    assert [row["file"] for row in found["images"]] == list(words[2:6])
+    assert found["images"][3]["classes"][0] == {
+        "class": "Dress",
+        "probability": pytest.approx(0.82),
+    }
+    assert (found["device"], found["picture"]) == ("cpu", "p.png")
+
+
+def test_more_classes_than_there_are_may_be_asked_for(call, backend, home):
+    image(home / "x.png")
+    found = json.loads(call("predict", "run", "x.png", "--top", "99", "--json")[1])
+    (row,) = found["images"]
+    assert len(row["classes"]) == 10
+    assert sum(each["probability"] for each in row["classes"]) == pytest.approx(1)
+
+
+def test_images_are_turned_into_the_run_s_kind(home):
+    config = Config.of(RECIPE, "mxnet", load("sample"))
+    image(home / "x.png", (60, 40), (255, 255, 255))
+    assert inference.read_images(config, [home / "x.png"], False).shape == (1, 1, 28, 28)
+    assert (inference.read_images(config, [home / "x.png"], True) == 0).all()
+    colour = replace(config, channels=3, pixels=(20, 30))
+    image(home / "y.png", (5, 5), (255, 0, 9))
+    found = inference.read_images(colour, [home / "x.png", home / "y.png"], False)
+    assert found.shape == (2, 3, 20, 30)
+    assert found[1, :, 7, 7].tolist() == [255, 0, 9]
+
+
+def test_a_damaged_image_is_refused_before_anything_is_written(refused, backend, home):
+    image(home / "good.png")
+    cut = image(home / "cut.jpg").read_bytes()
+    (home / "cut.jpg").write_bytes(cut[: len(cut) // 2])
+    (home / "text.png").write_text("no image")
+    Image.new("F", (2, 2)).save(home / "floats.tif")
+    for name in ("cut.jpg", "text.png", "floats.tif", "missing.png", "run"):
+        refused(("predict", "run", "good.png", name), 5, name, "leave it out")
+    assert backend.model == {}, "no framework was waited for"
+
+
+def test_runs_that_cannot_be_opened(refused, backend, home):
+    for command in ("evaluate", "predict"):
+        image(home / "good.png")
+        rest = ["good.png"] if command == "predict" else []
+        refused((command, "nowhere", *rest), 7, "nowhere")
+        refused((command, "run", *rest, "--device", "gpu:5"), 6, "gpu:5")
+    file = home / "run" / "checkpoints" / "best.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    refused(("evaluate", "run"), 7, "best.safetensors")
+    file.unlink()
+    refused(("evaluate", "run"), 7, "--checkpoint last")
+
+
+def test_a_picture_that_cannot_be_written(refused, backend, home):
+    image(home / "good.png")
+    (home / "file").write_text("")
+    for words in (("evaluate", "run"), ("predict", "run", "good.png"), ("plot", "run")):
+        refused((*words, "--out", "file/x.png"), 7, "file/x.png", "--out")
+
+
+def test_too_little_memory_is_one_sentence(refused, backend, home, monkeypatch):
+    def fail(self, images):
+        raise RuntimeError("no room\nat all")
+
+    monkeypatch.setattr(Trainer, "predict", fail)
+    refused(("evaluate", "run"), 9, "gpu:0", "--device")
+
+
+def test_plot_lays_runs_over_each_other(call, home, monkeypatch):
+    other = Run(home / "deep" / "run")
+    other.record([replace(EPOCH, backend="tf")])
+    third = Run(home / "third")
+    third.record([replace(EPOCH, backend="tf")])
+    files = [home / "run", other.folder, third.history_file]
+    found = inference.histories(files)
+    assert list(found) == [
+        f"{home / 'run'} (mxnet then torch)",
+        f"{other.folder} (tf)",
+        "third (tf)",
+    ]
+    assert [len(epochs) for epochs in found.values()] == [2, 1, 1]
+    code, out, _ = call("plot", *files)
+    assert (code, out) == (0, "the curves of 3 runs in curves.png\n")
+    assert (home / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plot_without_a_history(refused, home):
+    refused(("plot", "nowhere"), 7, "nowhere")
+    (home / "empty").mkdir()
+    refused(("plot", "run", "empty"), 7, "empty")
+    (home / "empty" / "history.jsonl").write_text("")
+    refused(("plot", "empty"), 7, "empty")
+    (home / "empty" / "history.jsonl").write_text("{}\n")
+    refused(("plot", "empty"), 7, "line 1")

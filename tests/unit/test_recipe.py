@@ -1,0 +1,208 @@
+"""What a recipe may say, its learning rates, and the recipes that have a name."""
+
+import math
+from dataclasses import FrozenInstanceError, fields, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.errors import SpecError
+from common.recipe import D2L, RECIPES, Recipe, find_recipe
+from common.spec import MINI, SPECS
+
+
+def single(value):
+    return float(np.float32(value))
+
+
+def test_the_defaults_are_the_book_s():
+    assert Recipe() == D2L == RECIPES["d2l"]
+    assert (D2L.spec, D2L.size, D2L.batch_size, D2L.epochs) == ("d2l", 96, 128, 10)
+    assert (D2L.optimizer, D2L.lr, D2L.momentum) == ("sgd", single(0.1), 0)
+    assert (D2L.schedule, D2L.weight_decay, D2L.label_smoothing) == ("constant", 0, 0)
+    assert (D2L.dropout, D2L.flip, D2L.precision, D2L.seed) == (0, False, "float32", 0)
+
+
+def test_the_published_recipes_differ_from_the_book_s_where_they_say():
+    assert list(RECIPES) == ["d2l", "d2l-512", "blog-224", "d2l-bn", "best"]
+    assert all(RECIPES[name].name == name for name in RECIPES)
+    assert replace(RECIPES["d2l-512"], name="d2l", batch_size=128) == D2L
+    adam = RECIPES["blog-224"]
+    assert (adam.optimizer, adam.lr, adam.size, adam.spec) == (
+        "adam",
+        single(0.001),
+        224,
+        "blog-224",
+    )
+    assert (adam.beta1, adam.beta2, adam.eps) == (single(0.9), single(0.999), single(1e-8))
+    assert replace(adam, name="d2l", spec="d2l", size=96, optimizer="sgd", lr=0.1) == D2L
+    assert replace(RECIPES["d2l-bn"], name="d2l", spec="d2l") == D2L
+    assert all(recipe.epochs <= 10 for recipe in RECIPES.values())
+
+
+def test_an_unknown_recipe_lists_the_known_ones():
+    assert find_recipe("best") is RECIPES["best"]
+    with pytest.raises(SpecError, match="named 'worst'; choose one of d2l, d2l-512, blog-224, "):
+        find_recipe("worst")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_s_network_has_its_size_and_dropout(name):
+    recipe = RECIPES[name]
+    network = recipe.network()
+    assert network == SPECS[recipe.spec].at(size=recipe.size, dropout=recipe.dropout)
+    assert network.dropout == recipe.dropout
+    assert recipe.network(3, 7).at(channels=1, classes=10) == network
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("optimizer", value) for value in ("SGD", "", None, "adamw")),
+        *(("schedule", value) for value in ("linear", None)),
+        *(("precision", value) for value in ("float64", "float16", "bf16", None)),
+        *(("size", value) for value in (0, -1, 96.0, True, "96", None)),
+        *(("batch_size", value) for value in (0, -1, 1.5, True)),
+        *(("epochs", value) for value in (0, -1, 2.0, False)),
+        *(("seed", value) for value in (-1, 2**32, 0.0, True)),
+        *(("lr", value) for value in (-0.1, math.nan, math.inf, -math.inf, 1e60)),
+        *(("weight_decay", value) for value in (-1e-4, math.nan, math.inf)),
+        *(("eps", value) for value in (-1e-8, math.nan, math.inf)),
+        *(("momentum", value) for value in (-0.1, 1, 1.5, math.nan, 0.99999999999)),
+        *(("beta1", value) for value in (-0.1, 1, math.nan)),
+        *(("beta2", value) for value in (-0.1, 1, math.nan)),
+        *(("warmup", value) for value in (-0.1, 1, math.nan)),
+        *(("label_smoothing", value) for value in (-0.1, 1, math.nan)),
+        *(("dropout", value) for value in (-0.1, 1, math.nan)),
+        ("nesterov", True),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(field, value):
+    with pytest.raises(SpecError, match=rf"^Recipe\.{field} is .*: it must be .*\.$"):
+        Recipe(**{field: value})
+
+
+@pytest.mark.parametrize("field", ["lr", "momentum", "weight_decay", "dropout"])
+@pytest.mark.parametrize("value", ["0.1", None, [0.1]])
+def test_a_number_that_is_none_is_refused_by_name(field, value):
+    with pytest.raises(SpecError, match=rf"^Recipe\.{field} is "):
+        Recipe(**{field: value})
+
+
+def test_nesterov_takes_a_momentum():
+    assert Recipe(nesterov=True, momentum=0.9).nesterov
+    with pytest.raises(SpecError):
+        Recipe(nesterov=True, momentum=0.9, optimizer="adam")
+
+
+def test_adam_takes_no_momentum_and_an_eps():
+    with pytest.raises(SpecError, match=r"^Recipe\.momentum is .*: it must be 0 with adam"):
+        Recipe(optimizer="adam", momentum=0.9)
+    with pytest.raises(SpecError, match=r"^Recipe\.eps is 0.*: it must be larger than 0"):
+        Recipe(optimizer="adam", eps=0)
+
+
+def test_edges_that_make_sense_are_taken():
+    recipe = Recipe(size=1, batch_size=1, epochs=1, seed=2**32 - 1, lr=0, momentum=0)
+    assert (recipe.seed, recipe.lr) == (2**32 - 1, 0)
+
+
+REALS = ("lr", "momentum", "beta1", "beta2", "eps", "warmup", "weight_decay", "label_smoothing")
+
+
+@pytest.mark.parametrize("field", [*REALS, "dropout"])
+@settings(deadline=None)
+@given(value=st.floats(0, 1, exclude_max=True))
+def test_real_numbers_are_rounded_to_float32_once(field, value):
+    if single(value) == 1:
+        return
+    recipe = Recipe(**{field: value})
+    found = getattr(recipe, field)
+    assert found == single(value)
+    assert replace(recipe) == recipe, "what is rounded stays"
+
+
+def test_a_recipe_is_frozen_and_a_key():
+    with pytest.raises(FrozenInstanceError):
+        D2L.lr = 1
+    assert len({D2L, Recipe(), replace(D2L, lr=0.2)}) == 2
+    for field in fields(Recipe):
+        assert getattr(replace(D2L), field.name) == getattr(D2L, field.name)
+
+
+# Rates
+
+
+def test_a_constant_rate_is_constant():
+    assert {D2L.rate(step, 4690) for step in range(4690)} == {single(0.1)}
+
+
+def test_a_cosine_by_pencil():
+    recipe = Recipe(lr=2, schedule="cosine")
+    want = [2, 1 + math.sqrt(0.5), 1, 1 - math.sqrt(0.5)]  # at 0, 1/4, 1/2 and 3/4 of a half turn
+    assert [recipe.rate(step, 4) for step in range(4)] == [single(value) for value in want]
+
+
+def test_a_warm_up_by_pencil():
+    recipe = Recipe(lr=1, warmup=0.5)  # 4 of 8 steps: it is reached by the fifth
+    found = [recipe.rate(step, 8) for step in range(8)]
+    assert found == [single(value) for value in (0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1)]
+    recipe = Recipe(lr=1, warmup=0.5, schedule="cosine")
+    found = [recipe.rate(step, 8) for step in range(8)]
+    want = (0.2, 0.4, 0.6, 0.8, 1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2)
+    assert found == pytest.approx(want, abs=1e-7)
+
+
+@given(
+    steps=st.integers(1, 5000),
+    warmup=st.floats(0, 0.9375, width=32),
+    schedule=st.sampled_from(["constant", "cosine"]),
+    lr=st.floats(2**-20, 10, width=32),
+)
+def test_a_rate_rises_then_falls_and_is_never_above_the_recipe_s_nor_0(steps, warmup, schedule, lr):
+    recipe = Recipe(lr=lr, warmup=warmup, schedule=schedule)
+    some = sorted({*range(min(steps, 40)), *range(0, steps, 97), steps - 1})
+    rates = [recipe.rate(step, steps) for step in some]
+    assert all(0 < rate <= recipe.lr for rate in rates)
+    assert all(rate == single(rate) for rate in rates)
+    warm = recipe.warmup * steps
+    rising = [rate for step, rate in zip(some, rates, strict=True) if step <= warm]
+    falling = [rate for step, rate in zip(some, rates, strict=True) if step > warm]
+    assert rising == sorted(rising)
+    assert falling == sorted(falling, reverse=True)
+    if schedule == "constant":
+        assert set(falling) <= {recipe.lr}
+
+
+def test_the_rate_does_not_leap():
+    recipe = RECIPES["best"]
+    rates = np.array([recipe.rate(step, 4690) for step in range(4690)])
+    assert np.abs(np.diff(rates)).max() < recipe.lr / 700
+    assert rates[0] < recipe.lr / 700
+    assert rates[-1] < recipe.lr / 1e6
+    assert rates.argmax() == pytest.approx(0.15 * 4690, abs=1)
+
+
+# The optimizer's state
+
+
+@pytest.mark.parametrize(
+    ("changes", "slots"),
+    [
+        ({}, ()),
+        ({"momentum": 0.9}, ("velocity",)),
+        ({"momentum": 0.9, "nesterov": True}, ("velocity",)),
+        ({"optimizer": "adam"}, ("mean", "square")),
+    ],
+)
+def test_the_state_of_each_optimizer(changes, slots):
+    assert Recipe(**changes).slots() == slots
+
+
+def test_mini_is_an_eighth_of_the_book_s_with_norm():
+    ours, book = MINI.channels(), SPECS["d2l-bn"].channels()
+    assert ours[0] == book[0] == 1
+    assert [8 * channels for channels in ours[1:]] == list(book[1:])
+    assert (MINI.norm, MINI.input) == (SPECS["d2l-bn"].norm, (1, 33, 33))
