@@ -631,7 +631,7 @@ def diverging(folder: Path, backend: str) -> dict[str, str]:
     return sentences
 
 
-def out_of_memory(folder: Path, backend: str, room: int = 300) -> str:
+def out_of_memory(folder: Path, backend: str, room: int = 1000) -> str:
     """A batch that does not fit: the sentence, which names a smaller one."""
     more = ("--limit-train", 800, "--batch-size", 4096, "--size", 224)
     output = end(here("limited", room, *words_for(folder / "run", backend), *more), 9)

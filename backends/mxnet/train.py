@@ -5,6 +5,8 @@ training mode; `Trainer.step(n)` divides the gradients by n; a batch norm moves 
 statistics in the backward pass.
 """
 
+from contextlib import suppress
+
 import mxnet as mx
 from mxnet import autograd, gluon, np, npx
 from mxnet.contrib import amp
@@ -70,8 +72,12 @@ def autocast(model):
 
 def out_of_memory(error):
     """Whether MXNet means by this exception that the memory is too small."""
-    words = ("allocate", "bad_alloc", "out of memory")
-    return isinstance(error, mx.MXNetError) and any(word in str(error) for word in words)
+    words = ("allocate", "AlignedMallocPitch failed", "bad_alloc", "out of memory")
+    found = isinstance(error, mx.MXNetError) and any(word in str(error) for word in words)
+    if found:
+        with suppress(mx.MXNetError):  # what is still queued fails too, and else at the exit
+            mx.nd.waitall()
+    return found
 
 
 def place(model, x):

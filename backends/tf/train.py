@@ -118,10 +118,9 @@ class Trainer:
         self.model, self.recipe = model, recipe
         with native_device(model.device):  # where the optimizer's state will lie
             self.optimizer = optimizers.make(model, recipe)
-        channels, height, width = model.spec.input
-        inputs = tf.TensorSpec((None, height, width, channels), model.variable_dtype)
+        inputs = tf.TensorSpec((None, None, None, model.spec.input[0]), model.variable_dtype)
         labels = tf.TensorSpec((None,), tf.int64)
-        # One graph for batches of all sizes: a resumed run goes through the very same one.
+        # One graph for all batches and images: a resumed run goes through the very same one.
         self._update = tf.function(self._update, (inputs, labels))
         self._logits = tf.function(self._logits, (inputs,))
         self.seen = {}  # the last tensors of a step and of an evaluation, for `places`

@@ -3,16 +3,15 @@
 from functools import lru_cache
 
 import pytest
-from narrow import NARROW, NARROW_BN  # tests/data, see pyproject.toml
+from narrow import NARROW  # tests/data, see pyproject.toml
 
 from common.spec import SPECS
 
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
-    """Recipes find the tests' small networks by name."""
-    for spec in (NARROW, NARROW_BN):
-        monkeypatch.setitem(SPECS, spec.name, spec)
+    """Recipes find the tests' network without a norm by name."""
+    monkeypatch.setitem(SPECS, NARROW.name, NARROW)
 
 
 @pytest.fixture

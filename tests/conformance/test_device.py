@@ -19,7 +19,7 @@ from common.run import Checkpoint, Config
 from common.verify import tensor_error
 
 STEPS = 2
-RECIPE = Recipe(spec="narrow-bn", size=33, batch_size=8, epochs=1, lr=0.02, momentum=0.9)
+RECIPE = Recipe(spec="mini", size=33, batch_size=8, epochs=1, lr=0.02, momentum=0.9)
 PLACES = ["parameters", "gradients", "state", "batch", "outputs", "evaluation"]
 DEVICE_BUGS = [bug.name for bug in BUGS.values() if bug.simulated]
 

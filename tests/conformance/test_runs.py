@@ -67,7 +67,3 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(name, tmp_path)
 
 def test_a_batch_that_does_not_fit_names_a_smaller_one(name, tmp_path):
     violence.out_of_memory(tmp_path, name)
-
-
-def test_a_full_disk_costs_no_run(name, tmp_path):
-    violence.full_disk(tmp_path, None, name, ["best.safetensors", "tensorboard"])

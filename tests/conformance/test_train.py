@@ -116,7 +116,7 @@ def test_mixed_precision_keeps_float32_weights_and_is_near_float32(backend, name
 
 def test_the_command_trains_evaluates_and_ends_with_the_books_two_lines(name, tmp_path):
     """In seven epochs of 25 steps the small network tells many classes apart."""
-    options = ["--backend", name, "--recipe", "best", "--spec", "narrow-bn", "--size", "33"]
+    options = ["--backend", name, "--recipe", "best", "--spec", "mini", "--size", "33"]
     options += ["--data", "sample", "--batch-size", "32", "--epochs", "7"]
     result = CliRunner().invoke(main, ["train", *options, "--out", str(tmp_path / "run")])
     assert result.exit_code == 0, result.output

@@ -1,4 +1,4 @@
-"""Two small networks for tests, and weights of one that the arbiter taught the sample.
+"""The spec `mini` without its norm, and weights of it that the arbiter taught the sample.
 
 `python tests/data/narrow.py` makes learned.safetensors, in a minute. Runs that start from it are
 past the first plateau, where wrong weights look right, and without norm float32 stays close to
@@ -12,20 +12,11 @@ import numpy as np
 
 from backends.numpy import GoogLeNet, Trainer
 from common.data import batches, load
-from common.plants import SMALL, SMALL_BN
 from common.recipe import Recipe
-from common.spec import narrow
+from common.spec import MINI
 from common.weights import draw, save
 
-
-def thin(spec, name):
-    """The spec at an eighth of its widths, and 33 pixels."""
-    rows = {stage: narrow(rows, 8) for stage, rows in spec.stages()}
-    return replace(spec, name=name, input=(1, 33, 33), **rows)
-
-
-NARROW = thin(SMALL, "narrow")  # one Inception block a stage
-NARROW_BN = thin(SMALL_BN, "narrow-bn")
+NARROW = replace(MINI, name="narrow", norm=None)
 FILE = Path(__file__).with_name("learned.safetensors")
 
 

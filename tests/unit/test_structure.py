@@ -109,7 +109,7 @@ def test_every_backend_plants_every_bug_in_the_same_order(backend):
     body = parse(f"backends/{backend}/plants.py").body
     names = [node.name for node in body if isinstance(node, ast.FunctionDef)]
     wanted = [bug.replace("-", "_") for bug in BUGS]
-    assert names == wanted
+    assert [name for name in names if name in wanted] == wanted  # helpers may stand between
 
 
 @pytest.mark.parametrize("backend", FRAMEWORKS)
