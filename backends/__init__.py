@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from types import ModuleType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from common.contract import Backend
 from common.errors import BackendError, one_line
+
+if TYPE_CHECKING:  # the command line asks for the names alone, and should not wait for NumPy
+    from common.contract import Backend
 
 #: name of the folder, the extra, the tox environment, the constraints file = package to import
 FRAMEWORKS = {"torch": "torch", "tf": "tensorflow", "mxnet": "mxnet", "paddle": "paddle"}
@@ -16,7 +18,7 @@ FRAMEWORKS = {"torch": "torch", "tf": "tensorflow", "mxnet": "mxnet", "paddle": 
 
 def load(name: str) -> Backend:
     """Import one backend; BackendError with the install line where its framework is missing."""
-    return cast(Backend, load_module(name, f"backends.{name}"))
+    return cast("Backend", load_module(name, f"backends.{name}"))
 
 
 def load_module(name: str, path: str) -> ModuleType:

@@ -265,15 +265,20 @@ def kills_writer(folder: Path, count: int, seed: int) -> dict[str, int]:
 # --- 2. kills of whole runs
 
 
-def kills_run(folder: Path, backend: str, count: int, seed: int) -> dict[str, Any]:
-    """Kill runs at random moments, half during a save, and go on until they end."""
-    chance, whole = random.Random(seed), folder / "whole"
+def undisturbed(folder: Path, backend: str) -> tuple[float, float]:
+    """Let a run end; the seconds until its first line, and from there on."""
     begun = time.monotonic()
-    process = start(*words_for(whole, backend))
+    process = start(*words_for(folder, backend))
     wait_for_a_line(process)
     ready = time.monotonic() - begun
     end(process, 0)
-    training = time.monotonic() - begun - ready
+    return ready, time.monotonic() - begun - ready
+
+
+def kills_run(folder: Path, backend: str, count: int, seed: int) -> dict[str, Any]:
+    """Kill runs at random moments, half during a save, and go on until they end."""
+    chance, whole = random.Random(seed), folder / "whole"
+    ready, training = undisturbed(whole, backend)
     found: Counter[str] = Counter(kills=0)
     while found["kills"] < count:
         found["runs"] += 1
@@ -563,11 +568,7 @@ AT = (("step", 3), ("save", 2), ("evaluation", 1), ("write", 5), ("picture", 1))
 def signals(folder: Path, backend: str, seed: int) -> dict[str, Any]:
     """SIGINT and SIGTERM, once and twice, at every phase and in the start-up; then go on."""
     chance, whole = random.Random(seed), folder / "whole"
-    begun = time.monotonic()
-    process = start(*words_for(whole, backend))
-    wait_for_a_line(process)
-    ready = time.monotonic() - begun
-    end(process, 0)
+    ready, _ = undisturbed(whole, backend)
     slowest: dict[str, float] = {}
     died = 0
     for signum in (signal.SIGINT, signal.SIGTERM):

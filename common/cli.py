@@ -15,9 +15,10 @@ from typing import Any
 
 import click
 
+from backends import FRAMEWORKS
 from common.errors import BackendError, GoogLeNetError, ParityError, SpecError
 
-BACKENDS = ("torch", "tf", "mxnet", "paddle")
+BACKENDS = tuple(FRAMEWORKS)
 
 STATUS = """\b
 Exit status:

@@ -1,10 +1,16 @@
-"""Choosing the device: what is asked for is what is used, or it is an error."""
+"""The device: what is asked for is what is used, or it is an error; so is too little memory."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from common.errors import DeviceError
+from common.errors import DeviceError, GoogLeNetError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from common.contract import Backend
 
 
 def choose(requested: str, found: list[str]) -> str:
@@ -25,3 +31,18 @@ def choose(requested: str, found: list[str]) -> str:
             "use one of these, or auto."
         )
     return wanted
+
+
+@contextmanager
+def enough_memory(backend: Backend, device: str, batch_size: int, way_out: str) -> Iterator[None]:
+    """Turn the frameworks' many words for too little memory into an OutOfMemoryError."""
+    try:
+        yield
+    except GoogLeNetError:
+        raise
+    except Exception as error:
+        if not isinstance(error, MemoryError) and not backend.out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"A batch of {batch_size} does not fit in the memory of {device}: try {way_out}."
+        ) from error

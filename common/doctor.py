@@ -17,10 +17,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from backends import FRAMEWORKS
 from common.errors import one_line
 
 ROOT = Path(__file__).parent.parent
-BACKENDS = ("torch", "tf", "mxnet", "paddle")
 TIMEOUT = 120.0  # seconds for a framework to be imported and name its devices
 
 #: what each package is for, and the extra that brings it; "" for what every command needs
@@ -67,8 +67,8 @@ print("\\n" + json.dumps(found))
 
 def look() -> dict[str, Any]:
     """All that is found. A framework or package that cannot be used has `trouble`: a sentence."""
-    with ThreadPoolExecutor(len(BACKENDS)) as pool:  # each only waits for its process
-        asked = pool.map(framework, BACKENDS)
+    with ThreadPoolExecutor(len(FRAMEWORKS)) as pool:  # each only waits for its process
+        asked = pool.map(framework, FRAMEWORKS)
         found = {
             "python": f"{platform.python_version()} ({sys.executable})",
             "system": platform.platform(),
@@ -76,7 +76,7 @@ def look() -> dict[str, Any]:
             "packages": {name: package(name, extra) for name, extra in PACKAGES.items()},
             "data": data(),
         }
-        return {**found, "frameworks": dict(zip(BACKENDS, asked, strict=True))}
+        return {**found, "frameworks": dict(zip(FRAMEWORKS, asked, strict=True))}
 
 
 def can_train(found: dict[str, Any]) -> bool:

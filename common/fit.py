@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from typing import Any
 
@@ -16,14 +16,8 @@ from tqdm import tqdm
 
 from common.contract import Backend
 from common.data import Dataset, batches, flips
-from common.errors import (
-    DeviceError,
-    DivergedError,
-    GoogLeNetError,
-    OutOfMemoryError,
-    RunError,
-    Stopped,
-)
+from common.device import enough_memory
+from common.errors import DeviceError, DivergedError, RunError, Stopped
 from common.run import Checkpoint, Epoch, Progress, Run, fingerprint
 
 EVALUATION_BATCH = 256  # images at most; the result does not depend on it
@@ -66,7 +60,7 @@ class Fit:
         self.recipe = self.config.recipe
         self.backend, self.name, self.device, self.data = backend, name, device, data
         self.run, self.report, self.stop, self.save_every = run, report, stop, save_every
-        self.steps_an_epoch = math.ceil(len(data.train_labels) / self.recipe.batch_size)
+        self.steps_an_epoch = self.recipe.steps_an_epoch(len(data.train_labels))
         with self.memory():
             self.model = backend.build(self.config.network(), self.recipe.precision, device)
             backend.write_weights(self.model, checkpoint.weights)
@@ -145,11 +139,8 @@ class Fit:
             value = float(loss)
             if not math.isfinite(value):
                 step = len(progress.losses) + 1
-                kept = f"; what was saved before is in {self.run.folder}" if self.run else ""
-                raise DivergedError(
-                    f"The loss became {value} at step {step} of epoch {len(progress.epochs) + 1}"
-                    f"{kept}: a smaller `--lr` may help."
-                )
+                where = f"step {step} of epoch {len(progress.epochs) + 1}"
+                raise self.diverged(f"The loss became {value} at {where}")
             progress.losses.append(value)
             progress.right += int(right)
         self.pending.clear()
@@ -158,11 +149,7 @@ class Fit:
         """Turn the epoch under way into one of the history."""
         progress, count = self.progress, len(self.data.train_labels)
         if not math.isfinite(test_loss):
-            kept = f"; what was saved before is in {self.run.folder}" if self.run else ""
-            raise DivergedError(
-                f"The test loss became {test_loss} after epoch {number + 1}{kept}: a smaller "
-                "`--lr` may help."
-            )
+            raise self.diverged(f"The test loss became {test_loss} after epoch {number + 1}")
         sizes = [len(indices) for indices in self.order(number)]
         epoch = Epoch(
             number=number + 1,
@@ -198,14 +185,16 @@ class Fit:
         now = self.checkpoint()
         for name, array in now.weights.items():
             if not np.isfinite(array).all():
-                raise DivergedError(
-                    f"{name} is no longer finite after step {self.progress.steps}; what was saved "
-                    f"before is in {self.run.folder}: a smaller `--lr` may help."
-                )
+                raise self.diverged(f"{name} is no longer finite after step {self.progress.steps}")
         if best:  # first: a run that is killed in between does this epoch's end again
             self.run.save(now, "best")
         self.run.save(now)
         self.saved = time.monotonic()
+
+    def diverged(self, what: str) -> DivergedError:
+        """The refusal to go on from numbers that are not finite."""
+        kept = f"; what was saved before is in {self.run.folder}" if self.run else ""
+        return DivergedError(f"{what}{kept}: a smaller `--lr` may help.")
 
     def leave(self, signum: int) -> None:
         """Stopped, if a signal came."""
@@ -250,18 +239,8 @@ class Fit:
             part = slice(at, at + size)
             yield images[part], labels[part]
 
-    @contextmanager
-    def memory(self) -> Iterator[None]:
-        """Turn the frameworks' many words for too little memory into one sentence."""
-        try:
-            yield
-        except GoogLeNetError:
-            raise
-        except Exception as error:
-            if not isinstance(error, MemoryError) and not self.backend.out_of_memory(error):
-                raise
-            size = self.recipe.batch_size
-            way_out = f"`--batch-size {size // 2}`" if size > 1 else "a smaller `--size`"
-            raise OutOfMemoryError(
-                f"A batch of {size} does not fit in the memory of {self.device}: try {way_out}."
-            ) from error
+    def memory(self) -> AbstractContextManager[None]:
+        """A context in which a batch that is too large for the memory is told in one sentence."""
+        size = self.recipe.batch_size
+        way_out = f"`--batch-size {size // 2}`" if size > 1 else "a smaller `--size`"
+        return enough_memory(self.backend, self.device, size, way_out)

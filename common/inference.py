@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from backends import load
 from common.contract import Backend
 from common.data import Dataset
 from common.data import load as load_data
-from common.device import choose
-from common.errors import GoogLeNetError, OutOfMemoryError, RunError
+from common.device import choose, enough_memory
+from common.errors import RunError
+from common.files import write_whole
 from common.folder import Files, decode, look
 from common.run import Checkpoint, Config, Epoch, Run, read_checkpoint, read_history
 
@@ -45,28 +45,14 @@ class Opened:
         recipe = replace(self.config.recipe, precision=self.precision)
         starts = range(0, len(images), recipe.batch_size)
         bar = tqdm(starts, unit=" batches", disable=not sys.stderr.isatty(), leave=False)
-        with self.memory():
+        batch_size = recipe.batch_size
+        with enough_memory(self.backend, self.device, batch_size, "another `--device`"):
             model = self.backend.build(self.config.network(), self.precision, self.device)
             self.backend.write_weights(model, self.checkpoint.weights)
             trainer = self.backend.Trainer(model, recipe)
             parts = [trainer.predict(images[at : at + recipe.batch_size]) for at in bar]
         found: np.ndarray = np.concatenate(parts).astype(np.float64)
         return found
-
-    @contextmanager
-    def memory(self) -> Iterator[None]:
-        """Turn the frameworks' many words for too little memory into one sentence."""
-        try:
-            yield
-        except GoogLeNetError:
-            raise
-        except Exception as error:
-            if not isinstance(error, MemoryError) and not self.backend.out_of_memory(error):
-                raise
-            raise OutOfMemoryError(
-                f"A batch of {self.config.recipe.batch_size} does not fit in the memory of "
-                f"{self.device}: try another `--device`."
-            ) from error
 
     def facts(self) -> dict[str, Any]:
         """Which network, and where it runs."""
@@ -200,9 +186,10 @@ def line(row: dict[str, Any]) -> str:
 def keep(path: Path, picture: bytes) -> None:
     """Write a picture at once or not at all; RunError where that fails."""
     try:
-        Run(path.parent).write(path, picture)
-    except RunError as error:
-        reason = getattr(error.__cause__, "strerror", None) or error.__cause__
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, picture)
+    except OSError as error:
+        reason = error.strerror or error
         raise RunError(
             f"{path} cannot be written ({reason}): name another place with `--out`."
         ) from error

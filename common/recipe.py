@@ -87,6 +87,10 @@ class Recipe:
         needs = not self.nesterov or (self.optimizer == "sgd" and self.momentum > 0)
         _require(needs, "nesterov", self.nesterov, "false without sgd and a momentum")
 
+    def steps_an_epoch(self, examples: int) -> int:
+        """The steps that take every one of so many examples once; the last may be smaller."""
+        return math.ceil(examples / self.batch_size)
+
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, counted from 0, of `steps` in all; float32."""
         warm = self.warmup * steps

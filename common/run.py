@@ -13,10 +13,9 @@ beside its place, synced and renamed; what a kill leaves half-written is never r
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import numpy as np
 
 from common.data import Dataset
 from common.errors import RunError, WeightsError, one_line
+from common.files import write_whole
 from common.recipe import Recipe
 from common.spec import Spec
 from common.weights import KEY, Weights, check, draw, is_running, metadata, sha256
@@ -83,10 +83,10 @@ class Epoch:
     places: dict[str, list[str]]  #: where the tensors of the last step really lay
     losses: tuple[float, ...]  #: of every step
 
-    @property
-    def examples_per_second(self) -> float:
-        """Training examples in a second of training."""
-        return self.examples / self.seconds if self.seconds else 0.0
+
+def speed(epochs: Sequence[Epoch]) -> float:
+    """Training examples in a second of training, over all these epochs."""
+    return sum(epoch.examples for epoch in epochs) / sum(epoch.seconds for epoch in epochs)
 
 
 @dataclass
@@ -232,12 +232,12 @@ class Run:
         self.folder = folder
 
     @classmethod
-    def create(cls, folder: Path, config: Config) -> Run:
-        """Make the folder and the first checkpoint; RunError where there is a run already."""
+    def create(cls, folder: Path, first: Checkpoint) -> Run:
+        """Make the folder and its first checkpoint; RunError where there is a run already."""
         run = cls(folder)
         run.check_free()
-        run.write(run.config_file, json.dumps(asdict(config), indent=2).encode())
-        run.save(Checkpoint.first(config))  # at once, so that whatever was begun can be resumed
+        run.write(run.config_file, json.dumps(asdict(first.config), indent=2).encode())
+        run.save(first)  # at once, so that whatever was begun can be resumed
         return run
 
     def check_free(self) -> None:
@@ -296,18 +296,10 @@ class Run:
 
     def write(self, path: Path, data: bytes) -> None:
         """Write a file at once or not at all; RunError, and the old file, where that fails."""
-        temporary = path.with_name(f".{path.name}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
+            write_whole(path, data)
         except OSError as error:
-            with contextlib.suppress(OSError):  # the folder itself may be the trouble
-                temporary.unlink(missing_ok=True)
             reason = error.strerror or str(error)
             raise RunError(f"{path} cannot be written ({reason}); {self.way_on()}.") from error
 
@@ -319,16 +311,6 @@ class Run:
                 f"`--resume {self.folder}`"
             )
         return "nothing was saved yet: make room, then begin again"
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the new name survive a power failure too, where the system can open a folder."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -25,7 +25,7 @@ from common.device import choose
 from common.errors import BackendError, RunError
 from common.fit import Fit
 from common.recipe import Recipe, find_recipe
-from common.run import Checkpoint, Config, Epoch, Run, open_run
+from common.run import Checkpoint, Config, Epoch, Run, open_run, speed
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Plan:
 
     def describe(self, device: str) -> dict[str, Any]:
         """All that is known before the first step."""
-        data, steps = self.data, -(-len(self.data.train_labels) // self.recipe.batch_size)
+        data, steps = self.data, self.recipe.steps_an_epoch(len(self.data.train_labels))
         return {
             "backend": f"{self.backend_name} {self.backend.VERSION}",
             "device": device,
@@ -91,7 +91,7 @@ class Plan:
             save_every,
         )
         if self.new:
-            Run.create(self.run.folder, self.checkpoint.config)
+            Run.create(self.run.folder, self.checkpoint)
         else:
             self.run.record(self.checkpoint.progress.epochs)  # as it was at the checkpoint
         show.start(self, device)
@@ -178,14 +178,13 @@ class Lines:
         if self.as_json:
             return
         last = epochs[-1]
-        speed = sum(epoch.examples for epoch in epochs) / sum(epoch.seconds for epoch in epochs)
         where = "; ".join(f"{what} on {', '.join(on)}" for what, on in last.places.items() if on)
         click.echo(f"{where}\nkept in {run.folder}")
         click.echo(
             f"loss {last.loss:.3f}, train acc {last.train_accuracy:.3f}, "
             f"test acc {last.test_accuracy:.3f}"
         )
-        click.echo(f"{speed:.1f} examples/sec on {last.device}")
+        click.echo(f"{speed(epochs):.1f} examples/sec on {last.device}")
 
 
 @contextmanager

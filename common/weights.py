@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import WeightsError, one_line
+from common.files import write_whole
 from common.spec import Conv, Inception, Norm, Row, Spec, pair
 
 Weights = dict[str, np.ndarray]
@@ -103,16 +104,16 @@ def sha256(weights: Mapping[str, np.ndarray]) -> str:
 
 def save(path: Path, weights: Mapping[str, np.ndarray], spec: Spec) -> None:
     """Write the weights as one safetensors file that names its spec and its `sha256`."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as encode
 
     check(spec, weights)
     # safetensors writes the bytes as they lie: an array that is not contiguous would be scrambled.
     arrays = {name: np.ascontiguousarray(weights[name]) for name in shapes(spec)}
+    data = encode(arrays, {KEY: json.dumps({"spec": spec.name, "sha256": sha256(arrays)})})
     try:
-        save_file(arrays, path, {KEY: json.dumps({"spec": spec.name, "sha256": sha256(arrays)})})
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be written: {one_line(error)}.") from error
+        write_whole(path, data)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def load(path: Path, spec: Spec) -> Weights:

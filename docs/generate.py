@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))  # run from anywhere, installed or not
 from backends import FRAMEWORKS  # noqa: E402
 from common.plants import BUGS  # noqa: E402
 from common.recipe import find_recipe  # noqa: E402
-from common.run import config_from, read_history  # noqa: E402
+from common.run import config_from, read_history, speed  # noqa: E402
 
 #: published runs of 10 epochs: what, where from, loss, train and test accuracy, examples/s
 PUBLISHED = (
@@ -115,10 +115,10 @@ def training() -> str:
         titles = list(dict.fromkeys(TITLES[epoch.backend] for epoch in epochs))
         where = f"**ours**, {' then '.join(titles)}, {last.device}, {recipe.precision}"
         amount = f"{last.examples:,} x {len(epochs)}"
-        seconds = sum(epoch.seconds for epoch in epochs)
-        speed = round(sum(epoch.examples for epoch in epochs) / seconds, 1)
         accuracies = (round(last.train_accuracy, 3), round(last.test_accuracy, 4))
-        rows.append((what, where, amount, round(last.loss, 3), *accuracies, speed))
+        rows.append(
+            (what, where, amount, round(last.loss, 3), *accuracies, round(speed(epochs), 1))
+        )
     heads = ("recipe", "run", "images x epochs", "loss", "train acc", "test acc", "examples/s")
     return tabulate(rows, heads, tablefmt="github", missingval="-")
 

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 import pytest
-from narrow import NARROW  # tests/data, see pyproject.toml
+from narrow import NARROW  # in tests/data
 
 from common.spec import SPECS
 

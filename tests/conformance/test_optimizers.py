@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from narrow import NARROW  # tests/data, see pyproject.toml
+from narrow import NARROW  # in tests/data
 
 from backends.numpy import GoogLeNet, Trainer
 from common.recipe import Recipe

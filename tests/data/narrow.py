@@ -1,4 +1,4 @@
-"""The spec `mini` without its norm, and weights of it that the arbiter taught the sample.
+"""The spec `mini` without its norm, weights of it that the arbiter taught the sample, runs of it.
 
 `python tests/data/narrow.py` makes learned.safetensors, in a minute. Runs that start from it are
 past the first plateau, where wrong weights look right, and without norm float32 stays close to
@@ -12,12 +12,58 @@ import numpy as np
 
 from backends.numpy import GoogLeNet, Trainer
 from common.data import batches, load
+from common.errors import Stopped
+from common.fit import Fit
 from common.recipe import Recipe
 from common.spec import MINI
 from common.weights import draw, save
 
 NARROW = replace(MINI, name="narrow", norm=None)
 FILE = Path(__file__).with_name("learned.safetensors")
+
+
+#: what the runs do that are compared between backends
+RECIPE = Recipe(
+    spec=NARROW.name,
+    size=33,
+    batch_size=32,
+    epochs=3,
+    lr=0.001,  # at which no ReLU comes near a tie, which would move a tensor by 4e-3
+    momentum=0.9,
+    nesterov=True,
+    schedule="cosine",
+    weight_decay=5e-4,
+    label_smoothing=0.02,
+    flip=True,
+)
+BEGUN, MORE = 5, 20  # steps: all within the first epoch
+CLOSE = 1e-3  #: of losses in nats and of weights over the largest of their tensor
+
+#: what makes a checkpoint another run's
+PLANTS = {
+    "weights drawn anew": lambda c: replace(c, weights=draw(c.config.network(), 1)),
+    "state zeroed": lambda c: replace(
+        c, state={slot: {n: 0 * a for n, a in s.items()} for slot, s in c.state.items()}
+    ),
+    "order shifted": lambda c: replace(
+        c, config=replace(c.config, recipe=replace(c.config.recipe, seed=1))
+    ),
+}
+
+
+def go_on(backend, name, checkpoint, steps):
+    """The checkpoint so many steps later: the loop asks after each step whether to stop."""
+    asked = iter(range(1, 10**6))
+
+    def stop():
+        return 15 if next(asked) == steps else 0
+
+    fit = Fit(backend, name, checkpoint, load("sample"), "cpu", stop=stop)
+    try:
+        fit()
+    except Stopped:
+        return fit.checkpoint()
+    raise AssertionError(f"the run was over before {steps} steps")
 
 
 def main() -> None:

@@ -7,37 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from narrow import FILE, NARROW  # tests/data, see pyproject.toml
+from narrow import BEGUN, CLOSE, FILE, MORE, NARROW, PLANTS, RECIPE  # in tests/data
 
 from backends import FRAMEWORKS
 from common import spec
 from common.data import load
-from common.recipe import Recipe
 from common.run import Checkpoint, Config, Progress, read_checkpoint
 from common.verify import tensor_error
-from common.weights import draw
 from common.weights import load as load_weights
 
 HERE = Path(__file__).parent
 
-MOMENTUM = Recipe(
-    spec="narrow",
-    size=33,
-    batch_size=32,
-    epochs=3,
-    lr=0.001,  # at which no ReLU comes near a tie, which would move a tensor by 4e-3
-    momentum=0.9,
-    nesterov=True,
-    schedule="cosine",
-    weight_decay=5e-4,
-    label_smoothing=0.02,
-    flip=True,
-)
 # an eps above the rounding errors of the gradients, which Adam would blow up to whole steps
-ADAM = replace(MOMENTUM, optimizer="adam", lr=0.0002, momentum=0.0, nesterov=False, eps=1e-4)
-RECIPES = {"momentum": MOMENTUM, "adam": ADAM}
-BEGUN, MORE = 5, 20
-CLOSE = 1e-3  #: of losses in nats and of weights over the largest of their tensor
+ADAM = replace(RECIPE, optimizer="adam", lr=0.0002, momentum=0.0, nesterov=False, eps=1e-4)
+RECIPES = {"momentum": RECIPE, "adam": ADAM}
 
 
 def follow(backend, steps, *files):
@@ -97,17 +80,6 @@ def test_a_run_goes_on_elsewhere_as_it_would_have_at_home(runs, kind, one, other
     loss, weight = distances(home, away)
     assert loss < CLOSE
     assert weight < CLOSE
-
-
-PLANTS = {
-    "weights-drawn-anew": lambda c: replace(c, weights=draw(NARROW, 1)),
-    "state-zeroed": lambda c: replace(
-        c, state={slot: {n: 0 * a for n, a in s.items()} for slot, s in c.state.items()}
-    ),
-    "order-shifted": lambda c: replace(
-        c, config=replace(c.config, recipe=replace(c.config.recipe, seed=1))
-    ),
-}
 
 
 @pytest.mark.parametrize("kind", RECIPES)

@@ -27,7 +27,7 @@ from common.errors import (
 )
 from common.fit import EVALUATION_BATCH, REFRESH, Fit
 from common.recipe import Recipe
-from common.run import Checkpoint, Config, Epoch, Run, read_history
+from common.run import Checkpoint, Config, Epoch, Run, read_history, speed
 from common.spec import MINI
 from common.weights import draw
 
@@ -282,7 +282,7 @@ def test_only_training_counts_as_time_and_what_it_waits_is_told(world, monkeypat
     seconds = 10 * (WAIT + STEP + 2 * LOOK)  # the loss and the number right of every step
     assert [epoch.seconds for epoch in found.epochs] == [seconds] * 3
     assert [epoch.wait for epoch in found.epochs] == [10 * WAIT] * 3
-    assert found.epochs[0].examples_per_second == 300 / seconds
+    assert speed(found.epochs[:1]) == 300 / seconds
 
 
 def test_nothing_waits_for_the_device_but_a_look_every_few_steps(world, monkeypatch):
@@ -658,7 +658,7 @@ def test_a_kill_at_the_end_of_an_epoch_loses_nothing_for_good(
 ):
     recipe, data = three["nesterov"], pictures(8, 6)
     want = uninterrupted(arbiter, data, recipe, tmp_path / "whole")
-    run = Run.create(tmp_path / "killed", first(recipe, data).config)
+    run = Run.create(tmp_path / "killed", first(recipe, data))
     save, record, report = run.save, run.record, lambda epoch: None
 
     def kill(name, work):

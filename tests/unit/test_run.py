@@ -354,7 +354,7 @@ def files(folder):
 
 def test_a_run_is_made_once(checkpoint, tmp_path):
     folder = tmp_path / "new" / "run"
-    run = Run.create(folder, checkpoint.config)
+    run = Run.create(folder, Checkpoint.first(checkpoint.config))
     assert list(files(folder)) == ["checkpoints/last.safetensors", "config.json"]
     assert json.loads(run.config_file.read_text()) == json.loads(
         json.dumps(asdict(checkpoint.config))
@@ -362,23 +362,24 @@ def test_a_run_is_made_once(checkpoint, tmp_path):
     assert same(run.load(), Checkpoint.first(checkpoint.config))
     before = files(folder)
     with pytest.raises(RunError, match=f"{folder} holds a run already: .*`--resume {folder}`, "):
-        Run.create(folder, replace(checkpoint.config, backend="tf"))
+        Run.create(folder, Checkpoint.first(replace(checkpoint.config, backend="tf")))
     assert files(folder) == before
 
 
 def test_a_run_that_was_killed_before_it_saved_anything_can_be_begun_anew(checkpoint, tmp_path):
-    run = Run.create(tmp_path, checkpoint.config)
+    run = Run.create(tmp_path, Checkpoint.first(checkpoint.config))
     run.checkpoint("last").unlink()
     with pytest.raises(RunError, match=rf"holds no checkpoint: begin anew with `--out {tmp_path}`"):
         open_run(tmp_path)
-    assert same(Run.create(tmp_path, checkpoint.config).load(), Checkpoint.first(checkpoint.config))
+    first = Checkpoint.first(checkpoint.config)
+    assert same(Run.create(tmp_path, first).load(), first)
 
 
 def test_a_best_checkpoint_alone_is_a_run_too(checkpoint, tmp_path):
-    run = Run.create(tmp_path, checkpoint.config)
+    run = Run.create(tmp_path, Checkpoint.first(checkpoint.config))
     run.checkpoint("last").rename(run.checkpoint("best"))
     with pytest.raises(RunError, match="holds a run already"):
-        Run.create(tmp_path, checkpoint.config)
+        Run.create(tmp_path, Checkpoint.first(checkpoint.config))
     with pytest.raises(RunError, match=r"best.safetensors may be whole: name it\.$"):
         run.load()
 
@@ -482,7 +483,7 @@ def fill(monkeypatch, step):
         case "fsync" | "replace":
             monkeypatch.setattr(os, step, fail)
         case "folder":
-            monkeypatch.setattr(module, "_sync_folder", fail)
+            monkeypatch.setattr("common.files._sync_folder", fail)
 
 
 @pytest.mark.parametrize("step", STEPS)

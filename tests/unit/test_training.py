@@ -296,7 +296,7 @@ def test_a_finished_run_says_what_it_came_to_again(call):
 def test_a_run_that_was_killed_before_its_first_step_is_resumed(call, names, pocket):
     config = {"spec": pocket, "size": 9, "epochs": 1}
     plan = begin("torch", "d2l", config, "sample", (8, 4), Path("here"))
-    Run.create(plan.run.folder, plan.checkpoint.config)
+    Run.create(plan.run.folder, plan.checkpoint)
     code, out, err = call("--resume here")
     assert (code, err) == (0, "")
     assert "steps" not in out.splitlines()[0]
