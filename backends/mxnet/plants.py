@@ -91,6 +91,14 @@ def transposed_head():
     return mock.patch.multiple(weights, to_native=reshaped, to_canonical=and_back)
 
 
+def flatten_order():
+    def hybrid_forward(self, F, x):
+        x = self.conv(self.pool(x)).transpose((0, 2, 3, 1))
+        return self.head(self.dropout(self.relu(self.hidden(x))))
+
+    return mock.patch.object(googlenet.Auxiliary, "hybrid_forward", hybrid_forward)
+
+
 def norm_eps():
     def change(self):
         self.norm._kwargs["eps"] = 1e-5
@@ -101,8 +109,8 @@ def norm_eps():
 def double_softmax():
     cross_entropy = train.cross_entropy
 
-    def wrong(logits, labels):
-        return cross_entropy(npx.softmax(logits), labels)
+    def wrong(logits, labels, smoothing=0.0):
+        return cross_entropy(npx.softmax(logits), labels, smoothing)
 
     return mock.patch.object(train, "cross_entropy", wrong)
 

@@ -73,6 +73,14 @@ def transposed_head():
     return mock.patch.multiple(weights, to_native=reshaped, to_canonical=and_back)
 
 
+def flatten_order():
+    def forward(self, x):
+        x = self.conv(self.pool(x)).transpose((0, 2, 3, 1)).flatten(1)
+        return self.head(self.dropout(self.relu(self.hidden(x))))
+
+    return mock.patch.object(googlenet.Auxiliary, "forward", forward)
+
+
 def norm_eps():
     def change(self):
         self.norm._epsilon = 1e-5

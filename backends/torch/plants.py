@@ -75,6 +75,14 @@ def transposed_head():
     return mock.patch.multiple(weights, to_native=reshaped, to_canonical=and_back)
 
 
+def flatten_order():
+    def forward(self, x):
+        x = self.conv(self.pool(x)).permute(0, 2, 3, 1).flatten(1)
+        return self.head(self.dropout(self.relu(self.hidden(x))))
+
+    return mock.patch.object(googlenet.Auxiliary, "forward", forward)
+
+
 def norm_eps():
     def change(self):
         self.norm.eps = 1e-5
