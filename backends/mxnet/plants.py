@@ -1,7 +1,6 @@
 """The bugs of `common.plants` in MXNet Gluon's words."""
 
 from contextlib import contextmanager, suppress
-from functools import partial
 from unittest import mock
 
 import mxnet as mx
@@ -23,7 +22,12 @@ def missing_bias():
 
 
 def ceil_pool():
-    return mock.patch.object(nn, "MaxPool2D", partial(nn.MaxPool2D, ceil_mode=True))
+    pool = nn.MaxPool2D
+
+    def rounded_up(*window, ceil_mode):
+        return pool(*window, ceil_mode=True)
+
+    return mock.patch.object(nn, "MaxPool2D", rounded_up)
 
 
 def same_padding():
@@ -48,7 +52,7 @@ def zero_padded_pool():
     max_pool = nn.MaxPool2D
 
     class ZeroPadded(nn.HybridBlock):
-        def __init__(self, kernel, stride, padding):
+        def __init__(self, kernel, stride, padding, ceil_mode):
             super().__init__()
             top, left = padding
             self.pool, self.width = (

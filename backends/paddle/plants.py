@@ -1,6 +1,5 @@
 """The bugs of `common.plants` in Paddle's words."""
 
-from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -23,7 +22,12 @@ def missing_bias():
 
 
 def ceil_pool():
-    return mock.patch.object(nn, "MaxPool2D", partial(nn.MaxPool2D, ceil_mode=True))
+    pool = nn.MaxPool2D
+
+    def rounded_up(*window, ceil_mode):
+        return pool(*window, ceil_mode=True)
+
+    return mock.patch.object(nn, "MaxPool2D", rounded_up)
 
 
 def same_padding():

@@ -1,6 +1,5 @@
 """The bugs of `common.plants` in PyTorch's words."""
 
-from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -22,7 +21,12 @@ def missing_bias():
 
 
 def ceil_pool():
-    return mock.patch.object(nn, "MaxPool2d", partial(nn.MaxPool2d, ceil_mode=True))
+    pool = nn.MaxPool2d
+
+    def rounded_up(*window, ceil_mode):
+        return pool(*window, ceil_mode=True)
+
+    return mock.patch.object(nn, "MaxPool2d", rounded_up)
 
 
 def same_padding():
