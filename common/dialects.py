@@ -1,9 +1,9 @@
 """What weights are called elsewhere, and how they lie: the names of others as data.
 
 A dialect names every layer of a spec as one kind of program does: ours in each framework, or the
-book's (d2l's `nn.Sequential` of five blocks and its Inception with p1_1 to p4_2). A format says what
-a framework calls a layer's tensors, and in which order their axes are. Both are made from the spec,
-so a new spec brings no table of its own, and a new dialect is one function in DIALECTS.
+book's (d2l's `nn.Sequential` of five blocks and its Inception with p1_1 to p4_2). A format says
+what a framework calls a layer's tensors, and in which order their axes are. Both are made from the
+spec, so a new spec brings no table of its own, and a new dialect is one function in DIALECTS.
 """
 
 from __future__ import annotations
@@ -98,9 +98,13 @@ def book(spec: Spec) -> Iterator[Layers]:
     convolution and norm one after the other, or as a Sequential, in the blocks and in the paths.
     """
     for prefix, letter in product(("", "net."), "pb"):
-        for relus, nested in product((True, False), (False, True)) if spec.norm else (
-            (True, False),
-            (False, False),
+        for relus, nested in (
+            product((True, False), (False, True))
+            if spec.norm
+            else (
+                (True, False),
+                (False, False),
+            )
         ):
             for conv, norm in (
                 (("{}_{}.0", "{}_{}.1"), ("{}_{}", "bn{}_{}"), ("{}_{}", "{}_{}_bn"))
@@ -228,11 +232,11 @@ def _keras_book(spec: Spec, prefix: str, letter: str, nested: bool, inside: str)
 
 #: what files of each format are tried for, in this order; each gives one or more namings of a spec
 DIALECTS: dict[str, dict[str, Callable[[Spec], Iterator[Layers]]]] = {
-    "torch": {"ours": ours, "the book's": book},
-    "tf": {"ours": keras_ours, "the book's": keras_book},
-    "mxnet": {"ours": ours, "the book's": book},
-    "paddle": {"ours": ours, "the book's": book},
-    "safetensors": {"ours": ours, "the book's": book},
+    "torch": {"our names": ours, "the book's names": book},
+    "tf": {"our names": keras_ours, "the book's names": keras_book},
+    "mxnet": {"our names": ours, "the book's names": book},
+    "paddle": {"our names": ours, "the book's names": book},
+    "safetensors": {"our names": ours, "the book's names": book},
 }
 
 
@@ -299,7 +303,8 @@ def read_as(file: File, spec: Spec) -> Iterator[Reading]:
                     found = file.arrays[name].shape
                     misfits.append(f"{name}{also} has shape {found} where {wanted} is expected")
             known = set(names.values())
-            misfits += [f"{name} is one tensor too many" for name in file.arrays if name not in known]
+            extra = [name for name in file.arrays if name not in known]
+            misfits += [f"{name} is one tensor too many" for name in extra]
             yield Reading(own, dialect, names, misfits)
 
 
@@ -307,7 +312,8 @@ def fitted(file: File, spec: Spec, layers: Layers) -> Spec:
     """The spec with as many channels and classes as the file's first and last layers have."""
     form, (first, *_) = FORMATS[file.format], shapes(spec)
     sizes = {}
-    for size, canonical, ndim, axis in (("channels", first, 4, 1), ("classes", "head.weight", 2, 0)):
+    places = (("channels", first, 4, 1), ("classes", "head.weight", 2, 0))
+    for size, canonical, ndim, axis in places:
         array = file.arrays.get(form.name(layers, canonical))
         if array is not None and array.ndim == ndim:
             sizes[size] = array.shape[form.axes(ndim).index(axis)]

@@ -278,7 +278,7 @@ def read_safetensors(file: BinaryIO) -> dict[str, np.ndarray]:
 
     kinds = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
     found = {}
-    for name, tensor in deserialize(file.read()):
+    for name, tensor in deserialize(file.read()):  # type: ignore[no-untyped-call]
         if tensor["dtype"] not in kinds:
             raise Unreadable(
                 f"holds {tensor['dtype']!s:.8} under {name!r:.200}: weights are floating-point "
@@ -305,7 +305,9 @@ def datasets(group: Any, prefix: str, depth: int) -> Iterator[tuple[str, np.ndar
     for name in group:
         require_name(prefix + name)
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise Unreadable(f"links {prefix + name!r} to another place or file: weights lie inside.")
+            raise Unreadable(
+                f"links {prefix + name!r} to another place or file: weights lie inside."
+            )
         item = group[name]
         if isinstance(item, h5py.Group):
             yield from datasets(item, f"{prefix}{name}/", depth + 1)
@@ -406,7 +408,7 @@ class Storage(NamedTuple):
 
     key: str
     dtype: str
-    count: int
+    length: int
 
 
 class Tensor(NamedTuple):
@@ -529,6 +531,7 @@ def unpickle(file: BinaryIO) -> Any:
         del stack[at:]
         return items
 
+    argument: Any
     for operation, argument, _ in pickletools.genops(file):
         code = operation.name
         if code in ("PROTO", "FRAME"):
@@ -653,11 +656,11 @@ def tensors(state: Any, storages: Callable[[Storage], bytes]) -> dict[Any, Any]:
 def strided(tensor: Tensor, storages: Callable[[Storage], bytes]) -> np.ndarray:
     """A tensor as a contiguous array."""
     storage, offset, shape, strides = tensor
-    if len(shape) != len(strides) or math.prod(shape) > storage.count - offset:
+    if len(shape) != len(strides) or math.prod(shape) > storage.length - offset:
         raise Unreadable("is damaged: a tensor is larger than its storage.")
-    flat = array_of(storages(storage), storage.dtype, (storage.count,))
+    flat = array_of(storages(storage), storage.dtype, (storage.length,))
     last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
-    if last >= storage.count:
+    if last >= storage.length:
         raise Unreadable("is damaged: a tensor reaches out of its storage.")
     bytes_apart = [step * flat.itemsize for step in strides]
     view = np.lib.stride_tricks.as_strided(flat[offset:], shape, bytes_apart, subok=True)
@@ -712,7 +715,7 @@ def read_old_torch(file: BinaryIO) -> dict[Any, Any]:
     for key in keys:
         if key not in kinds:
             raise Unreadable("is damaged: a storage belongs to no tensor.")
-        count, size = kinds[key].count, np.dtype(width(kinds[key].dtype)).itemsize
+        count, size = kinds[key].length, np.dtype(width(kinds[key].dtype)).itemsize
         if struct.unpack("<q", file.read(8)) != (count,):
             raise Unreadable("is damaged: a storage is of another size than its tensor says.")
         found[key] = file.read(count * size)

@@ -81,7 +81,8 @@ class Graph:
             case Conv():
                 return self.conv(x, row, name)
             case MaxPool():
-                return self.node("MaxPool", f"{name}.pool", [x], **window(row))
+                ceil = int(getattr(row, "ceil", False))  # of specs whose pools round up
+                return self.node("MaxPool", f"{name}.pool", [x], ceil_mode=ceil, **window(row))
             case Inception():
                 branches = [self.rows(x, rows, f"{name}.{one}") for one, rows in row.branches()]
                 return self.node("Concat", f"{name}.concat", branches, axis=1)
