@@ -205,9 +205,9 @@ class Work:
             "logits": str(logits),
         }
         done = subprocess.run(
-            [sys.executable, "-m", "common.convert", json.dumps(job)],
+            [sys.executable, "-m", "common.convert"],
             cwd=Path(__file__).parents[1],
-            stdin=subprocess.DEVNULL,
+            input=json.dumps(job),
             capture_output=True,
             text=True,
             errors="replace",
@@ -265,20 +265,22 @@ def render(found: Converted) -> str:
 
 
 def main() -> None:
-    """Do what the job on the command line says."""
-    job = json.loads(sys.argv[1])
-    name, channels, classes = job["spec"]
-    spec = find(name).at(channels=channels, classes=classes)
-    weights = load_canonical(Path(job["weights"]), spec)
-    x = np.load(job["images"]) if job["images"] else None
-    path = Path(job["file"]) if job["file"] else None
-    try:
-        logits = end(job["form"], spec, weights, path, x)
-    except BackendError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
-    if logits is not None:
-        np.save(job["logits"], logits)
+    """Do what the jobs on stdin say, a line each."""
+    for line in sys.stdin:
+        job = json.loads(line)
+        name, channels, classes = job["spec"]
+        spec = find(name).at(channels=channels, classes=classes)
+        weights = load_canonical(Path(job["weights"]), spec)
+        x = np.load(job["images"]) if job["images"] else None
+        path = Path(job["file"]) if job["file"] else None
+        try:
+            logits = end(job["form"], spec, weights, path, x)
+        except BackendError as error:
+            print(error, file=sys.stderr)
+            sys.exit(error.exit_code)
+        if logits is not None:
+            np.save(job["logits"], logits)
+        print("done", flush=True)
 
 
 def end(

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from common.errors import WeightsError, one_line
-from common.weights import KEY, Weights, metadata
+from common.weights import KEY, Weights, metadata, sha256
 
 LARGEST = 2**30  #: bytes of a file; GoogLeNet's largest in float64 are a tenth of it
 MEMORY = 2**31  #: bytes of address space that the reading process has, and four times the file
@@ -155,17 +155,24 @@ def limit(size: int) -> None:
 
 def parse(path: Path) -> File:
     """The arrays in a file; Unreadable for anything that is not whole and plain."""
+    with path.open("rb") as file:
+        return parse_open(file, path.suffix)
+
+
+def parse_open(file: BinaryIO, suffix: str = "") -> File:
+    """The same of an open file; its suffix serves for a better sentence alone."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
     try:
-        with warnings.catch_warnings(), path.open("rb") as file:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            form, read_as = told(file, path.suffix)
+            form, read_as = told(file, suffix)
             file.seek(0)
-            found = dict(read_as(file))
-            return numbers(form, found, path.stat().st_size)
+            return numbers(form, read_as(file), size)
     except (Unreadable, MemoryError):
         raise
     except Exception as error:  # the parsers below us raise of every kind
-        reason = one_line(error) or type(error).__name__
+        reason = ascii(one_line(error) or type(error).__name__)[1:-1]
         raise Unreadable(f"is cut or damaged: {reason[:LONGEST_NAME]}.") from error
 
 
@@ -273,18 +280,29 @@ def require_shape(shape: Any) -> None:
 
 
 def read_safetensors(file: BinaryIO) -> dict[str, np.ndarray]:
-    """The safetensors library checks its own format; bfloat16 it gives to PyTorch alone."""
+    """The safetensors library checks its own format; bfloat16 it gives to PyTorch alone.
+
+    Of a run's checkpoint these are the weights. A digest that the file names must hold.
+    """
     from safetensors import deserialize
 
+    data = file.read()
+    named = json.loads(metadata(data).get(KEY, "{}"))
+    if "content" in named:
+        from common.run import Checkpoint
+
+        return Checkpoint.decode(data).weights
     kinds = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
     found = {}
-    for name, tensor in deserialize(file.read()):  # type: ignore[no-untyped-call]
+    for name, tensor in deserialize(data):  # type: ignore[no-untyped-call]
         if tensor["dtype"] not in kinds:
             raise Unreadable(
                 f"holds {tensor['dtype']!s:.8} under {name!r:.200}: weights are floating-point "
                 "numbers."
             )
         found[name] = array_of(bytes(tensor["data"]), kinds[tensor["dtype"]], tensor["shape"])
+    if named.get("sha256") not in (None, sha256(found)):
+        raise Unreadable("is damaged: its tensors have not the SHA-256 that it names.")
     return found
 
 
