@@ -204,20 +204,25 @@ class Work:
             "images": str(self.folder / "images.npy") if self.compare else None,
             "logits": str(logits),
         }
-        done = subprocess.run(
-            [sys.executable, "-m", "common.convert"],
-            cwd=Path(__file__).parents[1],
-            input=json.dumps(job),
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-        if done.returncode:
-            last = (done.stderr.splitlines() or [f"status {done.returncode}"])[-1]
-            if done.returncode != BackendError.exit_code:
-                last = f"{form} could not write or run the weights: {last}"
-            raise BackendError(last)
+        do(job)
         return np.load(logits) if self.compare else None
+
+
+def do(job: dict[str, Any]) -> None:
+    """Do a job in a process of its own; BackendError if that fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "common.convert"],
+        cwd=Path(__file__).parents[1],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        last = (done.stderr.splitlines() or [f"status {done.returncode}"])[-1]
+        if done.returncode != BackendError.exit_code:
+            last = f"{job['form']} could not write or run the weights: {last}"
+        raise BackendError(last)
 
 
 def images(spec: Spec) -> np.ndarray:
@@ -293,6 +298,7 @@ def end(
         backend.write_weights(model, weights)
         if path:
             backend.save(model, path)
+        if path and x is not None:  # what the framework itself makes of the file
             model = backend.build(spec, dtype, "cpu")
             backend.load(model, path)
         return None if x is None else backend.forward(model, x, False)["head"]

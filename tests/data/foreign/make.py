@@ -62,9 +62,10 @@ def tf():
 
 def mxnet():
     """Gluon with NumPy's arrays, and MXNet's older arrays in half precision."""
-    import backends.mxnet  # noqa: F401  # what MXNet needs to be imported
     import mxnet as mx
     from mxnet.gluon import nn
+
+    import backends.mxnet  # noqa: F401  # what MXNet needs to be imported
 
     net = nn.HybridSequential()
     net.add(nn.Conv2D(3, (1, 2)), nn.BatchNorm(), nn.Dense(2))
