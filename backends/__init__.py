@@ -23,6 +23,17 @@ def load(name: str) -> Backend:
 
 def load_module(name: str, path: str) -> ModuleType:
     """Import a module that needs the framework of that backend; BackendError as above."""
+    require(name)
+    try:
+        return importlib.import_module(path)
+    except (ImportError, OSError) as error:  # OSError: a shared library is missing
+        raise BackendError(
+            f"{FRAMEWORKS[name]} is installed but cannot be imported: {one_line(error)}."
+        ) from error
+
+
+def require(name: str) -> None:
+    """BackendError, with the install line, unless that backend's framework is installed."""
     if name not in FRAMEWORKS:
         raise BackendError(f"There is no backend {name!r}; choose one of {', '.join(FRAMEWORKS)}.")
     if importlib.util.find_spec(FRAMEWORKS[name]) is None:
@@ -30,9 +41,3 @@ def load_module(name: str, path: str) -> ModuleType:
             f"{FRAMEWORKS[name]} is not installed; install it with "
             f"`pip install -c constraints/{name}.txt -e '.[{name}]'`."
         )
-    try:
-        return importlib.import_module(path)
-    except (ImportError, OSError) as error:  # OSError: a shared library is missing
-        raise BackendError(
-            f"{FRAMEWORKS[name]} is installed but cannot be imported: {one_line(error)}."
-        ) from error

@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,27 @@ def weights(spec_name: str, seed: int, backend: str | None, out: Path | None) ->
     if out:
         save(out, drawn, spec)
     click.echo(sha256(drawn))
+
+
+@main.command()
+@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
+@click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
+@click.option("--spec", "spec_name", metavar="NAME", help="Instead of the one that fits.")
+@click.option("--check", is_flag=True, help="Run both ends on the same images, and compare.")
+@json_option
+def convert(
+    source: Path, destination: Path, spec_name: str | None, check: bool, as_json: bool
+) -> None:
+    """Turn weights of one framework into another's.
+
+    SRC is a PyTorch .pt, Keras .weights.h5, MXNet .params, Paddle .pdparams or .safetensors file,
+    with our names or those of the book (d2l); its content tells which. DST is named with one of
+    these suffixes, or .onnx. What was written is read again and has the same bits, or is not kept.
+    """
+    from common import convert as conversion
+
+    found = conversion.convert(source, destination, spec_name, check)
+    click.echo(json.dumps(asdict(found), indent=2) if as_json else conversion.render(found))
 
 
 @main.command()

@@ -8,6 +8,7 @@ weights by canonical name. Losses are means over the batch, in nats. A device is
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -101,3 +102,9 @@ class Backend(Protocol):
 
     def write_weights(self, model: Any, weights: Weights) -> None:
         """Copy canonical weights into the model; WeightsError if they are another network's."""
+
+    def save(self, model: Any, path: Path) -> None:
+        """Write the weights as the framework's users do, in its own format."""
+
+    def load(self, model: Any, path: Path) -> None:
+        """Read a file that `save` wrote. What others wrote is read by `common.foreign` alone."""

@@ -37,7 +37,7 @@ from backends.mxnet.train import (  # noqa: E402
     out_of_memory,
     place,
 )
-from backends.mxnet.weights import read_weights, write_weights  # noqa: E402
+from backends.mxnet.weights import load, read_weights, save, write_weights  # noqa: E402
 
 __all__ = [
     "VERSION",
@@ -47,8 +47,10 @@ __all__ = [
     "devices",
     "forward",
     "gradients",
+    "load",
     "out_of_memory",
     "place",
     "read_weights",
+    "save",
     "write_weights",
 ]

@@ -21,6 +21,16 @@ def write_weights(model, weights):
         parameter.set_data(np.array(to_native(name, weights[name]), dtype=parameter.dtype))
 
 
+def save(model, path):
+    """Write the weights in Gluon's own format: MXNet's binary one, with a norm's gamma and beta."""
+    model.save_parameters(str(path))
+
+
+def load(model, path):
+    """Read the weights that `save` wrote; not for files from elsewhere (`googlenet convert`)."""
+    model.load_parameters(str(path), ctx=model.head.weight.list_ctx())
+
+
 def tensors(model):
     """The native parameters that hold the weights, by canonical name."""
     found = model._collect_params_with_prefix()  # as Gluon's own save_parameters does

@@ -18,7 +18,7 @@ from backends.paddle.train import (  # noqa: E402
     out_of_memory,
     place,
 )
-from backends.paddle.weights import read_weights, write_weights  # noqa: E402
+from backends.paddle.weights import load, read_weights, save, write_weights  # noqa: E402
 
 __all__ = [
     "VERSION",
@@ -28,8 +28,10 @@ __all__ = [
     "devices",
     "forward",
     "gradients",
+    "load",
     "out_of_memory",
     "place",
     "read_weights",
+    "save",
     "write_weights",
 ]

@@ -5,6 +5,7 @@ in the canonical layout, linear layers (in, out).
 """
 
 import numpy as np
+import paddle
 
 from common.weights import check
 
@@ -23,6 +24,16 @@ def write_weights(model, weights):
     for name, tensor in tensors(model).items():
         array = to_native(name, weights[name])
         tensor.set_value(np.ascontiguousarray(array, dtype(tensor)))
+
+
+def save(model, path):
+    """Write the weights in Paddle's own format: a `state_dict`, pickled."""
+    paddle.save(model.state_dict(), str(path))
+
+
+def load(model, path):
+    """Read the weights that `save` wrote; not for files from elsewhere (`googlenet convert`)."""
+    model.set_state_dict(paddle.load(str(path)))
 
 
 def tensors(model):

@@ -16,7 +16,7 @@ from backends.tf.train import (
     out_of_memory,
     place,
 )
-from backends.tf.weights import read_weights, write_weights
+from backends.tf.weights import load, read_weights, save, write_weights
 
 __all__ = [
     "VERSION",
@@ -26,8 +26,10 @@ __all__ = [
     "devices",
     "forward",
     "gradients",
+    "load",
     "out_of_memory",
     "place",
     "read_weights",
+    "save",
     "write_weights",
 ]

@@ -30,6 +30,16 @@ def write_weights(model, weights):
         variable.assign(to_native(name, weights[name]))
 
 
+def save(model, path):
+    """Write the weights in Keras's own format: HDF5, whose name must end in `.weights.h5`."""
+    model.save_weights(path)
+
+
+def load(model, path):
+    """Read the weights that `save` wrote; not for files from elsewhere (`googlenet convert`)."""
+    model.load_weights(path)
+
+
 def tensors(model):
     """The native variables that hold the weights, by canonical name."""
     return {name: variable(model, name) for name in shapes(model.spec)}

@@ -11,7 +11,7 @@ from backends.torch.train import (
     out_of_memory,
     place,
 )
-from backends.torch.weights import read_weights, write_weights
+from backends.torch.weights import load, read_weights, save, write_weights
 
 __all__ = [
     "VERSION",
@@ -21,8 +21,10 @@ __all__ = [
     "devices",
     "forward",
     "gradients",
+    "load",
     "out_of_memory",
     "place",
     "read_weights",
+    "save",
     "write_weights",
 ]

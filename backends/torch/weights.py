@@ -21,6 +21,16 @@ def write_weights(model, weights):
             tensor.copy_(torch.from_numpy(to_native(name, weights[name])))
 
 
+def save(model, path):
+    """Write the weights in PyTorch's own format: a `state_dict`, pickled, in an archive."""
+    torch.save(model.state_dict(), path)
+
+
+def load(model, path):
+    """Read the weights that `save` wrote; not for files from elsewhere (`googlenet convert`)."""
+    model.load_state_dict(torch.load(path, weights_only=True))
+
+
 def tensors(model):
     """The native tensors that hold the weights, by canonical name."""
     state = model.state_dict(keep_vars=True)

@@ -1,0 +1,344 @@
+"""What weights are called elsewhere, and how they lie: the names of others as data.
+
+A dialect names every layer of a spec as one kind of program does: ours in each framework, or the
+book's (d2l's `nn.Sequential` of five blocks and its Inception with p1_1 to p4_2). A format says
+what a framework calls a layer's tensors, and in which order their axes are. Both are made from the
+spec, so a new spec brings no table of its own, and a new dialect is one function in DIALECTS.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from common.errors import SpecError, WeightsError
+from common.foreign import TITLES, File
+from common.spec import SPECS, Conv, Inception, Row, Spec, find
+from common.weights import Weights, shapes
+
+Layers = dict[str, str]  #: canonical name of a layer (`stage1.0.conv`): its name elsewhere
+
+#: the book's paths of an Inception block by our branches: p1_1, p2_1, p2_2, ...
+PATHS = {"branch1x1": 1, "branch3x3": 2, "branch5x5": 3, "branch_pool": 4}
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a framework's files call a layer's tensors, and in which order their axes are.
+
+    `norm` and `other` give the last word of a name, after the layer's; `conv` and `linear` the
+    canonical axes in the order of the file.
+    """
+
+    backend: str | None  #: whose `save` writes it
+    suffix: str
+    norm: Mapping[str, str]
+    other: Mapping[str, str]
+    conv: tuple[int, int, int, int] = (0, 1, 2, 3)
+    linear: tuple[int, int] = (0, 1)
+
+    def name(self, layers: Layers, canonical: str) -> str:
+        """The name in the file of a canonical tensor."""
+        layer, _, leaf = canonical.rpartition(".")
+        return layers[layer] + (self.norm if layer.endswith("norm") else self.other)[leaf]
+
+    def axes(self, ndim: int) -> tuple[int, ...]:
+        """The canonical axes in the order of the file, for a tensor of so many."""
+        return {4: self.conv, 2: self.linear}.get(ndim, tuple(range(ndim)))
+
+    def canonical(self, array: np.ndarray) -> np.ndarray:
+        """An array of the file with its axes in the canonical order."""
+        return np.ascontiguousarray(array.transpose(np.argsort(self.axes(array.ndim))))
+
+
+OTHER = {"weight": ".weight", "bias": ".bias"}
+NORM = {**OTHER, "running_mean": ".running_mean", "running_var": ".running_var"}
+BY_NUMBER = {"weight": "/vars/0", "bias": "/vars/1"}
+
+FORMATS = {
+    "torch": Format("torch", ".pt", NORM, OTHER),
+    "tf": Format(
+        "tf",
+        ".weights.h5",
+        {**BY_NUMBER, "running_mean": "/vars/2", "running_var": "/vars/3"},
+        BY_NUMBER,
+        conv=(2, 3, 1, 0),  # HWIO
+        linear=(1, 0),  # (in, out)
+    ),
+    "mxnet": Format("mxnet", ".params", {**NORM, "weight": ".gamma", "bias": ".beta"}, OTHER),
+    "paddle": Format(
+        "paddle",
+        ".pdparams",
+        {**NORM, "running_mean": "._mean", "running_var": "._variance"},
+        OTHER,
+        linear=(1, 0),  # (in, out)
+    ),
+    "safetensors": Format(None, ".safetensors", NORM, OTHER),
+}
+
+
+# --- names by attribute and index: PyTorch, Paddle, MXNet, and ours in a safetensors file
+
+
+def ours(spec: Spec) -> Iterator[Layers]:
+    """The canonical names."""
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in shapes(spec))
+    yield {layer: layer for layer in layers}
+
+
+def book(spec: Spec) -> Iterator[Layers]:
+    """The book's blocks in a Sequential, `net` in its newer editions, paths p1_1 or b1_1.
+
+    Where a ReLU is a layer of its own it counts (PyTorch, Paddle), where it is an argument of the
+    convolution it does not (MXNet). The book has no norm in this network; readers write
+    convolution and norm one after the other, or as a Sequential, in the blocks and in the paths.
+    """
+    for prefix, letter in product(("", "net."), "pb"):
+        for relus, nested in (
+            product((True, False), (False, True))
+            if spec.norm
+            else (
+                (True, False),
+                (False, False),
+            )
+        ):
+            for conv, norm in (
+                (("{}_{}.0", "{}_{}.1"), ("{}_{}", "bn{}_{}"), ("{}_{}", "{}_{}_bn"))
+                if spec.norm
+                else (("{}_{}", ""),)
+            ):
+                yield _book(spec, prefix, letter, relus, nested, conv, norm)
+
+
+def _book(
+    spec: Spec, prefix: str, letter: str, relus: bool, nested: bool, conv: str, norm: str
+) -> Layers:
+    layers = {}
+    for number, (stage, rows) in enumerate(spec.stages()):
+        index = 0
+        for place, row in enumerate(rows):
+            at = f"{prefix}{number}.{index}"
+            if isinstance(row, Conv):
+                layers[f"{stage}.{place}.conv"] = f"{at}.0" if nested else at
+                if spec.norm:
+                    follows = f"{at}.1" if nested else f"{prefix}{number}.{index + 1}"
+                    layers[f"{stage}.{place}.norm"] = follows
+                    index += 0 if nested else 1
+                index += 1 if relus and row.activation and not nested else 0
+            elif isinstance(row, Inception):
+                for layer, path, step in _paths(row, f"{stage}.{place}"):
+                    word = f"{at}.{letter}{conv}".format(path, step)
+                    layers[f"{layer}.conv"] = word
+                    if spec.norm:
+                        own = norm if norm.startswith("bn") else letter + norm
+                        layers[f"{layer}.norm"] = f"{at}.{own}".format(path, step)
+            index += 1
+    return layers | {"head": f"{prefix}{len(spec.stages())}"}
+
+
+def _paths(row: Inception, block: str) -> Iterator[tuple[str, int, int]]:
+    """Each convolution of a block: its canonical name, the book's path and step in it."""
+    for branch, rows in row.branches():
+        for place, inner in enumerate(rows):
+            if isinstance(inner, Conv):
+                yield f"{block}.{branch}.{place}", PATHS[branch], place + 1
+
+
+# --- names by class and order: Keras
+
+
+class Container:
+    """Names the layers of a Keras container: by class, and from the second of a class on by count.
+
+    An attribute whose name sorts before `layers` is filed under its own name instead.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self.count = path, Counter[str]()
+
+    def add(self, kind: str) -> str:
+        """The path of the next layer of a class."""
+        number = self.count[kind]
+        self.count[kind] += 1
+        return f"{self.path}layers/{kind}{f'_{number}' if number else ''}"
+
+
+def keras_ours(spec: Spec) -> Iterator[Layers]:
+    """Our own `GoogLeNet` in Keras."""
+    layers, net = {}, Container("")
+
+    def add(rows: tuple[Row, ...], path: str, prefix: str) -> None:
+        inside = Container(f"{path}/")
+        for place, row in enumerate(rows):
+            layer = f"{prefix}.{place}"
+            if isinstance(row, Conv):
+                at = inside.add("conv")
+                layers[f"{layer}.conv"] = f"{at}/conv"
+                if spec.norm:
+                    layers[f"{layer}.norm"] = f"{at}/norm"
+            elif isinstance(row, Inception):
+                at = inside.add("inception")
+                for branch, inner in row.branches():
+                    add(inner, f"{at}/{branch}", f"{layer}.{branch}")
+
+    for stage, rows in spec.stages():
+        add(rows, net.add("sequential"), stage)
+    yield layers | {"head": "head"}
+
+
+def keras_book(spec: Spec) -> Iterator[Layers]:
+    """The book's blocks in a Sequential, `net` in its newer editions; see `book`.
+
+    The Inception block is a Model, whose p1_1 to p4_2 are filed by class and order, or a Layer,
+    whose are filed by name; b1_1 to b4_2 are filed by name in both.
+    """
+    for prefix, letter in product(("", "layers/sequential/"), ("", "p", "b")):
+        for nested in (False, True) if spec.norm else (False,):
+            for inside in ("sequential", "bn{}_{}", "{}_{}_bn") if spec.norm else ("",):
+                yield _keras_book(spec, prefix, letter, nested, inside)
+
+
+def _keras_book(spec: Spec, prefix: str, letter: str, nested: bool, inside: str) -> Layers:
+    layers, net = {}, Container(prefix)
+
+    def add(layer: str, block: Container, attribute: str, nest: bool, norm: str) -> None:
+        """A convolution and its norm, in a Sequential of their own or one after the other."""
+        if nest:
+            block = Container(f"{attribute or block.add('sequential')}/")
+            attribute = norm = ""
+        layers[f"{layer}.conv"] = attribute or block.add("conv2d")
+        if spec.norm:
+            layers[f"{layer}.norm"] = norm or block.add("batch_normalization")
+
+    for stage, rows in spec.stages():
+        block = Container(f"{net.add('sequential')}/")
+        for place, row in enumerate(rows):
+            if isinstance(row, Conv):
+                add(f"{stage}.{place}", block, "", nested, "")
+            elif isinstance(row, Inception):
+                at = block.add("inception")
+                paths = Container(f"{at}/")
+                for layer, path, step in _paths(row, f"{stage}.{place}"):
+                    attribute = f"{at}/{letter}{path}_{step}" if letter else ""
+                    own = inside if inside.startswith("bn") else letter + inside
+                    norm = f"{at}/{own}".format(path, step) if letter else ""
+                    add(layer, paths, attribute, inside == "sequential", norm)
+    return layers | {"head": net.add("dense")}
+
+
+#: what files of each format are tried for, in this order; each gives one or more namings of a spec
+DIALECTS: dict[str, dict[str, Callable[[Spec], Iterator[Layers]]]] = {
+    "torch": {"our names": ours, "the book's names": book},
+    "tf": {"our names": keras_ours, "the book's names": keras_book},
+    "mxnet": {"our names": ours, "the book's names": book},
+    "paddle": {"our names": ours, "the book's names": book},
+    "safetensors": {"our names": ours, "the book's names": book},
+}
+
+
+# --- from a file to canonical weights
+
+
+@dataclass(frozen=True)
+class Known:
+    """The weights of a file, in canonical form, and what they are."""
+
+    spec: Spec  #: for the file's own channels and classes
+    dialect: str
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A file held against one naming of one spec."""
+
+    spec: Spec
+    dialect: str
+    names: dict[str, str]  #: canonical: the file's
+    misfits: list[str]  #: what is wrong, as sentences without their end; the first one counts
+
+    @property
+    def closeness(self) -> int:
+        """How many tensors are where they should be."""
+        return len(self.names) - len(self.misfits)
+
+
+def recognise(file: File, spec_name: str | None, called: str) -> Known:
+    """Find the spec (or hold it against the named one) and give the canonical weights.
+
+    WeightsError with the first tensor that is missing, misshapen or too many, and the spec that
+    would fit if one does. `called` is the file's name for sentences.
+    """
+    readings = [reading for name in SPECS for reading in read_as(file, find(name))]
+    asked = [r for r in readings if r.spec.name == spec_name] if spec_name else readings
+    fits = [reading for reading in asked if not reading.misfits]
+    if not fits:
+        raise WeightsError(refusal(file, readings, asked, spec_name, called))
+    chosen, form = fits[0], FORMATS[file.format]
+    weights = {name: form.canonical(file.arrays[chosen.names[name]]) for name in chosen.names}
+    return Known(chosen.spec, chosen.dialect, weights)
+
+
+def read_as(file: File, spec: Spec) -> Iterator[Reading]:
+    """The file held against every naming of a spec, with the file's own channels and classes."""
+    form = FORMATS[file.format]
+    for dialect, namings in DIALECTS[file.format].items():
+        for layers in namings(spec):
+            own = fitted(file, spec, layers)
+            expected = shapes(own)
+            names = {name: form.name(layers, name) for name in expected}
+            misfits = []
+            for canonical, name in names.items():
+                also = "" if name == canonical else f" ({canonical})"
+                if name not in file.arrays:
+                    misfits.append(f"{name}{also} is missing")
+                    continue
+                shape = expected[canonical]
+                wanted = tuple(shape[axis] for axis in form.axes(len(shape)))
+                if file.arrays[name].shape != wanted:
+                    found = file.arrays[name].shape
+                    misfits.append(f"{name}{also} has shape {found} where {wanted} is expected")
+            known = set(names.values())
+            extra = [name for name in file.arrays if name not in known]
+            misfits += [f"{name} is one tensor too many" for name in extra]
+            yield Reading(own, dialect, names, misfits)
+
+
+def fitted(file: File, spec: Spec, layers: Layers) -> Spec:
+    """The spec with as many channels and classes as the file's first and last layers have."""
+    form, (first, *_) = FORMATS[file.format], shapes(spec)
+    sizes = {}
+    places = (("channels", first, 4, 1), ("classes", "head.weight", 2, 0))
+    for size, canonical, ndim, axis in places:
+        array = file.arrays.get(form.name(layers, canonical))
+        if array is not None and array.ndim == ndim:
+            sizes[size] = array.shape[form.axes(ndim).index(axis)]
+    try:
+        return spec.at(**sizes)
+    except SpecError:
+        return spec
+
+
+def refusal(
+    file: File, readings: list[Reading], asked: list[Reading], spec_name: str | None, called: str
+) -> str:
+    """Why no reading fits, by the one that comes closest, and which spec would fit."""
+    best = max(asked, key=lambda reading: reading.closeness)
+    fits = [reading.spec.name for reading in readings if not reading.misfits]
+    if fits:
+        return (
+            f"{called} does not hold the weights of {spec_name}: {best.misfits[0]}; they are those "
+            f"of {fits[0]}: use `--spec {fits[0]}`."
+        )
+    if not set(best.names.values()) & set(file.arrays):
+        return (
+            f"{called} is {TITLES[file.format]}, of a network that is not known here: its first "
+            f"tensor is {next(iter(file.arrays))}; `googlenet specs` lists the networks."
+        )
+    named = f"the weights of {best.spec.name}" if spec_name else "those of any spec"
+    closest = "" if spec_name else f" of {best.spec.name}, which comes closest"
+    return f"{called} does not hold {named}: {best.misfits[0]}{closest}; no spec fits."

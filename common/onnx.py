@@ -1,0 +1,129 @@
+"""The network as an ONNX graph, written from a spec and canonical weights without any framework.
+
+Nodes and tensors have the canonical names, so a viewer shows the words of the spec. The graph
+evaluates: a norm uses its running statistics, dropout is left out. `images` is (N, C, H, W),
+`logits` (N, classes). Source: the operators' page of ONNX, opset 17.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import BackendError
+from common.spec import Conv, GlobalAvgPool, Inception, MaxPool, Row, Spec, pair
+from common.weights import Weights, check
+
+OPSET, IR_VERSION = 17, 8  #: of 2022, which every runtime since then reads
+INSTALL = "pip install -c constraints/port.txt -e '.[onnx]'"
+
+
+def package(name: str) -> Any:
+    """Import `onnx` or `onnxruntime`; BackendError with the install line where it is missing."""
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise BackendError(f"{name} is not installed; install it with `{INSTALL}`.") from error
+
+
+def encode(spec: Spec, weights: Weights) -> bytes:
+    """The bytes of the ONNX file, checked by `onnx.checker`; the same for the same weights."""
+    onnx = package("onnx")
+    check(spec, weights)
+    kind = onnx.helper.np_dtype_to_tensor_dtype(weights["head.weight"].dtype)
+    graph = Graph(onnx, spec)
+    x = "images"
+    for stage, rows in spec.stages():
+        x = graph.rows(x, rows, stage)
+    graph.node("Gemm", "logits", [x, "head.weight", "head.bias"], transB=1)
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            graph.nodes,
+            spec.name,
+            [onnx.helper.make_tensor_value_info("images", kind, ["N", *spec.input])],
+            [onnx.helper.make_tensor_value_info("logits", kind, ["N", spec.head.width])],
+            [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="googlenet",
+    )
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+class Graph:
+    """The nodes, each named by its output."""
+
+    def __init__(self, onnx: Any, spec: Spec) -> None:
+        self.onnx, self.spec, self.nodes = onnx, spec, list[Any]()
+
+    def node(self, operator: str, output: str, inputs: list[str], **attributes: Any) -> str:
+        """Add a node and return the name of its output."""
+        made = self.onnx.helper.make_node(operator, inputs, [output], output, **attributes)
+        self.nodes.append(made)
+        return output
+
+    def rows(self, x: str, rows: tuple[Row, ...], name: str) -> str:
+        """Rows of a stage or branch, one after the other."""
+        for index, row in enumerate(rows):
+            x = self.row(x, row, f"{name}.{index}")
+        return x
+
+    def row(self, x: str, row: Row, name: str) -> str:
+        """One row of the spec."""
+        match row:
+            case Conv():
+                return self.conv(x, row, name)
+            case MaxPool():
+                ceil = int(getattr(row, "ceil", False))  # of specs whose pools round up
+                return self.node("MaxPool", f"{name}.pool", [x], ceil_mode=ceil, **window(row))
+            case Inception():
+                branches = [self.rows(x, rows, f"{name}.{one}") for one, rows in row.branches()]
+                return self.node("Concat", f"{name}.concat", branches, axis=1)
+            case GlobalAvgPool():
+                mean = self.node("GlobalAveragePool", f"{name}.mean", [x])
+                return self.node("Flatten", f"{name}.flat", [mean])
+        raise TypeError(f"there is no ONNX for {type(row).__name__}")
+
+    def conv(self, x: str, row: Conv, name: str) -> str:
+        """Convolution, norm if the network has one, ReLU unless the row has none."""
+        parameters = [f"{name}.conv.{leaf}" for leaf in ("weight", "bias")]
+        x = self.node("Conv", f"{name}.conv", [x, *parameters], **window(row))
+        if self.spec.norm:
+            leaves = ("weight", "bias", "running_mean", "running_var")
+            parameters = [f"{name}.norm.{leaf}" for leaf in leaves]
+            eps = self.spec.norm.eps
+            x = self.node("BatchNormalization", f"{name}.norm", [x, *parameters], epsilon=eps)
+        return self.node("Relu", f"{name}.relu", [x]) if row.activation else x
+
+
+def window(row: Conv | MaxPool) -> dict[str, list[int]]:
+    """Kernel, stride and padding as ONNX has them: top, left, bottom, right."""
+    padding = list(pair(row.padding))
+    return {
+        "kernel_shape": list(pair(row.kernel)),
+        "strides": list(pair(row.stride)),
+        "pads": padding + padding,
+    }
+
+
+def read(path: Path) -> Weights:
+    """The weights in a file that `encode` made."""
+    onnx = package("onnx")
+    graph = onnx.load(path).graph
+    return {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+
+
+def run(path: Path, x: np.ndarray) -> np.ndarray:
+    """The logits of images (N, C, H, W), by onnxruntime on the CPU."""
+    runtime = package("onnxruntime")
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"images": x})
+    found: np.ndarray = logits
+    return found

@@ -1,0 +1,211 @@
+"""Weights go from any framework to any other, and the book's own files are read, bit for bit."""
+
+import json
+import subprocess
+import sys
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from narrow import NARROW  # in tests/data
+
+from backends import FRAMEWORKS
+from backends.numpy import GoogLeNet
+from common import convert, foreign, onnx, spec
+from common.cli import main
+from common.dialects import FORMATS, recognise
+from common.spec import MINI, SPECS
+from common.verify import tensor_error
+from common.weights import save, sha256, shapes
+
+HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
+PAIRS = list(permutations(FRAMEWORKS, 2))
+
+
+def lively(network, seed, dtype):
+    """Weights by which every tensor can be told from every other; variances are positive."""
+    random = np.random.RandomState(seed)
+    found = {}
+    for name, shape in shapes(network).items():
+        values = random.standard_normal(shape) * np.sqrt(1 / max(np.prod(shape[1:]), 1))
+        found[name] = (np.abs(values) + 0.5 if "running_var" in name else values).astype(dtype)
+    return found
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """A process of each end's own, as `convert` starts them, that lives through all of them."""
+    alive = {}
+
+    def do(job):
+        if job["form"] not in alive:
+            command = [sys.executable, "-m", "common.convert"]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            alive[job["form"]] = subprocess.Popen(command, cwd=ROOT, **pipes)
+        process = alive[job["form"]]
+        print(json.dumps(job), file=process.stdin, flush=True)
+        assert any(line == "done\n" for line in process.stdout)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convert, "do", do)
+        yield alive
+    for process in alive.values():
+        process.stdin.close()
+        assert process.wait() == 0
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def native(processes, tmp_path_factory):
+    """The small network's weights, and a file of them by each framework."""
+    folder = tmp_path_factory.mktemp("native")
+    weights = lively(MINI, 0, np.float32)
+    save(folder / "start.safetensors", weights, MINI)
+    files = {}
+    for name in FRAMEWORKS:
+        files[name] = folder / f"{name}{FORMATS[name].suffix}"
+        convert.convert(folder / "start.safetensors", files[name])
+    return weights, files
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
+def test_there_and_back_changes_no_bit(native, tmp_path, one, other):
+    """Both ends run in their own frameworks meanwhile, and agree."""
+    weights, files = native
+    there = tmp_path / f"there{FORMATS[other].suffix}"
+    back = tmp_path / f"back{FORMATS[one].suffix}"
+    found = convert.convert(files[one], there, compare=True)
+    again = convert.convert(there, back)
+    assert found.sha256 == again.sha256 == sha256(weights)
+    assert (found.spec, found.names) == ("mini", "our names")
+    assert (found.format, again.format) == (foreign.TITLES[one], foreign.TITLES[other])
+    assert found.check["source"] == one
+    assert found.check["destination"] == other
+    assert 0 < found.check["difference"] < 1e-5 * found.check["largest"]
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_a_format_is_told_by_its_content(native, tmp_path, name):
+    weights, files = native
+    wrong = {"torch": ".pdparams", "tf": ".pt", "mxnet": ".weights.h5", "paddle": ".params"}[name]
+    path = tmp_path / f"misnamed{wrong}"
+    path.write_bytes(files[name].read_bytes())
+    found = convert.convert(path, tmp_path / "found.safetensors")
+    assert found.format == foreign.TITLES[name]
+    assert found.sha256 == sha256(weights)
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_ends_that_differ_are_told_and_nothing_is_written(native, tmp_path, monkeypatch, name):
+    """Were a framework to compute something else with the same bits, `--check` would say so."""
+    _, files = native
+    far = 2 * convert.TOLERANCE["float32"]
+    run = convert.Work.run
+
+    def other(self, form, path=None):
+        logits = run(self, form, path)
+        return logits * np.float32(1 + far) if path else logits
+
+    monkeypatch.setattr(convert.Work, "run", other)
+    with pytest.raises(convert.ParityError, match="logits that differ by"):
+        convert.convert(files[name], tmp_path / f"there{FORMATS[name].suffix}", compare=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_does_the_same_in_processes_of_its_own(tmp_path):
+    save(tmp_path / "a.safetensors", lively(MINI, 0, np.float32), MINI)
+    for source, destination in (("a.safetensors", "b.pdparams"), ("b.pdparams", "c.params")):
+        command = [sys.executable, "-m", "common.cli", "convert", "--check"]
+        words = [str(tmp_path / source), str(tmp_path / destination)]
+        done = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "the same bits" in done.stdout
+        assert "logits differ by at most" in done.stdout
+    assert "check: paddle and mxnet on 8 images" in done.stdout
+
+
+# --- the book's own files
+
+BOOKS = {
+    "torch": ("book", "newer", "norm", "norms"),
+    "tf": ("book", "newer", "norm", "norms", "newer-layer", "norm-layer", "norms-layer"),
+    "mxnet": ("book", "newer", "norm", "norms"),
+    "paddle": ("book", "newer", "norm", "norms"),
+}
+SPEC_OF = {"book": "d2l", "newer": "narrow", "norm": "mini", "norms": "mini"}
+FILES = [(name, kind) for name, kinds in BOOKS.items() for kind in kinds]
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory):
+    """The book's network by each framework, and what it gives for the same images."""
+    folder = tmp_path_factory.mktemp("books")
+    np.save(folder / "images.npy", np.random.RandomState(1).standard_normal((2, 1, 33, 33)))
+    for name in FRAMEWORKS:
+        command = [sys.executable, HERE / "book.py", name, folder]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize(("name", "kind"), FILES, ids=["-".join(each) for each in FILES])
+def test_a_reader_s_file_gives_the_reader_s_logits(books, monkeypatch, name, kind):
+    """The arbiter computes what the reader's own network computes: 1e-12 in float64."""
+    monkeypatch.setitem(spec.SPECS, "narrow", NARROW)
+    file = foreign.read(books / f"{name}-{kind}{FORMATS[name].suffix}")
+    known = recognise(file, None, "it")
+    assert (known.spec.name, known.dialect) == (SPEC_OF[kind.partition("-")[0]], "the book's names")
+    logits = GoogLeNet(known.spec, known.weights).forward(np.load(books / "images.npy"))["head"]
+    assert tensor_error(logits, np.load(books / f"{name}-{kind}.npy")) < 1e-12
+
+
+@pytest.mark.parametrize("other", FRAMEWORKS)
+@pytest.mark.parametrize("one", FRAMEWORKS)
+def test_a_reader_s_file_goes_on_in_any_framework(books, processes, tmp_path, one, other):
+    """With batch norm, through the destination's own file, in float64."""
+    there = tmp_path / f"there{FORMATS[other].suffix}"
+    converted = convert.convert(books / f"{one}-norm{FORMATS[one].suffix}", there)
+    x, logits = books / "images.npy", tmp_path / "logits.npy"
+    known = recognise(foreign.read(there), None, "it")
+    save(tmp_path / "canonical.safetensors", known.weights, known.spec)
+    job = {"form": other, "spec": [converted.spec, 1, 10], "file": None, "images": str(x)}
+    job |= {"weights": str(tmp_path / "canonical.safetensors"), "logits": str(logits)}
+    convert.do(job)
+    assert tensor_error(np.load(logits), np.load(books / f"{one}-norm.npy")) < 1e-12
+
+
+# --- ONNX
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_onnxruntime_agrees_with_the_arbiter(tmp_path, name):
+    network = SPECS[name].at(size=49, channels=3, classes=7)
+    weights = lively(network, 0, np.float32)
+    path = tmp_path / "network.onnx"
+    path.write_bytes(onnx.encode(network, weights))
+    x = np.random.RandomState(1).standard_normal((3, *network.input)).astype(np.float32)
+    expected = GoogLeNet(network, weights).forward(x)["head"]
+    assert tensor_error(onnx.run(path, x), expected) < 1e-5
+    assert sha256(onnx.read(path)) == sha256(weights)
+    assert onnx.encode(network, weights) == path.read_bytes()
+
+
+def test_a_file_of_each_framework_becomes_onnx(native, tmp_path):
+    weights, files = native
+    for name, file in files.items():
+        found = convert.convert(file, tmp_path / f"{name}.onnx", compare=name == "torch")
+        assert found.sha256 == sha256(weights)
+    assert len({(tmp_path / f"{name}.onnx").read_bytes() for name in files}) == 1
+
+
+def test_float64_is_written_and_not_compared_where_nothing_runs_it(tmp_path, capsys):
+    """onnxruntime has no float64 convolution."""
+    weights = lively(MINI, 0, np.float64)
+    save(tmp_path / "a.safetensors", weights, MINI)
+    words = ["convert", str(tmp_path / "a.safetensors"), str(tmp_path / "a.onnx")]
+    assert main([*words, "--check"], standalone_mode=False) == 2
+    assert "onnxruntime does not run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+    assert main(words, standalone_mode=False) is None
+    assert sha256(onnx.read(tmp_path / "a.onnx")) == sha256(weights)
