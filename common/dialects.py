@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from string import ascii_lowercase
 
 import numpy as np
 
 from common.errors import SpecError, WeightsError
 from common.foreign import TITLES, File
-from common.spec import SPECS, Conv, Inception, Row, Spec, find
+from common.spec import SPECS, Conv, Inception, Row, Spec, find, float32
 from common.weights import Weights, shapes
 
 Layers = dict[str, str]  #: canonical name of a layer (`stage1.0.conv`): its name elsewhere
@@ -148,6 +149,53 @@ def _paths(row: Inception, block: str) -> Iterator[tuple[str, int, int]]:
                 yield f"{block}.{branch}.{place}", PATHS[branch], place + 1
 
 
+def torchvision(spec: Spec) -> Iterator[Layers]:
+    """torchvision's `GoogLeNet`: conv1 to conv3, inception3a to 5b, aux1 and aux2, fc."""
+    layers, number = {"head": "fc"}, 0
+    for stage, rows in spec.stages():
+        letters = iter(ascii_lowercase)
+        for place, row in enumerate(rows):
+            if isinstance(row, Conv):
+                number += 1
+                layers |= _with_norm(f"{stage}.{place}", f"conv{number}")
+            elif isinstance(row, Inception):
+                block = f"inception{stage[-1]}{next(letters)}"
+                for layer, path, step in _paths(row, f"{stage}.{place}"):
+                    inside = f".{step - 1}" if len(row.branches()[path - 1][1]) > 1 else ""
+                    layers |= _with_norm(layer, f"{block}.branch{path}{inside}")
+    for index, _ in enumerate(spec.auxiliary):
+        ours, theirs = f"auxiliary.{index}", f"aux{index + 1}"
+        layers |= _with_norm(f"{ours}.conv", f"{theirs}.conv")
+        layers |= {f"{ours}.hidden": f"{theirs}.fc1", f"{ours}.head": f"{theirs}.fc2"}
+    yield layers
+
+
+def _with_norm(layer: str, name: str) -> Layers:
+    return {f"{layer}.conv": f"{name}.conv", f"{layer}.norm": f"{name}.bn"}
+
+
+def paddle_vision(spec: Spec) -> Iterator[Layers]:
+    """paddle.vision's `GoogLeNet`: _conv to _conv_2, _ince3a to _ince5b, _fc_out, _out1, _out2."""
+    inside = {(1, 1): "_conv1", (2, 1): "_conv3r", (2, 2): "_conv3", (3, 1): "_conv5r"}
+    inside |= {(3, 2): "_conv5", (4, 2): "_convprj"}
+    layers, number = {"head": "_fc_out"}, 0
+    for stage, rows in spec.stages():
+        letters = iter(ascii_lowercase)
+        for place, row in enumerate(rows):
+            if isinstance(row, Conv):
+                layers[f"{stage}.{place}.conv"] = f"_conv{f'_{number}' if number else ''}._conv"
+                number += 1
+            elif isinstance(row, Inception):
+                block = f"_ince{stage[-1]}{next(letters)}"
+                for layer, path, step in _paths(row, f"{stage}.{place}"):
+                    layers[f"{layer}.conv"] = f"{block}.{inside[path, step]}._conv"
+    for index, _ in enumerate(spec.auxiliary):
+        ours, theirs = f"auxiliary.{index}", index + 1
+        layers[f"{ours}.conv.conv"] = f"_conv_o{theirs}._conv"
+        layers |= {f"{ours}.hidden": f"_fc_o{theirs}", f"{ours}.head": f"_out{theirs}"}
+    yield layers
+
+
 # --- names by class and order: Keras
 
 
@@ -230,12 +278,22 @@ def _keras_book(spec: Spec, prefix: str, letter: str, nested: bool, inside: str)
     return layers | {"head": net.add("dense")}
 
 
+PADDLE_VISION = "paddle.vision's names"
+
 #: what files of each format are tried for, in this order; each gives one or more namings of a spec
 DIALECTS: dict[str, dict[str, Callable[[Spec], Iterator[Layers]]]] = {
-    "torch": {"our names": ours, "the book's names": book},
+    "torch": {
+        "our names": ours,
+        "the book's names": book,
+        "torchvision's names": torchvision,
+    },
     "tf": {"our names": keras_ours, "the book's names": keras_book},
     "mxnet": {"our names": ours, "the book's names": book},
-    "paddle": {"our names": ours, "the book's names": book},
+    "paddle": {
+        "our names": ours,
+        "the book's names": book,
+        PADDLE_VISION: paddle_vision,
+    },
     "safetensors": {"our names": ours, "the book's names": book},
 }
 
@@ -280,7 +338,22 @@ def recognise(file: File, spec_name: str | None, called: str) -> Known:
         raise WeightsError(refusal(file, readings, asked, spec_name, called))
     chosen, form = fits[0], FORMATS[file.format]
     weights = {name: form.canonical(file.arrays[chosen.names[name]]) for name in chosen.names}
+    if chosen.dialect == PADDLE_VISION:
+        weights = kept_in_training(chosen.spec, weights)
     return Known(chosen.spec, chosen.dialect, weights)
+
+
+def kept_in_training(spec: Spec, weights: Weights) -> Weights:
+    """The weights for a dropout that scales up in training, from those for one that scales down.
+
+    paddle.vision's dropout is `downscale_in_infer`: training zeroes a share of the features, and
+    evaluation multiplies them by the share that training keeps. Ours divides by that share in
+    training instead, so its product with the heads' weights is the same in both modes. Paddle
+    holds the share in float32.
+    """
+    drops = {"head.weight": spec.dropout}
+    drops |= {f"auxiliary.{i}.head.weight": row.dropout for i, row in enumerate(spec.auxiliary)}
+    return weights | {name: weights[name] * float32(1 - drop) for name, drop in drops.items()}
 
 
 def read_as(file: File, spec: Spec) -> Iterator[Reading]:
@@ -290,6 +363,8 @@ def read_as(file: File, spec: Spec) -> Iterator[Reading]:
         for layers in namings(spec):
             own = fitted(file, spec, layers)
             expected = shapes(own)
+            if any(name.rpartition(".")[0] not in layers for name in expected):
+                continue  # this dialect has no word for some layer
             names = {name: form.name(layers, name) for name in expected}
             misfits = []
             for canonical, name in names.items():

@@ -1,5 +1,6 @@
 """`pytest` runs the unit tests; `pytest --backend NAME` the conformance suite for that backend;
-`pytest tests/port` what needs all four frameworks.
+`pytest tests/port` what needs all four frameworks; `pytest tests/originals --backend torch` what
+needs torchvision.
 """
 
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from backends import FRAMEWORKS, load, simulated
 from common.errors import BackendError, DeviceError
 
-PORT = Path(__file__).resolve().parent / "port"
+NAMED = [Path(__file__).resolve().parent / name for name in ("port", "originals")]
 
 
 def pytest_addoption(parser):
@@ -37,9 +38,9 @@ def pytest_report_header(config):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Unit tests without --backend, conformance tests with it; `port` where it was asked for."""
-    if collection_path == PORT:
+    """Unit tests without --backend, conformance tests with it; the others where they are named."""
+    if collection_path in NAMED:
         asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
-        return None if any(path.is_relative_to(PORT) for path in asked) else True
+        return None if any(path.is_relative_to(collection_path) for path in asked) else True
     suite = "unit" if config.getoption("--backend") else "conformance"
     return True if collection_path.name == suite else None
