@@ -50,6 +50,32 @@ def test_a_step_returns_the_loss_and_the_number_right_before_it(backend, built):
     assert float(right) == len(labels) - 1
 
 
+@pytest.mark.parametrize("far", [63.0, 200.0])
+def test_a_loss_however_large_is_not_cut_off(backend, built, far):
+    """Paddle's own ends at 64: a run that diverges would seem to stand still."""
+    fixture = draw_fixture(SMALL.at(size=33))
+    bias = np.array([far, *[0.0] * 9], np.float32)
+    weights = fixture.weights | {"head.bias": bias}
+    model = built(fixture.spec, "float64")
+    backend.write_weights(model, weights)
+    arbiter = GoogLeNet(fixture.spec, weights)
+    labels = np.array([1, 2])
+    recipe = Recipe(lr=1.0, label_smoothing=0.1)
+    smoothing = recipe.label_smoothing
+    want, gradients = arbiter.gradients(fixture.inputs.astype(float), labels, smoothing)
+    assert want > far / 2
+    trainer = backend.Trainer(model, recipe)
+    loss, _ = trainer.update(backend.place(model, fixture.inputs), labels)
+    assert float(loss) == pytest.approx(want, rel=1e-12)
+    moved = weights["head.bias"] - backend.read_weights(model)["head.bias"]
+    assert moved == pytest.approx(gradients["head.bias"], abs=1e-12)
+    images = load("sample").test_images[:2]
+    backend.write_weights(model, weights)
+    evaluated, _ = backend.Trainer(model, Recipe()).evaluate([(images, labels)])
+    logits = arbiter.forward(resize(images, 33, 33))["head"]
+    assert evaluated == pytest.approx(cross_entropy(logits, labels)[0], rel=1e-6)
+
+
 def test_evaluation_is_the_mean_over_all_images_whatever_the_batches(backend, built):
     fixture = draw_fixture(SMALL_BN.at(size=33))
     model = built(fixture.spec, "float64")

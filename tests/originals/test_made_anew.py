@@ -1,4 +1,4 @@
-"""What tests/data/originals holds is what the packages answer: `tox -e torchvision`, `-e paddle`."""
+"""What tests/data/originals holds is what the packages still answer (torchvision, Paddle)."""
 
 import numpy as np
 import pytest

@@ -63,7 +63,7 @@ EXCEPTIONS = {
         "AvgPool.__init__": "the same",
         "AvgPool.forward": "the same",
         "native_device": "Paddle's device names are the contract's",
-        "cross_entropy": "Paddle's label smoothing is rounded to float32, even in float64",
+        "cross_entropy": "Paddle's takes no logit for further than 64 below the largest",
         "dtype": "Paddle's set_value does not convert",
     },
 }
