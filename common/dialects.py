@@ -235,6 +235,10 @@ def keras_ours(spec: Spec) -> Iterator[Layers]:
 
     for stage, rows in spec.stages():
         add(rows, net.add("sequential"), stage)
+    for index, _ in enumerate(spec.auxiliary):  # a list, which has no layers of its own
+        at, name = f"auxiliary/auxiliary{f'_{index}' if index else ''}", f"auxiliary.{index}"
+        layers |= {f"{name}.{layer}": f"{at}/{layer}" for layer in ("hidden", "head")}
+        layers |= {f"{name}.conv.{layer}": f"{at}/conv/{layer}" for layer in ("conv", "norm")}
     yield layers | {"head": "head"}
 
 
@@ -331,16 +335,15 @@ def recognise(file: File, spec_name: str | None, called: str) -> Known:
     WeightsError with the first tensor that is missing, misshapen or too many, and the spec that
     would fit if one does. `called` is the file's name for sentences.
     """
-    readings = [reading for name in SPECS for reading in read_as(file, find(name))]
-    asked = [r for r in readings if r.spec.name == spec_name] if spec_name else readings
-    fits = [reading for reading in asked if not reading.misfits]
-    if not fits:
-        raise WeightsError(refusal(file, readings, asked, spec_name, called))
-    chosen, form = fits[0], FORMATS[file.format]
-    weights = {name: form.canonical(file.arrays[chosen.names[name]]) for name in chosen.names}
-    if chosen.dialect == PADDLE_VISION:
-        weights = kept_in_training(chosen.spec, weights)
-    return Known(chosen.spec, chosen.dialect, weights)
+    form = FORMATS[file.format]
+    for reading in readings(file, [spec_name] if spec_name else list(SPECS), likely=True):
+        if not reading.misfits:
+            names = reading.names
+            weights = {name: form.canonical(file.arrays[names[name]]) for name in names}
+            if reading.dialect == PADDLE_VISION:
+                weights = kept_in_training(reading.spec, weights)
+            return Known(reading.spec, reading.dialect, weights)
+    raise WeightsError(refusal(file, spec_name, called))
 
 
 def kept_in_training(spec: Spec, weights: Weights) -> Weights:
@@ -356,31 +359,37 @@ def kept_in_training(spec: Spec, weights: Weights) -> Weights:
     return weights | {name: weights[name] * float32(1 - drop) for name, drop in drops.items()}
 
 
-def read_as(file: File, spec: Spec) -> Iterator[Reading]:
-    """The file held against every naming of a spec, with the file's own channels and classes."""
+def readings(file: File, spec_names: list[str], likely: bool = False) -> Iterator[Reading]:
+    """The file held against every naming of these specs, or where it has such a head alone.
+
+    A dialect that has no word for some layer of a spec does not name it.
+    """
     form = FORMATS[file.format]
-    for dialect, namings in DIALECTS[file.format].items():
-        for layers in namings(spec):
-            own = fitted(file, spec, layers)
-            expected = shapes(own)
-            if any(name.rpartition(".")[0] not in layers for name in expected):
-                continue  # this dialect has no word for some layer
-            names = {name: form.name(layers, name) for name in expected}
-            misfits = []
-            for canonical, name in names.items():
-                also = "" if name == canonical else f" ({canonical})"
-                if name not in file.arrays:
-                    misfits.append(f"{name}{also} is missing")
+    for spec in map(find, spec_names):
+        needed = {name.rpartition(".")[0] for name in shapes(spec)}
+        for dialect, namings in DIALECTS[file.format].items():
+            for layers in namings(spec):
+                if likely and form.name(layers, "head.weight") not in file.arrays:
                     continue
-                shape = expected[canonical]
-                wanted = tuple(shape[axis] for axis in form.axes(len(shape)))
-                if file.arrays[name].shape != wanted:
-                    found = file.arrays[name].shape
-                    misfits.append(f"{name}{also} has shape {found} where {wanted} is expected")
-            known = set(names.values())
-            extra = [name for name in file.arrays if name not in known]
-            misfits += [f"{name} is one tensor too many" for name in extra]
-            yield Reading(own, dialect, names, misfits)
+                if needed <= layers.keys():
+                    yield read_as(file, fitted(file, spec, layers), dialect, layers)
+
+
+def read_as(file: File, spec: Spec, dialect: str, layers: Layers) -> Reading:
+    """The file held against one naming of a spec."""
+    form, names, misfits = FORMATS[file.format], {}, []
+    for canonical, shape in shapes(spec).items():
+        names[canonical] = name = form.name(layers, canonical)
+        also = "" if name == canonical else f" ({canonical})"
+        wanted = tuple(shape[axis] for axis in form.axes(len(shape)))
+        if name not in file.arrays:
+            misfits.append(f"{name}{also} is missing")
+        elif file.arrays[name].shape != wanted:
+            found = file.arrays[name].shape
+            misfits.append(f"{name}{also} has shape {found} where {wanted} is expected")
+    known = set(names.values())
+    misfits += [f"{name} is one tensor too many" for name in file.arrays if name not in known]
+    return Reading(spec, dialect, names, misfits)
 
 
 def fitted(file: File, spec: Spec, layers: Layers) -> Spec:
@@ -398,12 +407,12 @@ def fitted(file: File, spec: Spec, layers: Layers) -> Spec:
         return spec
 
 
-def refusal(
-    file: File, readings: list[Reading], asked: list[Reading], spec_name: str | None, called: str
-) -> str:
+def refusal(file: File, spec_name: str | None, called: str) -> str:
     """Why no reading fits, by the one that comes closest, and which spec would fit."""
+    every = list(readings(file, list(SPECS)))
+    asked = [reading for reading in every if spec_name in (None, reading.spec.name)]
     best = max(asked, key=lambda reading: reading.closeness)
-    fits = [reading.spec.name for reading in readings if not reading.misfits]
+    fits = [reading.spec.name for reading in every if not reading.misfits]
     if fits:
         return (
             f"{called} does not hold the weights of {spec_name}: {best.misfits[0]}; they are those "

@@ -2,7 +2,8 @@
 
 Nodes and tensors have the canonical names, so a viewer shows the words of the spec. The graph
 evaluates: a norm uses its running statistics, dropout is left out. `images` is (N, C, H, W),
-`logits` (N, classes). Source: the operators' page of ONNX, opset 17.
+`logits` and what auxiliary heads there are (N, classes). Source: the operators' page of ONNX,
+opset 17.
 """
 
 from __future__ import annotations
@@ -12,8 +13,21 @@ from typing import Any
 
 import numpy as np
 
+from common.arithmetic import layers
 from common.errors import BackendError
-from common.spec import Conv, GlobalAvgPool, Inception, MaxPool, Row, Spec, pair
+from common.spec import (
+    AdaptiveAvgPool,
+    Affine,
+    Auxiliary,
+    AvgPool,
+    Conv,
+    GlobalAvgPool,
+    Inception,
+    MaxPool,
+    Row,
+    Spec,
+    pair,
+)
 from common.weights import Weights, check
 
 OPSET, IR_VERSION = 17, 8  #: of 2022, which every runtime since then reads
@@ -35,18 +49,25 @@ def encode(spec: Spec, weights: Weights) -> bytes:
     onnx = package("onnx")
     check(spec, weights)
     kind = onnx.helper.np_dtype_to_tensor_dtype(weights["head.weight"].dtype)
-    graph = Graph(onnx, spec)
+    graph = Graph(onnx, spec, weights)
     x = "images"
     for stage, rows in spec.stages():
         x = graph.rows(x, rows, stage)
-    graph.node("Gemm", "logits", [x, "head.weight", "head.bias"], transB=1)
+    graph.linear(x, "head", "logits")
+    sides = [graph.auxiliary(row, f"auxiliary.{i}") for i, row in enumerate(spec.auxiliary)]
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
             spec.name,
             [onnx.helper.make_tensor_value_info("images", kind, ["N", *spec.input])],
-            [onnx.helper.make_tensor_value_info("logits", kind, ["N", spec.head.width])],
-            [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
+            [
+                onnx.helper.make_tensor_value_info(name, kind, ["N", spec.head.width])
+                for name in ("logits", *sides)
+            ],
+            [
+                onnx.numpy_helper.from_array(array, name)
+                for name, array in (weights | graph.constants).items()
+            ],
         ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
@@ -60,8 +81,12 @@ def encode(spec: Spec, weights: Weights) -> bytes:
 class Graph:
     """The nodes, each named by its output."""
 
-    def __init__(self, onnx: Any, spec: Spec) -> None:
+    def __init__(self, onnx: Any, spec: Spec, weights: Weights) -> None:
         self.onnx, self.spec, self.nodes = onnx, spec, list[Any]()
+        self.weights, self.dtype = weights, weights["head.weight"].dtype
+        self.constants: Weights = {}  # of rows that hold numbers and no weights
+        self.last: dict[str, str] = {}  # the output of every row of a stage
+        self.shapes = {layer.name: layer.shape for layer in layers(spec)}
 
     def node(self, operator: str, output: str, inputs: list[str], **attributes: Any) -> str:
         """Add a node and return the name of its output."""
@@ -72,8 +97,46 @@ class Graph:
     def rows(self, x: str, rows: tuple[Row, ...], name: str) -> str:
         """Rows of a stage or branch, one after the other."""
         for index, row in enumerate(rows):
-            x = self.row(x, row, f"{name}.{index}")
+            x = self.last[f"{name}.{index}"] = self.row(x, row, f"{name}.{index}")
         return x
+
+    def constant(self, name: str, values: Any, shape: tuple[int, ...]) -> str:
+        """Add numbers that are no weights, and return their name."""
+        self.constants[name] = np.array(values, self.dtype).reshape(shape)
+        return name
+
+    def linear(self, x: str, name: str, output: str) -> str:
+        """A linear layer."""
+        return self.node("Gemm", output, [x, f"{name}.weight", f"{name}.bias"], transB=1)
+
+    def auxiliary(self, row: Auxiliary, name: str) -> str:
+        """An auxiliary head, whose output has its name."""
+        at = f"stage4.{row.after}"
+        x = self.last[at]
+        if isinstance(row.pool, AvgPool):
+            kernel, strides = list(pair(row.pool.kernel)), list(pair(row.pool.stride))
+            pool = f"{name}.pool"
+            x = self.node("AveragePool", pool, [x], kernel_shape=kernel, strides=strides)
+        else:
+            x = self.adaptive(x, row.pool, f"{name}.pool", self.shapes[at])
+        x = self.node("Flatten", f"{name}.flat", [self.conv(x, row.conv, f"{name}.conv")])
+        x = self.linear(x, f"{name}.hidden", f"{name}.hidden")
+        if row.hidden.activation:
+            x = self.node("Relu", f"{name}.relu", [x])
+        return self.linear(x, f"{name}.head", name)
+
+    def adaptive(self, x: str, row: AdaptiveAvgPool, name: str, shape: tuple[int, ...]) -> str:
+        """ONNX has no such pool; a matrix from each side takes the means of rows and columns."""
+        means = []
+        for length, windows in zip(shape[2:], row.windows(*shape[2:]), strict=True):
+            pixels = np.arange(length)
+            inside = [(first <= pixels) & (pixels < behind) for first, behind in windows]
+            means.append(np.array(inside) / np.sum(inside, 1, keepdims=True))
+        left, right = means
+        left_name = self.constant(f"{name}.rows", left, left.shape)
+        right_name = self.constant(f"{name}.columns", right.T, right.T.shape)
+        x = self.node("MatMul", f"{name}.means", [left_name, x])
+        return self.node("MatMul", name, [x, right_name])
 
     def row(self, x: str, row: Row, name: str) -> str:
         """One row of the spec."""
@@ -81,8 +144,14 @@ class Graph:
             case Conv():
                 return self.conv(x, row, name)
             case MaxPool():
-                ceil = int(getattr(row, "ceil", False))  # of specs whose pools round up
+                ceil = int(row.ceil)
                 return self.node("MaxPool", f"{name}.pool", [x], ceil_mode=ceil, **window(row))
+            case Affine():
+                shape = (1, len(row.scale), 1, 1)
+                scale = self.constant(f"{name}.scale", row.scale, shape)
+                shift = self.constant(f"{name}.shift", row.shift, shape)
+                x = self.node("Mul", f"{name}.scaled", [x, scale])
+                return self.node("Add", f"{name}.shifted", [x, shift])
             case Inception():
                 branches = [self.rows(x, rows, f"{name}.{one}") for one, rows in row.branches()]
                 return self.node("Concat", f"{name}.concat", branches, axis=1)
@@ -93,7 +162,7 @@ class Graph:
 
     def conv(self, x: str, row: Conv, name: str) -> str:
         """Convolution, norm if the network has one, ReLU unless the row has none."""
-        parameters = [f"{name}.conv.{leaf}" for leaf in ("weight", "bias")]
+        parameters = [f"{name}.conv.{leaf}" for leaf in ("weight", "bias")[: 1 + row.bias]]
         x = self.node("Conv", f"{name}.conv", [x, *parameters], **window(row))
         if self.spec.norm:
             leaves = ("weight", "bias", "running_mean", "running_var")
@@ -117,13 +186,18 @@ def read(path: Path) -> Weights:
     """The weights in a file that `encode` made."""
     onnx = package("onnx")
     graph = onnx.load(path).graph
-    return {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    own = ("scale", "shift", "rows", "columns")  # no weights, but rows' own constants
+    return {
+        one.name: onnx.numpy_helper.to_array(one)
+        for one in graph.initializer
+        if not one.name.endswith(own)
+    }
 
 
 def run(path: Path, x: np.ndarray) -> np.ndarray:
     """The logits of images (N, C, H, W), by onnxruntime on the CPU."""
     runtime = package("onnxruntime")
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"images": x})
+    (logits,) = session.run(["logits"], {"images": x})
     found: np.ndarray = logits
     return found

@@ -219,10 +219,11 @@ def paddle(folder):
 
 
 def mxnet(folder):
+    from backends import mxnet as _  # noqa: F401  # what MXNet needs to be imported
+
+    # isort: split
     import mxnet as mx
     from mxnet.gluon import nn
-
-    import backends.mxnet  # noqa: F401  # what MXNet needs to be imported
 
     def conv(width, norm, **how):
         if not norm:

@@ -96,8 +96,7 @@ def test_a_format_is_told_by_its_content(native, tmp_path, name):
     assert found.sha256 == sha256(weights)
 
 
-@pytest.mark.parametrize("name", FRAMEWORKS)
-def test_ends_that_differ_are_told_and_nothing_is_written(native, tmp_path, monkeypatch, name):
+def test_ends_that_differ_are_told_and_nothing_is_written(native, tmp_path, monkeypatch):
     """Were a framework to compute something else with the same bits, `--check` would say so."""
     _, files = native
     far = 2 * convert.TOLERANCE["float32"]
@@ -109,7 +108,7 @@ def test_ends_that_differ_are_told_and_nothing_is_written(native, tmp_path, monk
 
     monkeypatch.setattr(convert.Work, "run", other)
     with pytest.raises(convert.ParityError, match="logits that differ by"):
-        convert.convert(files[name], tmp_path / f"there{FORMATS[name].suffix}", compare=True)
+        convert.convert(files["torch"], tmp_path / "there.params", compare=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -160,19 +159,19 @@ def test_a_reader_s_file_gives_the_reader_s_logits(books, monkeypatch, name, kin
     assert tensor_error(logits, np.load(books / f"{name}-{kind}.npy")) < 1e-12
 
 
-@pytest.mark.parametrize("other", FRAMEWORKS)
-@pytest.mark.parametrize("one", FRAMEWORKS)
-def test_a_reader_s_file_goes_on_in_any_framework(books, processes, tmp_path, one, other):
-    """With batch norm, through the destination's own file, in float64."""
+@pytest.mark.parametrize(
+    ("one", "other"), [("torch", "paddle"), ("paddle", "mxnet"), ("mxnet", "tf"), ("tf", "torch")]
+)
+def test_a_reader_s_file_goes_on_in_another_framework(books, processes, tmp_path, one, other):
+    """With batch norm, in float64: the framework reads its own file and gives the same logits."""
     there = tmp_path / f"there{FORMATS[other].suffix}"
     converted = convert.convert(books / f"{one}-norm{FORMATS[one].suffix}", there)
-    x, logits = books / "images.npy", tmp_path / "logits.npy"
     known = recognise(foreign.read(there), None, "it")
-    save(tmp_path / "canonical.safetensors", known.weights, known.spec)
-    job = {"form": other, "spec": [converted.spec, 1, 10], "file": None, "images": str(x)}
-    job |= {"weights": str(tmp_path / "canonical.safetensors"), "logits": str(logits)}
-    convert.do(job)
-    assert tensor_error(np.load(logits), np.load(books / f"{one}-norm.npy")) < 1e-12
+    assert sha256(known.weights) == converted.sha256
+    work = convert.Work(tmp_path, known, True)
+    np.save(tmp_path / "images.npy", np.load(books / "images.npy"))  # instead of the sample's
+    logits = work.write(other, tmp_path / f"again{FORMATS[other].suffix}")
+    assert tensor_error(logits, np.load(books / f"{one}-norm.npy")) < 1e-12
 
 
 # --- ONNX

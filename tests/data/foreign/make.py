@@ -62,10 +62,11 @@ def tf():
 
 def mxnet():
     """Gluon with NumPy's arrays, and MXNet's older arrays in half precision."""
+    from backends import mxnet as _  # noqa: F401  # what MXNet needs to be imported
+
+    # isort: split
     import mxnet as mx
     from mxnet.gluon import nn
-
-    import backends.mxnet  # noqa: F401  # what MXNet needs to be imported
 
     net = nn.HybridSequential()
     net.add(nn.Conv2D(3, (1, 2)), nn.BatchNorm(), nn.Dense(2))

@@ -1,0 +1,312 @@
+"""`googlenet convert`, its refusals and its proofs; the frameworks are in tests/port."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hostile import archive, tensor, unicode  # in tests/data
+
+from backends import FRAMEWORKS
+from common import convert, files, foreign, onnx
+from common.cli import main
+from common.convert import SUFFIXES, Work
+from common.dialects import FORMATS
+from common.errors import BackendError, ParityError, WeightsError
+from common.spec import D2L, MINI
+from common.weights import draw, load, save, sha256, shapes
+
+FOREIGN = Path(__file__).parents[1] / "data" / "foreign"
+
+
+def state_dict(weights):
+    """A file as `torch.save` writes it, of these weights."""
+    out, more = b"\x80\x02}(", []
+    for index, (name, array) in enumerate(weights.items()):
+        strides = tuple(step // array.itemsize for step in array.strides)
+        kind = {"float32": "FloatStorage", "float64": "DoubleStorage", "float16": "HalfStorage"}
+        out += unicode(name) + tensor(
+            array.shape, strides, 0, array.size, kind[array.dtype.name], f"w{index}"
+        )
+        more.append((f"archive/data/w{index}", array.tobytes()))
+    return archive(out + b"u.", more=more)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A PyTorch file of the small network."""
+    path = tmp_path / "source.pt"
+    path.write_bytes(state_dict(draw(MINI, 0)))
+    return path
+
+
+def run(*words):
+    """The exit status of the command line."""
+    status = main(["convert", *map(str, words)], standalone_mode=False)
+    return status or 0
+
+
+def refused(capsys, *words):
+    before = sorted(Path(words[0]).parent.iterdir())
+    assert run(*words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("googlenet: ")
+    assert said.endswith(".\n")
+    assert said.count("\n") == 1
+    assert sorted(Path(words[0]).parent.iterdir()) == before, "nothing may be left"
+    return said
+
+
+def test_a_file_becomes_canonical(source, tmp_path, capsys):
+    assert run(source, tmp_path / "a.safetensors") == 0
+    assert sha256(load(tmp_path / "a.safetensors", MINI)) == sha256(draw(MINI, 0))
+    said = capsys.readouterr().out
+    assert "a PyTorch state_dict with our names, network mini, 1 channel(s), 10 classes" in said
+    assert f"{len(shapes(MINI))} tensors, the same bits, SHA-256 {sha256(draw(MINI, 0))}" in said
+
+
+def test_json_has_these_keys(source, tmp_path, capsys):
+    assert run(source, tmp_path / "b.safetensors", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.pop("sha256") == sha256(draw(MINI, 0))
+    assert found == {
+        "source": str(source),
+        "destination": str(tmp_path / "b.safetensors"),
+        "format": "a PyTorch state_dict",
+        "stored": "float32",
+        "names": "our names",
+        "spec": "mini",
+        "channels": 1,
+        "classes": 10,
+        "tensors": len(shapes(MINI)),
+        "dtype": "float32",
+        "check": None,
+    }
+
+
+def test_half_precision_is_said_to_have_been_widened(tmp_path, capsys):
+    half = {name: array.astype(np.float16) for name, array in draw(MINI, 0).items()}
+    (tmp_path / "half.pt").write_bytes(state_dict(half))
+    assert run(tmp_path / "half.pt", tmp_path / "a.safetensors") == 0
+    assert "float32 (held as float16)" in capsys.readouterr().out
+    found = load(tmp_path / "a.safetensors", MINI)
+    assert all((found[name] == array).all() for name, array in half.items())
+
+
+def test_float64_stays_float64(tmp_path):
+    double = {name: array.astype(np.float64) / 3 for name, array in draw(MINI, 0).items()}
+    (tmp_path / "double.pt").write_bytes(state_dict(double))
+    assert run(tmp_path / "double.pt", tmp_path / "a.safetensors") == 0
+    assert sha256(load(tmp_path / "a.safetensors", MINI)) == sha256(double)
+
+
+def test_check_runs_both_ends_on_the_same_images(tmp_path, capsys):
+    """Between two canonical files both ends are the arbiter, and nothing differs."""
+    save(tmp_path / "a.safetensors", draw(MINI, 0), MINI)
+    assert run(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "--check") == 0
+    said = capsys.readouterr().out
+    assert "check: NumPy and NumPy on 8 images: logits differ by at most 0.0e+00" in said
+    assert "largest is 0.0" not in said
+
+
+def test_the_images_of_the_check_are_real_and_fit(monkeypatch):
+    x = convert.images(MINI.at(channels=3))
+    assert x.shape == (convert.IMAGES, 3, 33, 33)
+    assert 0 <= x.min() < 0.1 < 0.5 < x.max() <= 1
+    np.testing.assert_array_equal(x[:, 0], x[:, 2])
+
+
+# --- places that will not do
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a.bin", r"names no format: its name must end in \.pt, \.weights\.h5, \.params, "),
+        ("a.h5", "names no format"),
+        (".pt", "names no format"),
+        ("missing/a.pt", "is no folder: make it first"),
+        (".", "is a folder"),
+    ],
+)
+def test_a_destination_that_will_not_do_is_refused(source, tmp_path, capsys, name, said):
+    assert re.search(said, refused(capsys, source, tmp_path / name))
+
+
+def test_the_source_is_never_its_own_destination(source, capsys):
+    before = source.read_bytes()
+    assert "is the source itself" in refused(capsys, source, source)
+    assert "is the source itself" in refused(capsys, source, source.parent / "." / source.name)
+    assert source.read_bytes() == before
+
+
+def test_a_file_that_is_there_is_never_overwritten(source, tmp_path, capsys):
+    (tmp_path / "a.safetensors").write_bytes(b"mine")
+    assert "is there already" in refused(capsys, source, tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == b"mine"
+    (tmp_path / "b.safetensors").symlink_to(tmp_path / "nowhere")
+    assert "is there already" in refused(capsys, source, tmp_path / "b.safetensors")
+
+
+def test_a_missing_source_a_folder_and_an_unknown_spec_are_refused(source, tmp_path, capsys):
+    there = tmp_path / "a.safetensors"
+    assert "is not there" in refused(capsys, tmp_path / "none.pt", there)
+    assert "is a folder" in refused(capsys, tmp_path, there)
+    assert "There is no spec named 'none'" in refused(capsys, source, there, "--spec", "none")
+
+
+def test_another_network_is_refused_with_the_spec_that_fits(source, tmp_path, capsys):
+    said = refused(capsys, source, tmp_path / "a.safetensors", "--spec", "d2l")
+    assert "use `--spec mini`" in said
+    assert "stage1.0.conv.weight has shape (8, 1, 7, 7) where (64, 1, 7, 7) is expected" in said
+
+
+def test_a_cut_file_is_refused(source, tmp_path, capsys):
+    (tmp_path / "cut.pt").write_bytes(source.read_bytes()[:-100])
+    assert "cut or damaged" in refused(capsys, tmp_path / "cut.pt", tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_is_not_installed_is_named_with_its_install_line(
+    source, tmp_path, capsys, monkeypatch, suffix
+):
+    """Before anything is read."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setattr(foreign, "read", lambda path: pytest.fail("it was read"))
+    if suffix == ".safetensors":  # needs nothing, but --check needs the source's framework
+        monkeypatch.undo()
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        assert run(source, tmp_path / f"a{suffix}", "--check") == 4
+    else:
+        assert run(source, tmp_path / f"a{suffix}") == 4
+    assert "pip install -c constraints/" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [source]
+
+
+# --- what is written is proven
+
+
+def test_a_destination_that_comes_back_otherwise_is_not_kept(source, tmp_path, monkeypatch, capsys):
+    """A writer that changes one bit of one tensor."""
+    write = Work.write
+
+    def wrong(self, target, path):
+        logits = write(self, target, path)
+        weights = load(path, MINI)
+        weights["stage2.1.conv.bias"].view(np.uint8)[0] ^= 1
+        save(path, weights, MINI)
+        return logits
+
+    monkeypatch.setattr(Work, "write", wrong)
+    said = refused(capsys, source, tmp_path / "a.safetensors")
+    assert "was not written: stage2.1.conv.bias came back as other values" in said
+
+
+def test_a_tensor_that_comes_back_more_is_seen():
+    known = convert.Known(MINI, "our names", draw(MINI, 0))
+    convert.verify(draw(MINI, 0), known, Path("a"))
+    with pytest.raises(WeightsError, match="other tensors"):
+        convert.verify(draw(MINI, 0) | {"more": np.zeros(1)}, known, Path("a"))
+    with pytest.raises(WeightsError, match=r"head\.bias came back"):
+        convert.verify({**draw(MINI, 0), "head.bias": np.zeros(10)}, known, Path("a"))
+    negative = {**draw(MINI, 0), "head.bias": -np.zeros(10, np.float32)}  # equal, not the same bits
+    with pytest.raises(WeightsError, match=r"head\.bias came back"):
+        convert.verify(negative, known, Path("a"))
+
+
+@pytest.mark.parametrize("at", ["write", "fsync", "replace"])
+def test_a_disk_that_fails_leaves_nothing(source, tmp_path, monkeypatch, capsys, at):
+    def fails(*arguments):
+        raise OSError(28, "No space left on device")
+
+    if at == "write":
+        monkeypatch.setattr(files, "write_whole", fails)
+        monkeypatch.setattr(convert, "write_whole", fails)
+    else:
+        saved = getattr(os, at)
+
+        def later(*arguments):
+            if convert_has_begun(arguments):
+                fails()
+            return saved(*arguments)
+
+        def convert_has_begun(arguments):
+            return at == "fsync" or str(arguments[1]).startswith(str(tmp_path))
+
+        if at == "fsync":
+            put = convert.put
+
+            def put_on_a_full_disk(destination, data):
+                monkeypatch.setattr(os, "fsync", fails)
+                put(destination, data)
+
+            monkeypatch.setattr(convert, "put", put_on_a_full_disk)
+        else:
+            monkeypatch.setattr(os, "replace", later)
+    said = refused(capsys, source, tmp_path / "a.safetensors")
+    assert "cannot be written: No space left on device" in said
+
+
+def test_a_disk_that_keeps_other_bytes_is_seen(source, tmp_path, monkeypatch, capsys):
+    write = convert.write_whole
+    monkeypatch.setattr(convert, "write_whole", lambda path, data: write(path, data[:-1] + b"!"))
+    assert run(source, tmp_path / "a.safetensors") == 2
+    assert "holds other bytes than were written" in capsys.readouterr().err
+
+
+def test_ends_that_differ_have_status_3_and_nothing_is_written(tmp_path, monkeypatch, capsys):
+    save(tmp_path / "a.safetensors", draw(MINI, 0), MINI)
+    saved = Work.run
+
+    def other(self, form, path=None):
+        return saved(self, form, path) + np.float32(1e-3 if path else 0)
+
+    monkeypatch.setattr(Work, "run", other)
+    assert run(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "--check") == 3
+    assert "NumPy and NumPy give logits that differ by 1.0e-03" in capsys.readouterr().err
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_a_difference_that_is_no_number_is_a_difference():
+    one = np.full((8, 10), np.nan, np.float32)
+    with pytest.raises(ParityError):
+        convert.compared("torch", np.ones((8, 10), np.float32), "tf", one, Path("a"))
+
+
+def test_a_process_that_fails_is_one_sentence(monkeypatch):
+    def start(command, **options):
+        return subprocess.CompletedProcess(command, 1, "", "Traceback\nValueError: no room\n")
+
+    monkeypatch.setattr(convert.subprocess, "run", start)
+    with pytest.raises(BackendError, match="torch could not write or run the weights: ValueError"):
+        convert.do({"form": "torch"})
+
+
+def test_every_framework_has_a_format_and_a_suffix_of_its_own():
+    assert set(FORMATS) == set(foreign.TITLES) == {*FRAMEWORKS, "safetensors"}
+    assert len(SUFFIXES) == len(FORMATS) + 1
+    assert all(FORMATS[name].backend == name for name in FRAMEWORKS)
+
+
+def test_onnx_needs_no_framework_to_be_asked_for():
+    """Its module is imported without the package, which is asked for when it is used."""
+    code = "import sys; import common.onnx; sys.exit('onnx' in sys.modules)"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
+    assert callable(onnx.encode)
+
+
+def test_the_book_s_own_network_is_converted(tmp_path):
+    from common.dialects import DIALECTS
+
+    layers = next(DIALECTS["torch"]["the book's names"](D2L))
+    names = {name: FORMATS["torch"].name(layers, name) for name in shapes(D2L)}
+    weights = draw(D2L, 0)
+    (tmp_path / "book.pt").write_bytes(state_dict({names[n]: a for n, a in weights.items()}))
+    found = convert.convert(tmp_path / "book.pt", tmp_path / "a.safetensors")
+    assert (found.spec, found.names, found.sha256) == ("d2l", "the book's names", sha256(weights))
