@@ -45,6 +45,7 @@ class Converted:
     stored: str  #: the kinds of numbers in it
     names: str  #: whose they are: a key of `dialects.DIALECTS`
     spec: str
+    also: tuple[str, ...]  #: other specs with these tensors: only `--spec` can tell which it is
     channels: int
     classes: int
     tensors: int
@@ -94,6 +95,7 @@ def convert(
         stored=file.stored,
         names=known.dialect,
         spec=known.spec.name,
+        also=() if spec_name else known.also,
         channels=known.spec.input[0],
         classes=known.spec.head.width,
         tensors=len(known.weights),
@@ -257,6 +259,11 @@ def render(found: Converted) -> str:
         f"{found.destination}: written, read again: {found.tensors} tensors, the same bits, "
         f"SHA-256 {found.sha256}"
     )
+    if found.also:
+        text += (
+            f"\nThe same tensors are those of {' and '.join(found.also)}, another function: if that "
+            f"is what they were trained as, say so with `--spec {found.also[0]}`."
+        )
     if found.check is None:
         return text
     return (

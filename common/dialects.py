@@ -312,6 +312,7 @@ class Known:
     spec: Spec  #: for the file's own channels and classes
     dialect: str
     weights: Weights
+    also: tuple[str, ...] = ()  #: other specs whose tensors have these names and shapes
 
 
 @dataclass(frozen=True)
@@ -342,8 +343,16 @@ def recognise(file: File, spec_name: str | None, called: str) -> Known:
             weights = {name: form.canonical(file.arrays[names[name]]) for name in names}
             if reading.dialect == PADDLE_VISION:
                 weights = kept_in_training(reading.spec, weights)
-            return Known(reading.spec, reading.dialect, weights)
+            return Known(reading.spec, reading.dialect, weights, twins(file, reading))
     raise WeightsError(refusal(file, spec_name, called))
+
+
+def twins(file: File, found: Reading) -> tuple[str, ...]:
+    """The other specs that the file fits as well: they differ in what is no weight."""
+    count, own = len(shapes(found.spec)), found.spec.name
+    same = [name for name, spec in SPECS.items() if len(shapes(spec)) == count and name != own]
+    fits = [reading for reading in readings(file, same, likely=True) if not reading.misfits]
+    return tuple(dict.fromkeys(reading.spec.name for reading in fits))
 
 
 def kept_in_training(spec: Spec, weights: Weights) -> Weights:
@@ -402,9 +411,11 @@ def fitted(file: File, spec: Spec, layers: Layers) -> Spec:
         if array is not None and array.ndim == ndim:
             sizes[size] = array.shape[form.axes(ndim).index(axis)]
     try:
-        return spec.at(**sizes)
+        own = spec.at(**sizes)
+        own.channels()
     except SpecError:
         return spec
+    return own
 
 
 def refusal(file: File, spec_name: str | None, called: str) -> str:
