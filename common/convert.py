@@ -261,8 +261,8 @@ def render(found: Converted) -> str:
     )
     if found.also:
         text += (
-            f"\nThe same tensors are those of {' and '.join(found.also)}, another function: if that "
-            f"is what they were trained as, say so with `--spec {found.also[0]}`."
+            f"\n{' and '.join(found.also)} has the same tensors and is another function: if it is "
+            f"what they were trained as, say so with `--spec {found.also[0]}`."
         )
     if found.check is None:
         return text

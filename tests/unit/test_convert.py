@@ -80,6 +80,7 @@ def test_json_has_these_keys(source, tmp_path, capsys):
         "stored": "float32",
         "names": "our names",
         "spec": "mini",
+        "also": [],
         "channels": 1,
         "classes": 10,
         "tensors": len(shapes(MINI)),
