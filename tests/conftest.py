@@ -1,5 +1,5 @@
-"""`pytest` runs the unit tests; `pytest --backend NAME` the conformance suite for that backend;
-`pytest tests/port` what needs all four frameworks.
+"""`pytest` runs the unit tests; `pytest --backend NAME` the conformance suite for that backend and
+the traps of porting that show in it; `pytest tests/port` what needs all four frameworks.
 """
 
 from pathlib import Path
@@ -15,6 +15,11 @@ PORT = Path(__file__).resolve().parent / "port"
 def pytest_addoption(parser):
     parser.addoption("--backend", choices=list(FRAMEWORKS), help="run the conformance suite for it")
     parser.addoption("--require-gpu", action="store_true", help="fail where there is no GPU")
+    parser.addoption(
+        "--write-results",
+        action="store_true",
+        help="write what tests/porting measured to docs/results/traps-NAME.json",
+    )
 
 
 def pytest_configure(config):
@@ -37,9 +42,9 @@ def pytest_report_header(config):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Unit tests without --backend, conformance tests with it; `port` where it was asked for."""
+    """Unit tests without --backend, the others with it; `port` where it was asked for."""
     if collection_path == PORT:
         asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
         return None if any(path.is_relative_to(PORT) for path in asked) else True
-    suite = "unit" if config.getoption("--backend") else "conformance"
-    return True if collection_path.name == suite else None
+    others = ("unit",) if config.getoption("--backend") else ("conformance", "porting")
+    return True if collection_path.name in others else None
