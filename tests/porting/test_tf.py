@@ -17,9 +17,9 @@ from backends.tf import googlenet, optimizers, train
 from backends.tf import weights as native
 from common import weights
 from common.data import batches, load
-from common.plants import plant
+from common.plants import SMALL, plant
 from common.recipe import Recipe
-from common.spec import D2L, MINI, Conv, GlobalAvgPool, MaxPool
+from common.spec import MINI, Conv, GlobalAvgPool, MaxPool
 from common.verify import draw_fixture, tensor_error
 
 NORM = MINI.norm
@@ -191,7 +191,7 @@ def test_loss_dtype(shows):
 
 
 def test_resize_dtype(backend, built, shows):
-    """`tf.image.resize` gives float32, whatever it gets: a float64 check feeds its inputs after it."""
+    """`tf.image.resize` gives float32, whatever it gets: a float64 check goes in behind it."""
     images = load("sample").train_images[:4]
     want = resize(images, 33, 33)
     theirs = tf.image.resize(nhwc(images / 255), (33, 33), "bilinear")
@@ -227,7 +227,7 @@ def test_graph_order(backend, shows):
 
 
 def test_numpy_2(shows):
-    """NumPy 2 asks `__array__` for the argument `copy`, which a tensor's has not: read `.numpy()`."""
+    """NumPy 2 gives `__array__` the argument `copy`, which a tensor's lacks: read `.numpy()`."""
     x = tf.constant([1.0])
     lacks = "copy" not in inspect.signature(type(x).__array__).parameters
     if not np.__version__.startswith("1."):
@@ -285,12 +285,13 @@ def test_soft_placement(shows):
 
 def test_published_padding(backend, name, shows):
     """The book's TensorFlow code pads `'same'`: at 96 pixels its logits are another function's."""
-    fixture = draw_fixture(D2L)
-    want = GoogLeNet(D2L, fixture.weights).forward(fixture.inputs.astype(float))["head"]
+    spec = SMALL.at(size=96)  # one block a stage
+    fixture = draw_fixture(spec)
+    want = GoogLeNet(spec, fixture.weights).forward(fixture.inputs.astype(float))["head"]
     errors = []
     with plant(name, "same-padding"):
-        models = [backend.build(D2L, "float64", "cpu")]
-    models.append(backend.build(D2L, "float64", "cpu"))
+        models = [backend.build(spec, "float64", "cpu")]
+    models.append(backend.build(spec, "float64", "cpu"))
     for model in models:
         backend.write_weights(model, fixture.weights)
         errors.append(tensor_error(backend.forward(model, fixture.inputs, False)["head"], want))
@@ -304,8 +305,11 @@ def test_published_shuffle(shows):
     """
     examples = tf.data.Dataset.from_tensor_slices(np.arange(100))
     theirs = examples.batch(10).shuffle(100, seed=0)
-    epochs = [[{frozenset(batch.tolist()) for batch in theirs.as_numpy_iterator()} for _ in "12"]]
-    epochs.append(
-        [{frozenset(b.tolist()) for b in batches(100, 10, 0, number)} for number in (0, 1)]
-    )
-    shows(*(len(one & other) / len(one) for one, other in epochs), least=1, most=0)
+
+    def kept(epochs):
+        one, other = ({frozenset(batch.tolist()) for batch in epoch} for epoch in epochs)
+        return len(one & other) / len(one)
+
+    book = [list(theirs.as_numpy_iterator()) for _ in range(2)]
+    assert [b.tolist() for b in book[0]] != [b.tolist() for b in book[1]], "it does shuffle"
+    shows(kept(book), kept([batches(100, 10, 0, epoch) for epoch in range(2)]), least=1, most=0)
