@@ -12,7 +12,7 @@ from safetensors.numpy import load as decode
 from safetensors.numpy import save as encode
 
 from backends.numpy import cross_entropy, resize
-from backends.numpy.googlenet import GoogLeNet, batch_norm, global_avg_pool
+from backends.numpy.googlenet import GoogLeNet, batch_norm, convolution, global_avg_pool
 from backends.paddle import googlenet, train
 from backends.paddle import weights as native
 from common import weights
@@ -53,6 +53,20 @@ def ours():
     """The norm of the backend's Conv after X, and its output."""
     norm = googlenet.Conv(Conv(CHANNELS), CHANNELS, NORM).to("cpu", "float64").norm
     return norm, norm(tensor(X)).numpy()
+
+
+def test_same_padding(shows):
+    """With stride 2 and an even size `'SAME'` pads 2 in front and 3 behind, not 3 and 3."""
+    random, row = np.random.RandomState(0), Conv(4, 7, stride=2, padding=3, activation=False)
+    x, weight = random.rand(2, CHANNELS, 16, 16), random.normal(0, 1, (4, CHANNELS, 7, 7))
+    want, _ = convolution(x, weight, np.zeros(4), row)
+    theirs, ours = nn.Conv2D(CHANNELS, 4, 7, 2, padding="SAME"), googlenet.Conv(row, CHANNELS, None)
+    errors = []
+    for layer, convolve in ((theirs, theirs), (ours, ours.conv)):
+        layer.to("cpu", "float64")
+        convolve.weight.set_value(weight)
+        errors.append(tensor_error(layer(tensor(x)).numpy(), want))
+    shows(*errors, least=0.1)
 
 
 def test_linear_layout(shows):

@@ -313,3 +313,28 @@ def test_published_shuffle(shows):
     book = [list(theirs.as_numpy_iterator()) for _ in range(2)]
     assert [b.tolist() for b in book[0]] != [b.tolist() for b in book[1]], "it does shuffle"
     shows(kept(book), kept([batches(100, 10, 0, epoch) for epoch in range(2)]), least=1, most=0)
+
+
+def test_double_reduce(second, shows):
+    """Keras's optimizers add up all replicas' gradients: whoever does it first doubles them."""
+    recipe, rate = Recipe(), Recipe().lr
+    strategy, moved = tf.distribute.MirroredStrategy(["cpu:0", second]), []
+    for twice in (True, False):
+        with strategy.scope():
+            weight = keras.Variable(np.zeros(3), dtype="float64")
+            optimizer = optimizers.SGD(recipe)
+            optimizer.build([weight])
+
+        def replica(twice=twice, weight=weight, optimizer=optimizer):
+            context = tf.distribute.get_replica_context()
+            gradient = tf.ones(3, tf.float64) * tf.cast(
+                1 + context.replica_id_in_sync_group, "double"
+            )
+            if twice:
+                gradient = context.all_reduce("sum", gradient)
+            optimizer.apply_gradients([(gradient, weight)])
+
+        strategy.run(tf.function(replica))
+        moved.append(weight.numpy())
+    want = np.full(3, -rate * (1 + 2))
+    shows(*(tensor_error(each, want) for each in moved), least=0.5)
