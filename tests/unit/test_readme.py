@@ -87,7 +87,9 @@ def test_every_trap_was_measured_and_has_its_section_in_the_guide(generator, bac
     assert set(found["traps"]) == set(generator.traps(backend))
     for trap, figures in found["traps"].items():
         assert figures["with"] < figures["without"]
-        (section,) = re.findall(rf'<a id="{trap}"></a>\n\n### (.+?)(?=<a id=)', GUIDE + "<a id=", re.S)
+        (section,) = re.findall(
+            rf'<a id="{trap}"></a>\n\n### (.+?)(?=<a id=)', GUIDE + "<a id=", re.S
+        )
         assert f"<!-- begin figures {trap} -->" in section
 
 
