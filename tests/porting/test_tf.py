@@ -214,11 +214,11 @@ def trained(backend):
 
 def test_graph_order(backend, shows):
     """A pass over the graph sums in an order that hangs on names: two trainings alike differ."""
-    before, errors = tf.config.optimizer.get_experimental_options(), []
+    before, errors = tf.config.optimizer.get_experimental_options(), []  # as the backend has them
     for options in (
         before,
         {"arithmetic_optimization": True},
-    ):  # as the backend has it; as it comes
+    ):
         keras.utils.clear_session(free_memory=False)  # the names of layers count from 0 again
         tf.config.optimizer.set_experimental_options(options)
         try:

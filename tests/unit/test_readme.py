@@ -1,4 +1,4 @@
-"""README and the guide to porting are what docs/generate.py makes of them; commands and links hold."""
+"""README and guide are what docs/generate.py makes of them; their commands and links hold."""
 
 import importlib.util
 import json
@@ -134,5 +134,5 @@ def test_a_link_that_rots_is_mended_or_refused(generator):
     assert number > 1
     assert f"#L{number} " in generator.guide(link)
     for old, new in (("nn.ReLU()", "nn.GELU()"), ("Conv.__init__", "Conv.gone")):
-        with pytest.raises(LookupError, match="docs/porting.md: there is no"):
+        with pytest.raises(LookupError, match=r"docs/porting.md: there is no"):
             generator.guide(link.replace(old, new))
