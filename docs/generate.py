@@ -154,7 +154,7 @@ def guide(text: str) -> str:
 
 
 def line(path: str, owner: str, code: str) -> int:
-    """The number of the first line of a file that holds the code.
+    """The number of the first line of a file at which the code begins.
 
     `owner` is the function, class or method that it stands in, or `module`; LookupError if none.
     """
@@ -169,9 +169,13 @@ def line(path: str, owner: str, code: str) -> int:
                 raise LookupError(f"docs/porting.md: there is no {owner} in {path}.")
             node = found[0]
         first, last = node.lineno, node.end_lineno
-    for number, text in enumerate(source.splitlines(), 1):
-        if first <= number <= last and code in text:
-            return number
+    text, numbers = "", []  # without blanks and line ends, where a formatter may break a call
+    for number, row in enumerate(source.splitlines()[first - 1 : last], first):
+        text += "".join(row.split())
+        numbers += [number] * (len(text) - len(numbers))
+    at = text.find("".join(code.split()))
+    if at >= 0:
+        return numbers[at]
     raise LookupError(f"docs/porting.md: there is no line `{code}` in {owner} of {path}.")
 
 

@@ -154,7 +154,7 @@ def test_loss_per_example(backend, built, shows):
     _, want = GoogLeNet(NARROW, fixture.weights).gradients(fixture.inputs, fixture.labels)
     x, labels = backend.place(model, fixture.inputs), train.place_labels(model, fixture.labels)
     with autograd.record():
-        loss = train.cross_entropy(model(x), labels)
+        loss = train.cross_entropies(model(x), labels)
     loss.backward()
     theirs = model.head.bias.grad().asnumpy()
     _, fixed = backend.gradients(model, fixture.inputs, fixture.labels)

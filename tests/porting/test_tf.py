@@ -13,14 +13,14 @@ from safetensors.numpy import load as decode
 from safetensors.numpy import save as encode
 
 from backends.numpy import GoogLeNet, cross_entropy, resize
-from backends.numpy.googlenet import batch_norm, convolution, global_avg_pool, linear, max_pool
+from backends.numpy.googlenet import batch_norm, convolution, max_pool
 from backends.tf import googlenet, optimizers, train
 from backends.tf import weights as native
 from common import weights
 from common.data import batches, load
 from common.plants import SMALL, plant
 from common.recipe import Recipe
-from common.spec import MINI, Conv, GlobalAvgPool, MaxPool
+from common.spec import MINI, Affine, Auxiliary, AvgPool, Conv, Linear, MaxPool
 from common.verify import draw_fixture, tensor_error
 
 NORM = MINI.norm
@@ -101,16 +101,27 @@ def test_linear_layout(shows):
 
 
 def test_flatten_order(shows):
-    """Flattening NHWC puts the channels last: a head's weights would meet other features."""
-    x = X[:, :, :2, :2]
-    weight = RANDOM.normal(0, 1, (5, CHANNELS * 4))
-    want, _ = linear(x.reshape(len(x), -1), weight, np.zeros(5))
-    theirs = tf.matmul(layers.Flatten()(nhwc(x)), weight.T)
-    weight = weight[:, :CHANNELS]
-    mean, _ = global_avg_pool(x)  # one value a channel: no order to mistake
-    ours = tf.matmul(googlenet.layer(GlobalAvgPool(), None)(nhwc(x)), weight.T)
-    errors = (tensor_error(theirs.numpy(), want), tensor_error(ours.numpy(), mean @ weight.T))
+    """Flattening NHWC puts the channels last: a linear layer's weights meet other features."""
+    x, hidden, head = X[..., :2, :2], RANDOM.normal(0, 1, (5, 12)), RANDOM.normal(0, 1, (10, 5))
+    want = x.reshape(len(x), -1) @ hidden.T
+    theirs = tf.matmul(layers.Flatten()(nhwc(x)), hidden.T)
+    same = Conv(CHANNELS, activation=False)  # with a weight of ones and zeros
+    row = Auxiliary(0, AvgPool(1, 1), same, features=12, hidden=Linear(5))
+    ours = googlenet.Auxiliary(row, NARROW)
+    ours(nhwc(x))
+    ours.conv.conv.set_weights([np.eye(CHANNELS)[None, None], np.zeros(CHANNELS)])
+    ours.hidden.set_weights([hidden.T, np.zeros(5)])
+    ours.head.set_weights([head.T, np.zeros(10)])
+    errors = tensor_error(theirs.numpy(), want), tensor_error(ours(nhwc(x)).numpy(), want @ head.T)
     shows(*errors, least=0.1)
+
+
+def test_rescaling(shows):
+    """Keras's `Rescaling` rounds its numbers to float32, in a float64 network too."""
+    scale, shift = (0.458, 0.448, 0.45), (-0.03, -0.088, -0.188)
+    want = X * np.reshape(scale, (3, 1, 1)) + np.reshape(shift, (3, 1, 1))
+    found = (layers.Rescaling(scale, shift), googlenet.Affine(Affine(scale, shift)))
+    shows(*(tensor_error(nchw(layer(nhwc(X))), want) for layer in found), least=1e-9)
 
 
 def test_norm_defaults(shows):

@@ -113,7 +113,9 @@ def test_every_link_to_source_names_the_line_that_it_quotes(generator):
     quoted = re.findall(r"\[`([^`]+)`\]\(\.\./([\w./]+\.py)#L(\d+)", GUIDE)
     assert len(quoted) > 200
     for code, path, number in quoted:
-        assert code in (ROOT / path).read_text().splitlines()[int(number) - 1], (path, code)
+        first, *more = (ROOT / path).read_text().splitlines()[int(number) - 1 :]
+        found, code = "".join("".join([first, *more[:5]]).split()), "".join(code.split())
+        assert 0 <= found.find(code) < len("".join(first.split())), (path, code)
     kept = len(generator.LINK.findall(GUIDE))
     in_figures = sum(len(re.findall(r"#L\d+\)", line)) for line in GUIDE.splitlines())
     assert kept + in_figures == len(quoted)
