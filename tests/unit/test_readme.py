@@ -31,6 +31,9 @@ def generator():
 
 def test_the_generated_parts_are_up_to_date(generator):
     assert generator.generate(README) == README, "run python docs/generate.py"
+
+
+def test_the_guides_links_and_figures_are_up_to_date(generator):
     assert generator.guide(GUIDE) == GUIDE, "run python docs/generate.py"
 
 
