@@ -1,16 +1,19 @@
-"""Write the generated parts of README.md: code cut from the backends, tables from their results.
+"""Write the generated parts of README.md and docs/porting.md: lines of the source, results.
 
-`python docs/generate.py` rewrites them, a test holds README.md to them. The results are what the
-commands printed: `googlenet bugs --backend B --json > docs/results/bugs-B.json`, `verify` alike; of
-a training run docs/results/runs/ holds the `config.json` and `history.jsonl` that it wrote itself.
+`python docs/generate.py` rewrites them, a test holds both pages to them. The results are what the
+commands printed: `googlenet bugs --backend B --json > docs/results/bugs-B.json`, `verify` alike,
+`pytest tests/porting --backend B --write-results` for the traps; of a training run
+docs/results/runs/ holds the `config.json` and `history.jsonl` that it wrote itself.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
@@ -35,7 +38,7 @@ PUBLISHED = (
 TITLES = {"torch": "PyTorch", "tf": "TensorFlow", "mxnet": "MXNet Gluon", "paddle": "PaddlePaddle"}
 
 
-def results(kind: str, backend: str) -> list[dict]:
+def results(kind: str, backend: str) -> Any:
     """What a command printed for a backend."""
     return json.loads((ROOT / "docs" / "results" / f"{kind}-{backend}.json").read_text())
 
@@ -132,6 +135,75 @@ def generate(text: str) -> str:
     return text
 
 
+#: a link to a line of the source: its code as the text, and whose code it is in quotes
+LINK = re.compile(r'(\[`([^`]+)`\]\((\.\./[\w./]+\.py))(?:#L\d+)? "([\w.]+)"\)')
+FIGURES = re.compile(r"(<!-- begin figures ([\w-]+) -->\n).*?(<!-- end figures -->)", re.DOTALL)
+
+
+def guide(text: str) -> str:
+    """The guide to porting with the number of every line that it links to, and every figure."""
+
+    def link(match: re.Match) -> str:
+        start, code, path, owner = match.groups()
+        return f'{start}#L{line(path.removeprefix("../"), owner, code)} "{owner}")'
+
+    def table(match: re.Match) -> str:
+        return f"{match[1]}{figures(match[2])}\n{match[3]}"
+
+    return LINK.sub(link, FIGURES.sub(table, text))
+
+
+def line(path: str, owner: str, code: str) -> int:
+    """The number of the first line of a file at which the code begins.
+
+    `owner` is the function, class or method that it stands in, or `module`; LookupError if none.
+    """
+    source = (ROOT / path).read_text()
+    node: Any = ast.parse(source)
+    if owner == "module":
+        first, last = 1, len(source.splitlines())
+    else:
+        for name in owner.split("."):
+            found = [inner for inner in node.body if getattr(inner, "name", "") == name]
+            if not found:
+                raise LookupError(f"docs/porting.md: there is no {owner} in {path}.")
+            node = found[0]
+        first, last = node.lineno, node.end_lineno
+    text, numbers = "", []  # without blanks and line ends, where a formatter may break a call
+    for number, row in enumerate(source.splitlines()[first - 1 : last], first):
+        text += "".join(row.split())
+        numbers += [number] * (len(text) - len(numbers))
+    at = text.find("".join(code.split()))
+    if at >= 0:
+        return numbers[at]
+    raise LookupError(f"docs/porting.md: there is no line `{code}` in {owner} of {path}.")
+
+
+def traps(backend: str) -> dict[str, tuple[str, str]]:
+    """The file and the name of the test of every trap that shows in a framework, by its name."""
+    found = {}
+    for path in (f"tests/porting/test_{name}.py" for name in ("every", backend)):
+        for node in ast.parse((ROOT / path).read_text()).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                found[node.name.removeprefix("test_").replace("_", "-")] = (path, node.name)
+    return found
+
+
+def figures(trap: str) -> str:
+    """How far each framework in which the trap shows is off without the fix and with it."""
+    rows = []
+    for backend, title in TITLES.items():
+        measured = results("traps", backend)["traps"].get(trap)
+        if measured:
+            path, test = traps(backend)[trap]
+            where = line(path, test, f"def {test}(")
+            cells = (f"{measured[which]:.2g}" for which in ("without", "with"))
+            rows.append([title, *cells, f"[`{test}`](../{path}#L{where})"])
+    heads = ("", "without", "with the fix", "test")
+    return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
+
+
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(generate(readme.read_text()))
+    for name, change in (("README.md", generate), ("docs/porting.md", guide)):
+        page = ROOT / name
+        page.write_text(change(page.read_text()))

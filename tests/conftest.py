@@ -1,6 +1,6 @@
-"""`pytest` runs the unit tests; `pytest --backend NAME` the conformance suite for that backend;
-`pytest tests/port` what needs all four frameworks; `pytest tests/originals --backend torch` what
-needs torchvision.
+"""`pytest` runs the unit tests; `pytest --backend NAME` the conformance suite for that backend and
+the traps of porting that show in it; `pytest tests/port` what needs all four frameworks; `pytest
+tests/originals --backend torch` what needs torchvision.
 """
 
 from pathlib import Path
@@ -16,6 +16,11 @@ NAMED = [Path(__file__).resolve().parent / name for name in ("port", "originals"
 def pytest_addoption(parser):
     parser.addoption("--backend", choices=list(FRAMEWORKS), help="run the conformance suite for it")
     parser.addoption("--require-gpu", action="store_true", help="fail where there is no GPU")
+    parser.addoption(
+        "--write-results",
+        action="store_true",
+        help="write what tests/porting measured to docs/results/traps-NAME.json",
+    )
 
 
 def pytest_configure(config):
@@ -38,9 +43,9 @@ def pytest_report_header(config):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Unit tests without --backend, conformance tests with it; the others where they are named."""
+    """Unit tests without --backend, suites of one with it; the others where they are named."""
     if collection_path in NAMED:
         asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
         return None if any(path.is_relative_to(collection_path) for path in asked) else True
-    suite = "unit" if config.getoption("--backend") else "conformance"
-    return True if collection_path.name == suite else None
+    others = ("unit",) if config.getoption("--backend") else ("conformance", "porting")
+    return True if collection_path.name in others else None

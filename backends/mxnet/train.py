@@ -165,11 +165,14 @@ class Trainer:
             mirrored = np.array(flips, "bool", ctx=x.ctx).reshape(-1, 1, 1, 1)
             x = np.where(mirrored, np.flip(x, WIDTH), x)
         x = x.astype(weight.dtype) / 255
-        height, width = self.model.spec.input[1:]
+        sides = self.model.spec.input[1:]
+        # one pixel would be the corner's: the middle one of three lies where it should
+        height, width = (3 if side == 1 else side for side in sides)
         x = mx.nd.contrib.BilinearResize2D(  # has no twin among the NumPy operations
             x.as_nd_ndarray(), height=height, width=width, align_corners=False
-        )
-        return x.as_np_ndarray()
+        ).as_np_ndarray()
+        middle = tuple(slice(1, 2) if side == 1 else slice(None) for side in sides)
+        return x[(..., *middle)] if 1 in sides else x
 
     def update(self, inputs, labels):
         """One step; the mean loss and the number right before it, as scalars on the device."""

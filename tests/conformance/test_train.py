@@ -24,7 +24,7 @@ def channels_first(native):
     return np.moveaxis(got, -1, 1) if got.shape[1] != 1 else got
 
 
-@pytest.mark.parametrize("size", [96, 97, 33, 28, 20, 2])  # MXNet's takes the corner for size 1
+@pytest.mark.parametrize("size", [96, 97, 33, 28, 20, 2, 1])
 def test_images_are_scaled_and_resized_as_the_oracle_does(backend, built, size):
     spec = SMALL.at(size=size)
     model = built(spec)

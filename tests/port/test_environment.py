@@ -33,3 +33,13 @@ def test_a_backend_builds_the_small_network_and_loads_no_other_framework(name):
     found, loaded = json.loads(done.stdout.splitlines()[-1])
     assert {weight: tuple(shape) for weight, shape in found.items()} == shapes(MINI)
     assert loaded == [name]
+
+
+def test_tensorflow_before_paddle_ends_the_process():
+    """Which is why every backend has a process of its own; the other way round they live."""
+    ends = [
+        subprocess.run([sys.executable, "-c", f"import {order}"], capture_output=True).returncode
+        for order in ("tensorflow, paddle", "paddle, tensorflow")
+    ]
+    assert ends[0] < 0, "docs/porting.md is stale: it no longer dies"
+    assert ends[1] == 0

@@ -1,4 +1,4 @@
-"""The README is what docs/generate.py makes of it, and its commands are those that are tested."""
+"""README and guide are what docs/generate.py makes of them; their commands and links hold."""
 
 import importlib.util
 import json
@@ -14,6 +14,11 @@ from common.plants import BUGS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+GUIDE = (ROOT / "docs" / "porting.md").read_text()
+
+#: the columns of the guide's table of words, and what stands where a language has none
+TABS = ("torch", "tf", "mxnet", "paddle")
+UNSAID = ("nothing to clear", "not here", "outside of a tape", "outside of `record`")
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +31,10 @@ def generator():
 
 def test_the_generated_parts_are_up_to_date(generator):
     assert generator.generate(README) == README, "run python docs/generate.py"
+
+
+def test_the_guides_links_and_figures_are_up_to_date(generator):
+    assert generator.guide(GUIDE) == GUIDE, "run python docs/generate.py"
 
 
 @pytest.mark.parametrize("backend", FRAMEWORKS)
@@ -47,7 +56,7 @@ def test_the_results_are_plain_json():
         raise ValueError(constant)
 
     paths = list((ROOT / "docs" / "results").glob("*.json"))
-    assert len(paths) == 2 * len(FRAMEWORKS)
+    assert len(paths) == 3 * len(FRAMEWORKS)
     for path in paths:
         json.loads(path.read_text(), parse_constant=refuse)
 
@@ -66,7 +75,68 @@ def test_every_command_of_the_readme_is_one():
 
 
 def test_every_link_of_the_guides_leads_somewhere():
-    for guide in ("README.md", "CONTRIBUTING.md"):
-        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / guide).read_text()):
+    for guide in ("README.md", "CONTRIBUTING.md", "docs/porting.md"):
+        page = ROOT / guide
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
             if not target.startswith("http"):
-                assert (ROOT / target).exists(), target
+                assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("backend", FRAMEWORKS)
+def test_every_trap_was_measured_and_has_its_section_in_the_guide(generator, backend):
+    found = generator.results("traps", backend)
+    assert found["backend"] == backend
+    assert found["version"] == generator.results("verify", backend)[0]["version"]
+    assert set(found["traps"]) == set(generator.traps(backend))
+    for trap, figures in found["traps"].items():
+        assert figures["with"] < figures["without"]
+        (section,) = re.findall(
+            rf'<a id="{trap}"></a>\n\n### (.+?)(?=<a id=)', GUIDE + "<a id=", re.S
+        )
+        assert f"<!-- begin figures {trap} -->" in section
+
+
+def test_the_guide_shows_no_figure_that_was_not_measured(generator):
+    measured = {trap for b in FRAMEWORKS for trap in generator.results("traps", b)["traps"]}
+    shown = re.findall(r"<!-- begin figures ([\w-]+) -->\n\|", GUIDE)
+    assert sorted(shown) == sorted(measured)
+
+
+def test_every_link_within_the_guide_has_its_anchor():
+    anchors = re.findall(r'<a id="([\w-]+)"></a>', GUIDE)
+    assert len(set(anchors)) == len(anchors)
+    assert set(re.findall(r"\]\(#([\w-]+)\)", GUIDE)) <= set(anchors)
+    listed = GUIDE.partition("## Padding and layout")[0]
+    traps = [each for each in anchors if not each.startswith("published")]
+    assert {*re.findall(r"\]\(#([\w-]+)\)", listed)} >= set(traps)
+
+
+def test_every_link_to_source_names_the_line_that_it_quotes(generator):
+    """And is one that the generator keeps: none without the name of what it points into."""
+    quoted = re.findall(r"\[`([^`]+)`\]\(\.\./([\w./]+\.py)#L(\d+)", GUIDE)
+    assert len(quoted) > 200
+    for code, path, number in quoted:
+        first, *more = (ROOT / path).read_text().splitlines()[int(number) - 1 :]
+        found, code = "".join("".join([first, *more[:5]]).split()), "".join(code.split())
+        assert 0 <= found.find(code) < len("".join(first.split())), (path, code)
+    by_hand = generator.FIGURES.sub("", GUIDE)
+    assert len(re.findall(r"#L\d+", by_hand)) == len(generator.LINK.findall(by_hand))
+
+
+def test_every_word_is_linked_in_each_of_the_four_languages():
+    table = GUIDE.partition("## The words, in four languages")[2].partition("\n<a id=")[0]
+    rows = [row for row in table.splitlines() if row.startswith("| ")][2:]
+    assert len(rows) > 30
+    for row in rows:
+        for backend, cell in zip(TABS, row.split(" | ")[1:], strict=True):
+            assert f"](../backends/{backend}/" in cell or cell.rstrip(" |") in UNSAID, row
+
+
+def test_a_link_that_rots_is_mended_or_refused(generator):
+    link = '[`nn.ReLU()`](../backends/torch/googlenet.py#L1 "Conv.__init__")'
+    number = generator.line("backends/torch/googlenet.py", "Conv.__init__", "nn.ReLU()")
+    assert number > 1
+    assert f"#L{number} " in generator.guide(link)
+    for old, new in (("nn.ReLU()", "nn.GELU()"), ("Conv.__init__", "Conv.gone")):
+        with pytest.raises(LookupError, match=r"docs/porting.md: there is no"):
+            generator.guide(link.replace(old, new))
