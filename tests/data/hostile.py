@@ -30,8 +30,9 @@ class Watch:
         if not hasattr(Watch, "hooked"):  # a hook cannot be taken away again
             Watch.hooked = True
             sys.addaudithook(Watch.note)
-            for code in ("cp437", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
-                codecs.lookup(code)  # which archives and JSON import late
+            wide = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "utf-8-sig")
+            for code in ("cp437", "raw-unicode-escape", "unicode-escape", "latin-1", *wide):
+                codecs.lookup(code)  # which archives, pickletools and JSON import late
         Watch.seen = self.events = []
         return self
 
