@@ -698,9 +698,7 @@ def read_torch(file: BinaryIO) -> dict[Any, Any]:
                 "is an archive, and none that torch.save wrote; of a model in .keras, give what "
                 "save_weights writes."
             )
-        if sum(entry.file_size for entry in entries.values()) > size or any(
-            entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()
-        ):
+        if sum(entry.file_size for entry in entries.values()) > size:
             raise Unreadable("is an archive with compressed or overlapping entries.")
         (folder, _) = pickles[0].split("/")
         order = f"{folder}/byteorder"  # not there before PyTorch 2.1

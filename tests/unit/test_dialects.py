@@ -1,5 +1,8 @@
 """Names and layouts of others lead to the canonical ones, and what fits nothing is named."""
 
+import io
+
+import hostile  # in tests/data
 import numpy as np
 import pytest
 from narrow import NARROW  # in tests/data
@@ -7,9 +10,13 @@ from narrow import NARROW  # in tests/data
 from common import spec
 from common.dialects import DIALECTS, FORMATS, recognise
 from common.errors import WeightsError
-from common.foreign import File
+from common.foreign import File, parse_open
 from common.spec import BLOG_224, D2L, D2L_BN, MINI, SPECS, Conv, Norm, Spec
 from common.weights import draw, shapes
+
+FILES = sorted(
+    path for path in hostile.FOREIGN.iterdir() if path.name not in ("make.py", "__pycache__")
+)
 
 
 def noise(network, seed=0):
@@ -85,6 +92,18 @@ def test_the_book_s_names_are_those_that_its_page_makes(form, names):
         for layers in DIALECTS[form]["the book's names"](D2L)
     ]
     assert any(names <= each for each in found)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_the_axes_are_those_that_the_framework_wrote(path):
+    """By the files that the frameworks made of known values."""
+    file = parse_open(io.BytesIO(path.read_bytes()))
+    form = FORMATS[file.format]
+    found = [form.canonical(array) for array in file.arrays.values()]
+    for shape in ((3, 2, 1, 2), (2, 3)):  # the convolution's and the linear layer's
+        (array,) = (each for each in found if each.shape == shape)
+        first = {(3, 2, 1, 2): 0, (2, 3): 6}[shape]
+        np.testing.assert_array_equal(array, np.arange(array.size).reshape(shape) + first)
 
 
 def test_the_book_s_names_are_found_for_each_path():
