@@ -79,6 +79,7 @@ def test_every_naming_of_every_spec_leads_back(form, network):
     [
         ("torch", {"0.0.weight", "1.0.weight", "1.2.bias", "2.0.p1_1.weight", "5.bias"}),
         ("torch", {"net.3.4.b4_2.weight", "net.4.1.b2_2.bias", "net.5.weight"}),
+        ("torch", {"module.3.4.p4_2.weight", "module.5.weight"}),
         ("mxnet", {"0.0.weight", "1.0.weight", "1.1.bias", "2.0.p1_1.weight", "5.bias"}),
         ("tf", {"layers/sequential_1/layers/conv2d_1/vars/0", "layers/dense/vars/1"}),
         ("tf", {"layers/sequential_3/layers/inception_4/layers/conv2d_5/vars/0"}),
@@ -137,7 +138,8 @@ def test_a_missing_tensor_is_named():
     del file.arrays["2.0.p2_2.bias"]
     said = refusal(file)
     assert "2.0.p2_2.bias (stage3.0.branch3x3.1.conv.bias) is missing" in said
-    assert "no spec fits" in said
+    assert "holds the weights of no spec" in said
+    assert "(d2l comes closest)" in said
 
 
 def test_a_tensor_too_many_is_named():
