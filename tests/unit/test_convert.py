@@ -252,6 +252,15 @@ def test_a_disk_that_fails_leaves_nothing(source, tmp_path, monkeypatch, capsys,
     assert "cannot be written: No space left on device" in said
 
 
+def test_no_room_for_temporary_files_is_one_sentence(source, tmp_path, monkeypatch, capsys):
+    def fails(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Work, "write", fails)
+    said = refused(capsys, source, tmp_path / "a.safetensors")
+    assert "(No space left on device): name a folder with room in TMPDIR" in said
+
+
 def test_a_disk_that_keeps_other_bytes_is_seen(source, tmp_path, monkeypatch, capsys):
     write = convert.write_whole
     monkeypatch.setattr(convert, "write_whole", lambda path, data: write(path, data[:-1] + b"!"))
