@@ -11,6 +11,8 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,9 +81,9 @@ def convert(
         need(file.format)
         if target == ONNX:
             onnx.package("onnxruntime")
-    with tempfile.TemporaryDirectory() as folder:
-        work = Work(Path(folder), known, compare)
-        written = Path(folder) / f"weights{suffix_of(target)}"
+    with temporary_folder() as folder:
+        work = Work(folder, known, compare)
+        written = folder / f"weights{suffix_of(target)}"
         logits = work.write(target, written)
         verify(read_back(target, written, known), known, destination)
         check = None
@@ -103,6 +105,19 @@ def convert(
         sha256=sha256(known.weights),
         check=check,
     )
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that is gone afterwards; WeightsError where the disk has no room for it."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise WeightsError(
+            f"{tempfile.gettempdir()} cannot hold what is being converted "
+            f"({error.strerror or error}): name a folder with room in TMPDIR."
+        ) from error
 
 
 def suffix_of(target: str) -> str:

@@ -94,25 +94,19 @@ def ours(spec: Spec) -> Iterator[Layers]:
 def book(spec: Spec) -> Iterator[Layers]:
     """The book's blocks in a Sequential, `net` in its newer editions, paths p1_1 or b1_1.
 
-    Where a ReLU is a layer of its own it counts (PyTorch, Paddle), where it is an argument of the
-    convolution it does not (MXNet). The book has no norm in this network; readers write
-    convolution and norm one after the other, or as a Sequential, in the blocks and in the paths.
+    PyTorch's DataParallel puts `module` before all. Where a ReLU is a layer of its own it counts
+    (PyTorch, Paddle), where it is an argument of the convolution it does not (MXNet). The book has
+    no norm in this network; readers write convolution and norm one after the other, or as a
+    Sequential, in the blocks and in the paths.
     """
-    for prefix, letter in product(("", "net."), "pb"):
-        for relus, nested in (
-            product((True, False), (False, True))
-            if spec.norm
-            else (
-                (True, False),
-                (False, False),
-            )
-        ):
-            for conv, norm in (
-                (("{}_{}.0", "{}_{}.1"), ("{}_{}", "bn{}_{}"), ("{}_{}", "{}_{}_bn"))
-                if spec.norm
-                else (("{}_{}", ""),)
-            ):
-                yield _book(spec, prefix, letter, relus, nested, conv, norm)
+    for prefix, letter, relus in product(("", "net.", "module."), "pb", (True, False)):
+        if not spec.norm:
+            yield _book(spec, prefix, letter, relus, False, "{}_{}", "")
+            continue
+        for nested in (False, True):
+            yield _book(spec, prefix, letter, relus, nested, "{}_{}.0", "{}_{}.1")
+            yield _book(spec, prefix, letter, relus, nested, "{}_{}", "bn{}_{}")
+            yield _book(spec, prefix, letter, relus, nested, "{}_{}", "{}_{}_bn")
 
 
 def _book(
@@ -349,9 +343,8 @@ def recognise(file: File, spec_name: str | None, called: str) -> Known:
 
 def twins(file: File, found: Reading) -> tuple[str, ...]:
     """The other specs that the file fits as well: they differ in what is no weight."""
-    count, own = len(shapes(found.spec)), found.spec.name
-    same = [name for name, spec in SPECS.items() if len(shapes(spec)) == count and name != own]
-    fits = [reading for reading in readings(file, same, likely=True) if not reading.misfits]
+    others = [name for name in SPECS if name != found.spec.name]
+    fits = [reading for reading in readings(file, others, likely=True) if not reading.misfits]
     return tuple(dict.fromkeys(reading.spec.name for reading in fits))
 
 
@@ -369,12 +362,14 @@ def kept_in_training(spec: Spec, weights: Weights) -> Weights:
 
 
 def readings(file: File, spec_names: list[str], likely: bool = False) -> Iterator[Reading]:
-    """The file held against every naming of these specs, or where it has such a head alone.
+    """The file held against every naming of these specs; `likely`: of those that may well fit.
 
     A dialect that has no word for some layer of a spec does not name it.
     """
     form = FORMATS[file.format]
     for spec in map(find, spec_names):
+        if likely and len(shapes(spec)) != len(file.arrays):
+            continue
         needed = {name.rpartition(".")[0] for name in shapes(spec)}
         for dialect, namings in DIALECTS[file.format].items():
             for layers in namings(spec):
@@ -434,6 +429,9 @@ def refusal(file: File, spec_name: str | None, called: str) -> str:
             f"{called} is {TITLES[file.format]}, of a network that is not known here: its first "
             f"tensor is {next(iter(file.arrays))}; `googlenet specs` lists the networks."
         )
-    named = f"the weights of {best.spec.name}" if spec_name else "those of any spec"
-    closest = "" if spec_name else f" of {best.spec.name}, which comes closest"
-    return f"{called} does not hold {named}: {best.misfits[0]}{closest}; no spec fits."
+    if spec_name:
+        return (
+            f"{called} does not hold the weights of {spec_name}: {best.misfits[0]}; no spec fits."
+        )
+    closest = f"{best.spec.name} comes closest"
+    return f"{called} holds the weights of no spec: {best.misfits[0]} ({closest})."

@@ -33,7 +33,10 @@ PACKAGES = {
     "tqdm": "",
     "pillow": "",
     "matplotlib": "",
+    "h5py": "",
     "tensorboardX": "tensorboard",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
 }
 
 #: what the frameworks' kernels ask for, as Linux and NumPy spell it

@@ -375,21 +375,13 @@ def read_mxnet(file: BinaryIO) -> dict[str, np.ndarray]:
     """What `save_parameters`, `mx.nd.save` and `mx.npx.save` write: arrays, then their names."""
     data = Bytes(file.read())
     data.take(16)  # the magic number and a reserved one
-    arrays = [mxnet_array(data) for _ in range(mxnet_count(data))]
-    names = [data.take(data.number("Q")).decode() for _ in range(mxnet_count(data))]
+    arrays = [mxnet_array(data) for _ in range(data.number("Q"))]
+    names = [data.take(data.number("Q")).decode() for _ in range(data.number("Q"))]
     if len(names) != len(arrays):
         raise Unreadable("is a list of MXNet arrays without names: save a dict, or parameters.")
     if len(set(names)) != len(names) or data.at != len(data.data):
         raise Unreadable("is damaged: a name stands twice, or bytes are left over.")
     return dict(zip(names, arrays, strict=True))
-
-
-def mxnet_count(data: Bytes) -> int:
-    """The number of arrays or of names that follow, each of at least eight bytes."""
-    count = data.number("Q")
-    if count > (len(data.data) - data.at) // 8:
-        raise Unreadable("is cut or damaged: it announces more arrays than it has room for.")
-    return count
 
 
 def mxnet_array(data: Bytes) -> np.ndarray:
@@ -698,9 +690,7 @@ def read_torch(file: BinaryIO) -> dict[Any, Any]:
                 "is an archive, and none that torch.save wrote; of a model in .keras, give what "
                 "save_weights writes."
             )
-        if sum(entry.file_size for entry in entries.values()) > size or any(
-            entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()
-        ):
+        if sum(entry.file_size for entry in entries.values()) > size:
             raise Unreadable("is an archive with compressed or overlapping entries.")
         (folder, _) = pickles[0].split("/")
         order = f"{folder}/byteorder"  # not there before PyTorch 2.1

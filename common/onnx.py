@@ -31,7 +31,7 @@ from common.spec import (
 from common.weights import Weights, check
 
 OPSET, IR_VERSION = 17, 8  #: of 2022, which every runtime since then reads
-INSTALL = "pip install -c constraints/port.txt -e '.[onnx]'"
+INSTALL = "pip install -e '.[onnx]'"
 
 
 def package(name: str) -> Any:

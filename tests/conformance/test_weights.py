@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from common import foreign
+from common.dialects import FORMATS, recognise
 from common.errors import WeightsError
-from common.spec import D2L, D2L_BN, SPECS
+from common.spec import D2L, D2L_BN, MINI, SPECS
 from common.weights import draw, sha256, shapes
 
 
@@ -52,3 +54,20 @@ def test_weights_of_another_network_are_refused_by_name(backend, built, fault):
         WeightsError, match=r"stage[13]\.0\.(branch1x1\.0\.conv\.bias|norm\.weight)"
     ):
         backend.write_weights(model, weights)
+
+
+def test_the_framework_s_own_file_brings_back_the_same_bits(backend, built, request, tmp_path):
+    """To the framework itself, and to `googlenet convert`, which reads it without."""
+    name = request.config.getoption("--backend")
+    path = tmp_path / f"a{FORMATS[name].suffix}"
+    random = np.random.RandomState(0)
+    weights = {n: random.uniform(0.5, 1, a.shape).astype("f4") for n, a in draw(MINI, 0).items()}
+    model = built(MINI)
+    backend.write_weights(model, weights)
+    backend.save(model, path)
+    backend.write_weights(model, draw(MINI, 0))
+    backend.load(model, path)
+    assert sha256(backend.read_weights(model)) == sha256(weights)
+    known = recognise(foreign.read(path), None, "it")
+    assert (known.spec, known.dialect) == (MINI, "our names")
+    assert sha256(known.weights) == sha256(weights)

@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 FOREIGN = Path(__file__).parent / "foreign"
+KERAS, DENSE = str(FOREIGN / "keras.weights.h5"), "/layers/dense/vars/1"  #: where links lead
 
 
 class Watch:
@@ -30,8 +31,9 @@ class Watch:
         if not hasattr(Watch, "hooked"):  # a hook cannot be taken away again
             Watch.hooked = True
             sys.addaudithook(Watch.note)
-            for code in ("cp437", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
-                codecs.lookup(code)  # which archives and JSON import late
+            wide = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "utf-8-sig")
+            for code in ("cp437", "raw-unicode-escape", "unicode-escape", "latin-1", *wide):
+                codecs.lookup(code)  # which archives, pickletools and JSON import late
         Watch.seen = self.events = []
         return self
 
@@ -157,10 +159,16 @@ def cycle(root):
     group["a"] = group
 
 
+def soft(root):
+    """A dataset, and a second name of it."""
+    root["b"] = np.zeros(1, np.float32)
+    root["a"] = h5py.SoftLink("/b")
+
+
 def virtual(root):
     """A dataset made of another file's."""
     layout = h5py.VirtualLayout((2,), "f4")
-    layout[:] = h5py.VirtualSource("/etc/passwd", "a", (2,))
+    layout[:] = h5py.VirtualSource(KERAS, DENSE, (2,))
     root.create_virtual_dataset("a", layout)
 
 
@@ -326,7 +334,8 @@ def corpus(canary):
                 "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
             }
         ),
-        "hdf5: a link to another file": linked(h5py.ExternalLink("/etc/passwd", "/")),
+        "hdf5: a link to another file": linked(h5py.ExternalLink(KERAS, DENSE)),
+        "hdf5: a link inside": hdf5(soft),
         "hdf5: a link to nowhere": linked(h5py.SoftLink("/b")),
         "hdf5: bytes of another file": hdf5(
             lambda root: root.create_dataset("a", (2,), "f4", external=[("/etc/passwd", 0, 8)])

@@ -1,5 +1,8 @@
 """Names and layouts of others lead to the canonical ones, and what fits nothing is named."""
 
+import io
+
+import hostile  # in tests/data
 import numpy as np
 import pytest
 from narrow import NARROW  # in tests/data
@@ -7,9 +10,13 @@ from narrow import NARROW  # in tests/data
 from common import spec
 from common.dialects import DIALECTS, FORMATS, PADDLE_VISION, kept_in_training, recognise
 from common.errors import WeightsError
-from common.foreign import File
+from common.foreign import File, parse_open
 from common.spec import BLOG_224, D2L, D2L_BN, MINI, SPECS, Conv, Norm, Spec, find
 from common.weights import draw, shapes
+
+FILES = sorted(
+    path for path in hostile.FOREIGN.iterdir() if path.name not in ("make.py", "__pycache__")
+)
 
 
 def noise(network, seed=0):
@@ -80,6 +87,7 @@ def test_every_naming_of_every_spec_leads_back(form, network):
     [
         ("torch", {"0.0.weight", "1.0.weight", "1.2.bias", "2.0.p1_1.weight", "5.bias"}),
         ("torch", {"net.3.4.b4_2.weight", "net.4.1.b2_2.bias", "net.5.weight"}),
+        ("torch", {"module.3.4.p4_2.weight", "module.5.weight"}),
         ("mxnet", {"0.0.weight", "1.0.weight", "1.1.bias", "2.0.p1_1.weight", "5.bias"}),
         ("tf", {"layers/sequential_1/layers/conv2d_1/vars/0", "layers/dense/vars/1"}),
         ("tf", {"layers/sequential_3/layers/inception_4/layers/conv2d_5/vars/0"}),
@@ -93,6 +101,18 @@ def test_the_book_s_names_are_those_that_its_page_makes(form, names):
         for layers in DIALECTS[form]["the book's names"](D2L)
     ]
     assert any(names <= each for each in found)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_the_axes_are_those_that_the_framework_wrote(path):
+    """By the files that the frameworks made of known values."""
+    file = parse_open(io.BytesIO(path.read_bytes()))
+    form = FORMATS[file.format]
+    found = [form.canonical(array) for array in file.arrays.values()]
+    for shape in ((3, 2, 1, 2), (2, 3)):  # the convolution's and the linear layer's
+        (array,) = (each for each in found if each.shape == shape)
+        first = {(3, 2, 1, 2): 0, (2, 3): 6}[shape]
+        np.testing.assert_array_equal(array, np.arange(array.size).reshape(shape) + first)
 
 
 def test_the_book_s_names_are_found_for_each_path():
@@ -126,7 +146,8 @@ def test_a_missing_tensor_is_named():
     del file.arrays["2.0.p2_2.bias"]
     said = refusal(file)
     assert "2.0.p2_2.bias (stage3.0.branch3x3.1.conv.bias) is missing" in said
-    assert "no spec fits" in said
+    assert "holds the weights of no spec" in said
+    assert "(d2l comes closest)" in said
 
 
 def test_a_tensor_too_many_is_named():

@@ -291,6 +291,27 @@ def test_a_hostile_file_is_refused_by_the_process_that_reads(corpus, tmp_path, w
     assert [path] == list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("pickle: os.system, 4", "asks for 'posix.system', which no array needs"),
+        ("archive: another class", "asks for '__torch__.googlenet.GoogLeNet', which no array"),
+        ("pickle: INST", "has the operation INST"),
+        ("archive: a zip bomb", "compressed or overlapping entries"),
+        ("archive: tensors that overlap", "claims more values than it has room for"),
+        ("hdf5: a link to another file", "links 'a' to another place"),
+        ("hdf5: bytes of another file", "compressed, elsewhere or not as numbers"),
+        ("mxnet: many arrays", "it ends before what it announces"),
+        ("safetensors: a lie about its digest", "have not the SHA-256 that it names"),
+        ("pickle: terminal codes in a name", "names are printable ASCII"),
+    ],
+)
+def test_a_refusal_says_what_was_seen(corpus, what, said):
+    if sys.platform == "win32":
+        said = said.replace("posix", "nt")
+    assert said in refusal(corpus[1][what])
+
+
 @pytest.mark.parametrize("what", ["os.system", "eval", "exec", "subprocess", "open"])
 def test_the_payloads_are_live(tmp_path, what):
     """Python's own unpickler runs them, so that the canary proves something."""
