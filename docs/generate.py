@@ -19,20 +19,7 @@ sys.path.insert(0, str(ROOT))  # run from anywhere, installed or not
 
 from backends import FRAMEWORKS  # noqa: E402
 from common.plants import BUGS  # noqa: E402
-from common.recipe import find_recipe  # noqa: E402
-from common.run import config_from, read_history, speed  # noqa: E402
-
-#: published runs of 10 epochs: what, where from, loss, train and test accuracy, examples/s
-PUBLISHED = (
-    ("`d2l`, batch 128", "d2l, MXNet, GPU", 0.256, 0.903, 0.907, 2343.6),
-    ("`d2l`, batch 128", "d2l, PyTorch, GPU", 0.262, 0.900, 0.886, 3265.5),
-    ("`d2l`, batch 128", "d2l, TensorFlow, GPU", 0.248, 0.905, 0.899, 3758.1),
-    ("`d2l`, batch 128", "d2l, Paddle, GPU", 0.213, 0.919, 0.904, 1381.9),
-    ("`d2l`, batch 512", "a blog's PyTorch, GPU", 0.464, 0.824, 0.795, 431.9),
-    ("`blog-224`, Adam", "a blog's PyTorch, GPU", 0.183, None, 0.9154, None),
-)
-
-TITLES = {"torch": "PyTorch", "tf": "TensorFlow", "mxnet": "MXNet Gluon", "paddle": "PaddlePaddle"}
+from common.results import TITLES, runs, training_rows  # noqa: E402
 
 
 def results(kind: str, backend: str) -> list[dict]:
@@ -102,25 +89,11 @@ def versions() -> str:
 
 def training() -> str:
     """Our runs, from what they wrote themselves, under the published ones."""
-    rows = [(*row[:2], "60,000 x 10", *row[2:]) for row in PUBLISHED]
-    for folder in sorted((ROOT / "docs" / "results" / "runs").iterdir()):
-        config = config_from(json.loads((folder / "config.json").read_text()))
-        epochs, recipe = read_history(folder / "history.jsonl"), config.recipe
-        last, name = epochs[-1], f"`{recipe.name}`"
-        if recipe.spec != find_recipe(recipe.name).spec:
-            name += f" with `{recipe.spec}`"
-        if recipe.size != find_recipe(recipe.name).size:
-            name += f" at {recipe.size}"
-        what = f"{name}, batch {recipe.batch_size}"
-        titles = list(dict.fromkeys(TITLES[epoch.backend] for epoch in epochs))
-        where = f"**ours**, {' then '.join(titles)}, {last.device}, {recipe.precision}"
-        amount = f"{last.examples:,} x {len(epochs)}"
-        accuracies = (round(last.train_accuracy, 3), round(last.test_accuracy, 4))
-        rows.append(
-            (what, where, amount, round(last.loss, 3), *accuracies, round(speed(epochs), 1))
-        )
+    found, wrong = runs(ROOT)
+    if wrong:
+        raise wrong[0]
     heads = ("recipe", "run", "images x epochs", "loss", "train acc", "test acc", "examples/s")
-    return tabulate(rows, heads, tablefmt="github", missingval="-")
+    return tabulate(training_rows(found), heads, tablefmt="github", missingval="-")
 
 
 def generate(text: str) -> str:
