@@ -201,7 +201,7 @@ class Page:
     def addresses(self, topic: Topic, backend: str) -> list[str]:
         """What a topic shows of a backend."""
         kept = [name for name in topic.names if name not in topic.less.get(backend, ())]
-        return [*topic.also.get(backend, ()), *kept]
+        return [*kept, *topic.also.get(backend, ())]
 
     def is_there(self, topic: Topic) -> bool:
         """Whether a topic can be shown: an optional one needs all four, and some are an error."""

@@ -66,7 +66,8 @@ def _node(row: Row, shape: Shape, norm: Norm | None, at: str) -> Node:
                 entering = inner[-1].shape
             branches.append((name, tuple(inner)))
     kind = "head" if isinstance(row, Linear) else type(row).__name__
-    return Node(at, kind, _label(row), out, *totals(table), tuple(branches))
+    label = _label(row) or "{}[{}]".format(*at.split("."))
+    return Node(at, kind, label, out, *totals(table), tuple(branches))
 
 
 def _label(row: Row) -> str:
@@ -76,7 +77,7 @@ def _label(row: Row) -> str:
             stride = "" if pair(row.stride) == (1, 1) else f"/{pair(row.stride)[0]}"
             return f"{height}×{width}{stride}"
         case Inception():
-            return "Inception"
+            return ""  # its place in the stage names it
         case GlobalAvgPool():
             return "mean"
         case Linear():

@@ -15,8 +15,8 @@ Text = tuple[str, str]  #: English, Chinese
 class Topic:
     """A row of the comparison: one job, and where each framework does it.
 
-    `names` are addresses in every backend's `file`; `also` those that one backend has besides, first
-    or last: a name there must stand in that backend. An `optional` topic appears once all have it.
+    `names` are addresses in every backend's `file`, `also` those that one backend has besides, `less`
+    those that it does without. An `optional` topic appears as soon as there is one.
     """
 
     id: str
