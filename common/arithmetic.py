@@ -11,7 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.errors import SpecError
-from common.spec import Conv, GlobalAvgPool, Inception, Linear, MaxPool, Norm, Row, Spec, pair
+from common.spec import (
+    AdaptiveAvgPool,
+    Affine,
+    AvgPool,
+    Conv,
+    GlobalAvgPool,
+    Inception,
+    Linear,
+    MaxPool,
+    Norm,
+    Row,
+    Spec,
+    pair,
+)
 
 FLOAT32_BYTES = 4
 Shape = tuple[int, ...]
@@ -33,20 +46,45 @@ def layers(spec: Spec) -> list[Layer]:
     table: list[Layer] = []
     shape: Shape = (1, *spec.input)
     for name, rows in spec.stages():
+        entering = shape
         stage, shape = walk(rows, shape, spec.norm, f"{name}.")
         table += stage
+        if name == "stage4":
+            table += _auxiliary(spec, entering)
     head, shape = _layer(spec.head, shape, spec.norm, "head")
     return [Layer(spec.name, "GoogLeNet", shape), *table, *head]
 
 
+def _auxiliary(spec: Spec, entering: Shape) -> list[Layer]:
+    """The layers of the auxiliary heads; stage4 takes images of the shape `entering`."""
+    table: list[Layer] = []
+    for index, row in enumerate(spec.auxiliary):
+        name = f"auxiliary.{index}"
+        _, shape = walk(spec.stage4[: row.after + 1], entering, spec.norm, "stage4.")
+        for field, layer in (("pool", row.pool), ("conv", row.conv)):
+            found, shape = _layer(layer, shape, spec.norm, f"{name}.{field}")
+            table += found
+        if math.prod(shape) != row.features:
+            raise SpecError(
+                f"{name}: its convolution leaves {'x'.join(map(str, shape[1:]))}, its hidden layer "
+                f"takes {row.features} features; use another image size than {spec.input[1]}."
+            )
+        table.append(Layer(f"{name}.flatten", "Flatten", (1, row.features)))
+        for field, linear in (("hidden", row.hidden), ("head", spec.head)):
+            found, shape = _layer(linear, shape, spec.norm, f"{name}.{field}")
+            table += found
+    return table
+
+
 def stage_shapes(spec: Spec) -> dict[str, Shape]:
-    """The output shape of each of the five stages and of the head, for a batch of one."""
+    """The output shape of the five stages, the head and the auxiliary heads, for a batch of one."""
     shapes: dict[str, Shape] = {}
     shape: Shape = (1, *spec.input)
     for name, rows in spec.stages():
         _, shape = walk(rows, shape, spec.norm, f"{name}.")
         shapes[name] = shape
-    return {**shapes, "head": (1, spec.head.width)}
+    heads = ("head", *(f"auxiliary.{index}" for index in range(len(spec.auxiliary))))
+    return shapes | dict.fromkeys(heads, (1, spec.head.width))
 
 
 def walk(
@@ -67,7 +105,11 @@ def _layer(row: Row, shape: Shape, norm: Norm | None, name: str) -> tuple[list[L
             kernel = shape[1] * math.prod(pair(row.kernel))
             table = [
                 Layer(
-                    f"{name}.conv", "Conv", out, row.width * (kernel + 1), kernel * math.prod(out)
+                    f"{name}.conv",
+                    "Conv",
+                    out,
+                    row.width * (kernel + row.bias),
+                    kernel * math.prod(out),
                 )
             ]
             if norm:
@@ -75,9 +117,15 @@ def _layer(row: Row, shape: Shape, norm: Norm | None, name: str) -> tuple[list[L
             if row.activation:
                 table.append(Layer(f"{name}.relu", "ReLU", out))
             return table, out
-        case MaxPool():
+        case MaxPool() | AvgPool():
             out = (*shape[:2], *_slide(row, shape, name))
-            return [Layer(name, "MaxPool", out)], out
+            return [Layer(name, type(row).__name__, out)], out
+        case AdaptiveAvgPool():
+            out = (*shape[:2], *pair(row.size))
+            return [Layer(name, "AdaptiveAvgPool", out)], out
+        case Affine():
+            row.channels(shape[1])
+            return [Layer(name, "Affine", shape)], shape
         case Inception():
             table, widths, sizes = [], 0, {}
             for branch, rows in row.branches():
@@ -99,16 +147,19 @@ def _layer(row: Row, shape: Shape, norm: Norm | None, name: str) -> tuple[list[L
             return table + [Layer(f"{name}.relu", "ReLU", out)] * row.activation, out
 
 
-def _slide(row: Conv | MaxPool, shape: Shape, name: str) -> tuple[int, ...]:
+def _slide(row: Conv | MaxPool | AvgPool, shape: Shape, name: str) -> tuple[int, ...]:
     """The height and width that the row's window leaves of `shape`."""
-    kernel, padding, stride = pair(row.kernel), pair(row.padding), pair(row.stride)
+    kernel, stride = pair(row.kernel), pair(row.stride)
+    padding = (0, 0) if isinstance(row, AvgPool) else pair(row.padding)
     padded = tuple(size + 2 * pad for size, pad in zip(shape[2:], padding, strict=True))
     if any(window > size for window, size in zip(kernel, padded, strict=True)):
         raise SpecError(
             f"{name}: the kernel {kernel[0]}x{kernel[1]} is larger than its padded input "
             f"{padded[0]}x{padded[1]}; use a larger image."
         )
-    return tuple((p - k) // s + 1 for p, k, s in zip(padded, kernel, stride, strict=True))
+    up = isinstance(row, MaxPool) and row.ceil
+    sides = zip(padded, kernel, stride, strict=True)
+    return tuple((p - k + (s - 1) * up) // s + 1 for p, k, s in sides)
 
 
 def smallest_input(spec: Spec) -> int | None:

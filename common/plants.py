@@ -15,7 +15,7 @@ from unittest import mock
 
 from common import arithmetic
 from common.errors import SpecError
-from common.spec import D2L, D2L_BN, Conv, Norm, Spec
+from common.spec import D2L, D2L_BN, AdaptiveAvgPool, Auxiliary, Conv, Linear, Norm, Spec
 from common.weights import Weights
 
 #: d2l with one Inception block a stage: all that a bug needs, and a third of the time.
@@ -29,6 +29,22 @@ LINEAR_STEM = replace(
     SMALL,
     name="d2l-linear-stem",
     stage1=(Conv(64, 7, stride=2, padding=3, activation=False), D2L.stage1[1]),
+)
+
+#: With a side classifier, the only place where more than one pixel is flattened.
+SMALL_AUX = replace(
+    SMALL,
+    name="d2l-aux-small",
+    auxiliary=(
+        Auxiliary(
+            after=0,
+            pool=AdaptiveAvgPool(2),
+            conv=Conv(16),
+            features=16 * 2 * 2,
+            hidden=Linear(32, activation=True),
+            dropout=0.0,
+        ),
+    ),
 )
 
 
@@ -60,6 +76,12 @@ BUGS = {
         Bug("missing-relu", "no ReLU after the 3x3 branches' reduction", ("forward",)),
         Bug("swapped-branches", "5x5 and pool branch joined in the wrong order", ("forward",), D2L),
         Bug("transposed-head", "the head reshaped where it should be transposed", ("forward",)),
+        Bug(
+            "flatten-order",
+            "an auxiliary head's features flattened as (H, W, C)",
+            ("forward",),
+            SMALL_AUX,
+        ),
         Bug("norm-eps", "batch norm's eps 1e-5 instead of 1e-3", ("forward",), SMALL_BN),
         Bug("double-softmax", "probabilities given to a loss that wants logits", ("loss",)),
         Bug("detached-branch", "no gradient flows back through pool branches", ("gradients",)),

@@ -1,21 +1,23 @@
 """Every number of the network, as frozen data that can be held beside the book's page.
 
 Sources: Szegedy et al., "Going Deeper with Convolutions" (2014), in the version of *Dive into Deep
-Learning* (d2l), section GoogLeNet; two published variants of it. A spec knows no framework: the
-backends read it row by row, and a row's field is also the attribute of the native model and the
-segment of a weight's name (`stage3.0.branch5x5.1.conv.weight`).
+Learning* (d2l), section GoogLeNet; two published variants of it; the networks that torchvision and
+paddle.vision call GoogLeNet. A spec knows no framework: the backends read it row by row, and a
+row's field is also the attribute of the native model and the segment of a weight's name
+(`stage3.0.branch5x5.1.conv.weight`).
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 from common.errors import SpecError
 
 Size = int | tuple[int, int]  #: one number for both directions, or (height, width)
+Windows = list[tuple[int, int]]  #: along one direction: the first pixel, and the first behind
 
 
 def pair(size: Size) -> tuple[int, int]:
@@ -37,10 +39,10 @@ def _whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _normalise_window(row: Conv | MaxPool) -> None:
+def _normalise_window(row: Conv | MaxPool | AvgPool) -> None:
     """Turn kernel, stride and padding into pairs and refuse what cannot slide over an image."""
     for field, least in (("kernel", 1), ("stride", 1), ("padding", 0)):
-        value = getattr(row, field)
+        value = getattr(row, field, 0)
         both = value if isinstance(value, tuple) else (value, value)
         holds = len(both) == 2 and all(_whole(side, least) for side in both)
         rule = f"a whole number of at least {least}, or a pair of them"
@@ -50,13 +52,14 @@ def _normalise_window(row: Conv | MaxPool) -> None:
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution with bias, then the network's norm if it has one, then a ReLU by default."""
+    """A convolution, by default with bias; the network's norm if it has one; a ReLU by default."""
 
     width: int
     kernel: Size = 1
     stride: Size = 1
     padding: Size = 0
     activation: bool = True
+    bias: bool = True
 
     def __post_init__(self) -> None:
         _require(_whole(self.width, 1), "Conv.width", self.width, "a whole number of at least 1")
@@ -69,14 +72,22 @@ class Conv:
 
 @dataclass(frozen=True)
 class MaxPool:
-    """Max pooling; the padding counts as minus infinity and the last window is never cut."""
+    """Max pooling; the padding counts as minus infinity.
+
+    `ceil` rounds the number of windows up: the last one is cut, where else it would be left out.
+    """
 
     kernel: Size
     stride: Size
     padding: Size = 0
+    ceil: bool = False
 
     def __post_init__(self) -> None:
         _normalise_window(self)
+        steps = zip(pair(self.stride), pair(self.kernel), pair(self.padding), strict=True)
+        holds = not self.ceil or all(stride <= kernel and not pad for stride, kernel, pad in steps)
+        rule = "False with a padding or a stride above the kernel: frameworks differ there"
+        _require(holds, "MaxPool.ceil", self.ceil, rule)
         halves = [p <= k // 2 for p, k in zip(pair(self.padding), pair(self.kernel), strict=True)]
         rule = f"at most half of the kernel {self.kernel}, or a window could hold padding alone"
         _require(all(halves), "MaxPool.padding", self.padding, rule)
@@ -120,6 +131,73 @@ class GlobalAvgPool:
 
 
 @dataclass(frozen=True)
+class AvgPool:
+    """The mean of every window; nothing is padded and the last window is never cut."""
+
+    kernel: Size
+    stride: Size
+
+    def __post_init__(self) -> None:
+        _normalise_window(self)
+
+    def windows(self, height: int, width: int) -> tuple[Windows, Windows]:
+        """The windows' rows and columns of pixels, each as the first and the first behind."""
+        down, right = (
+            [(start, start + kernel) for start in range(0, length - kernel + 1, stride)]
+            for length, kernel, stride in zip(
+                (height, width), pair(self.kernel), pair(self.stride), strict=True
+            )
+        )
+        return down, right
+
+    def channels(self, incoming: int) -> int:
+        """Channels that leave this row when `incoming` enter it."""
+        return incoming
+
+
+@dataclass(frozen=True)
+class AdaptiveAvgPool:
+    """The means of (height, width) windows, of whatever size divides the image evenly."""
+
+    size: Size
+
+    def __post_init__(self) -> None:
+        holds = all(_whole(side, 1) for side in pair(self.size))
+        _require(holds, "AdaptiveAvgPool.size", self.size, "one or two whole numbers, at least 1")
+        object.__setattr__(self, "size", pair(self.size))
+
+    def windows(self, height: int, width: int) -> tuple[Windows, Windows]:
+        """The windows' rows and columns of pixels, each as the first and the first behind."""
+        down, right = (
+            [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
+            for length, count in zip((height, width), pair(self.size), strict=True)
+        )
+        return down, right
+
+    def channels(self, incoming: int) -> int:
+        """Channels that leave this row when `incoming` enter it."""
+        return incoming
+
+
+@dataclass(frozen=True)
+class Affine:
+    """x * scale + shift, a channel at a time; constants of the network, never trained."""
+
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        holds = len(self.scale) == len(self.shift) and bool(self.scale)
+        _require(holds, "Affine.shift", self.shift, f"as long as scale {self.scale}")
+
+    def channels(self, incoming: int) -> int:
+        """Channels that leave this row; SpecError if others than it has constants for enter."""
+        rule = f"{len(self.scale)}: the network's first row has constants for so many"
+        _require(incoming == len(self.scale), "input channels", incoming, rule)
+        return incoming
+
+
+@dataclass(frozen=True)
 class Linear:
     """A fully connected layer with bias over the flattened input."""
 
@@ -134,7 +212,34 @@ class Linear:
         return self.width
 
 
-Row = Conv | MaxPool | Inception | GlobalAvgPool | Linear
+@dataclass(frozen=True)
+class Auxiliary:
+    """A side classifier on the output of a row of stage4, for training: GoogLeNet's second idea.
+
+    Pool, convolution, hidden layer, dropout and a head as wide as the network's own. `features`
+    are what the convolution leaves, flattened in the order of (C, H, W). Training adds `share` of
+    its loss (0.3 in the paper, section 5).
+    """
+
+    after: int
+    pool: AvgPool | AdaptiveAvgPool
+    conv: Conv
+    features: int
+    hidden: Linear
+    dropout: float = 0.7
+    share: float = 0.3
+
+    def __post_init__(self) -> None:
+        for field, least in (("after", 0), ("features", 1)):
+            value = getattr(self, field)
+            rule = f"a whole number of at least {least}"
+            _require(_whole(value, least), f"Auxiliary.{field}", value, rule)
+        _require(0 <= self.dropout < 1, "Auxiliary.dropout", self.dropout, "at least 0 and below 1")
+        holds = 0 < self.share < math.inf
+        _require(holds, "Auxiliary.share", self.share, "larger than 0 and finite")
+
+
+Row = Affine | Conv | MaxPool | Inception | AvgPool | AdaptiveAvgPool | GlobalAvgPool | Linear
 
 
 def channels_after(rows: Sequence[Row], incoming: int) -> int:
@@ -168,7 +273,8 @@ class Norm:
 class Spec:
     """A network: its input (channels, height, width), five stages, a head, an optional norm.
 
-    `dropout` is the share of the features before the head that training sets to zero.
+    `dropout` is the share of the features before the head that training sets to zero. A network
+    with auxiliary heads gives their logits besides its own, in the order of `auxiliary`.
     """
 
     name: str
@@ -181,6 +287,7 @@ class Spec:
     head: Linear
     norm: Norm | None = None
     dropout: float = 0.0
+    auxiliary: tuple[Auxiliary, ...] = ()
 
     def __post_init__(self) -> None:
         holds = isinstance(self.input, tuple) and len(self.input) == 3
@@ -193,12 +300,16 @@ class Spec:
             _require(holds, f"{self.name}.{name}", rows, "a tuple of one or more rows")
         *body, last = [(name, row) for name, rows in self.stages() for row in rows]
         for name, row in body:
-            holds = isinstance(row, (Conv, MaxPool, Inception))
-            _require(holds, f"{self.name}.{name}", row, "a Conv, MaxPool or Inception here")
+            holds = isinstance(row, (Affine, Conv, MaxPool, Inception))
+            _require(holds, f"{self.name}.{name}", row, "a Conv, MaxPool, Inception or Affine here")
         holds = isinstance(last[1], GlobalAvgPool)
         _require(holds, f"{self.name}.stage5", last[1], "a GlobalAvgPool in its last row")
         holds = 0 <= self.dropout < 1
         _require(holds, f"{self.name}.dropout", self.dropout, "at least 0 and below 1")
+        rule = f"a row of stage4, 0 to {len(self.stage4) - 1}"
+        for side in self.auxiliary:
+            holds = side.after < len(self.stage4)
+            _require(holds, f"{self.name}.auxiliary.after", side.after, rule)
 
     def stages(self) -> list[tuple[str, tuple[Row, ...]]]:
         """The five stages by name; the head is not one of them."""
@@ -211,6 +322,13 @@ class Spec:
             ends.append(channels_after(rows, ends[-1]))
         return tuple(ends)
 
+    def taps(self) -> list[tuple[Auxiliary, int]]:
+        """The auxiliary heads, and the channels that enter each."""
+        incoming = self.channels()[3]
+        return [
+            (row, channels_after(self.stage4[: row.after + 1], incoming)) for row in self.auxiliary
+        ]
+
     def at(
         self,
         size: int | None = None,
@@ -218,7 +336,10 @@ class Spec:
         classes: int | None = None,
         dropout: float | None = None,
     ) -> Spec:
-        """The same network for another input size, number of channels or classes, or dropout."""
+        """The same network for another input size, number of channels or classes, or dropout.
+
+        The dropout is that of every head.
+        """
         old_channels, height, width = self.input
         shape = (
             old_channels if channels is None else channels,
@@ -226,8 +347,10 @@ class Spec:
             width if size is None else size,
         )
         head = self.head if classes is None else replace(self.head, width=classes)
-        dropout = self.dropout if dropout is None else dropout
-        return replace(self, input=shape, head=head, dropout=dropout)
+        if dropout is None:
+            return replace(self, input=shape, head=head)
+        auxiliary = tuple(replace(row, dropout=dropout) for row in self.auxiliary)
+        return replace(self, input=shape, head=head, dropout=dropout, auxiliary=auxiliary)
 
 
 def inception(c1: int, c2: tuple[int, int], c3: tuple[int, int], c4: int) -> Inception:
@@ -299,15 +422,20 @@ BLOG_224 = Spec(
 )
 
 
+def each_conv(rows: tuple[Row, ...], change: Callable[[Conv], Conv]) -> tuple[Row, ...]:
+    """The same rows with every convolution changed, those inside Inception blocks too."""
+
+    def changed(row: Row) -> Row:
+        if isinstance(row, Inception):
+            return Inception(**{name: each_conv(inner, change) for name, inner in row.branches()})  # type: ignore[arg-type]
+        return change(row) if isinstance(row, Conv) else row
+
+    return tuple(map(changed, rows))
+
+
 def narrow(rows: tuple[Row, ...], by: int) -> tuple[Row, ...]:
     """The same rows with every convolution's width divided by `by`."""
-
-    def thin(row: Row) -> Row:
-        if isinstance(row, Inception):
-            return Inception(**{name: narrow(inner, by) for name, inner in row.branches()})  # type: ignore[arg-type]
-        return replace(row, width=row.width // by) if isinstance(row, Conv) else row
-
-    return tuple(map(thin, rows))
+    return each_conv(rows, lambda conv: replace(conv, width=conv.width // by))
 
 
 #: d2l-bn with one Inception block a stage, an eighth of its widths and 33 pixels, for tests and
@@ -323,7 +451,123 @@ MINI = replace(
     stage5=narrow(D2L.stage5[1:], 8),
 )
 
-SPECS = {spec.name: spec for spec in (D2L, D2L_BN, BLOG_224, MINI)}
+
+def _without_bias(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    return each_conv(rows, lambda conv: replace(conv, bias=False))
+
+
+def _three_by_three(block: Row) -> Row:
+    """The block with a 3x3 kernel in the branch that the paper and the book give a 5x5."""
+    assert isinstance(block, Inception)
+    reduce, last = block.branch5x5
+    return replace(block, branch5x5=(reduce, replace(last, kernel=3, padding=1)))
+
+
+_CEIL = MaxPool(3, stride=2, ceil=True)
+_TORCHVISION_HEAD = Auxiliary(
+    after=0,
+    pool=AdaptiveAvgPool(4),
+    conv=Conv(128, bias=False),
+    features=128 * 4 * 4,
+    hidden=Linear(1024, activation=True),
+)
+
+#: torchvision's `googlenet(aux_logits=False)`: batch norm and no bias, pools that round up, 3x3
+#: in the 5x5 branch (pytorch/vision issue 906), a last pool of 2x2.
+TORCHVISION = Spec(
+    name="torchvision",
+    input=(3, 224, 224),
+    stage1=(*_without_bias(D2L.stage1[:1]), _CEIL),
+    stage2=(*_without_bias(D2L.stage2[:2]), _CEIL),
+    stage3=(*_without_bias(tuple(map(_three_by_three, D2L.stage3[:2]))), _CEIL),
+    stage4=(
+        *_without_bias(tuple(map(_three_by_three, D2L.stage4[:5]))),
+        MaxPool(2, stride=2, ceil=True),
+    ),
+    stage5=(*_without_bias(tuple(map(_three_by_three, D2L.stage5[:2]))), GlobalAvgPool()),
+    head=Linear(1000),
+    norm=Norm(eps=1e-3, momentum=0.9),
+    dropout=0.2,
+)
+
+#: The same with its auxiliary heads, as torchvision trains it.
+TORCHVISION_AUX = replace(
+    TORCHVISION,
+    name="torchvision-aux",
+    auxiliary=(_TORCHVISION_HEAD, replace(_TORCHVISION_HEAD, after=3)),
+)
+
+
+def _shifted(spec: Spec) -> Spec:
+    """With torchvision's `transform_input`: from ImageNet's mean and deviation to 0.5 and 0.5."""
+    statistics = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))
+    scale = tuple(deviation / 0.5 for _, deviation in statistics)
+    shift = tuple((mean - 0.5) / 0.5 for mean, _ in statistics)
+    stage1 = (Affine(scale, shift), *spec.stage1)
+    return replace(
+        spec, name=spec.name.replace("torchvision", "torchvision-imagenet"), stage1=stage1
+    )
+
+
+#: As torchvision builds it for its published ImageNet weights.
+TORCHVISION_IMAGENET, TORCHVISION_IMAGENET_AUX = map(_shifted, (TORCHVISION, TORCHVISION_AUX))
+
+_ROUNDED_DOWN = MaxPool(3, stride=2)
+
+
+def _relu_at_the_end(block: Row) -> Row:
+    """The block whose only ReLU is behind its concatenation: none after a reducing convolution."""
+    assert isinstance(block, Inception)
+
+    def linear(rows: tuple[Conv | MaxPool, ...]) -> tuple[Conv | MaxPool, ...]:
+        *first, last = rows
+        return (
+            *(replace(row, activation=False) if isinstance(row, Conv) else row for row in first),
+            last,
+        )
+
+    return Inception(**{name: linear(rows) for name, rows in block.branches()})
+
+
+def _paddle_stem(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    return each_conv(rows, lambda conv: replace(conv, activation=False, bias=False))
+
+
+_PADDLE_HEAD = Auxiliary(
+    after=0,
+    pool=AvgPool(5, stride=3),
+    conv=Conv(128, activation=False, bias=False),
+    features=128 * 3 * 3,
+    hidden=Linear(1024, activation=True),
+)
+
+#: paddle.vision's `googlenet`: no norm, no bias, no ReLU in the stem and after the reducing
+#: convolutions (nor in the second auxiliary head), pools without padding. Images of 189 to 236
+#: pixels fit its auxiliary heads.
+PADDLE_VISION = Spec(
+    name="paddle-vision",
+    input=(3, 224, 224),
+    stage1=(*_paddle_stem(D2L.stage1[:1]), _ROUNDED_DOWN),
+    stage2=(*_paddle_stem(D2L.stage2[:2]), _ROUNDED_DOWN),
+    stage3=(*_without_bias(tuple(map(_relu_at_the_end, D2L.stage3[:2]))), _ROUNDED_DOWN),
+    stage4=(*_without_bias(tuple(map(_relu_at_the_end, D2L.stage4[:5]))), _ROUNDED_DOWN),
+    stage5=(*_without_bias(tuple(map(_relu_at_the_end, D2L.stage5[:2]))), GlobalAvgPool()),
+    head=Linear(1000),
+    dropout=0.4,
+    auxiliary=(
+        _PADDLE_HEAD,
+        replace(_PADDLE_HEAD, after=3, hidden=Linear(1024)),
+    ),
+)
+
+SPECS = {
+    spec.name: spec
+    for spec in (
+        *(D2L, D2L_BN, BLOG_224, MINI),
+        *(TORCHVISION, TORCHVISION_AUX, TORCHVISION_IMAGENET, TORCHVISION_IMAGENET_AUX),
+        PADDLE_VISION,
+    )
+}
 
 _TWO_HIDDEN = (Linear(4096, activation=True), Linear(4096, activation=True), Linear(10))
 _HALVE = MaxPool(2, stride=2)

@@ -30,11 +30,17 @@ from common.device import choose
 from common.errors import one_line
 from common.plants import Bug, plant
 from common.recipe import Recipe
-from common.spec import BLOG_224, D2L, D2L_BN, Spec, find
+from common.spec import BLOG_224, D2L, D2L_BN, PADDLE_VISION, TORCHVISION_IMAGENET_AUX, Spec, find
 from common.weights import Weights, is_running, shapes
 
-#: What `googlenet verify` covers by default.
-DEFAULTS = {D2L.name: (96, 97, 33, 1), BLOG_224.name: (96, 97, 33, 21), D2L_BN.name: (96, 97)}
+#: What `googlenet verify` covers by default; the other specs are parts of these.
+DEFAULTS = {
+    D2L.name: (96, 97, 33, 1),
+    BLOG_224.name: (96, 97, 33, 21),
+    D2L_BN.name: (96, 97),
+    TORCHVISION_IMAGENET_AUX.name: (96,),
+    PADDLE_VISION.name: (189,),
+}
 
 #: Seeds whose fixture lies far from every tie of a ReLU or a max pool, where one float32 rounding
 #: could turn a gradient; a test measures the distance.
@@ -105,6 +111,7 @@ def draw_fixture(spec: Spec, seed: int | None = None) -> Fixture:
     ranges = {
         "conv.bias": (-0.1, 0.1),
         "head.bias": (-0.1, 0.1),
+        "hidden.bias": (-0.1, 0.1),
         "norm.weight": (0.5, 1.5),
         "norm.bias": (-0.2, 0.2),
         "norm.running_mean": (-0.5, 0.5),
@@ -371,7 +378,7 @@ def expected(fixture: Fixture) -> Expected:
 @lru_cache
 def fixture_of(spec: Spec, size: int) -> Fixture:
     """The fixture of a spec at a size, drawn once."""
-    return draw_fixture(spec.at(size=size))
+    return draw_fixture(spec.at(size=size, dropout=0.0))
 
 
 def climb(

@@ -1,7 +1,7 @@
 """Canonical weights: one naming, one layout, one file, for every backend.
 
 Names are the spec's fields joined by dots (`stage3.0.branch5x5.1.conv.weight`; rows keep their
-index, pools count too). Convolutions are (out, in, height, width), the head is (out, in), a norm
+index, pools count too). Convolutions are (out, in, height, width), linear layers (out, in), a norm
 has `weight`, `bias`, `running_mean` and the biased `running_var`. All values are NumPy arrays.
 """
 
@@ -30,7 +30,27 @@ def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     *incoming, features = spec.channels()
     for (stage, rows), channels in zip(spec.stages(), incoming, strict=True):
         found |= _shapes(rows, channels, spec.norm, f"{stage}.")
-    return found | {"head.weight": (spec.head.width, features), "head.bias": (spec.head.width,)}
+    for index, (row, channels) in enumerate(spec.taps()):
+        name = f"auxiliary.{index}"
+        found |= _conv(row.conv, channels, spec.norm, f"{name}.conv.")
+        found |= _linear(f"{name}.hidden", row.hidden.width, row.features)
+        found |= _linear(f"{name}.head", spec.head.width, row.hidden.width)
+    return found | _linear("head", spec.head.width, features)
+
+
+def _linear(name: str, width: int, features: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (width, features), f"{name}.bias": (width,)}
+
+
+def _conv(row: Conv, channels: int, norm: Norm | None, name: str) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {
+        f"{name}conv.weight": (row.width, channels, *pair(row.kernel))
+    }
+    if row.bias:
+        found[f"{name}conv.bias"] = (row.width,)
+    for leaf in ("weight", "bias", *RUNNING) if norm else ():
+        found[f"{name}norm.{leaf}"] = (row.width,)
+    return found
 
 
 def _shapes(
@@ -40,11 +60,7 @@ def _shapes(
     for index, row in enumerate(rows):
         name = f"{prefix}{index}."
         if isinstance(row, Conv):
-            found[f"{name}conv.weight"] = (row.width, channels, *pair(row.kernel))
-            found[f"{name}conv.bias"] = (row.width,)
-            if norm:
-                for leaf in ("weight", "bias", *RUNNING):
-                    found[f"{name}norm.{leaf}"] = (row.width,)
+            found |= _conv(row, channels, norm, name)
         elif isinstance(row, Inception):
             for branch, inner in row.branches():
                 found |= _shapes(inner, channels, norm, f"{name}{branch}.")

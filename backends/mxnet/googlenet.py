@@ -12,12 +12,37 @@ from common import spec as rows
 CHANNELS = 1  # the axis of NCHW
 
 
+class AdaptiveAvgPool(nn.HybridBlock):
+    """Gluon has the operation and no block for it, and not among its NumPy operations."""
+
+    def __init__(self, row):
+        super().__init__()
+        self.size = row.size
+
+    def hybrid_forward(self, F, x):
+        x = F.contrib.AdaptiveAvgPooling2D(x.as_nd_ndarray(), output_size=self.size)
+        return x.as_np_ndarray()
+
+
+class Affine(nn.HybridBlock):
+    """x * scale + shift with the row's constants, a channel at a time."""
+
+    def __init__(self, row):
+        super().__init__()
+        self.scale, self.shift = row.scale, row.shift
+
+    def hybrid_forward(self, F, x):
+        split = list(F.np.split(x, len(self.scale), CHANNELS))
+        channels = zip(split, self.scale, self.shift, strict=True)
+        return F.np.concatenate([channel * a + b for channel, a, b in channels], CHANNELS)
+
+
 class Conv(nn.HybridBlock):
     """Convolution, norm if the network has one, ReLU unless the row has none."""
 
     def __init__(self, row, norm):
         super().__init__()
-        self.conv = nn.Conv2D(row.width, row.kernel, row.stride, row.padding)
+        self.conv = nn.Conv2D(row.width, row.kernel, row.stride, row.padding, use_bias=row.bias)
         self.norm = nn.BatchNorm(CHANNELS, norm.momentum, norm.eps) if norm else Identity()
         if norm:
             self.norm._kwargs["cudnn_off"] = True  # cuDNN keeps the unbiased running variance
@@ -44,8 +69,29 @@ class Inception(nn.HybridBlock):
         )
 
 
+class Auxiliary(nn.HybridBlock):
+    """A side classifier: (N, C, H, W) in, logits (N, classes) out."""
+
+    def __init__(self, row, spec):
+        super().__init__()
+        self.after = row.after
+        self.pool = layer(row.pool, spec.norm)
+        self.conv = Conv(row.conv, spec.norm)
+        self.hidden = nn.Dense(row.hidden.width)  # flattens by itself
+        self.relu = nn.Activation("relu") if row.hidden.activation else Identity()
+        self.dropout = nn.Dropout(row.dropout)
+        self.head = nn.Dense(spec.head.width)
+
+    def hybrid_forward(self, F, x):
+        x = self.conv(self.pool(x))
+        return self.head(self.dropout(self.relu(self.hidden(x))))
+
+
 class GoogLeNet(nn.HybridBlock):
-    """The network of `spec`: (N, C, H, W) in, logits (N, classes) out; shapes are d2l's at 96."""
+    """The network of `spec`: (N, C, H, W) in, logits (N, classes) out; shapes are d2l's at 96.
+
+    With auxiliary heads, a tuple: the logits, then those of each of them.
+    """
 
     def __init__(self, spec):
         super().__init__()
@@ -57,11 +103,23 @@ class GoogLeNet(nn.HybridBlock):
         self.stage5 = sequential(spec.stage5, spec.norm)  # (N, 1024)
         self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Dense(spec.head.width)  # (N, 10)
+        self.auxiliary = nn.HybridSequential()  # never run as a sequence
+        self.auxiliary.add(*(Auxiliary(row, spec) for row in spec.auxiliary))
 
     def hybrid_forward(self, F, x):
-        x = self.stage2(self.stage1(x))
-        x = self.stage5(self.stage4(self.stage3(x)))
-        return self.head(self.dropout(x))
+        x = self.stage3(self.stage2(self.stage1(x)))
+        x, sides = tapped(self.stage4, self.auxiliary, x)
+        logits = self.head(self.dropout(self.stage5(x)))
+        return (logits, *sides) if sides else logits
+
+
+def tapped(stage, heads, x):
+    """The stage's output, and those of the auxiliary heads on its rows."""
+    sides = []
+    for index, block in enumerate(stage):
+        x = block(x)
+        sides += [head(x) for head in heads if head.after == index]
+    return x, sides
 
 
 def sequential(table, norm):
@@ -77,10 +135,16 @@ def layer(row, norm):
         case rows.Conv():
             return Conv(row, norm)
         case rows.MaxPool():
-            return nn.MaxPool2D(row.kernel, row.stride, row.padding)
+            return nn.MaxPool2D(row.kernel, row.stride, row.padding, ceil_mode=row.ceil)
         case rows.Inception():
             return Inception(row, norm)
         case rows.GlobalAvgPool():
             layers = nn.HybridSequential()
             layers.add(nn.GlobalAvgPool2D(), nn.Flatten())  # Dense would flatten by itself
             return layers
+        case rows.AvgPool():
+            return nn.AvgPool2D(row.kernel, row.stride)
+        case rows.AdaptiveAvgPool():
+            return AdaptiveAvgPool(row)
+        case rows.Affine():
+            return Affine(row)

@@ -1,7 +1,6 @@
 """The bugs of `common.plants` in MXNet Gluon's words."""
 
 from contextlib import contextmanager, suppress
-from functools import partial
 from unittest import mock
 
 import mxnet as mx
@@ -23,7 +22,12 @@ def missing_bias():
 
 
 def ceil_pool():
-    return mock.patch.object(nn, "MaxPool2D", partial(nn.MaxPool2D, ceil_mode=True))
+    pool = nn.MaxPool2D
+
+    def rounded_up(*window, ceil_mode):
+        return pool(*window, ceil_mode=True)
+
+    return mock.patch.object(nn, "MaxPool2D", rounded_up)
 
 
 def same_padding():
@@ -48,7 +52,7 @@ def zero_padded_pool():
     max_pool = nn.MaxPool2D
 
     class ZeroPadded(nn.HybridBlock):
-        def __init__(self, kernel, stride, padding):
+        def __init__(self, kernel, stride, padding, ceil_mode):
             super().__init__()
             top, left = padding
             self.pool, self.width = (
@@ -91,6 +95,14 @@ def transposed_head():
     return mock.patch.multiple(weights, to_native=reshaped, to_canonical=and_back)
 
 
+def flatten_order():
+    def hybrid_forward(self, F, x):
+        x = self.conv(self.pool(x)).transpose((0, 2, 3, 1))
+        return self.head(self.dropout(self.relu(self.hidden(x))))
+
+    return mock.patch.object(googlenet.Auxiliary, "hybrid_forward", hybrid_forward)
+
+
 def norm_eps():
     def change(self):
         self.norm._kwargs["eps"] = 1e-5
@@ -101,8 +113,8 @@ def norm_eps():
 def double_softmax():
     cross_entropy = train.cross_entropy
 
-    def wrong(logits, labels):
-        return cross_entropy(npx.softmax(logits), labels)
+    def wrong(logits, labels, smoothing=0.0):
+        return cross_entropy(npx.softmax(logits), labels, smoothing)
 
     return mock.patch.object(train, "cross_entropy", wrong)
 

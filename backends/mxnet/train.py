@@ -12,7 +12,7 @@ from mxnet import autograd, gluon, np, npx
 from mxnet.contrib import amp
 
 from backends.mxnet import optimizers
-from backends.mxnet.googlenet import GoogLeNet
+from backends.mxnet.googlenet import GoogLeNet, tapped
 from backends.mxnet.weights import tensors, to_canonical
 from common.errors import DeviceError
 from common.weights import is_running
@@ -64,7 +64,8 @@ def autocast(model):
     runs = model
     if model.mixed:
         x = mx.sym.var("x", dtype="float32").as_np_ndarray()
-        graph = amp.convert_symbol(model(x), "bfloat16", data_names=["x"]).as_np_ndarray()
+        outputs = mx.sym.Group(list(model(x))) if model.spec.auxiliary else model(x)
+        graph = amp.convert_symbol(outputs, "bfloat16", data_names=["x"]).as_np_ndarray()
         runs = gluon.SymbolBlock(graph, x, params=model.collect_params())
     runs.hybridize()
     return runs
@@ -87,20 +88,23 @@ def place(model, x):
 
 
 def forward(model, x, training):
-    """Every stage's output by name, as NumPy arrays."""
+    """The output of every stage and head by name, as NumPy arrays."""
     outputs, x = {}, place(model, x)
     with autograd.train_mode() if training else autograd.predict_mode():
-        for name in (*(name for name, _ in model.spec.stages()), "head"):
-            x = getattr(model, name)(x)
-            outputs[name] = x.asnumpy()
-    return outputs
+        for name, _ in model.spec.stages():
+            heads = model.auxiliary if name == "stage4" else ()
+            x, sides = tapped(getattr(model, name), heads, x)
+            outputs[name] = x
+            outputs |= {f"auxiliary.{index}": side for index, side in enumerate(sides)}
+        outputs["head"] = model.head(x)
+    return {name: output.asnumpy() for name, output in outputs.items()}
 
 
 def gradients(model, x, labels):
     """The loss in training mode, and its gradient by canonical name."""
     x, labels = place(model, x), place_labels(model, labels)
     with autograd.record():
-        loss = cross_entropy(model(x), labels).mean()
+        loss, _ = objective(model, model(x), labels)
     loss.backward()
     found = tensors(model)
     return loss.item(), {
@@ -114,7 +118,29 @@ def place_labels(model, labels):
 
 
 #: one loss per example, from logits (which Gluon means by its default `from_logits=False`)
-cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
+cross_entropies = gluon.loss.SoftmaxCrossEntropyLoss()
+
+
+def cross_entropy(logits, labels, smoothing=0.0):
+    """The mean loss; Gluon's has no label smoothing."""
+    hard = cross_entropies(logits, labels).mean()
+    uniform = -npx.log_softmax(logits).mean()  # the loss if every class were as right
+    return (1 - smoothing) * hard + smoothing * uniform
+
+
+def logits_of(model, outputs):
+    """The logits, then a list of those of the auxiliary heads, all in the weights' dtype."""
+    logits, *sides = outputs if model.spec.auxiliary else (outputs,)
+    return logits, sides
+
+
+def objective(model, outputs, labels, smoothing=0.0):
+    """The mean loss, with the share of each auxiliary head's; and the logits."""
+    logits, sides = logits_of(model, outputs)
+    loss = cross_entropy(logits, labels, smoothing)
+    for row, side in zip(model.spec.auxiliary, sides, strict=True):
+        loss = loss + row.share * cross_entropy(side, labels, smoothing)
+    return loss, logits
 
 
 class Trainer:
@@ -148,12 +174,9 @@ class Trainer:
     def update(self, inputs, labels):
         """One step; the mean loss and the number right before it, as scalars on the device."""
         labels = place_labels(self.model, labels)
-        smoothing = self.recipe.label_smoothing
         with autograd.record():
-            logits = self.network(inputs)
-            uniform = -npx.log_softmax(logits).mean()  # the loss if every class were as right
-            hard = cross_entropy(logits, labels).mean()
-            loss = (1 - smoothing) * hard + smoothing * uniform
+            outputs = self.network(inputs)
+            loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
         loss.backward()
         self.optimizer.step(1)  # the loss is a mean already
         loss, logits = loss.detach(), logits.detach()
@@ -166,14 +189,15 @@ class Trainer:
 
     def logits(self, images):
         """The logits of uint8 images in evaluation mode, in the weights' dtype."""
-        return self.network(self.prepare(images))
+        logits, _ = logits_of(self.model, self.network(self.prepare(images)))
+        return logits
 
     def evaluate(self, batches):
         """The mean loss and the accuracy over all batches."""
         loss, right, count = 0, 0, 0
         for images, labels in batches:
             logits, labels = self.logits(images), place_labels(self.model, labels)
-            loss += cross_entropy(logits, labels).sum()
+            loss += cross_entropies(logits, labels).sum()
             right += count_right(logits, labels)
             count += len(labels)
         self.seen["evaluation"] = (logits, labels, loss, right)

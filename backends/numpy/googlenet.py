@@ -11,26 +11,46 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from common.spec import Conv, GlobalAvgPool, Inception, MaxPool, Norm, Row, Spec, pair
+from common.spec import (
+    AdaptiveAvgPool,
+    Affine,
+    Auxiliary,
+    AvgPool,
+    Conv,
+    GlobalAvgPool,
+    Inception,
+    MaxPool,
+    Norm,
+    Row,
+    Spec,
+    pair,
+)
 from common.weights import Weights, check, is_running
 
 Array = np.ndarray
 Backward = Callable[[Array], Any]
 
 
+def borders(row: Conv | MaxPool) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The padding (above, below), (left, right); a stride less 1 behind rounds the windows up."""
+    (top, left), (down, right) = pair(row.padding), pair(row.stride)
+    up = isinstance(row, MaxPool) and row.ceil
+    return (top, top + (down - 1) * up), (left, left + (right - 1) * up)
+
+
 def windows(x: Array, row: Conv | MaxPool, fill: float) -> Array:
     """Every window of the padded image: (N, C, out height, out width, kernel height, width)."""
-    (top, left), (down, right) = pair(row.padding), pair(row.stride)
-    x = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left)), constant_values=fill)
+    down, right = pair(row.stride)
+    x = np.pad(x, ((0, 0), (0, 0), *borders(row)), constant_values=fill)
     view: Array = sliding_window_view(x, (1, 1, *pair(row.kernel)))[:, :, ::down, ::right, 0, 0]
     return view
 
 
 def add_windows(dw: Array, row: Conv | MaxPool, shape: tuple[int, ...]) -> Array:
     """The transpose of `windows`: add every window's gradient to the image pixel it came from."""
-    (top, left), (down, right) = pair(row.padding), pair(row.stride)
+    ((top, bottom), (left, end)), (down, right) = borders(row), pair(row.stride)
     (height, width), (rows, columns) = shape[2:], dw.shape[2:4]
-    dx = np.zeros((*shape[:2], height + 2 * top, width + 2 * left))
+    dx = np.zeros((*shape[:2], top + height + bottom, left + width + end))
     for i in range(dw.shape[4]):
         for j in range(dw.shape[5]):
             dx[:, :, i : i + down * rows : down, j : j + right * columns : right] += dw[..., i, j]
@@ -100,6 +120,36 @@ def max_pool(x: Array, row: MaxPool) -> tuple[Array, Backward]:
     return np.take_along_axis(flat, first, -1)[..., 0], backward
 
 
+def avg_pool(x: Array, row: AvgPool | AdaptiveAvgPool) -> tuple[Array, Backward]:
+    """The mean of every window."""
+    rows, columns = row.windows(*x.shape[2:])
+    y = np.empty((*x.shape[:2], len(rows), len(columns)))
+    for i, (top, bottom) in enumerate(rows):
+        for j, (left, right) in enumerate(columns):
+            y[..., i, j] = x[..., top:bottom, left:right].mean((2, 3))
+
+    def backward(dy: Array) -> Array:
+        dx = np.zeros(x.shape)
+        for i, (top, bottom) in enumerate(rows):
+            for j, (left, right) in enumerate(columns):
+                share = dy[..., i, j, None, None] / ((bottom - top) * (right - left))
+                dx[..., top:bottom, left:right] += share
+        return dx
+
+    return y, backward
+
+
+def affine(x: Array, row: Affine) -> tuple[Array, Backward]:
+    """x * scale + shift, a channel at a time."""
+    scale, shift = np.reshape(row.scale, (1, -1, 1, 1)), np.reshape(row.shift, (1, -1, 1, 1))
+    return x * scale + shift, lambda dy: dy * scale
+
+
+def flatten(x: Array) -> tuple[Array, Backward]:
+    """(N, C, H, W) becomes (N, C H W)."""
+    return x.reshape(len(x), -1), lambda dy: dy.reshape(x.shape)
+
+
 def global_avg_pool(x: Array) -> tuple[Array, Backward]:
     """The mean over height and width: (N, C, H, W) becomes (N, C)."""
     area = x.shape[2] * x.shape[3]
@@ -144,27 +194,44 @@ class GoogLeNet:
         self.weights = {name: array.astype(np.float64) for name, array in weights.items()}
 
     def forward(self, x: Array, training: bool = False) -> Weights:
-        """Every stage's output; x is (N, C, H, W). Training mode moves the running statistics."""
+        """The output of every stage and head; x is (N, C, H, W).
+
+        Training mode moves the running statistics.
+        """
         self._gradients: Weights = {}
         self._backward: list[Backward] = []
+        self._sides: Weights = {}  # the gradients of the auxiliary heads' logits, on the way back
         outputs = {}
+        taps = [(row, f"auxiliary.{index}") for index, row in enumerate(self.spec.auxiliary)]
         for stage, rows in self.spec.stages():
-            x, backward = self._rows(x, rows, stage, training)
+            for index, row in enumerate(rows):
+                x, backward = self._row(x, row, f"{stage}.{index}", training)
+                self._backward.append(backward)
+                for side, name in taps:
+                    if (stage, index) == ("stage4", side.after):
+                        outputs[name], backward = self._tap(x, side, name, training)
+                        self._backward.append(backward)
             outputs[stage] = x
-            self._backward.append(backward)
         outputs["head"], backward = self._affine(linear, x, "head")
         self._backward.append(backward)
         return outputs
 
     def gradients(self, x: Array, labels: Array, smoothing: float = 0.0) -> tuple[float, Weights]:
-        """The loss in training mode, and its gradient by canonical name."""
-        loss, dy = cross_entropy(self.forward(x, training=True)["head"], labels, smoothing)
+        """The loss in training mode, with the auxiliary heads' shares, and its gradient by name."""
+        outputs = self.forward(x, training=True)
+        loss, dy = cross_entropy(outputs["head"], labels, smoothing)
+        for index, row in enumerate(self.spec.auxiliary):
+            name = f"auxiliary.{index}"
+            its_loss, its_dy = cross_entropy(outputs[name], labels, smoothing)
+            loss, self._sides[name] = loss + row.share * its_loss, row.share * its_dy
         backward_through(self._backward)(dy)
         return loss, {n: self._gradients[n] for n in self.weights if not is_running(n)}
 
     def _affine(self, layer: Callable[..., Any], x: Array, name: str, *extra: Any) -> Any:
         """Run a layer with a weight and a bias; on the way back its gradients are kept by name."""
-        y, back = layer(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], *extra)
+        weight = self.weights[f"{name}.weight"]
+        bias = self.weights.get(f"{name}.bias", np.zeros(len(weight)))  # a row may have none
+        y, back = layer(x, weight, bias, *extra)
 
         def backward(dy: Array) -> Any:
             dx, *both = back(dy)
@@ -190,6 +257,10 @@ class GoogLeNet:
                 return self._inception(x, row, name, training)
             case GlobalAvgPool():
                 return global_avg_pool(x)
+            case AvgPool() | AdaptiveAvgPool():
+                return avg_pool(x, row)
+            case Affine():
+                return affine(x, row)
         raise TypeError(f"the arbiter knows no {type(row).__name__}")
 
     def _conv(self, x: Array, row: Conv, name: str, training: bool) -> Any:
@@ -219,3 +290,21 @@ class GoogLeNet:
             return sum(back(part) for back, part in zip(backwards, parts, strict=True))
 
         return np.concatenate(outputs, axis=1), backward
+
+    def _tap(self, x: Array, row: Auxiliary, name: str, training: bool) -> Any:
+        """An auxiliary head's logits, and what adds its gradient to that of `x`."""
+        chain = []
+        y, backward = self._row(x, row.pool, f"{name}.pool", training)
+        chain.append(backward)
+        y, backward = self._conv(y, row.conv, f"{name}.conv", training)
+        chain.append(backward)
+        y, backward = flatten(y)
+        chain.append(backward)
+        y, backward = self._affine(linear, y, f"{name}.hidden")
+        chain.append(backward)
+        if row.hidden.activation:
+            y, backward = relu(y)
+            chain.append(backward)
+        y, backward = self._affine(linear, y, f"{name}.head")
+        chain.append(backward)
+        return y, lambda dy: dy + backward_through(chain)(self._sides[name])

@@ -19,12 +19,43 @@ class GlobalAvgPool(nn.Layer):
         return x.mean((HEIGHT, WIDTH))
 
 
+class AvgPool(nn.Layer):
+    """A mean for each window, because Paddle's own average pools divide their gradient likewise."""
+
+    def __init__(self, row):
+        super().__init__()
+        self.row = row
+
+    def forward(self, x):
+        rows, columns = self.row.windows(*x.shape[HEIGHT:])
+        means = [
+            x[:, :, top:bottom, left:right].mean((HEIGHT, WIDTH))
+            for top, bottom in rows
+            for left, right in columns
+        ]
+        return paddle.stack(means, -1).reshape((*x.shape[:HEIGHT], len(rows), len(columns)))
+
+
+class Affine(nn.Layer):
+    """x * scale + shift with the row's constants, a channel at a time."""
+
+    def __init__(self, row):
+        super().__init__()
+        self.scale, self.shift = row.scale, row.shift
+
+    def forward(self, x):
+        channels = zip(x.unbind(CHANNELS), self.scale, self.shift, strict=True)
+        return paddle.stack([channel * a + b for channel, a, b in channels], CHANNELS)
+
+
 class Conv(nn.Layer):
     """Convolution, norm if the network has one, ReLU unless the row has none."""
 
     def __init__(self, row, channels, norm):
         super().__init__()
-        self.conv = nn.Conv2D(channels, row.width, row.kernel, row.stride, row.padding)
+        self.conv = nn.Conv2D(
+            channels, row.width, row.kernel, row.stride, row.padding, bias_attr=row.bias
+        )
         self.norm = nn.BatchNorm2D(row.width, norm.momentum, norm.eps) if norm else nn.Identity()
         self.relu = nn.ReLU() if row.activation else nn.Identity()
 
@@ -49,8 +80,29 @@ class Inception(nn.Layer):
         )
 
 
+class Auxiliary(nn.Layer):
+    """A side classifier: (N, C, H, W) in, logits (N, classes) out."""
+
+    def __init__(self, row, channels, spec):
+        super().__init__()
+        self.after = row.after
+        self.pool = layer(row.pool, channels, spec.norm)
+        self.conv = Conv(row.conv, channels, spec.norm)
+        self.hidden = nn.Linear(row.features, row.hidden.width)
+        self.relu = nn.ReLU() if row.hidden.activation else nn.Identity()
+        self.dropout = nn.Dropout(row.dropout)
+        self.head = nn.Linear(row.hidden.width, spec.head.width)
+
+    def forward(self, x):
+        x = self.conv(self.pool(x)).flatten(CHANNELS)
+        return self.head(self.dropout(self.relu(self.hidden(x))))
+
+
 class GoogLeNet(nn.Layer):
-    """The network of `spec`: (N, C, H, W) in, logits (N, classes) out; shapes are d2l's at 96."""
+    """The network of `spec`: (N, C, H, W) in, logits (N, classes) out; shapes are d2l's at 96.
+
+    With auxiliary heads, a tuple: the logits, then those of each of them.
+    """
 
     def __init__(self, spec):
         super().__init__()
@@ -63,11 +115,22 @@ class GoogLeNet(nn.Layer):
         self.stage5 = sequential(spec.stage5, c4, spec.norm)  # (N, 1024)
         self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Linear(c5, spec.head.width)  # (N, 10)
+        self.auxiliary = nn.LayerList(Auxiliary(row, c, spec) for row, c in spec.taps())
 
     def forward(self, x):
-        x = self.stage2(self.stage1(x))
-        x = self.stage5(self.stage4(self.stage3(x)))
-        return self.head(self.dropout(x))
+        x = self.stage3(self.stage2(self.stage1(x)))
+        x, sides = tapped(self.stage4, self.auxiliary, x)
+        logits = self.head(self.dropout(self.stage5(x)))
+        return (logits, *sides) if sides else logits
+
+
+def tapped(stage, heads, x):
+    """The stage's output, and those of the auxiliary heads on its rows."""
+    sides = []
+    for index, block in enumerate(stage):
+        x = block(x)
+        sides += [head(x) for head in heads if head.after == index]
+    return x, sides
 
 
 def sequential(table, channels, norm):
@@ -85,8 +148,12 @@ def layer(row, channels, norm):
         case rows.Conv():
             return Conv(row, channels, norm)
         case rows.MaxPool():
-            return nn.MaxPool2D(row.kernel, row.stride, row.padding)
+            return nn.MaxPool2D(row.kernel, row.stride, row.padding, ceil_mode=row.ceil)
         case rows.Inception():
             return Inception(row, channels, norm)
         case rows.GlobalAvgPool():
             return GlobalAvgPool()
+        case rows.AvgPool() | rows.AdaptiveAvgPool():
+            return AvgPool(row)
+        case rows.Affine():
+            return Affine(row)

@@ -1,6 +1,5 @@
 """The bugs of `common.plants` in Paddle's words."""
 
-from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -23,7 +22,12 @@ def missing_bias():
 
 
 def ceil_pool():
-    return mock.patch.object(nn, "MaxPool2D", partial(nn.MaxPool2D, ceil_mode=True))
+    pool = nn.MaxPool2D
+
+    def rounded_up(*window, ceil_mode):
+        return pool(*window, ceil_mode=True)
+
+    return mock.patch.object(nn, "MaxPool2D", rounded_up)
 
 
 def same_padding():
@@ -71,6 +75,14 @@ def transposed_head():
         return array.reshape(array.T.shape) if is_head else to_canonical(name, tensor)
 
     return mock.patch.multiple(weights, to_native=reshaped, to_canonical=and_back)
+
+
+def flatten_order():
+    def forward(self, x):
+        x = self.conv(self.pool(x)).transpose((0, 2, 3, 1)).flatten(1)
+        return self.head(self.dropout(self.relu(self.hidden(x))))
+
+    return mock.patch.object(googlenet.Auxiliary, "forward", forward)
 
 
 def norm_eps():

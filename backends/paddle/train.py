@@ -8,7 +8,7 @@ import paddle
 from paddle.nn import functional as F
 
 from backends.paddle import optimizers
-from backends.paddle.googlenet import GoogLeNet
+from backends.paddle.googlenet import GoogLeNet, tapped
 from backends.paddle.weights import tensors, to_canonical
 from common.errors import DeviceError
 from common.weights import is_running
@@ -62,21 +62,24 @@ def place(model, x):
 
 
 def forward(model, x, training):
-    """Every stage's output by name, as NumPy arrays."""
+    """The output of every stage and head by name, as NumPy arrays."""
     model.train() if training else model.eval()
     outputs, x = {}, place(model, x)
     with paddle.no_grad():
-        for name in (*(name for name, _ in model.spec.stages()), "head"):
-            x = getattr(model, name)(x)
-            outputs[name] = x.numpy()
-    return outputs
+        for name, _ in model.spec.stages():
+            heads = model.auxiliary if name == "stage4" else ()
+            x, sides = tapped(getattr(model, name), heads, x)
+            outputs[name] = x
+            outputs |= {f"auxiliary.{index}": side for index, side in enumerate(sides)}
+        outputs["head"] = model.head(x)
+    return {name: output.numpy() for name, output in outputs.items()}
 
 
 def gradients(model, x, labels):
     """The loss in training mode, and its gradient by canonical name."""
     model.train()
     model.clear_gradients()
-    loss = F.cross_entropy(model(place(model, x)), place_labels(model, labels))
+    loss, _ = objective(model, model(place(model, x)), place_labels(model, labels))
     loss.backward()
     found = tensors(model)
     return loss.item(), {n: to_canonical(n, t.grad) for n, t in found.items() if not is_running(n)}
@@ -94,6 +97,22 @@ def cross_entropy(logits, labels, smoothing):
     classes = logits.shape[CLASSES]
     target = F.one_hot(labels, classes).astype(logits.dtype) * (1 - smoothing) + smoothing / classes
     return F.cross_entropy(logits, target, soft_label=True)
+
+
+def logits_of(model, outputs):
+    """The logits, then a list of those of the auxiliary heads, all in the weights' dtype."""
+    outputs = outputs if model.spec.auxiliary else (outputs,)
+    logits, *sides = [output.astype(model.head.weight.dtype) for output in outputs]
+    return logits, sides
+
+
+def objective(model, outputs, labels, smoothing=0.0):
+    """The mean loss, with the share of each auxiliary head's; and the logits."""
+    logits, sides = logits_of(model, outputs)
+    loss = cross_entropy(logits, labels, smoothing)
+    for row, side in zip(model.spec.auxiliary, sides, strict=True):
+        loss = loss + row.share * cross_entropy(side, labels, smoothing)
+    return loss, logits
 
 
 class Trainer:
@@ -128,9 +147,8 @@ class Trainer:
         labels = place_labels(self.model, labels)
         self.optimizer.clear_grad()
         with autocast(self.model):
-            logits = self.model(inputs)
-        logits = logits.astype(self.model.head.weight.dtype)
-        loss = cross_entropy(logits, labels, self.recipe.label_smoothing)
+            outputs = self.model(inputs)
+        loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
         loss.backward()
         # a step moves in silence what of the state lies elsewhere: where it lay is noted before
         slots = [optimizers.SLOTS[slot] for slot in self.recipe.slots()]
@@ -149,7 +167,8 @@ class Trainer:
         """The logits of uint8 images in evaluation mode, in the weights' dtype."""
         self.model.eval()
         with paddle.no_grad(), autocast(self.model):
-            return self.model(self.prepare(images)).astype(self.model.head.weight.dtype)
+            logits, _ = logits_of(self.model, self.model(self.prepare(images)))
+            return logits
 
     def evaluate(self, batches):
         """The mean loss and the accuracy over all batches."""

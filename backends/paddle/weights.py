@@ -1,7 +1,7 @@
 """Paddle parameters to canonical weights and back.
 
 Paddle's names are the canonical ones but for a norm's running statistics. Convolutions are OIHW as
-in the canonical layout, the head is (in, out).
+in the canonical layout, linear layers (in, out).
 """
 
 import numpy as np
@@ -42,9 +42,9 @@ def dtype(tensor):
 def to_canonical(name, tensor):
     """A native tensor, a weight or its gradient, as a canonical array."""
     array = tensor.numpy()
-    return np.ascontiguousarray(array.T) if name == "head.weight" else array
+    return np.ascontiguousarray(array.T) if array.ndim == 2 else array
 
 
 def to_native(name, array):
     """A canonical array in the native layout."""
-    return array.T if name == "head.weight" else array
+    return array.T if array.ndim == 2 else array

@@ -10,7 +10,7 @@ from keras import layers
 
 from common import spec as rows
 
-CHANNELS = -1  # the axis of NHWC
+BATCH, HEIGHT, WIDTH, CHANNELS = range(4)
 
 
 class MaxPool(layers.Layer):
@@ -18,12 +18,51 @@ class MaxPool(layers.Layer):
 
     def __init__(self, row):
         super().__init__()
-        (top, left) = row.padding
         self.kernel, self.stride = row.kernel, row.stride
-        self.padding = [[0, 0], [top, top], [left, left], [0, 0]]  # counts as minus infinity
+        # counts as minus infinity; a stride less 1 behind the image rounds the windows up
+        sides = [[p, p + (s - 1) * row.ceil] for p, s in zip(row.padding, row.stride, strict=True)]
+        self.padding = [[0, 0], *sides, [0, 0]]
 
     def call(self, x):
         return tf.nn.max_pool2d(x, self.kernel, self.stride, self.padding)
+
+
+class AdaptiveAvgPool(layers.Layer):
+    """Keras's own must know the image size when it is traced; here windows are rows of a matrix."""
+
+    def __init__(self, row):
+        super().__init__()
+        self.size = row.size
+
+    def call(self, x):
+        (rows, columns) = self.size
+        x = tf.einsum("rh,nhwc->nrwc", self.windows(tf.shape(x)[HEIGHT], rows), x)
+        return tf.einsum("sw,nrwc->nrsc", self.windows(tf.shape(x)[WIDTH], columns), x)
+
+    def windows(self, length, count):
+        """The share of every pixel in every window's mean: (count, length)."""
+        first, behind = (
+            tf.range(count) * length // count,
+            -(-tf.range(1, count + 1) * length // count),
+        )
+        pixel = tf.range(length)
+        inside = (first[:, None] <= pixel) & (pixel < behind[:, None])
+        return (
+            tf.cast(inside, self.compute_dtype)
+            / tf.cast(behind - first, self.compute_dtype)[:, None]
+        )
+
+
+class Affine(layers.Layer):
+    """x * scale + shift with the row's constants; Keras's `Rescaling` rounds them to float32."""
+
+    def __init__(self, row):
+        super().__init__()
+        self.scale, self.shift = row.scale, row.shift
+
+    def call(self, x):
+        channels = zip(tf.unstack(x, axis=CHANNELS), self.scale, self.shift, strict=True)
+        return tf.stack([channel * a + b for channel, a, b in channels], CHANNELS)
 
 
 class Conv(layers.Layer):
@@ -32,7 +71,7 @@ class Conv(layers.Layer):
     def __init__(self, row, norm):
         super().__init__()
         self.pad = layers.ZeroPadding2D(row.padding)  # 'same' with a stride would pad off centre
-        self.conv = layers.Conv2D(row.width, row.kernel, row.stride)
+        self.conv = layers.Conv2D(row.width, row.kernel, row.stride, use_bias=row.bias)
         self.norm = layers.BatchNormalization(CHANNELS, norm.momentum, norm.eps) if norm else None
         self.relu = layers.ReLU() if row.activation else None
 
@@ -59,8 +98,31 @@ class Inception(layers.Layer):
         )
 
 
+class Auxiliary(layers.Layer):
+    """A side classifier: (N, H, W, C) in, logits (N, classes) out."""
+
+    def __init__(self, row, spec):
+        super().__init__()
+        self.after = row.after
+        self.pool = layer(row.pool, spec.norm)
+        self.conv = Conv(row.conv, spec.norm)
+        self.flatten = layers.Reshape((row.features,))
+        self.hidden = layers.Dense(row.hidden.width)
+        self.relu = layers.ReLU() if row.hidden.activation else layers.Identity()
+        self.dropout = layers.Dropout(row.dropout)
+        self.head = layers.Dense(spec.head.width)
+
+    def call(self, x):
+        x = keras.ops.moveaxis(self.conv(self.pool(x)), CHANNELS, 1)  # the order of the features
+        x = self.flatten(x)
+        return self.head(self.dropout(self.relu(self.hidden(x))))
+
+
 class GoogLeNet(keras.Model):
-    """The network of `spec`: (N, H, W, C) in, logits (N, classes) out; shapes are d2l's at 96."""
+    """The network of `spec`: (N, H, W, C) in, logits (N, classes) out; shapes are d2l's at 96.
+
+    With auxiliary heads, a tuple: the logits, then those of each of them.
+    """
 
     def __init__(self, spec):
         super().__init__()
@@ -72,11 +134,23 @@ class GoogLeNet(keras.Model):
         self.stage5 = sequential(spec.stage5, spec.norm)  # (N, 1024)
         self.dropout = layers.Dropout(spec.dropout)
         self.head = layers.Dense(spec.head.width)  # (N, 10)
+        self.auxiliary = [Auxiliary(row, spec) for row in spec.auxiliary]
 
     def call(self, x):
-        x = self.stage2(self.stage1(x))
-        x = self.stage5(self.stage4(self.stage3(x)))
-        return self.head(self.dropout(x))
+        x = self.stage3(self.stage2(self.stage1(x)))
+        x, sides = tapped(self.stage4, self.auxiliary, x)
+        logits = self.head(self.dropout(self.stage5(x)))
+        return (logits, *sides) if sides else logits
+
+
+def tapped(stage, heads, x, **mode):
+    """The stage's output, and those of the auxiliary heads on its rows."""
+    sides = []
+    for index, block in enumerate(stage.layers):
+        x = block(x, **mode)
+        sides += [head(x, **mode) for head in heads if head.after == index]
+    stage.built = True  # now its layers are, and it was never called itself
+    return x, sides
 
 
 def sequential(table, norm):
@@ -95,3 +169,9 @@ def layer(row, norm):
             return Inception(row, norm)
         case rows.GlobalAvgPool():
             return layers.GlobalAveragePooling2D()
+        case rows.AvgPool():
+            return layers.AveragePooling2D(row.kernel, row.stride)
+        case rows.AdaptiveAvgPool():
+            return AdaptiveAvgPool(row)
+        case rows.Affine():
+            return Affine(row)

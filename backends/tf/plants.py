@@ -76,6 +76,14 @@ def transposed_head():
     return mock.patch.multiple(weights, to_native=reshaped, to_canonical=and_back)
 
 
+def flatten_order():
+    def call(self, x):
+        x = self.flatten(self.conv(self.pool(x)))
+        return self.head(self.dropout(self.relu(self.hidden(x))))
+
+    return mock.patch.object(googlenet.Auxiliary, "call", call)
+
+
 def norm_eps():
     def change(self):
         self.norm.epsilon = 1e-5
@@ -86,8 +94,8 @@ def norm_eps():
 def double_softmax():
     cross_entropy = train.cross_entropy
 
-    def wrong(logits, labels, **kwargs):
-        return cross_entropy(tf.nn.softmax(logits), labels, **kwargs)
+    def wrong(logits, labels, smoothing=0.0):
+        return cross_entropy(tf.nn.softmax(logits), labels, smoothing)
 
     return mock.patch.object(train, "cross_entropy", wrong)
 

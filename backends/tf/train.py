@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from backends.tf import optimizers
-from backends.tf.googlenet import GoogLeNet
+from backends.tf.googlenet import GoogLeNet, tapped
 from backends.tf.weights import tensors, to_canonical
 from common.weights import is_running
 
@@ -77,13 +77,16 @@ def place(model, x):
 
 
 def forward(model, x, training):
-    """Every stage's output by name, as NumPy arrays."""
+    """The output of every stage and head by name, as NumPy arrays."""
     outputs, x = {}, place(model, x)
     with native_device(model.device):
-        for name in (*(name for name, _ in model.spec.stages()), "head"):
-            x = getattr(model, name)(x, training=training)
-            outputs[name] = np.moveaxis(x.numpy(), -1, 1)
-    return outputs
+        for name, _ in model.spec.stages():
+            heads = model.auxiliary if name == "stage4" else ()
+            x, sides = tapped(getattr(model, name), heads, x, training=training)
+            outputs[name] = x
+            outputs |= {f"auxiliary.{index}": side for index, side in enumerate(sides)}
+        outputs["head"] = model.head(x)
+    return {name: np.moveaxis(output.numpy(), -1, 1) for name, output in outputs.items()}
 
 
 def gradients(model, x, labels):
@@ -92,7 +95,7 @@ def gradients(model, x, labels):
     inputs, labels = place(model, x), place_labels(model, labels)
     with native_device(model.device):
         with tf.GradientTape() as tape:
-            loss = cross_entropy(model(inputs, training=True), labels)
+            loss, _ = objective(model, model(inputs, training=True), labels)
         found = tape.gradient(loss, [v.value for v in trained.values()])
     return float(loss), {n: to_canonical(n, g) for n, g in zip(trained, found, strict=True)}
 
@@ -109,6 +112,22 @@ def cross_entropy(logits, labels, smoothing=0.0):
     hot = tf.one_hot(labels, classes, dtype=logits.dtype)
     hot = (1 - smoothing) * hot + smoothing / classes
     return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(hot, logits))
+
+
+def logits_of(model, outputs):
+    """The logits, then a list of those of the auxiliary heads, all in the weights' dtype."""
+    outputs = outputs if model.spec.auxiliary else (outputs,)
+    logits, *sides = [tf.cast(output, model.variable_dtype) for output in outputs]
+    return logits, sides
+
+
+def objective(model, outputs, labels, smoothing=0.0):
+    """The mean loss, with the share of each auxiliary head's; and the logits."""
+    logits, sides = logits_of(model, outputs)
+    loss = cross_entropy(logits, labels, smoothing)
+    for row, side in zip(model.spec.auxiliary, sides, strict=True):
+        loss = loss + row.share * cross_entropy(side, labels, smoothing)
+    return loss, logits
 
 
 class Trainer:
@@ -129,8 +148,9 @@ class Trainer:
         """The learning rate of the next step, and what its dropout is drawn from."""
         with native_device(self.model.device):
             optimizers.set_rate(self.optimizer, rate)
-            if self.model.dropout.rate:
-                self.model.dropout.seed_generator.state.assign((seed, 0))  # and a count of draws
+            for index, head in enumerate((self.model, *self.model.auxiliary)):
+                if head.dropout.rate:  # each head draws its own; the second number counts draws
+                    head.dropout.seed_generator.state.assign((seed + index, 0))
 
     def prepare(self, images, flips=None):
         """Move uint8 images to the device; there scale to 0..1, mirror, resize to the input."""
@@ -152,8 +172,8 @@ class Trainer:
 
     def _update(self, inputs, labels):
         with tf.GradientTape() as tape:
-            logits = tf.cast(self.model(inputs, training=True), self.model.variable_dtype)
-            loss = cross_entropy(logits, labels, smoothing=self.recipe.label_smoothing)
+            outputs = self.model(inputs, training=True)
+            loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
         gradients = tape.gradient(loss, self.model.trainable_variables)
         self.optimizer.apply(gradients)
         return loss, count_right(logits, labels), logits, gradients
@@ -169,7 +189,8 @@ class Trainer:
             return self._logits(inputs)
 
     def _logits(self, inputs):
-        return tf.cast(self.model(inputs, training=False), self.model.variable_dtype)
+        logits, _ = logits_of(self.model, self.model(inputs, training=False))
+        return logits
 
     def evaluate(self, batches):
         """The mean loss and the accuracy over all batches."""

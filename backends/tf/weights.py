@@ -1,7 +1,7 @@
 """Keras variables to canonical weights and back.
 
 Keras has no names for this: a variable is found by the path of attributes and indices that its
-canonical name spells. Convolutions are HWIO, the head is (in, out).
+canonical name spells. Convolutions are HWIO, linear layers (in, out).
 """
 
 import numpy as np
@@ -40,7 +40,10 @@ def variable(model, name):
     *path, owner, leaf = name.split(".")
     layer = model
     for step in (*path, owner):
-        layer = layer.layers[int(step)] if step.isdigit() else getattr(layer, step)
+        if step.isdigit():
+            layer = (layer if isinstance(layer, list) else layer.layers)[int(step)]
+        else:
+            layer = getattr(layer, step)
     return getattr(layer, (NORM if owner == "norm" else OTHER)[leaf])
 
 

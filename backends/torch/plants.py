@@ -1,6 +1,5 @@
 """The bugs of `common.plants` in PyTorch's words."""
 
-from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -22,7 +21,12 @@ def missing_bias():
 
 
 def ceil_pool():
-    return mock.patch.object(nn, "MaxPool2d", partial(nn.MaxPool2d, ceil_mode=True))
+    pool = nn.MaxPool2d
+
+    def rounded_up(*window, ceil_mode):
+        return pool(*window, ceil_mode=True)
+
+    return mock.patch.object(nn, "MaxPool2d", rounded_up)
 
 
 def same_padding():
@@ -73,6 +77,14 @@ def transposed_head():
         return array.reshape(array.T.shape).T if name == "head.weight" else array
 
     return mock.patch.multiple(weights, to_native=reshaped, to_canonical=and_back)
+
+
+def flatten_order():
+    def forward(self, x):
+        x = self.conv(self.pool(x)).permute(0, 2, 3, 1).flatten(1)
+        return self.head(self.dropout(self.relu(self.hidden(x))))
+
+    return mock.patch.object(googlenet.Auxiliary, "forward", forward)
 
 
 def norm_eps():

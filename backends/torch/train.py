@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from backends.torch import optimizers
-from backends.torch.googlenet import GoogLeNet
+from backends.torch.googlenet import GoogLeNet, tapped
 from backends.torch.weights import tensors, to_canonical
 from common.weights import is_running
 
@@ -62,21 +62,24 @@ def place(model, x):
 
 
 def forward(model, x, training):
-    """Every stage's output by name, as NumPy arrays."""
+    """The output of every stage and head by name, as NumPy arrays."""
     model.train(training)
     outputs, x = {}, place(model, x)
     with torch.no_grad():
-        for name in (*(name for name, _ in model.spec.stages()), "head"):
-            x = getattr(model, name)(x)
-            outputs[name] = x.cpu().numpy()
-    return outputs
+        for name, _ in model.spec.stages():
+            heads = model.auxiliary if name == "stage4" else ()
+            x, sides = tapped(getattr(model, name), heads, x)
+            outputs[name] = x
+            outputs |= {f"auxiliary.{index}": side for index, side in enumerate(sides)}
+        outputs["head"] = model.head(x)
+    return {name: output.cpu().numpy() for name, output in outputs.items()}
 
 
 def gradients(model, x, labels):
     """The loss in training mode, and its gradient by canonical name."""
     model.train()
     model.zero_grad()
-    loss = F.cross_entropy(model(place(model, x)), place_labels(model, labels))
+    loss, _ = objective(model, model(place(model, x)), place_labels(model, labels))
     loss.backward()
     found = tensors(model)
     return loss.item(), {n: to_canonical(n, t.grad) for n, t in found.items() if not is_running(n)}
@@ -85,6 +88,22 @@ def gradients(model, x, labels):
 def place_labels(model, labels):
     """Labels on the model's device."""
     return torch.from_numpy(labels).to(model.head.weight.device)
+
+
+def logits_of(model, outputs):
+    """The logits, then a list of those of the auxiliary heads, all in the weights' dtype."""
+    outputs = outputs if model.spec.auxiliary else (outputs,)
+    logits, *sides = [output.to(model.head.weight.dtype) for output in outputs]
+    return logits, sides
+
+
+def objective(model, outputs, labels, smoothing=0.0):
+    """The mean loss, with the share of each auxiliary head's; and the logits."""
+    logits, sides = logits_of(model, outputs)
+    loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    for row, side in zip(model.spec.auxiliary, sides, strict=True):
+        loss = loss + row.share * F.cross_entropy(side, labels, label_smoothing=smoothing)
+    return loss, logits
 
 
 class Trainer:
@@ -118,11 +137,8 @@ class Trainer:
         labels = place_labels(self.model, labels)
         self.optimizer.zero_grad()
         with autocast(self.model):
-            logits = self.model(inputs)
-        smoothing = self.recipe.label_smoothing
-        loss = F.cross_entropy(
-            logits.to(self.model.head.weight.dtype), labels, label_smoothing=smoothing
-        )
+            outputs = self.model(inputs)
+        loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
         loss.backward()
         self.optimizer.step()
         loss, logits = loss.detach(), logits.detach()
@@ -137,7 +153,8 @@ class Trainer:
         """The logits of uint8 images in evaluation mode, in the weights' dtype."""
         self.model.eval()
         with torch.no_grad(), autocast(self.model):
-            return self.model(self.prepare(images)).to(self.model.head.weight.dtype)
+            logits, _ = logits_of(self.model, self.model(self.prepare(images)))
+            return logits
 
     def evaluate(self, batches):
         """The mean loss and the accuracy over all batches."""

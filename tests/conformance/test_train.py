@@ -10,7 +10,7 @@ from backends.numpy import GoogLeNet, cross_entropy, resize
 from common.cli import main
 from common.data import load
 from common.errors import DeviceError
-from common.plants import SMALL, SMALL_BN
+from common.plants import SMALL, SMALL_AUX, SMALL_BN
 from common.recipe import Recipe
 from common.run import read_history
 from common.verify import draw_fixture
@@ -112,6 +112,31 @@ def test_mixed_precision_keeps_float32_weights_and_is_near_float32(backend, name
         assert all(w.dtype == np.float32 for w in backend.read_weights(each).values())
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
     assert losses[0] != losses[1], "this was float32"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_network_with_auxiliary_heads_trains_on_all_and_answers_with_its_own(
+    backend, name, precision
+):
+    if precision == "bfloat16" and name in WITHOUT_BFLOAT16:
+        return
+    spec = SMALL_AUX.at(size=33)
+    fixture = draw_fixture(spec)
+    model = backend.build(spec, precision, "cpu")
+    backend.write_weights(model, fixture.weights)
+    arbiter = GoogLeNet(spec, fixture.weights)
+    images, labels = load("sample").train_images[:4], load("sample").train_labels[:4]
+    inputs = resize(images, 33, 33)
+    close = 0.1 if precision == "bfloat16" else 1e-3
+    trainer = backend.Trainer(model, Recipe(lr=0.0))
+    loss, _ = trainer.step(images, labels)
+    want = arbiter.gradients(inputs, labels)[0]
+    head = arbiter.forward(inputs)["head"]
+    assert float(loss) == pytest.approx(want, rel=close)
+    assert abs(want - cross_entropy(head, labels)[0]) > 0.1, "the side counts for nothing"
+    assert trainer.predict(images).shape == head.shape
+    evaluated, _ = trainer.evaluate([(images, labels)])
+    assert evaluated == pytest.approx(cross_entropy(head, labels)[0], rel=close)
 
 
 def test_the_command_trains_evaluates_and_ends_with_the_books_two_lines(name, tmp_path):

@@ -1,8 +1,9 @@
-"""The spec `mini` without its norm, weights of it that the arbiter taught the sample, runs of it.
+"""Small networks for tests: large specs with thin layers, and `mini` without its norm.
 
-`python tests/data/narrow.py` makes learned.safetensors, in a minute. Runs that start from it are
-past the first plateau, where wrong weights look right, and without norm float32 stays close to
-float64 for many steps.
+The latter with weights that the arbiter taught the sample, and runs of it. `python
+tests/data/narrow.py` makes learned.safetensors, in a minute. Runs that start from it are past the
+first plateau, where wrong weights look right, and without norm float32 stays close to float64 for
+many steps.
 """
 
 from dataclasses import replace
@@ -15,8 +16,25 @@ from common.data import batches, load
 from common.errors import Stopped
 from common.fit import Fit
 from common.recipe import Recipe
-from common.spec import MINI
+from common.spec import MINI, Spec, narrow
 from common.weights import draw, save
+
+
+def thin(spec: Spec) -> Spec:
+    """The spec with an eighth of its widths and ten classes, its auxiliary heads too."""
+    stages = {name: narrow(rows, 8) for name, rows in spec.stages()}
+    heads = (
+        replace(
+            row,
+            conv=replace(row.conv, width=row.conv.width // 8),
+            features=row.features // 8,
+            hidden=replace(row.hidden, width=row.hidden.width // 8),
+        )
+        for row in spec.auxiliary
+    )
+    head = replace(spec.head, width=10)
+    return replace(spec, name=f"thin {spec.name}", **stages, head=head, auxiliary=tuple(heads))
+
 
 NARROW = replace(MINI, name="narrow", norm=None)
 FILE = Path(__file__).with_name("learned.safetensors")

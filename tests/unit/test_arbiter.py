@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from backends.numpy import GoogLeNet, Trainer, cross_entropy, resize
 from backends.numpy.googlenet import (
+    affine,
+    avg_pool,
     batch_norm,
     convolution,
     global_avg_pool,
@@ -23,7 +25,20 @@ from backends.numpy.googlenet import (
 from common.arithmetic import stage_shapes
 from common.errors import WeightsError
 from common.recipe import Recipe
-from common.spec import Conv, GlobalAvgPool, Inception, Linear, MaxPool, Norm, Spec, inception
+from common.spec import (
+    AdaptiveAvgPool,
+    Affine,
+    Auxiliary,
+    AvgPool,
+    Conv,
+    GlobalAvgPool,
+    Inception,
+    Linear,
+    MaxPool,
+    Norm,
+    Spec,
+    inception,
+)
 from common.verify import draw_fixture
 from common.weights import is_running, shapes
 
@@ -137,6 +152,40 @@ def test_the_first_of_equal_values_takes_the_whole_gradient(x, want):
 def test_the_gradients_of_overlapping_windows_add():
     _, backward = max_pool(image([1, 3, 2]), MaxPool((1, 2), stride=1))
     assert backward(image([10, 100])).tolist() == image([0, 110, 0]).tolist()
+
+
+def test_a_pool_that_rounds_up_cuts_its_last_windows():
+    x = image([1, 2, 3, 4, 9], [8, 7, 6, 5, 0], [0, 0, -3, 1, -7])
+    y, backward = max_pool(x, MaxPool(2, stride=2, ceil=True))
+    assert y.tolist() == image([8, 6, 9], [0, 1, -7]).tolist()
+    dx = backward(image([1, 10, 100], [2, 3, 4]))
+    assert dx.tolist() == image([0, 0, 0, 0, 100], [1, 0, 10, 0, 0], [2, 0, 0, 3, 4]).tolist()
+    whole, _ = max_pool(x[..., :4], MaxPool(2, stride=2, ceil=True))  # nothing to round in width
+    assert whole.tolist() == image([8, 6], [0, 1]).tolist()
+
+
+def test_an_average_pool_leaves_out_what_fills_no_window():
+    x = image([1, 2, 3, 4, 9], [8, 7, 6, 5, 9], [0, 0, 3, 1, 9])
+    y, backward = avg_pool(x, AvgPool(2, stride=2))
+    assert y.tolist() == image([4.5, 4.5]).tolist()
+    want = image([1, 1, 2, 2, 0], [1, 1, 2, 2, 0], [0] * 5)
+    assert backward(image([4, 8])).tolist() == want.tolist()
+
+
+def test_adaptive_windows_overlap_where_they_do_not_divide_the_image():
+    x = image([6, 0, 3, 9, 12])  # windows of columns 0..1, 1..3, 3..4
+    y, backward = avg_pool(x, AdaptiveAvgPool((1, 3)))
+    assert y.tolist() == image([3, 4, 10.5]).tolist()
+    assert backward(image([2, 30, 400])).tolist() == image([1, 11, 10, 210, 200]).tolist()
+    y, _ = avg_pool(image([1], [2]), AdaptiveAvgPool((4, 1)))  # more windows than pixels
+    assert y.tolist() == image([1], [1], [2], [2]).tolist()
+
+
+def test_an_affine_row_has_its_own_constants_for_each_channel():
+    x = np.array([1.0, 10, 100]).reshape(1, 3, 1, 1)
+    y, backward = affine(x, Affine((2, 3, 4), (0.5, 0, -1)))
+    assert y.ravel().tolist() == [2.5, 30, 399]
+    assert backward(x).ravel().tolist() == [2, 30, 400]
 
 
 def test_a_global_average_is_a_mean_over_both_directions():
@@ -261,6 +310,13 @@ LEAVES = {
     "batch_norm in evaluation": (normed(False), [(3, 2, 2, 3), (2,), (2,)]),
     "relu": (relu, [(2, 3, 2, 3)]),
     "max_pool": (lambda x: max_pool(x, MaxPool((3, 2), (2, 1), 1)), [(2, 2, 5, 4)]),
+    "max_pool that rounds up": (
+        lambda x: max_pool(x, MaxPool((3, 2), (2, 2), ceil=True)),
+        [(2, 2, 6, 5)],
+    ),
+    "avg_pool": (lambda x: avg_pool(x, AvgPool((3, 2), (2, 1))), [(2, 2, 6, 4)]),
+    "adaptive avg_pool": (lambda x: avg_pool(x, AdaptiveAvgPool((3, 2))), [(2, 2, 7, 5)]),
+    "affine": (lambda x: affine(x, Affine((0.5, 3), (1, 2))), [(2, 2, 2, 3)]),
     "global_avg_pool": (global_avg_pool, [(2, 3, 2, 3)]),
     "linear": (linear, [(3, 4), (2, 4), (2,)]),
 }
@@ -451,11 +507,30 @@ def random_spec(random, norm):
     )
 
 
+SIDES = (
+    Auxiliary(0, AdaptiveAvgPool((2, 1)), Conv(3, activation=False), 6, Linear(9, activation=True)),
+    Auxiliary(1, AvgPool((1, 2), 1), Conv(2, activation=False, bias=False), 20, Linear(3)),
+)
+
+
+def objective(net, x, labels):
+    """The loss of the head, and of auxiliary heads at their share."""
+    outputs = net.forward(x, training=True)
+    shares = {f"auxiliary.{index}": row.share for index, row in enumerate(net.spec.auxiliary)}
+    parts = [(1, "head"), *((share, name) for name, share in shares.items())]
+    return sum(share * cross_entropy(outputs[name], labels)[0] for share, name in parts)
+
+
+@pytest.mark.parametrize("sides", [(), SIDES], ids=["one head", "three heads"])
 @pytest.mark.parametrize("norm", [None, Norm(1e-3, 0.9)], ids=["plain", "norm"])
 @pytest.mark.parametrize("seed", [1, 3, 6])  # no dead layer, no ReLU or pool that a step turns
-def test_every_gradient_of_a_network_agrees_with_central_differences(seed, norm):
+def test_every_gradient_of_a_network_agrees_with_central_differences(seed, norm, sides):
     random = np.random.RandomState(seed)
     spec = random_spec(random, norm)
+    if sides:  # the second takes whatever size its pool leaves
+        height, width = stage_shapes(spec)["stage4"][2:]
+        last = replace(sides[1], features=2 * height * (width - 1))
+        spec = replace(spec, auxiliary=(sides[0], last))
     fixture = draw_fixture(spec, seed)
     x, labels = fixture.inputs[:4].astype(np.float64), fixture.labels[:4]
     alive = {n: abs(w) if n.endswith("conv.bias") else w for n, w in fixture.weights.items()}
@@ -465,7 +540,7 @@ def test_every_gradient_of_a_network_agrees_with_central_differences(seed, norm)
 
     loss, gradients = net.gradients(x, labels)
     assert list(gradients) == [name for name in shapes(spec) if not is_running(name)]
-    assert loss == cross_entropy(net.forward(x, training=True)["head"], labels)[0]
+    assert loss == close(objective(net, x, labels), rel=1e-14)
     for name, gradient in gradients.items():
         weight = net.weights[name]
         assert gradient.shape == weight.shape
@@ -476,9 +551,7 @@ def test_every_gradient_of_a_network_agrees_with_central_differences(seed, norm)
         for _ in range(2):
             at = tuple(random.randint(size) for size in weight.shape)
             part = weight[(*(slice(i, i + 1) for i in at),)]  # a view of one value
-            found = slopes(
-                lambda: cross_entropy(net.forward(x, training=True)["head"], labels)[0], part, 1.0
-            )
+            found = slopes(lambda: objective(net, x, labels), part, 1.0)
             assert abs(found.item() - gradient[at]) < 1e-6 * scale + 1e-9, (name, at)
 
 

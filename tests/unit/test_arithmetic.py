@@ -77,7 +77,10 @@ def test_the_norm_adds_two_parameters_a_channel_and_no_multiply_adds():
 def test_the_stage_shapes_are_those_of_the_last_rows_of_the_table(spec):
     table = {row.name: row.shape for row in layers(spec)}
     last = {name.split(".")[0]: shape for name, shape in table.items() if ".branch" not in name}
-    assert stage_shapes(spec) == {name: last[name] for name in last if name != spec.name}
+    sides = [f"auxiliary.{index}" for index in range(len(spec.auxiliary))]
+    last |= {name: table[f"{name}.head"] for name in sides}
+    known = {name: last[name] for name in last if name not in (spec.name, "auxiliary")}
+    assert stage_shapes(spec) == known
 
 
 def test_the_stage_shapes_of_the_book_are_met():
@@ -89,6 +92,31 @@ def test_the_stage_shapes_of_the_book_are_met():
         "stage5": (1, 1024),
         "head": (1, 10),
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "first", "last"),
+    [
+        ("torchvision", 6_624_904, (1, 64, 56, 56), (1, 832, 7, 7)),
+        ("torchvision-aux", 13_004_888, (1, 64, 56, 56), (1, 832, 7, 7)),
+        ("torchvision-imagenet", 6_624_904, (1, 64, 56, 56), (1, 832, 7, 7)),
+        ("paddle-vision", 11_535_736, (1, 64, 55, 55), (1, 832, 6, 6)),
+    ],
+)
+def test_other_packages_networks_have_the_parameters_that_they_publish(
+    name, parameters, first, last
+):
+    """1000 classes; the packages' own counts, from their documentation or their state."""
+    spec = SPECS[name]
+    assert totals(layers(spec))[0] == parameters
+    assert stage_shapes(spec)["stage1"] == first
+    assert stage_shapes(spec)["stage4"] == last
+
+
+def test_an_image_that_an_auxiliary_head_cannot_take_is_refused():
+    with pytest.raises(SpecError, match=r"auxiliary\.0: .*128x1x1.*1152 features.*than 96"):
+        layers(SPECS["paddle-vision"].at(size=96))
+    assert layers(SPECS["torchvision-aux"].at(size=96))
 
 
 def test_the_parameters_of_every_inception_block():

@@ -134,7 +134,7 @@ def test_help_lists_the_exit_statuses(run):
 
 
 def test_specs_lists_the_specs(run):
-    assert run("specs") == (0, "d2l\nd2l-bn\nblog-224\nmini\n", "")
+    assert run("specs") == (0, "".join(f"{name}\n" for name in SPECS), "")
 
 
 def test_summary_prints_the_numbers(run):

@@ -14,6 +14,11 @@ from common.spec import (
     D2L,
     D2L_BN,
     SPECS,
+    TORCHVISION_AUX,
+    TORCHVISION_IMAGENET,
+    AdaptiveAvgPool,
+    Affine,
+    AvgPool,
     Conv,
     GlobalAvgPool,
     Inception,
@@ -175,12 +180,45 @@ def test_the_recipe_is_the_book_s():
     assert (RECIPE.epochs, RECIPE.seed) == (10, 0)
 
 
+def test_what_frameworks_round_up_differently_is_refused():
+    assert MaxPool(3, 2, ceil=True).ceil
+    for window in ({"kernel": 3, "stride": 2, "padding": 1}, {"kernel": 2, "stride": 3}):
+        refusal(lambda w=window: MaxPool(**w, ceil=True), "MaxPool.ceil is True", "False with")
+
+
+def test_constants_for_other_channels_are_refused():
+    refusal(lambda: Affine((1.0,), (1.0, 2.0)), "Affine.shift is (1.0, 2.0)", "as long as")
+    refusal(TORCHVISION_IMAGENET.at(channels=1).channels, "input channels is 1", "3: the network's")
+
+
+def test_an_auxiliary_head_that_makes_no_sense_is_refused():
+    side = TORCHVISION_AUX.auxiliary[0]
+    for field, value in (("after", -1), ("features", 0), ("dropout", 1), ("share", 0)):
+        wrong = {field: value}
+        refusal(lambda w=wrong: replace(side, **w), f"Auxiliary.{field} is {value}")
+    refusal(
+        lambda: replace(TORCHVISION_AUX, auxiliary=(replace(side, after=6),)),
+        "torchvision-aux.auxiliary.after is 6",
+        "a row of stage4, 0 to 5",
+    )
+    refusal(lambda: AdaptiveAvgPool(0), "AdaptiveAvgPool.size is 0")
+    refusal(lambda: AvgPool(3, 0), "AvgPool.stride is 0")
+
+
+def test_the_auxiliary_heads_drop_out_with_the_head():
+    assert [row.dropout for row in TORCHVISION_AUX.auxiliary] == [0.7, 0.7]
+    assert [row.dropout for row in TORCHVISION_AUX.at(size=96).auxiliary] == [0.7, 0.7]
+    still = TORCHVISION_AUX.at(dropout=0.0)
+    assert [still.dropout, *(row.dropout for row in still.auxiliary)] == [0, 0, 0]
+
+
 def test_an_unknown_name_lists_the_known_ones():
     refusal(lambda: find("resnet"), "'resnet'", "d2l, d2l-bn, blog-224")
     assert {name: find(name) for name in SPECS} == SPECS
-    assert (
-        [spec.name for spec in SPECS.values()] == ["d2l", "d2l-bn", "blog-224", "mini"] == [*SPECS]
-    )
+    ours = ["d2l", "d2l-bn", "blog-224", "mini"]
+    imagenet = ["torchvision-imagenet", "torchvision-imagenet-aux"]
+    others = ["torchvision", "torchvision-aux", *imagenet, "paddle-vision"]
+    assert [spec.name for spec in SPECS.values()] == [*ours, *others] == [*SPECS]
 
 
 @pytest.mark.parametrize("thing", [D2L, D2L.stage1[0], D2L.stage1[1], D2L.head, RECIPE])
@@ -194,7 +232,8 @@ def test_specs_and_recipes_are_frozen_and_hashable(thing):
 
 def test_specs_are_keys():
     assert (
-        len({*SPECS.values(), D2L.at(), D2L.at(size=96), D2L.at(size=97), D2L.at(dropout=0.5)}) == 6
+        len({*SPECS.values(), D2L.at(), D2L.at(size=96), D2L.at(size=97), D2L.at(dropout=0.5)})
+        == 11
     )
 
 
