@@ -464,11 +464,15 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write the site there.")
 @click.option("--serve", is_flag=True, help="Show it on this machine until Ctrl-C.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="0: any free one.",
 )
 def page(out: Path | None, serve: bool, port: int) -> None:
     """Show the four frameworks side by side: a site of two files that needs no network."""
-    from common import page as site
+    from common.page import build as site
 
     if not (out or serve):
         raise PageError("Nothing to do: give --out DIR, --serve, or both.")

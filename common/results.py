@@ -1,8 +1,8 @@
 """The results in docs/results, as the commands wrote them, for the README and the page.
 
 `verify-B.json` and `bugs-B.json` are what `googlenet verify` and `googlenet bugs` printed with
-`--json`; `same-padding-B.json` is `verify --plant same-padding`; `traps-B.json` comes from the tests
-of docs/porting.md; `runs/NAME/` holds the `config.json` and `history.jsonl` of a training run.
+`--json`; `same-padding-B.json` is `verify --plant same-padding`; `traps-B.json` comes from the
+tests of docs/porting.md; `runs/NAME/` holds the `config.json` and `history.jsonl` of a training run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from common.errors import GoogLeNetError
 from common.plants import BUGS
 from common.recipe import find_recipe
 from common.run import Config, Epoch, config_from, read_history, speed
+from common.spec import SPECS
 from common.verify import Report, Rung
 
 Found = TypeVar("Found")
@@ -68,6 +69,8 @@ def _reports(path: Path, backend: str) -> list[Report]:
         reports = [Report(**{**each, "rungs": list(map(_rung, each["rungs"]))}) for each in found]
         if not reports or any(report.backend != backend for report in reports):
             raise ValueError("another backend's")
+        if not {report.spec for report in reports} <= {*SPECS}:
+            raise ValueError("unknown specs")
         return reports
 
     return read(path, parse)
@@ -82,11 +85,11 @@ def _rung(found: dict[str, Any]) -> Rung:
 
 
 def caught(root: Path, backend: str) -> dict[str, dict[str, Any]]:
-    """What caught each bug, by the bug's name; Unusable as above, or if it misses a bug."""
+    """What caught each bug, by the bug's name; Unusable as above."""
 
     def parse(found: Any) -> dict[str, dict[str, Any]]:
         rows = {row["bug"]: row for row in found}
-        if list(rows) != list(BUGS):
+        if not rows or not {*rows} <= {*BUGS}:
             raise ValueError("other bugs")
         for row in rows.values():
             if "rung" in row:

@@ -1,5 +1,5 @@
 """`pytest` runs the unit tests; `pytest --backend NAME` the conformance suite for that backend;
-`pytest tests/port` what needs all four frameworks.
+`pytest tests/port` what needs all four frameworks; `pytest tests/page` what needs a browser.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from backends import FRAMEWORKS, load, simulated
 from common.errors import BackendError, DeviceError
 
-PORT = Path(__file__).resolve().parent / "port"
+ALONE = [Path(__file__).resolve().parent / name for name in ("port", "page")]
 
 
 def pytest_addoption(parser):
@@ -37,9 +37,9 @@ def pytest_report_header(config):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Unit tests without --backend, conformance tests with it; `port` where it was asked for."""
-    if collection_path == PORT:
+    """Unit tests without --backend, conformance tests with it; the rest where it was asked for."""
+    if collection_path in ALONE:
         asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
-        return None if any(path.is_relative_to(PORT) for path in asked) else True
+        return None if any(path.is_relative_to(collection_path) for path in asked) else True
     suite = "unit" if config.getoption("--backend") else "conformance"
     return True if collection_path.name == suite else None

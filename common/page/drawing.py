@@ -11,7 +11,20 @@ import numpy as np
 from markupsafe import Markup
 
 from common.arithmetic import Shape, totals, walk
-from common.spec import Conv, GlobalAvgPool, Inception, Linear, MaxPool, Norm, Row, Spec, pair
+from common.spec import (
+    AdaptiveAvgPool,
+    Affine,
+    AvgPool,
+    Conv,
+    GlobalAvgPool,
+    Inception,
+    Linear,
+    MaxPool,
+    Norm,
+    Row,
+    Spec,
+    pair,
+)
 
 POINTS = 240  # of a curve, at most; what there is more is averaged
 
@@ -41,18 +54,32 @@ class Stage:
 
 
 def stages(spec: Spec) -> list[Stage]:
-    """The drawing of a spec at its own input size."""
-    found, shape = [], (1, *spec.input)
-    for name, rows in (*spec.stages(), ("head", (spec.head,))):
-        nodes = []
-        start = shape
-        for index, row in enumerate(rows):
-            at = name if name == "head" else f"{name}.{index}"
-            nodes.append(_node(row, shape, spec.norm, at))
-            shape = nodes[-1].shape
-        parameters, multiply_adds = totals(walk(rows, start, spec.norm)[0])
-        found.append(Stage(name, tuple(nodes), shape, parameters, multiply_adds))
+    """The drawing of a spec at its own input size: its stages, its head, its auxiliary heads."""
+    shape: Shape = (1, *spec.input)
+    found: list[Stage] = []
+    entering: dict[str, Shape] = {}
+    for name, rows in spec.stages():
+        places = [f"{name}.{index}" for index in range(len(rows))]
+        found.append(_stage(name, rows, places, shape, spec.norm))
+        entering |= {node.at: node.shape for node in found[-1].nodes}
+        shape = found[-1].shape
+    found.append(_stage("head", (spec.head,), ["head"], shape, spec.norm))
+    for index, row in enumerate(spec.auxiliary):
+        name, shape = f"auxiliary.{index}", entering[f"stage4.{row.after}"]
+        rows = (row.pool, row.conv, row.hidden, spec.head)
+        places = [f"{name}.{field}" for field in ("pool", "conv", "hidden", "head")]
+        found.append(_stage(name, rows, places, shape, spec.norm))
     return found
+
+
+def _stage(
+    name: str, rows: Sequence[Row], places: Sequence[str], shape: Shape, norm: Norm | None
+) -> Stage:
+    nodes, entering = [], shape
+    for row, at in zip(rows, places, strict=True):
+        nodes.append(_node(row, entering, norm, at))
+        entering = nodes[-1].shape
+    return Stage(name, tuple(nodes), entering, *totals(walk(rows, shape, norm)[0]))
 
 
 def _node(row: Row, shape: Shape, norm: Norm | None, at: str) -> Node:
@@ -65,14 +92,14 @@ def _node(row: Row, shape: Shape, norm: Norm | None, at: str) -> Node:
                 inner.append(_node(each, entering, norm, f"{at}.{name}.{index}"))
                 entering = inner[-1].shape
             branches.append((name, tuple(inner)))
-    kind = "head" if isinstance(row, Linear) else type(row).__name__
+    kind = at.rpartition(".")[2] if isinstance(row, Linear) else type(row).__name__
     label = _label(row) or "{}[{}]".format(*at.split("."))
     return Node(at, kind, label, out, *totals(table), tuple(branches))
 
 
 def _label(row: Row) -> str:
     match row:
-        case Conv() | MaxPool():
+        case Conv() | MaxPool() | AvgPool():
             height, width = pair(row.kernel)
             stride = "" if pair(row.stride) == (1, 1) else f"/{pair(row.stride)[0]}"
             return f"{height}×{width}{stride}"
@@ -80,6 +107,10 @@ def _label(row: Row) -> str:
             return ""  # its place in the stage names it
         case GlobalAvgPool():
             return "mean"
+        case AdaptiveAvgPool():
+            return "mean {}×{}".format(*pair(row.size))
+        case Affine():
+            return "x·a+b"
         case Linear():
             return "linear"
 
@@ -89,23 +120,46 @@ def data(spec: Spec) -> dict[str, Any]:
 
     def plain(row: Row) -> dict[str, Any]:
         match row:
-            case Conv() | MaxPool():
-                window = {
-                    "kernel": pair(row.kernel),
-                    "stride": pair(row.stride),
-                    "padding": pair(row.padding),
-                }
-                return window | ({"width": row.width} if isinstance(row, Conv) else {})
+            case Conv():
+                return window(row) | {"width": row.width, "bias": row.bias}
+            case MaxPool():
+                return window(row) | {"ceil": row.ceil}
+            case AvgPool():
+                return window(row)
             case Inception():
                 return {"branches": {n: list(map(plain, rows)) for n, rows in row.branches()}}
             case GlobalAvgPool():
                 return {"mean": True}
+            case AdaptiveAvgPool():
+                return {"sides": pair(row.size)}
+            case Affine():
+                return {}
             case Linear():
                 return {"linear": row.width}
 
-    rows = {name: list(map(plain, rows)) for name, rows in spec.stages()}
-    norm = spec.norm is not None
-    return {"input": spec.input, "norm": norm, "stages": {**rows, "head": [plain(spec.head)]}}
+    def window(row: Conv | MaxPool | AvgPool) -> dict[str, Any]:
+        padding = (0, 0) if isinstance(row, AvgPool) else pair(row.padding)
+        return {"kernel": pair(row.kernel), "stride": pair(row.stride), "padding": padding}
+
+    return {
+        "input": spec.input,
+        "norm": spec.norm is not None,
+        "stages": {name: list(map(plain, rows)) for name, rows in spec.stages()},
+        "head": plain(spec.head),
+        "auxiliary": [
+            {
+                "after": f"stage4.{row.after}",
+                "features": row.features,
+                "rows": {
+                    "pool": plain(row.pool),
+                    "conv": plain(row.conv),
+                    "hidden": plain(row.hidden),
+                    "head": plain(spec.head),
+                },
+            }
+            for row in spec.auxiliary
+        ],
+    }
 
 
 def curve(losses: Sequence[float], epochs: int) -> list[tuple[float, float]]:
@@ -141,7 +195,9 @@ def polyline(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
     return " ".join(f"{x(at):g},{y(value):g}" for at, value in points)
 
 
-def chart_of(series: Mapping[str, Sequence[tuple[float, float]]], axes: tuple[Axis, Axis]) -> Markup:
+def chart_of(
+    series: Mapping[str, Sequence[tuple[float, float]]], axes: tuple[Axis, Axis]
+) -> Markup:
     """One line a framework, in its colour and dashes."""
     lines = [
         Markup('<polyline class="line {}" points="{}"/>').format(name, polyline(points, *axes))

@@ -158,17 +158,19 @@ scrollTogether(topics);
 
 // ---- the network: what common/arithmetic.py computes, at any size
 
-function slide(row, [channels, ...sides], at) {
+function slide(row, [, ...sides], at) {
   return sides.map((side, index) => {
     const room = side + 2 * row.padding[index] - row.kernel[index];
     if (room < 0) throw new RangeError(at);
-    return Math.floor(room / row.stride[index]) + 1;
+    return Math[row.ceil ? "ceil" : "floor"](room / row.stride[index]) + 1;
   });
 }
 
-/** The shape (C, H, W) or (C) that leaves a row, and its cost; each part is told to `tell`. */
+const product = (shape) => shape.reduce((done, side) => done * side);
+
+/** The shape (C, H, W) or (C) that leaves a row, and its cost; every row inside it is told. */
 function walk(row, shape, norm, at, tell) {
-  let out, parameters = 0, adds = 0;
+  let out = shape, parameters = 0, adds = 0;
   if (row.branches) {
     let width = 0;
     for (const [name, rows] of Object.entries(row.branches)) {
@@ -184,16 +186,18 @@ function walk(row, shape, norm, at, tell) {
     out = [width, ...out.slice(1)];
   } else if (row.linear) {
     out = [row.linear];
-    adds = shape[0] * row.linear;
+    adds = product(shape) * row.linear;
     parameters = adds + row.linear;
   } else if (row.mean) {
     out = shape.slice(0, 1);
+  } else if (row.sides) {
+    out = [shape[0], ...row.sides];
   } else if (row.width) {
     out = [row.width, ...slide(row, shape, at)];
     const kernel = shape[0] * row.kernel[0] * row.kernel[1];
     adds = kernel * out[0] * out[1] * out[2];
-    parameters = row.width * (kernel + 1) + (norm ? 2 * row.width : 0);
-  } else {
+    parameters = row.width * (kernel + (row.bias ? 1 : 0) + (norm ? 2 : 0));
+  } else if (row.kernel) {
     out = [shape[0], ...slide(row, shape, at)];
   }
   const found = { shape: out, parameters, adds };
@@ -201,22 +205,31 @@ function walk(row, shape, norm, at, tell) {
   return found;
 }
 
-/** Every row's shape and cost by its place; RangeError with the place where a kernel is too large. */
+/** Every row's shape and cost by its place; RangeError with the place that cannot take this size. */
 function compute(name, size) {
-  const { input, norm, stages } = data.specs[name];
+  const spec = data.specs[name];
   const found = new Map();
-  let shape = [input[0], size, size];
-  for (const [stage, rows] of Object.entries(stages)) {
-    let parameters = 0, adds = 0;
-    rows.forEach((row, index) => {
-      const at = stage === "head" ? stage : `${stage}.${index}`;
-      const each = walk(row, shape, norm, at, (place, costs) => found.set(place, costs));
-      shape = each.shape;
-      parameters += each.parameters;
-      adds += each.adds;
-    });
-    found.set(stage, { shape, parameters, adds });
-  }
+  const climb = (stage, rows, shape) => {
+    const sum = { shape, parameters: 0, adds: 0 };
+    for (const [at, row] of rows) {
+      const each = walk(row, sum.shape, spec.norm, at, (place, costs) => found.set(place, costs));
+      if (at.endsWith(".conv") && product(each.shape) !== spec.auxiliary[stage.at(-1)].features)
+        throw new RangeError(at);
+      sum.shape = each.shape;
+      sum.parameters += each.parameters;
+      sum.adds += each.adds;
+    }
+    found.set(stage, sum);
+    return sum.shape;
+  };
+  let shape = [spec.input[0], size, size];
+  for (const [stage, rows] of Object.entries(spec.stages))
+    shape = climb(stage, rows.map((row, index) => [`${stage}.${index}`, row]), shape);
+  climb("head", [["head", spec.head]], shape);
+  spec.auxiliary.forEach(({ after, rows }, index) => {
+    const named = Object.entries(rows).map(([field, row]) => [`auxiliary.${index}.${field}`, row]);
+    climb(`auxiliary.${index}`, named, found.get(after).shape);
+  });
   return found;
 }
 
@@ -296,7 +309,12 @@ function showLines(node) {
   const kinds = lane ? [node.dataset.kind, lane.dataset.branch] : [node.dataset.kind];
   const lists = kinds.map((kind) => {
     const part = document.querySelector(`.part[data-kind="${kind}"]`);
-    return part.querySelector("dl").cloneNode(true);
+    const list = part.querySelector("dl").cloneNode(true);
+    for (const pre of all("pre", list)) {
+      pre.removeAttribute("role"); // a landmark's name is used once
+      pre.removeAttribute("aria-label");
+    }
+    return list;
   });
   document.getElementById("details-lines").replaceChildren(...lists);
 }

@@ -1,12 +1,13 @@
 """Code of the backends found by name in the parsed source, aligned with its twins, as HTML lines.
 
-An address is a path of names inside a file: `Conv`, `GoogLeNet.forward` (under each framework's word
-for it), `GoogLeNet.__init__.head` (the assignment), `layer.MaxPool` (the body of that case).
+An address is a path of names inside a file: `Conv`, `GoogLeNet.forward` (under each framework's
+word for it), `GoogLeNet.__init__.head` (the assignment), `layer.MaxPool` (the body of that case).
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from pygments.token import Comment, Keyword, Name, Number, String, Token
 from common.errors import PageError
 
 FORWARD = ("forward", "call", "hybrid_forward")  # the frameworks' words for the same method
+PROSE = ("c", "s")  # classes whose tokens are compared word by word
 ALIKE = 0.4  # lines that share fewer of their words are no twins
 
 #: classes of the style sheet; a token has that of its nearest ancestor
@@ -56,8 +58,8 @@ def find(path: Path, address: str) -> list[ast.AST]:
         found = [node for outer in found for node in _named(outer, name)]
     if not found:
         raise PageError(
-            f"{path.parent.name}/{path.name} has no `{address}`, which the page shows: name it anew "
-            "in common/page/topics.py."
+            f"{path.parent.name}/{path.name} has no `{address}`, which the page shows: name it "
+            "anew in common/page."
         )
     return found
 
@@ -82,30 +84,26 @@ def _named(outer: ast.AST, name: str) -> list[ast.AST]:
                     return [node]
             case ast.Match():
                 for case in node.cases:
-                    pattern = case.pattern
-                    if isinstance(pattern, ast.MatchClass):
-                        if ast.unparse(pattern.cls).rpartition(".")[2] == name:
-                            return list(case.body)
+                    one = case.pattern
+                    either = one.patterns if isinstance(one, ast.MatchOr) else [one]
+                    kinds = [each.cls for each in either if isinstance(each, ast.MatchClass)]
+                    if name in [ast.unparse(kind).rpartition(".")[2] for kind in kinds]:
+                        return list(case.body)
     return []
 
 
-def cut(path: Path, addresses: Sequence[str]) -> list[str]:
-    """The lines at these addresses: a blank line around functions, statements close together."""
-    _, lines = parse(path)
-    parts: list[list[str]] = []
-    before_was_block = False
-    for address in addresses:
-        nodes = find(path, address)
-        first, last = nodes[0], nodes[-1]
-        block = isinstance(first, (ast.FunctionDef, ast.ClassDef))
-        decorators = getattr(first, "decorator_list", [])
-        begin = min(node.lineno for node in (first, *decorators))  # type: ignore[attr-defined]
-        found = lines[begin - 1 : last.end_lineno]  # type: ignore[attr-defined]
-        if parts and (block or before_was_block):
-            parts.append([""])
-        parts.append(textwrap.dedent("\n".join(found)).splitlines())
-        before_was_block = block
-    return [line for part in parts for line in part]
+def cut(path: Path, address: str) -> list[str]:
+    """The lines at an address, as far to the left as they go."""
+    nodes = find(path, address)
+    decorated = (nodes[0], *getattr(nodes[0], "decorator_list", []))
+    begin = min(node.lineno for node in decorated)
+    lines = parse(path)[1][begin - 1 : nodes[-1].end_lineno]  # type: ignore[attr-defined]
+    return textwrap.dedent("\n".join(lines)).splitlines()
+
+
+def is_block(path: Path, address: str) -> bool:
+    """Whether a function or class stands there, which has blank lines around it."""
+    return isinstance(find(path, address)[0], (ast.FunctionDef, ast.ClassDef))
 
 
 @dataclass(frozen=True)
@@ -123,8 +121,7 @@ class Column:
     backend: str
     path: str
     code: str
-    lines: list[int | None] = field(default_factory=list)  #: index of its line in each row
-    html: list[Markup | None] = field(default_factory=list)  #: that line, differences marked
+    html: list[Markup | None] = field(default_factory=list)  #: its line of each row, marked
     absent: list[str] = field(default_factory=list)  #: classes: which others lack the line
 
 
@@ -138,8 +135,8 @@ def tokens(lines: Sequence[str]) -> list[list[Piece]]:
         for index, part in enumerate(text.split("\n")):
             if index:
                 rows.append([])
-            if part:
-                rows[-1].append(Piece(part, css))
+            words = re.findall(r"\s+|\S+", part) if css in PROSE else [part]
+            rows[-1] += [Piece(word, css) for word in words if word]
     return rows[: len(lines)]
 
 
@@ -156,7 +153,6 @@ def align(snippets: Mapping[str, tuple[str, Sequence[str]]]) -> list[Column]:
         missing = [f"x{number[each]}" for each in number if each not in row]
         for column in columns:
             at = row.get(column.backend)
-            column.lines.append(at)
             if at is None:
                 column.html.append(None)
                 column.absent.append("")
@@ -170,6 +166,22 @@ def align(snippets: Mapping[str, tuple[str, Sequence[str]]]) -> list[Column]:
             column.html.append(_marked(mine, others))
             column.absent.append(" ".join(missing))
     return columns
+
+
+def stack(parts: Sequence[tuple[list[Column], bool]]) -> list[Column]:
+    """The columns of several parts, one part below the other, a blank line around blocks."""
+    first, before = parts[0]
+    for part, block in parts[1:]:
+        for column, more in zip(first, part, strict=True):
+            apart = bool((block or before) and column.code and more.code)
+            if block or before:
+                column.html.append(Markup("") if apart else None)
+                column.absent.append("")
+            column.code += "\n" * (bool(column.code and more.code) + apart) + more.code
+            column.html += more.html
+            column.absent += more.absent
+        before = block
+    return first
 
 
 def _words(line: Sequence[Piece]) -> list[str]:
@@ -242,24 +254,28 @@ def _marked(mine: Sequence[Piece], others: Mapping[str, Sequence[Piece]]) -> Mar
     return Markup("").join(parts)
 
 
+@lru_cache
+def uses(path: Path) -> tuple[dict[str, str], list[tuple[int, str]]]:
+    """What each imported name is in full; every name that the file uses, and its line."""
+    tree, _ = parse(path)
+    imported: dict[str, str] = {}
+    names = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import():
+                imported |= {alias.asname or alias.name: alias.name for alias in node.names}
+            case ast.ImportFrom():
+                imported |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+            case ast.Attribute() | ast.Name():
+                names.append((node.lineno, ast.unparse(node)))
+    return imported, sorted(names)
+
+
 def where_used(path: Path, call: str) -> tuple[int, str] | None:
     """The first line that uses a name such as `nn.Conv2d`, and the name in full, by the imports."""
-    tree, _ = parse(path)
-    imported = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                imported[alias.asname or alias.name] = alias.name
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                imported[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-    uses = [
-        (node.lineno, ast.unparse(node))
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.Attribute, ast.Name))
-    ]
-    lines = [line for line, text in uses if text == call or text.endswith(f".{call}")]
-    if not lines:
-        return None
-    first, dot, rest = call.partition(".")
-    return min(lines), imported.get(first, first) + dot + rest
+    imported, names = uses(path)
+    for line, text in names:
+        if text == call or text.endswith(f".{call}"):
+            first, dot, rest = call.partition(".")
+            return line, imported.get(first, first) + dot + rest
+    return None

@@ -87,8 +87,18 @@ TOPICS = (
         ),
         "googlenet.py",
         ("sequential", "layer"),
-        also={"tf": ("MaxPool",), "paddle": ("GlobalAvgPool",)},
+        also={"tf": ("MaxPool", "AdaptiveAvgPool"), "paddle": ("GlobalAvgPool",)},
         traps=("pool-padding", "pool-gradient", "pooled-shape"),
+    ),
+    Topic(
+        "auxiliary",
+        ("Auxiliary heads", "辅助分类器"),
+        (
+            "Side classifiers on rows of stage 4, in the specs that have them; a way out of the middle.",
+            "挂在第 4 阶段某些行上的旁路分类器，仅部分规格带有：如何从网络中途取出输出。",
+        ),
+        "googlenet.py",
+        ("Auxiliary", "tapped"),
     ),
     Topic(
         "head",
@@ -196,7 +206,7 @@ TOPICS = (
         "train.py",
         ("devices", "native_device", "device_name", "place", "place_labels"),
         less={"paddle": ("native_device",)},
-        traps=("silent-move", "soft-placement"),
+        traps=("silent-move", "soft-placement", "one-process"),
     ),
     Topic(
         "precision",
@@ -474,5 +484,5 @@ WITHOUT: dict[tuple[str, str], Text] = {
     ("without gradients", ""): ("outside of a tape or `record`", "在 tape 或 `record` 之外即是"),
     ("clear gradients", ""): ("each backward pass overwrites them", "每次反向传播都会覆盖"),
     ("compile a graph", ""): ("not used here", "这里没有用到"),
-    ("memory too small", "paddle"): ("the words of a `RuntimeError`", "看异常里的文字"),
+    ("memory too small", "paddle"): ("the words of a `RuntimeError`", "`RuntimeError` 里的文字"),
 }

@@ -118,8 +118,8 @@ WORDS: dict[str, Text] = {
         "尚未选择：把指针移到图中的一行上，或点按它。",
     ),
     "too_small": (
-        "{}: the kernel is larger than its padded input; use a larger image.",
-        "{}：卷积核比填充后的输入还大，请用更大的图像。",
+        "{} cannot take an image of this size; use another.",
+        "{} 接受不了这个尺寸的图像，请换一个。",
     ),
     "bad_size": ("A whole number from 1 to 2048.", "请输入 1 到 2048 的整数。"),
     "network_lines": ("The lines that build each part", "构建各部分的代码"),
@@ -146,7 +146,10 @@ WORDS: dict[str, Text] = {
         "the framework, so the runs are alike and not equal.",
         "同一配方、同一随机种子，在各框架里训练后叠放在一起。Dropout 由框架自己抽样，所以曲线相近而不相同。",
     ),
-    "curves_alt": ("{} over epochs; the table below ends with the same runs.", "{}随轮数的变化；下方表格末尾是同样这些训练。"),
+    "curves_alt": (
+        "{} over epochs; the table below ends with the same runs.",
+        "{}随轮数的变化；下方表格末尾是同样这些训练。",
+    ),
     "loss": ("training loss", "训练损失"),
     "accuracy": ("test accuracy", "测试精度"),
     "epoch": ("epoch", "轮"),
@@ -196,6 +199,10 @@ WORDS: dict[str, Text] = {
         "`{}` comes from another version of this project and is not shown.",
         "`{}` 来自本项目的另一个版本，不予显示。",
     ),
+    "note_behind": (
+        "`{}` comes from an older version and lacks {} of these bugs.",
+        "`{}` 来自较旧的版本，缺少其中 {} 个错误的结果。",
+    ),
     "note_command": (" To make it anew: `{}`.", " 重新生成：`{}`。"),
 }
 
@@ -221,6 +228,7 @@ BUGS: dict[str, str] = {
     "missing-relu": "3x3 路径的降维之后漏了 ReLU",
     "swapped-branches": "5x5 路径与池化路径的拼接顺序颠倒",
     "transposed-head": "分类头该转置时做了变形（reshape）",
+    "flatten-order": "辅助分类器的特征按 (H, W, C) 展平",
     "norm-eps": "批量归一化的 eps 用了 1e-5，而不是 1e-3",
     "double-softmax": "损失要的是 logits，却给了概率",
     "detached-branch": "池化路径没有梯度回传",
@@ -245,3 +253,10 @@ RUNS: tuple[tuple[str, str], ...] = (
     (" at ", "，尺寸 "),
     (", ", "，"),
 )
+
+
+def run_in_chinese(text: str) -> str:
+    """What a run is called, in Chinese."""
+    for english, chinese in RUNS:
+        text = text.replace(english, chinese)
+    return text

@@ -25,7 +25,9 @@ def generator():
 
 
 def test_the_generated_parts_are_up_to_date(generator):
-    assert generator.generate(README) == README, "run python docs/generate.py"
+    for language, name in enumerate(generator.READMES):
+        text = (ROOT / name).read_text()
+        assert generator.generate(text, language) == text, "run python docs/generate.py"
 
 
 @pytest.mark.parametrize("backend", FRAMEWORKS)
@@ -47,7 +49,7 @@ def test_the_results_are_plain_json():
         raise ValueError(constant)
 
     paths = list((ROOT / "docs" / "results").glob("*.json"))
-    assert len(paths) == 2 * len(FRAMEWORKS)
+    assert len(paths) == 3 * len(FRAMEWORKS)
     for path in paths:
         json.loads(path.read_text(), parse_constant=refuse)
 
@@ -66,7 +68,7 @@ def test_every_command_of_the_readme_is_one():
 
 
 def test_every_link_of_the_guides_leads_somewhere():
-    for guide in ("README.md", "CONTRIBUTING.md"):
+    for guide in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / guide).read_text()):
             if not target.startswith("http"):
                 assert (ROOT / target).exists(), target
