@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from backends import FRAMEWORKS
-from common.errors import BackendError, GoogLeNetError, ParityError, SpecError
+from common.errors import BackendError, GoogLeNetError, PageError, ParityError, SpecError
 
 BACKENDS = tuple(FRAMEWORKS)
 
@@ -480,6 +480,30 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     found = surgery.look()
     click.echo(json.dumps(found, indent=2) if as_json else surgery.render(found))
     ctx.exit(0 if surgery.can_train(found) else BackendError.exit_code)
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write the site there.")
+@click.option("--serve", is_flag=True, help="Show it on this machine until Ctrl-C.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="0: any free one.",
+)
+def page(out: Path | None, serve: bool, port: int) -> None:
+    """Show the four frameworks side by side: a site of two files that needs no network."""
+    from common.page import build as site
+
+    if not (out or serve):
+        raise PageError("Nothing to do: give --out DIR, --serve, or both.")
+    for path in site.write(out) if out else ():
+        click.echo(str(path))
+    if serve:
+        with site.server(port) as server:
+            click.echo(f"http://localhost:{server.server_port}/ until Ctrl-C")
+            server.serve_forever()
 
 
 if __name__ == "__main__":

@@ -51,6 +51,10 @@ class DivergedError(GoogLeNetError):
     exit_code = 8
 
 
+class PageError(GoogLeNetError):
+    """A page that cannot be made, written or served."""
+
+
 class OutOfMemoryError(GoogLeNetError):
     """A batch that does not fit in the memory."""
 

@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class Rung:
     error: float | None
     tolerance: float
     where: str
+    stages: dict[str, float] = field(default_factory=dict)  #: the error of each, where it is known
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,9 @@ class Report:
         """The report as plain data; JSON has no infinity, so what cannot be measured is null."""
         plain = asdict(self)
         for rung in plain["rungs"]:
-            if rung["error"] is not None and not math.isfinite(rung["error"]):
-                rung["error"] = None
+            rung["error"] = finite(rung["error"])
+            stages = {name: finite(error) for name, error in rung.pop("stages").items()}
+            rung |= {"stages": stages} if stages else {}
         return plain
 
 
@@ -129,6 +131,11 @@ def draw_fixture(spec: Spec, seed: int | None = None) -> Fixture:
     # arbiter's weights, so there is no velocity to carry.
     recipe = Recipe(lr=5e-5) if spec.norm else Recipe(lr=1e-4, momentum=0.9)
     return Fixture(spec, inputs, labels, weights, recipe)
+
+
+def finite(error: float | None) -> float | None:
+    """The error, or None if it is no finite number."""
+    return error if error is not None and math.isfinite(error) else None
 
 
 def kind(name: str) -> str:
@@ -248,7 +255,9 @@ class Ladder:
         """Every stage's activations in evaluation mode."""
         self.restart()
         got = self.backend.forward(self.model, self.fixture.inputs, False)
-        return compare("forward", got, expected(self.fixture).evaluation, FORWARD[self.dtype])
+        want = expected(self.fixture).evaluation
+        stages = {name: tensor_error(got[name], want[name]) for name in want if name in got}
+        return replace(compare("forward", got, want, FORWARD[self.dtype]), stages=stages)
 
     def forward_in_training(self) -> Rung:
         """Every stage's activations in training mode, where a norm uses the batch's statistics."""

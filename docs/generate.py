@@ -1,9 +1,10 @@
-"""Write the generated parts of README.md and docs/porting.md: lines of the source, results.
+"""Write the generated parts of the README in both languages and of docs/porting.md.
 
-`python docs/generate.py` rewrites them, a test holds both pages to them. The results are what the
-commands printed: `googlenet bugs --backend B --json > docs/results/bugs-B.json`, `verify` alike,
-`pytest tests/porting --backend B --write-results` for the traps; of a training run
-docs/results/runs/ holds the `config.json` and `history.jsonl` that it wrote itself.
+They are lines of the source, and results. `python docs/generate.py` rewrites them, tests hold the
+pages to them. The results are what the commands printed: `googlenet bugs --backend B --json >
+docs/results/bugs-B.json`, `verify` alike, `pytest tests/porting --backend B --write-results` for the
+traps; of a training run docs/results/runs/ holds the `config.json` and `history.jsonl` that it
+wrote itself.
 """
 
 from __future__ import annotations
@@ -15,27 +16,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import tabulate as tables
 from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run from anywhere, installed or not
 
 from backends import FRAMEWORKS  # noqa: E402
+from common.page import words  # noqa: E402
 from common.plants import BUGS  # noqa: E402
-from common.recipe import find_recipe  # noqa: E402
-from common.run import config_from, read_history, speed  # noqa: E402
+from common.results import TITLES, runs, training_rows  # noqa: E402
 
-#: published runs of 10 epochs: what, where from, loss, train and test accuracy, examples/s
-PUBLISHED = (
-    ("`d2l`, batch 128", "d2l, MXNet, GPU", 0.256, 0.903, 0.907, 2343.6),
-    ("`d2l`, batch 128", "d2l, PyTorch, GPU", 0.262, 0.900, 0.886, 3265.5),
-    ("`d2l`, batch 128", "d2l, TensorFlow, GPU", 0.248, 0.905, 0.899, 3758.1),
-    ("`d2l`, batch 128", "d2l, Paddle, GPU", 0.213, 0.919, 0.904, 1381.9),
-    ("`d2l`, batch 512", "a blog's PyTorch, GPU", 0.464, 0.824, 0.795, 431.9),
-    ("`blog-224`, Adam", "a blog's PyTorch, GPU", 0.183, None, 0.9154, None),
-)
-
-TITLES = {"torch": "PyTorch", "tf": "TensorFlow", "mxnet": "MXNet Gluon", "paddle": "PaddlePaddle"}
+tables.WIDE_CHARS_MODE = False  # else the width of Chinese depends on what else is installed
+READMES = ("README.md", "README.zh-CN.md")  # by language: 0 English, 1 Chinese
 
 
 def results(kind: str, backend: str) -> Any:
@@ -43,7 +36,7 @@ def results(kind: str, backend: str) -> Any:
     return json.loads((ROOT / "docs" / "results" / f"{kind}-{backend}.json").read_text())
 
 
-def inception_blocks() -> str:
+def inception_blocks(language: int) -> str:
     """The four Inception blocks side by side, as an HTML table that GitHub renders."""
     cells = []
     for backend, title in TITLES.items():
@@ -57,31 +50,39 @@ def inception_blocks() -> str:
     return "<table>\n" + "\n".join(rows) + "\n</table>"
 
 
-def bug_matrix() -> str:
+def bug_matrix(language: int) -> str:
     """Bug x first failing rung x error, a column for each backend."""
     found = {b: {row["bug"]: row for row in results("bugs", b)} for b in FRAMEWORKS}
     rows = []
     for bug in BUGS.values():
-        cells = [_caught(found[backend][bug.name]) for backend in FRAMEWORKS]
-        rows.append([f"`{bug.name}`", bug.what, *cells])
-    return tabulate(rows, ("bug", "what it is", *TITLES.values()), tablefmt="github")
+        what = words.BUGS[bug.name] if language else bug.what
+        cells = [_caught(found[backend][bug.name], language) for backend in FRAMEWORKS]
+        rows.append([f"`{bug.name}`", what, *cells])
+    heads = (said("bug", language), said("what", language), *TITLES.values())
+    return tabulate(rows, heads, tablefmt="github")
 
 
-def _caught(row: dict) -> str:
+def _caught(row: dict, language: int) -> str:
     if "rung" not in row:
-        return "escaped"
+        return said("escaped", language)
+    rung = words.RUNGS[row["rung"]] if language else row["rung"]
     if row["error"] is not None:
-        return f"{row['rung']}, {row['error']:.0e}"
-    return f"{row['rung']}, refused" if "Error" in row["where"] else row["rung"]
+        return f"{rung}, {row['error']:.0e}"
+    return f"{rung}, {said('refused', language)}" if "Error" in row["where"] else rung
 
 
-def shapes_alone() -> str:
+def said(word: str, language: int) -> str:
+    """A word as the page says it."""
+    return words.WORDS[word][language]
+
+
+def shapes_alone(language: int) -> str:
     """How many of the bugs a comparison of shapes would have found."""
     caught = [row for row in results("bugs", "torch") if row["rung"] == "shapes"]
-    return f"Comparing shapes alone would have caught {len(caught)} of these {len(BUGS)}."
+    return said("bugs_shapes", language).format(len(caught), len(BUGS))
 
 
-def parity() -> str:
+def parity(language: int) -> str:
     """The worst error of every rung that allows one, over all specs and sizes."""
     rows = {}
     for backend, title in TITLES.items():
@@ -93,45 +94,44 @@ def parity() -> str:
     longest = max((report["rungs"] for report in results("verify", "torch")), key=len)
     climbed = [rung["name"] for rung in longest]
     order = sorted(rows, key=lambda key: (key[0] == "float32", climbed.index(key[1])))
-    table = [[*key, *(f"{rows[key][title]:.0e}" for title in TITLES.values())] for key in order]
-    return tabulate(table, ("dtype", "rung", *TITLES.values()), tablefmt="github")
+    table = [
+        [
+            key[0],
+            words.RUNGS[key[1]] if language else key[1],
+            *(f"{rows[key][title]:.0e}" for title in TITLES.values()),
+        ]
+        for key in order
+    ]
+    return tabulate(table, ("dtype", said("rung", language), *TITLES.values()), tablefmt="github")
 
 
-def versions() -> str:
+def versions(language: int) -> str:
     """The versions that the results come from."""
-    found = [f"{TITLES[b]} {results('verify', b)[0]['version']}" for b in FRAMEWORKS]
-    return f"Measured with {', '.join(found)} on two CPU cores."
+    found = ", ".join(f"{TITLES[b]} {results('verify', b)[0]['version']}" for b in FRAMEWORKS)
+    chinese = f"测量所用版本：{found}，两个 CPU 核。"
+    return chinese if language else f"Measured with {found} on two CPU cores."
 
 
-def training() -> str:
+def training(language: int) -> str:
     """Our runs, from what they wrote themselves, under the published ones."""
-    rows = [(*row[:2], "60,000 x 10", *row[2:]) for row in PUBLISHED]
-    for folder in sorted((ROOT / "docs" / "results" / "runs").iterdir()):
-        config = config_from(json.loads((folder / "config.json").read_text()))
-        epochs, recipe = read_history(folder / "history.jsonl"), config.recipe
-        last, name = epochs[-1], f"`{recipe.name}`"
-        if recipe.spec != find_recipe(recipe.name).spec:
-            name += f" with `{recipe.spec}`"
-        if recipe.size != find_recipe(recipe.name).size:
-            name += f" at {recipe.size}"
-        what = f"{name}, batch {recipe.batch_size}"
-        titles = list(dict.fromkeys(TITLES[epoch.backend] for epoch in epochs))
-        where = f"**ours**, {' then '.join(titles)}, {last.device}, {recipe.precision}"
-        amount = f"{last.examples:,} x {len(epochs)}"
-        accuracies = (round(last.train_accuracy, 3), round(last.test_accuracy, 4))
-        rows.append(
-            (what, where, amount, round(last.loss, 3), *accuracies, round(speed(epochs), 1))
-        )
-    heads = ("recipe", "run", "images x epochs", "loss", "train acc", "test acc", "examples/s")
+    found, wrong = runs(ROOT)
+    if wrong:
+        raise wrong[0]
+    heads = ["recipe", "run", "images x epochs", "loss", "train acc", "test acc", "examples/s"]
+    rows = training_rows(found)
+    if language:
+        named = ("amount", "final_loss", "train_accuracy", "test_accuracy", "speed")
+        heads = [words.WORDS[word][1] for word in ("recipe", "run", *named)]
+        rows = [(words.run_in_chinese(a), words.run_in_chinese(b), *rest) for a, b, *rest in rows]
     return tabulate(rows, heads, tablefmt="github", missingval="-")
 
 
-def generate(text: str) -> str:
-    """The README with every marked part made anew."""
+def generate(text: str, language: int = 0) -> str:
+    """A README with every marked part made anew."""
     for part in (inception_blocks, bug_matrix, shapes_alone, parity, versions, training):
         begin, end = (f"<!-- {word} {part.__name__} -->" for word in ("begin", "end"))
         head, rest = text.split(begin)
-        text = f"{head}{begin}\n{part()}\n{end}{rest.split(end)[1]}"
+        text = f"{head}{begin}\n{part(language)}\n{end}{rest.split(end)[1]}"
     return text
 
 
@@ -204,6 +204,8 @@ def figures(trap: str) -> str:
 
 
 if __name__ == "__main__":
-    for name, change in (("README.md", generate), ("docs/porting.md", guide)):
-        page = ROOT / name
-        page.write_text(change(page.read_text()))
+    guide_page = ROOT / "docs" / "porting.md"
+    guide_page.write_text(guide(guide_page.read_text()))
+    for index, name in enumerate(READMES):
+        readme = ROOT / name
+        readme.write_text(generate(readme.read_text(), index))

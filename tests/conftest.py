@@ -1,6 +1,6 @@
 """`pytest` runs the unit tests; `pytest --backend NAME` the conformance suite for that backend and
 the traps of porting that show in it; `pytest tests/port` what needs all four frameworks; `pytest
-tests/originals --backend torch` what needs torchvision.
+tests/originals --backend torch` what needs torchvision; `pytest tests/page` what needs a browser.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 from backends import FRAMEWORKS, load, simulated
 from common.errors import BackendError, DeviceError
 
-NAMED = [Path(__file__).resolve().parent / name for name in ("port", "originals")]
+NAMED = [Path(__file__).resolve().parent / name for name in ("port", "originals", "page")]
 
 
 def pytest_addoption(parser):

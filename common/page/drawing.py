@@ -1,0 +1,214 @@
+"""What the page draws: the network of a spec, training curves, errors by stage. No framework."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from common.arithmetic import Shape, totals, walk
+from common.spec import (
+    AdaptiveAvgPool,
+    Affine,
+    AvgPool,
+    Conv,
+    GlobalAvgPool,
+    Inception,
+    Linear,
+    MaxPool,
+    Norm,
+    Row,
+    Spec,
+    pair,
+)
+
+POINTS = 240  # of a curve, at most; what there is more is averaged
+
+
+@dataclass(frozen=True)
+class Node:
+    """A row of the spec on the drawing: what it is, what leaves it, what it costs."""
+
+    at: str  #: `stage3.0.branch5x5.1`
+    kind: str  #: the address of its code: Conv, MaxPool, branch5x5, ...
+    label: str
+    shape: Shape
+    parameters: int
+    multiply_adds: int
+    branches: tuple[tuple[str, tuple[Node, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage or the head, its rows, and their sums."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    shape: Shape
+    parameters: int
+    multiply_adds: int
+
+
+def stages(spec: Spec) -> list[Stage]:
+    """The drawing of a spec at its own input size: its stages, its head, its auxiliary heads."""
+    shape: Shape = (1, *spec.input)
+    found: list[Stage] = []
+    entering: dict[str, Shape] = {}
+    for name, rows in spec.stages():
+        places = [f"{name}.{index}" for index in range(len(rows))]
+        found.append(_stage(name, rows, places, shape, spec.norm))
+        entering |= {node.at: node.shape for node in found[-1].nodes}
+        shape = found[-1].shape
+    found.append(_stage("head", (spec.head,), ["head"], shape, spec.norm))
+    for index, row in enumerate(spec.auxiliary):
+        name, shape = f"auxiliary.{index}", entering[f"stage4.{row.after}"]
+        rows = (row.pool, row.conv, row.hidden, spec.head)
+        places = [f"{name}.{field}" for field in ("pool", "conv", "hidden", "head")]
+        found.append(_stage(name, rows, places, shape, spec.norm))
+    return found
+
+
+def _stage(
+    name: str, rows: Sequence[Row], places: Sequence[str], shape: Shape, norm: Norm | None
+) -> Stage:
+    nodes, entering = [], shape
+    for row, at in zip(rows, places, strict=True):
+        nodes.append(_node(row, entering, norm, at))
+        entering = nodes[-1].shape
+    return Stage(name, tuple(nodes), entering, *totals(walk(rows, shape, norm)[0]))
+
+
+def _node(row: Row, shape: Shape, norm: Norm | None, at: str) -> Node:
+    table, out = walk((row,), shape, norm)
+    branches = []
+    if isinstance(row, Inception):
+        for name, rows in row.branches():
+            inner, entering = [], shape
+            for index, each in enumerate(rows):
+                inner.append(_node(each, entering, norm, f"{at}.{name}.{index}"))
+                entering = inner[-1].shape
+            branches.append((name, tuple(inner)))
+    kind = at.rpartition(".")[2] if isinstance(row, Linear) else type(row).__name__
+    label = _label(row) or "{}[{}]".format(*at.split("."))
+    return Node(at, kind, label, out, *totals(table), tuple(branches))
+
+
+def _label(row: Row) -> str:
+    match row:
+        case Conv() | MaxPool() | AvgPool():
+            height, width = pair(row.kernel)
+            stride = "" if pair(row.stride) == (1, 1) else f"/{pair(row.stride)[0]}"
+            return f"{height}×{width}{stride}"
+        case Inception():
+            return ""  # its place in the stage names it
+        case GlobalAvgPool():
+            return "mean"
+        case AdaptiveAvgPool():
+            return "mean {}×{}".format(*pair(row.size))
+        case Affine():
+            return "x·a+b"
+        case Linear():
+            return "linear"
+
+
+def data(spec: Spec) -> dict[str, Any]:
+    """A spec as what the page's script computes with."""
+
+    def plain(row: Row) -> dict[str, Any]:
+        match row:
+            case Conv():
+                return window(row) | {"width": row.width, "bias": row.bias}
+            case MaxPool():
+                return window(row) | {"ceil": row.ceil}
+            case AvgPool():
+                return window(row)
+            case Inception():
+                return {"branches": {n: list(map(plain, rows)) for n, rows in row.branches()}}
+            case GlobalAvgPool():
+                return {"mean": True}
+            case AdaptiveAvgPool():
+                return {"sides": pair(row.size)}
+            case Affine():
+                return {}
+            case Linear():
+                return {"linear": row.width}
+
+    def window(row: Conv | MaxPool | AvgPool) -> dict[str, Any]:
+        padding = (0, 0) if isinstance(row, AvgPool) else pair(row.padding)
+        return {"kernel": pair(row.kernel), "stride": pair(row.stride), "padding": padding}
+
+    return {
+        "input": spec.input,
+        "norm": spec.norm is not None,
+        "stages": {name: list(map(plain, rows)) for name, rows in spec.stages()},
+        "head": plain(spec.head),
+        "auxiliary": [
+            {
+                "after": f"stage4.{row.after}",
+                "features": row.features,
+                "rows": {
+                    "pool": plain(row.pool),
+                    "conv": plain(row.conv),
+                    "hidden": plain(row.hidden),
+                    "head": plain(spec.head),
+                },
+            }
+            for row in spec.auxiliary
+        ],
+    }
+
+
+def curve(losses: Sequence[float], epochs: int) -> list[tuple[float, float]]:
+    """Epoch and loss: of every step, or of long runs the mean of a few."""
+    block = -(-len(losses) // POINTS)
+    starts = np.arange(0, len(losses), block)
+    counts = np.diff([*starts, len(losses)])
+    means = np.add.reduceat(np.array(losses), starts) / counts
+    at = (starts + counts / 2) / len(losses) * epochs
+    return [(float(x), float(y)) for x, y in zip(at, means, strict=True)]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From values to pixels, linear or logarithmic, and where the ticks are."""
+
+    low: float
+    high: float
+    begin: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """The pixel of a value; what lies outside stands at the edge."""
+        low, high = (math.log10(each) if self.log else each for each in (self.low, self.high))
+        floor = min(max(value, self.low), self.high)
+        at = (math.log10(floor) if self.log else floor) - low
+        return round(self.begin + (self.end - self.begin) * at / (high - low), 1)
+
+
+def polyline(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
+    """The points as those of an SVG polyline."""
+    return " ".join(f"{x(at):g},{y(value):g}" for at, value in points)
+
+
+def chart_of(
+    series: Mapping[str, Sequence[tuple[float, float]]], axes: tuple[Axis, Axis]
+) -> Markup:
+    """One line a framework, in its colour and dashes."""
+    lines = [
+        Markup('<polyline class="line {}" points="{}"/>').format(name, polyline(points, *axes))
+        for name, points in series.items()
+    ]
+    return Markup("").join(lines)
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round values between the two, at most so many."""
+    step = 10.0 ** math.floor(math.log10((high - low) / most))
+    step *= next(factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= most)
+    first = math.ceil(low / step - 1e-9)
+    return [round(step * at, 10) for at in range(first, math.floor(high / step + 1e-9) + 1)]

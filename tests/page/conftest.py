@@ -1,0 +1,90 @@
+"""The page in a real Chromium, and copies of the repository in which something is wrong."""
+
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from common.page import build as pages
+
+ROOT = Path(__file__).parents[2]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def browser_path():
+    """Where the browser is; a failure with the way out where there is none, never a skip."""
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not found:
+        pytest.fail(
+            "There is no Chromium: `apt-get install chromium`, or name one in CHROMIUM.",
+            pytrace=False,
+        )
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser():
+    path = browser_path()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The folder of the page as it is built from this checkout."""
+    folder = tmp_path_factory.mktemp("site")
+    pages.write(folder)
+    return folder
+
+
+@pytest.fixture
+def visit(browser, site):
+    """Open a page from disk; whatever it complains of, or asks of the network, fails the test."""
+    contexts, wrong = [], []
+
+    def visit(name="index.html", hash="", folder=site, **options):
+        options = {"viewport": {"width": 1440, "height": 900}, "reduced_motion": "reduce"} | options
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        url = (folder / name).as_uri()
+
+        def asked(request):
+            if request.url.split("#")[0] not in (url, other) and not request.url.startswith(
+                "data:"
+            ):
+                wrong.append(f"request: {request.url}")
+
+        other = (folder / next(f for f in pages.FILES.values() if f != name)).as_uri()
+        page.on("request", asked)
+        page.on("console", lambda message: wrong.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        page.goto(url + hash)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of what the page is made of, to break."""
+    ignored = shutil.ignore_patterns("__pycache__", "*.png", "*.svg")
+    shutil.copytree(ROOT / "backends", tmp_path / "backends", ignore=ignored)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=ignored)
+    for name in pages.READMES.values():
+        shutil.copy(ROOT / name, tmp_path)
+
+    def change(path, old, new):
+        text = (tmp_path / path).read_text()
+        assert old in text, old
+        (tmp_path / path).write_text(text.replace(old, new))
+
+    return SimpleNamespace(root=tmp_path, change=change)

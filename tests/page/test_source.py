@@ -1,0 +1,504 @@
+"""What is on the page: code found by name, lines aligned, results read with care, two languages."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from html.parser import HTMLParser
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from backends import FRAMEWORKS
+from common.errors import PageError
+from common.page import build as pages
+from common.page import source, topics, words
+from common.plants import BUGS
+
+ROOT = Path(__file__).parents[2]
+LANGUAGES = words.LANGUAGES
+VOID = {"meta", "link", "br", "wbr", "input", "line", "circle", "polyline"}
+
+
+class Tree(HTMLParser):
+    """Every element with its attributes, its depth and its text."""
+
+    # ruff: noqa: D102 - the parser's own methods
+
+    def __init__(self, html):
+        super().__init__()
+        self.found, self.open = [], []
+        self.feed(html)
+        self.close()
+        assert not self.open, "an element is not closed"
+
+    def handle_starttag(self, tag, attrs):
+        element = {"tag": tag, "text": "", "depth": len(self.open), **dict(attrs)}
+        self.found.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop()["tag"] == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append({"tag": tag, "text": "", "depth": len(self.open), **dict(attrs)})
+
+    def handle_data(self, data):
+        for element in self.open:
+            element["text"] += data
+
+
+@pytest.fixture(scope="module", params=LANGUAGES)
+def language(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def html():
+    return {language: pages.render(language) for language in LANGUAGES}
+
+
+@pytest.fixture(scope="module")
+def page():
+    return pages.Page("en", ROOT)
+
+
+def section(html, name):
+    """The text of a section."""
+    (found,) = [e for e in Tree(html).found if e["tag"] == "section" and e.get("id") == name]
+    return " ".join(found["text"].split())
+
+
+def notes(html):
+    return [" ".join(e["text"].split()) for e in Tree(html).found if e.get("class") == "note"]
+
+
+def test_every_topic_has_four_columns_of_real_code(page):
+    shown = [topic.id for topic in page.topics]
+    assert shown == [t.id for t in topics.TOPICS if not t.optional or t.id in shown]
+    for topic in page.topics:
+        assert [column.backend for column in topic.columns] == list(FRAMEWORKS)
+        for column in topic.columns:
+            real = [line.strip() for line in (ROOT / column.path).read_text().splitlines()]
+            lines = [html.striptags() if html else "" for html in column.html if html is not None]
+            assert any(line for line in lines)
+            for line in column.code.splitlines():
+                assert line.strip() in real
+
+
+def test_the_lines_of_a_column_are_all_there_and_in_order(page):
+    for topic in page.topics:
+        for column in topic.columns:
+            assert len(column.html) == len(column.absent) == len(topic.columns[0].html)
+            text = [re.sub("<[^>]+>", "", html).strip() for html in column.html if html is not None]
+            plain = column.code.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+            plain = plain.replace('"', "&#34;").replace("'", "&#39;")
+            assert text == [line.strip() for line in plain.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("topic", "line"),
+    [
+        ("conv", "class Conv("),
+        ("conv", "self.relu = "),
+        ("optimizer", "def set_rate("),
+        ("step", "def update("),
+        ("inception", "self.branch1x1 = "),
+        ("inception", "self.branch_pool = "),
+        ("stages", "self.stage3 = "),
+        ("head", "self.head = "),
+        ("weights", "def read_weights("),
+        ("evaluation", "for images, labels in batches"),
+        ("device", "def devices()"),
+    ],
+)
+def test_twin_lines_stand_beside_each_other(page, topic, line):
+    (found,) = [each for each in page.topics if each.id == topic]
+    rows = set()
+    for column in found.columns:
+        plain = [re.sub("<[^>]+>", "", html or "") for html in column.html]
+        (row,) = [row for row, text in enumerate(plain) if line in text]
+        rows.add(row)
+    assert len(rows) == 1
+
+
+def test_what_a_twin_says_differently_is_marked_and_only_that():
+    code = {"a": ("a", ["y = nn.Conv2d(x)", "z = 1"]), "b": ("b", ["y = nn.Conv2D(x)"])}
+    first, second = source.align(code)
+    assert first.html[0] == 'y = nn.<span class="n1">Conv2d</span>(x)'
+    assert second.html[0] == 'y = nn.<span class="n0">Conv2D</span>(x)'
+    assert first.absent == ["", "x1"]
+    assert second.html[1] is None
+
+
+def test_lines_that_share_few_words_do_not_stand_beside_each_other():
+    code = {"a": ("a", ["return self.relu(x)"]), "b": ("b", ["import torch"])}
+    assert [column.html.count(None) for column in source.align(code)] == [1, 1]
+
+
+def test_code_cannot_become_html():
+    (column,) = source.align({"a": ("a", ["x = '<script>' < y"])})
+    assert "<script" not in column.html[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("paddle/googlenet.py", "class Inception(", "class Block("),
+        ("tf/train.py", "def evaluate(", "def test("),
+        ("mxnet/weights.py", "def to_native(", "def native("),
+        ("torch/googlenet.py", "self.head = ", "self.classifier = "),
+        ("torch/googlenet.py", "case rows.MaxPool()", "case rows.Pool()"),
+        ("paddle/googlenet.py", "self.branch5x5 = ", "self.branch = "),
+        ("mxnet/train.py", "autograd.record", "autograd.note"),
+        ("tf/optimizers.py", "class Adam(", "class Eve("),
+    ],
+)
+def test_a_name_that_is_gone_is_refused_and_named(checkout, file, old, new):
+    checkout.change(f"backends/{file}", old, new)
+    with pytest.raises(PageError, match=f"{file.split('/')[0]}.*common/page"):
+        pages.render("en", checkout.root)
+
+
+def test_a_topic_that_not_all_frameworks_have_is_refused(checkout):
+    for name in list(FRAMEWORKS)[1:]:
+        path = checkout.root / "backends" / name / "parallel.py"
+        path.write_text("def join(workers):\n    return workers\n")
+    with pytest.raises(PageError, match="torch"):
+        pages.render("en", checkout.root)
+    shutil.copy(path, checkout.root / "backends" / "torch")
+    assert pages.Page("en", checkout.root).topics[-1].id == "parallel"
+    assert "join(workers)" in section(pages.render("en", checkout.root), "idioms")
+
+
+def test_every_call_has_a_name_or_a_reason(page):
+    for call, (what, cells) in zip(topics.CALLS, page.calls(), strict=True):
+        assert what
+        assert len(cells) == len(FRAMEWORKS)
+        for backend, (name, place, reason) in zip(FRAMEWORKS, cells, strict=True):
+            if reason:
+                assert getattr(call, backend) is None
+                continue
+            file, line = place.split(":")
+            text = (ROOT / "backends" / backend / file).read_text().splitlines()[int(line) - 1]
+            assert name.rpartition(".")[2] in text
+
+
+# ---- results
+
+
+TRAPS = {"version": "1", "traps": {"same-padding": {"without": 0.59, "with": 2e-16}}}
+GUIDE = '<a id="same-padding"></a>\n\n### `same` pads off centre\n'
+
+
+@pytest.fixture
+def measured(checkout):
+    """A checkout with results of the traps, and a guide that names them."""
+    for name in FRAMEWORKS:
+        path = checkout.root / "docs" / "results" / f"traps-{name}.json"
+        path.write_text(json.dumps(TRAPS | {"backend": name}))
+    (checkout.root / "docs" / "porting.md").write_text(GUIDE)
+    return checkout
+
+
+def test_a_trap_shows_its_title_and_its_figures_where_it_lives(measured, few):
+    trap = {"only-here": {"without": 3.0, "with": 0.0}}
+    path = measured.root / "docs" / "results" / "traps-mxnet.json"
+    path.write_text(json.dumps({"version": "1", "backend": "mxnet", "traps": trap}))
+    page = pages.Page("en", measured.root)
+    conv = page.topics[0]
+    assert [len(conv.traps[name]) for name in FRAMEWORKS] == [1, 1, 0, 1]
+    assert list(page.traps_elsewhere()) == ["mxnet"]
+    text = section(pages.render("en", measured.root), "idioms")
+    assert "same pads off centre without the fix 0.59 → with it 2e-16" in text
+    assert "only-here without the fix 3 → with it 0" in text
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """One topic, call and spec: the results do not depend on how many there are."""
+    monkeypatch.setattr(pages, "TOPICS", topics.TOPICS[:1])
+    monkeypatch.setattr(pages, "CALLS", topics.CALLS[:1])
+    monkeypatch.setattr(pages, "SPECS", {"d2l": pages.D2L})
+
+
+WRONG = {
+    "missing": None,
+    "damaged": b'[{"backend": ',
+    "no JSON number": b"[NaN]",
+    "no text": b"\xff\xfe",
+    "other": b'{"format": 2}',
+    "empty": b"[]",
+    "a word": b'"older"',
+}
+PLACES = [
+    ("verify-tf.json", "proof"),
+    ("verify-tf.json", "picture"),
+    ("same-padding-mxnet.json", "picture"),
+    ("bugs-paddle.json", "picture"),
+    ("traps-torch.json", "idioms"),
+    ("bench-cpu.json", "proof"),
+    ("runs/mini-torch/config.json", "proof"),
+    ("runs/mini-tf/history.jsonl", "proof"),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_results_file_leaves_a_note_in_its_place(measured, few, wrong):
+    content = WRONG[wrong]
+    for file, _ in PLACES:
+        path = measured.root / "docs" / "results" / file
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+    html = pages.render("en", measured.root)
+    said, whole = (
+        notes(html),
+        {name: section(html, name) for name in ("picture", "proof", "idioms")},
+    )
+    for file, place in PLACES:
+        shown = "bench-*.json" if content is None and file == "bench-cpu.json" else file
+        (note,) = {note for note in said if shown in note}
+        kind = {"missing": "not there", "other": "another version", "empty": "another version"}
+        kind |= {"a word": "another version"}
+        if not file.endswith("jsonl"):
+            assert kind.get(wrong, "damaged") in note
+        assert note in whole[place]
+    assert len([e for e in Tree(html).found if e.get("class") == "column"]) == 4
+    for backend in ("torch", "mxnet", "paddle"):  # what is whole is shown
+        assert pages.TITLES[backend] in whole["proof"]
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("verify-tf.json", lambda found: found[0].pop("version")),
+        ("verify-tf.json", lambda found: found[0].update(novelty=1)),
+        ("verify-tf.json", lambda found: found[0].update(backend="torch")),
+        ("verify-tf.json", lambda found: found[0].update(spec="a spec of tomorrow")),
+        ("verify-tf.json", lambda found: found[0]["rungs"][2].update(error="small")),
+        ("same-padding-tf.json", lambda found: found[0]["rungs"][2].pop("stages")),
+        ("same-padding-tf.json", lambda found: found[0]["rungs"][2]["stages"].pop("stage3")),
+        ("bugs-tf.json", lambda found: found[0].update(bug="a bug of tomorrow")),
+        ("bugs-tf.json", lambda found: found[3].pop("where")),
+        ("traps-tf.json", lambda found: found["traps"]["same-padding"].pop("with")),
+        ("runs/mini-tf/config.json", lambda found: found.pop("classes")),
+        ("runs/mini-tf/config.json", lambda found: found["recipe"].update(name="of tomorrow")),
+    ],
+)
+def test_a_results_file_of_another_version_leaves_a_note(measured, few, file, change, language):
+    path = measured.root / "docs" / "results" / file
+    found = json.loads(path.read_text())
+    change(found)
+    path.write_text(json.dumps(found))
+    (note,) = {note for note in notes(pages.render(language, measured.root)) if file in note}
+    assert ("another version" in note) if language == "en" else ("另一个版本" in note)
+
+
+def test_bugs_that_an_older_file_lacks_are_shown_as_such(checkout, few):
+    path = checkout.root / "docs" / "results" / "bugs-tf.json"
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found[:-2]))
+    html = pages.render("en", checkout.root)
+    assert [n for n in notes(html) if "bugs-tf.json" in n and "lacks" in n]
+    assert pages.Page("en", checkout.root).bugs().rows[-1][2]["tf"] is None
+
+
+def test_all_results_gone_leave_a_page_of_code_and_notes(checkout, few, language):
+    shutil.rmtree(checkout.root / "docs")
+    for name in pages.READMES.values():
+        (checkout.root / name).unlink()
+    html = pages.render(language, checkout.root)
+    assert len(notes(html)) > 10
+    assert "class Conv" in section(html, "idioms")
+
+
+def test_a_failed_rung_and_an_escaped_bug_are_shown_as_such(checkout, few):
+    verify = checkout.root / "docs" / "results" / "verify-tf.json"
+    found = json.loads(verify.read_text())
+    found[0]["rungs"][2] |= {"passed": False, "error": 0.5}
+    verify.write_text(json.dumps(found))
+    bugs = checkout.root / "docs" / "results" / "bugs-tf.json"
+    rows = json.loads(bugs.read_text())
+    bugs.write_text(json.dumps([{"bug": rows[0]["bug"], "what": ""}, *rows[1:]]))
+    html = pages.render("en", checkout.root)
+    assert "failed 0.5" in section(html, "proof")
+    assert "escaped" in section(html, "picture")
+
+
+def test_a_speed_table_stands_beside_its_machine(checkout, few):
+    rows = [{"backend": "tf", "examples/s": 392}, {"backend": "torch", "examples/s": 335}]
+    path = checkout.root / "docs" / "results" / "bench-cpu.json"
+    path.write_text(json.dumps({"machine": "two cores", "rows": rows}))
+    text = section(pages.render("en", checkout.root), "proof")
+    assert "392" in text
+    assert "Measured on two cores." in text
+
+
+def test_the_numbers_of_the_picture_are_those_of_the_files(page):
+    picture = page.picture()
+    for name in FRAMEWORKS:
+        found = json.loads((ROOT / "docs" / "results" / f"same-padding-{name}.json").read_text())
+        assert picture.planted[name] == found[0]["rungs"][-1]["stages"]
+        assert min(picture.planted[name].values()) > 1e-2
+        assert max(picture.clean[name].values()) < 1e-13
+
+
+# ---- one file that needs nothing else
+
+
+def test_a_page_is_one_small_file_that_asks_for_nothing(html):
+    for text in html.values():
+        assert len(text.encode()) < 1_000_000
+        for element in Tree(text).found:
+            for name in ("src", "srcset", "href", "action", "data", "poster"):
+                target = element.get(name) or ""
+                local = target in pages.FILES.values() or target.startswith(("#", "data:,"))
+                assert not target or local, target
+        assert not re.search(r"url\(|@import|\bimport\(|fetch\(|XMLHttpRequest|//cdn", text)
+        assert str(ROOT) not in text
+
+
+def test_every_link_of_the_page_has_its_anchor(html):
+    for text in html.values():
+        found = Tree(text).found
+        ids = [element["id"] for element in found if "id" in element]
+        assert len(set(ids)) == len(ids)
+        links = {e["href"][1:] for e in found if e.get("href", "").startswith("#")}
+        assert links <= set(ids)
+
+
+# ---- English and Chinese
+
+
+def shape(html):
+    """Elements in order with what must not depend on the language."""
+    kept = ("id", "class", "data-at", "data-kind", "data-column", "colspan", "d", "points")
+    found = []
+    for element in Tree(html).found:
+        if element["tag"] in ("code", "strong") and "pre" not in element:
+            continue  # words in a sentence may stand in another order
+        found.append((element["tag"], *(element.get(name) for name in kept)))
+    return found
+
+
+def test_both_languages_have_the_same_structure(html):
+    one, other = (shape(html[language]) for language in LANGUAGES)
+    assert one == other
+
+
+def test_both_languages_show_the_same_code(html):
+    one, other = (
+        [element["text"] for element in Tree(text).found if element["tag"] == "pre"]
+        for text in html.values()
+    )
+    assert one == other
+    assert len(one) > 40
+
+
+def every_text():
+    yield from words.WORDS.items()
+    yield from ((topic.id, topic.title) for topic in topics.TOPICS)
+    yield from ((topic.id, topic.about) for topic in topics.TOPICS)
+    yield from ((call.what[0], call.what) for call in topics.CALLS)
+    yield from topics.WITHOUT.items()
+
+
+@pytest.mark.parametrize(("key", "pair"), list(every_text()))
+def test_a_text_and_its_translation_hold_the_same_code_and_numbers(key, pair):
+    english, chinese = pair
+    assert english.strip()
+    assert chinese.strip()
+    assert re.findall(r"`[^`]+`", english) == re.findall(r"`[^`]+`", chinese)
+    assert english.count("{}") == len(re.findall(r"{\d?}", chinese))
+
+
+def test_every_bug_and_rung_has_a_chinese_name(page):
+    assert set(words.BUGS) == set(BUGS)
+    rungs = {rung for _, group in page.ladder().groups for rung in group["rungs"]}
+    assert rungs <= set(words.RUNGS)
+
+
+def markdown(name):
+    """Headings, code blocks, tables and links of a document, in order."""
+    text = (ROOT / name).read_text()
+    blocks = re.findall(r"^```.*?^```", text, re.M | re.S)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    # of a block without a language, which is a list of places, the first words of the lines
+    said = [r" *#.*" if block[3].isalpha() else r"(?<=\S) .*| {5}.*" for block in blocks]
+    code = [re.sub(words, "", block) for words, block in zip(said, blocks, strict=True)]
+    tables = [
+        (len(table.splitlines()), {len(re.findall(r"(?<!\\)\|", r)) for r in table.splitlines()})
+        for table in re.findall(r"(?:^\|.*\n)+", prose, re.M)
+    ]
+    return {
+        "headings": [len(marks) for marks in re.findall(r"^(#+) ", prose, re.M)],
+        "code": code,
+        "tables": tables,
+        "links": sorted(re.findall(r"\]\(([^)]+)\)", prose)),
+        "marks": re.findall(r"<!-- .*? -->", prose),
+        "words": sorted(set(re.findall(r"`[^`\n]+`", prose))),
+    }
+
+
+def test_the_chinese_readme_has_the_structure_of_the_english_one():
+    english, chinese = markdown("README.md"), markdown("README.zh-CN.md")
+    links = [["README.zh-CN.md" if each == "README.md" else each for each in chinese["links"]]]
+    assert sorted(links[0]) == english["links"]
+    for part in ("headings", "code", "tables", "marks", "words"):
+        assert chinese[part] == english[part], part
+
+
+def test_the_page_takes_its_words_from_each_readme(html):
+    assert "paper" in section(html["en"], "words")
+    assert "论文" in section(html["zh-CN"], "words")
+
+
+# ---- the command
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "common.cli", "page", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_the_command_writes_both_files(tmp_path):
+    done = run("--out", tmp_path / "deep" / "site")
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (tmp_path / "deep" / "site").iterdir()) == sorted(
+        pages.FILES.values()
+    )
+
+
+def test_the_command_refuses_in_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    for arguments in ((), ("--out", tmp_path / "file")):
+        done = run(*arguments)
+        assert done.returncode == 2
+        assert done.stderr.startswith("googlenet: ")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_server_gives_the_pages_to_this_machine_alone():
+    with pages.server(0) as server:
+        host, port = server.server_address
+        assert host == "127.0.0.1"
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            for path in ("", "index.html", "index.zh-CN.html#idioms", "?show=tf"):
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}") as answer:
+                    assert b"</html>" in answer.read()
+            for path in ("pyproject.toml", "../pyproject.toml"):
+                with pytest.raises(urllib.error.HTTPError, match="404") as refused:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}")
+                refused.value.close()
+            with pytest.raises(PageError, match="--port"):
+                pages.server(port)
+        finally:
+            server.shutdown()
