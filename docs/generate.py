@@ -2,8 +2,8 @@
 
 They are lines of the source, and results. `python docs/generate.py` rewrites them, tests hold the
 pages to them. The results are what the commands printed: `googlenet bugs --backend B --json >
-docs/results/bugs-B.json`, `verify` alike, `pytest tests/porting --backend B --write-results` for the
-traps; of a training run docs/results/runs/ holds the `config.json` and `history.jsonl` that it
+docs/results/bugs-B.json`, `verify` alike, `pytest tests/porting --backend B --write-results` for
+the traps; of a training run docs/results/runs/ holds the `config.json` and `history.jsonl` that it
 wrote itself.
 """
 

@@ -125,6 +125,17 @@ def test_label_smoothing(shows):
     shows(*(abs(float(loss.numpy()) - want) / want for loss in found), least=1e-9)
 
 
+def test_loss_cut_off(shows):
+    """Paddle's own takes no logit for further than 64 below the largest, on the CPU."""
+    logits, labels = np.array([[0.0, 200.0, 1.0]]), np.array([0])
+    want, _ = cross_entropy(logits, labels)
+    found = (
+        F.cross_entropy(tensor(logits), tensor(labels)),
+        train.cross_entropy(tensor(logits), tensor(labels)),
+    )
+    shows(*(abs(float(loss.numpy()) - want) / want for loss in found), least=0.5)
+
+
 def test_gradients_add(backend, built, shows):
     """`backward` adds to what is there: the second of two steps goes on with the first's too."""
     fixture = draw_fixture(NARROW)
