@@ -10,7 +10,6 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +157,8 @@ def convert(
     with our names or those of the book (d2l); its content tells which. DST is named with one of
     these suffixes, or .onnx. What was written is read again and has the same bits, or is not kept.
     """
+    from dataclasses import asdict
+
     from common import convert as conversion
 
     found = conversion.convert(source, destination, spec_name, check)
