@@ -1,8 +1,8 @@
 """The results in docs/results, as the commands wrote them, for the README and the page.
 
 `verify-B.json` and `bugs-B.json` are what `googlenet verify` and `googlenet bugs` printed with
-`--json`; `same-padding-B.json` is `verify --plant same-padding`; `traps-B.json` comes from the
-tests of docs/porting.md; `runs/NAME/` holds the `config.json` and `history.jsonl` of a training run.
+`--json`; `same-padding-B.json` is `verify --plant same-padding`; `traps-B.json` comes from
+the tests of docs/porting.md; `runs/NAME/` holds a training run's `config.json` and `history.jsonl`.
 """
 
 from __future__ import annotations
