@@ -386,7 +386,7 @@ def test_on_a_phone_columns_are_swiped_and_all_topics_go_along(visit):
 
 
 def test_in_print_all_code_is_on_paper(visit):
-    page = visit()
+    page = visit(viewport={"width": 740, "height": 1000})  # as wide as a sheet
     page.emulate_media(media="print")
     assert not page.locator(".chooser").is_visible()
     assert not page.locator("#theme").is_visible()
