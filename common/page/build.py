@@ -35,7 +35,7 @@ except ImportError as error:
     ) from error
 from common.page.topics import CALLS, TOPICS, WITHOUT, Text, Topic
 from common.page.words import BUGS as BUGS_ZH
-from common.page.words import LANGUAGES, RUNGS, WORDS, run_in_chinese
+from common.page.words import LANGUAGES, RUNGS, TRAPS, WORDS, run_in_chinese
 
 ROOT = Path(__file__).parents[2]
 FILES = {"en": "index.html", "zh-CN": "index.zh-CN.html"}
@@ -247,10 +247,12 @@ class Page:
         found = self.traps[backend]
         if isinstance(found, Unusable):
             return []
+        chinese = TRAPS if self.index else {}
         return [
             SimpleNamespace(
                 id=name,
-                title=self.guide.get(name, name),
+                title=chinese.get(name) or self.guide.get(name, name),
+                language=LANGUAGES[name in chinese],
                 without=found[name][0],
                 fixed=found[name][1],
             )

@@ -125,7 +125,7 @@ for (const topic of topics) {
 }
 
 async function copy(column, button) {
-  const lines = all(".l:not(.gap)", column).map((line) => line.textContent);
+  const lines = all(".l", column).map((line) => line.textContent);
   try {
     await navigator.clipboard.writeText(lines.join(""));
     button.textContent = words.copied;

@@ -1,5 +1,6 @@
 """The page in a real Chromium, and copies of the repository in which something is wrong."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from playwright.sync_api import sync_playwright
 
+from backends import FRAMEWORKS
 from common.page import build as pages
 
 ROOT = Path(__file__).parents[2]
@@ -88,3 +90,17 @@ def checkout(tmp_path):
         (tmp_path / path).write_text(text.replace(old, new))
 
     return SimpleNamespace(root=tmp_path, change=change)
+
+
+TRAPS = {"version": "1", "traps": {"same-padding": {"without": 0.59, "with": 2e-16}}}
+GUIDE = '<a id="same-padding"></a>\n\n### `same` pads off centre\n'
+
+
+@pytest.fixture
+def measured(checkout):
+    """A checkout with results of the traps, and a guide that names them."""
+    for name in FRAMEWORKS:
+        path = checkout.root / "docs" / "results" / f"traps-{name}.json"
+        path.write_text(json.dumps(TRAPS | {"backend": name}))
+    (checkout.root / "docs" / "porting.md").write_text(GUIDE)
+    return checkout

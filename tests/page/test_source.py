@@ -193,20 +193,6 @@ def test_every_call_has_a_name_or_a_reason(page):
 # ---- results
 
 
-TRAPS = {"version": "1", "traps": {"same-padding": {"without": 0.59, "with": 2e-16}}}
-GUIDE = '<a id="same-padding"></a>\n\n### `same` pads off centre\n'
-
-
-@pytest.fixture
-def measured(checkout):
-    """A checkout with results of the traps, and a guide that names them."""
-    for name in FRAMEWORKS:
-        path = checkout.root / "docs" / "results" / f"traps-{name}.json"
-        path.write_text(json.dumps(TRAPS | {"backend": name}))
-    (checkout.root / "docs" / "porting.md").write_text(GUIDE)
-    return checkout
-
-
 def test_a_trap_shows_its_title_and_its_figures_where_it_lives(measured, few):
     trap = {"only-here": {"without": 3.0, "with": 0.0}}
     path = measured.root / "docs" / "results" / "traps-mxnet.json"
@@ -453,6 +439,12 @@ def test_the_chinese_readme_has_the_structure_of_the_english_one():
     assert sorted(links[0]) == english["links"]
     for part in ("headings", "code", "tables", "marks", "words"):
         assert chinese[part] == english[part], part
+
+
+def test_every_trap_of_the_guide_has_a_chinese_title():
+    titles = pages.guide_titles(ROOT / "docs" / "porting.md")
+    told = {"untested", "words", "errata"}  # sections that are no trap
+    assert {*titles} - told <= {*words.TRAPS}
 
 
 def test_the_page_takes_its_words_from_each_readme(html):

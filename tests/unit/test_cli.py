@@ -459,3 +459,9 @@ def test_damaged_or_missing_images_have_status_5(refused, fake, tmp_path):
 def test_a_learning_rate_that_makes_no_sense_has_status_2(refused, fake, lr):
     words = ["train", "--backend", "torch", "--data", "sample", "--epochs", 1, "--lr", lr]
     refused(words, 2, "lr is ")
+
+
+def test_a_page_without_its_packages_has_status_4(refused, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "common.page.build", raising=False)
+    refused(["page", "--out", tmp_path], 4, "'.[page]'")

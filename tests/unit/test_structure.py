@@ -176,7 +176,7 @@ def imports(path):
 @pytest.mark.parametrize("folder", ["common", "backends/numpy"])
 def test_no_framework_is_imported(folder):
     frameworks = {*FRAMEWORKS.values(), "keras"}
-    for path in (ROOT / folder).glob("*.py"):
+    for path in (ROOT / folder).rglob("*.py"):
         assert not frameworks & set(imports(path)), path
 
 

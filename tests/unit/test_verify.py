@@ -623,9 +623,9 @@ def test_a_report_is_plain_data(faults):
     assert list(plain) == ["backend", "version", "spec", "size", "dtype", "rungs"]
     head = [plain[key] for key in ("backend", "version", "spec", "size", "dtype")]
     assert head == ["fake", "0.1", "tiny", SIZE, "float64"]
-    assert all(
-        list(rung) == ["name", "passed", "error", "tolerance", "where"] for rung in plain["rungs"]
-    )
+    for rung in plain["rungs"]:
+        stages = ["stages"] if rung["name"] == "forward" else []
+        assert list(rung) == ["name", "passed", "error", "tolerance", "where", *stages]
     again = json.loads(json.dumps(plain, allow_nan=False))
     assert again == plain
     assert Report(**{**again, "rungs": [Rung(**rung) for rung in again["rungs"]]}) == report
@@ -634,6 +634,14 @@ def test_a_report_is_plain_data(faults):
 def test_an_infinite_error_is_json_too():
     plain = climbed(forward=at("stage2", lambda y: y * np.nan)).as_json()
     json.dumps(plain, allow_nan=False)
+    assert plain["rungs"][-1]["stages"]["stage2"] is None
+
+
+def test_a_forward_pass_says_the_error_of_every_stage():
+    stages = climbed(**WRONG).failed.stages
+    assert list(stages) == ["stage1", "stage2", "stage3", "stage4", "stage5", "head"]
+    assert stages["stage2"] == pytest.approx(1e-3)
+    assert [error for name, error in stages.items() if name != "stage2"] == [0] * 5
 
 
 def test_the_outcome_in_one_line():
