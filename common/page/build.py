@@ -155,7 +155,7 @@ class Page:
         self.index, self.root, self.readme = LANGUAGES.index(language), root, READMES[language]
         self.guide = guide_titles(root / "docs" / "porting.md")
         self.traps = {name: self.usable(partial(results.traps, root, name)) for name in TITLES}
-        self.topics = [self.topic(topic) for topic in TOPICS if self.is_there(topic)]
+        self.topics = [self.topic(topic) for topic in TOPICS]
         self.specs = {name: drawing.stages(spec) for name, spec in SPECS.items()}
         self.default = D2L.name
 
@@ -208,15 +208,6 @@ class Page:
         """What a topic shows of a backend."""
         kept = [name for name in topic.names if name not in topic.less.get(backend, ())]
         return [*kept, *topic.also.get(backend, ())]
-
-    def is_there(self, topic: Topic) -> bool:
-        """Whether a topic can be shown: an optional one needs all four, and some are an error."""
-        there = [
-            source.has(self.file(backend, topic.file), name)
-            for backend in TITLES
-            for name in self.addresses(topic, backend)
-        ]
-        return not topic.optional or any(there)
 
     def topic(self, topic: Topic) -> SimpleNamespace:
         """A topic's columns, lines aligned, and the traps of each."""

@@ -16,7 +16,7 @@ class Topic:
     """A row of the comparison: one job, and where each framework does it.
 
     `names` are addresses in every backend's `file`, `also` those that one backend has besides, `less`
-    those that it does without. An `optional` topic appears as soon as there is one.
+    those that it does without.
     """
 
     id: str
@@ -27,7 +27,6 @@ class Topic:
     also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     less: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: what one does without
     traps: tuple[str, ...] = ()
-    optional: bool = False
 
 
 TOPICS = (
@@ -167,6 +166,7 @@ TOPICS = (
             "loss-dtype",
             "loss-per-example",
             "label-smoothing",
+            "loss-cut-off",
             "gradients-add",
             "step-divides",
             "graph-order",
@@ -230,7 +230,6 @@ TOPICS = (
         "weights.py",
         ("save",),
         traps=("safetensors-metadata", "scrambled-file", "full-disk"),
-        optional=True,
     ),
     Topic(
         "load",
@@ -242,18 +241,6 @@ TOPICS = (
         "weights.py",
         ("load",),
         traps=("unsafe-pickle",),
-        optional=True,
-    ),
-    Topic(
-        "parallel",
-        ("Data-parallel", "数据并行"),
-        (
-            "Several workers, one function: who averages the gradients.",
-            "多个进程训练同一个函数：由谁来平均梯度。",
-        ),
-        "parallel.py",
-        ("join",),
-        optional=True,
     ),
 )
 
@@ -325,7 +312,7 @@ CALLS = (
         "F.cross_entropy",
         "tf.nn.softmax_cross_entropy_with_logits",
         "gluon.loss.SoftmaxCrossEntropyLoss",
-        "F.cross_entropy",
+        "paddle.logsumexp",
     ),
     Call(("softmax", "softmax"), "softmax", "tf.nn.softmax", "npx.softmax", "F.softmax"),
     Call(

@@ -262,6 +262,7 @@ TRAPS: dict[str, str] = {
     "loss-per-example": "损失是一个数，还是每个样本一个",
     "loss-dtype": "不管输入什么，损失都用 float32 计算",
     "label-smoothing": "标签平滑被舍入成 float32",
+    "loss-cut-off": "到 64 为止的损失",
     "momentum-rate": "学习率放进了速度里",
     "adam-eps": "Adam 的 eps 在修正后的根号内还是外",
     "weight-decay": "权重衰减不经过梯度",

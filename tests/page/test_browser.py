@@ -18,7 +18,7 @@ from common.spec import SPECS
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 NAMES = list(FRAMEWORKS)
-TOPICS = [topic for topic in topics.TOPICS if not topic.optional]
+TOPICS = topics.TOPICS
 
 
 def columns(page, topic="inception"):
