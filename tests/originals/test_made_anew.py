@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
-from originals import ORIGINALS, make, read
+from originals import ORIGINALS, draw_state, make, read
 
+from common import foreign
+from common.convert import convert
+from common.dialects import recognise
 from common.verify import tensor_error
+from common.weights import load
 
 PACKAGES = {"torch": "torchvision", "paddle": "paddle"}
 
@@ -12,6 +16,35 @@ PACKAGES = {"torch": "torchvision", "paddle": "paddle"}
 @pytest.fixture
 def package(pytestconfig):
     return PACKAGES[pytestconfig.getoption("--backend")]
+
+
+def saved(package, spec, folder):
+    """The drawn state in a file that the package's own framework wrote."""
+    state = draw_state(read(spec)["tensors"], linear_in_first=package == "paddle")
+    if package == "torchvision":
+        import torch
+
+        counts = {"conv1.bn.num_batches_tracked": torch.tensor(7)}  # as in every such file
+        tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+        torch.save(tensors | counts, folder / "state.pt")
+        return folder / "state.pt"
+    import paddle
+
+    tensors = {name: paddle.to_tensor(array) for name, array in state.items()}
+    paddle.save(tensors, str(folder / "state.pdparams"))
+    return folder / "state.pdparams"
+
+
+def test_its_files_convert_to_the_spec(package, tmp_path):
+    for spec, (owner, *_) in ORIGINALS.items():
+        if owner != package:
+            continue
+        path = saved(package, spec, tmp_path)
+        found = convert(path, tmp_path / f"{spec}.safetensors", spec)
+        assert (found.spec, found.channels, found.classes) == (spec, 3, 10)
+        known = recognise(foreign.read(path), spec, "it")
+        for name, array in load(tmp_path / f"{spec}.safetensors", known.spec).items():
+            np.testing.assert_array_equal(array, known.weights[name])
 
 
 def test_the_package_still_answers_so(package):
