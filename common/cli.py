@@ -484,6 +484,36 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
 
 @main.command()
+@backend_option
+@click.option("--spec", "spec_name", default="d2l", show_default=True, metavar="NAME")
+@click.option(
+    "--size", type=int, default=96, show_default=True, help="Height and width, in pixels."
+)
+@click.option("--batch-size", type=int, default=128, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Turns.")
+@click.option("--steps", type=click.IntRange(1), default=2, show_default=True, help="In each turn.")
+@device_option
+@json_option
+def bench(
+    backend: str,
+    spec_name: str,
+    size: int,
+    batch_size: int,
+    rounds: int,
+    steps: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Time a training step: the book's loop and ours, turn about in one process."""
+    from common import bench as timing
+    from common.recipe import Recipe
+
+    recipe = Recipe(spec=spec_name, size=size, batch_size=batch_size)
+    found = timing.bench(backend, recipe, device, rounds, steps)
+    click.echo(json.dumps(found, indent=2) if as_json else timing.render(found))
+
+
+@main.command()
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write the site there.")
 @click.option("--serve", is_flag=True, help="Show it on this machine until Ctrl-C.")
 @click.option(
