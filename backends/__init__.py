@@ -36,8 +36,10 @@ def require(name: str) -> None:
     """BackendError, with the install line, unless that backend's framework is installed."""
     if name not in FRAMEWORKS:
         raise BackendError(f"There is no backend {name!r}; choose one of {', '.join(FRAMEWORKS)}.")
-    if importlib.util.find_spec(FRAMEWORKS[name]) is None:
+    found = {each for each in FRAMEWORKS if importlib.util.find_spec(FRAMEWORKS[each])}
+    if name not in found:
+        pins = "port" if found else name  # its own would change what the others stand on
         raise BackendError(
             f"{FRAMEWORKS[name]} is not installed; install it with "
-            f"`pip install -c constraints/{name}.txt -e '.[{name}]'`."
+            f"`pip install -c constraints/{pins}.txt -e '.[{name}]'`."
         )

@@ -1,7 +1,8 @@
 """The network as an ONNX graph, written from a spec and canonical weights without any framework.
 
 Nodes and tensors have the canonical names, so a viewer shows the words of the spec. The graph
-evaluates: a norm uses its running statistics, dropout is left out. `images` is (N, C, H, W),
+evaluates: a norm uses its running statistics, dropout is left out. `images` is (N, C, H, W), of
+any size but where auxiliary heads need the spec's,
 `logits` and what auxiliary heads there are (N, classes). Source: the operators' page of ONNX,
 opset 17.
 """
@@ -31,7 +32,7 @@ from common.spec import (
 from common.weights import Weights, check
 
 OPSET, IR_VERSION = 17, 8  #: of 2022, which every runtime since then reads
-INSTALL = "pip install -e '.[onnx]'"
+INSTALL = "pip install -c constraints/port.txt -e '.[onnx]'"  # a newer NumPy would end MXNet
 
 
 def package(name: str) -> Any:
@@ -50,6 +51,8 @@ def encode(spec: Spec, weights: Weights) -> bytes:
     check(spec, weights)
     kind = onnx.helper.np_dtype_to_tensor_dtype(weights["head.weight"].dtype)
     graph = Graph(onnx, spec, weights)
+    channels, height, width = spec.input
+    size = (height, width) if spec.auxiliary else ("height", "width")
     x = "images"
     for stage, rows in spec.stages():
         x = graph.rows(x, rows, stage)
@@ -59,7 +62,7 @@ def encode(spec: Spec, weights: Weights) -> bytes:
         onnx.helper.make_graph(
             graph.nodes,
             spec.name,
-            [onnx.helper.make_tensor_value_info("images", kind, ["N", *spec.input])],
+            [onnx.helper.make_tensor_value_info("images", kind, ["N", channels, *size])],
             [
                 onnx.helper.make_tensor_value_info(name, kind, ["N", spec.head.width])
                 for name in ("logits", *sides)

@@ -30,9 +30,7 @@ try:
 
     from common.page import drawing, source
 except ImportError as error:
-    raise BackendError(
-        "The page needs Jinja2 and Pygments: `pip install -c constraints/page.txt -e '.[page]'`."
-    ) from error
+    raise BackendError("The page needs Jinja2 and Pygments: `pip install -e '.[page]'`.") from error
 from common.page.topics import CALLS, TOPICS, WITHOUT, Text, Topic
 from common.page.words import BUGS as BUGS_ZH
 from common.page.words import LANGUAGES, RUNGS, TRAPS, WORDS, run_in_chinese

@@ -423,6 +423,17 @@ def test_a_framework_that_is_not_installed_has_status_4(refused, command, name):
     refused([*command.split(), "--backend", name], 4, f"{package} is not installed", line)
 
 
+def test_beside_another_framework_the_pins_are_those_that_suit_all(monkeypatch):
+    """PyTorch's own constraints bring a NumPy that ends MXNet."""
+    there = {"mxnet": True}
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: there.get(name))
+    with pytest.raises(backends.BackendError, match=r"-c constraints/port.txt -e '\.\[torch\]'"):
+        backends.require("torch")
+    there.clear()
+    with pytest.raises(backends.BackendError, match=r"-c constraints/torch.txt -e '\.\[torch\]'"):
+        backends.require("torch")
+
+
 def test_the_backends_of_the_command_line_are_those_there_are():
     assert tuple(backends.FRAMEWORKS) == cli.BACKENDS
     for name in cli.BACKENDS:

@@ -77,7 +77,7 @@ def test_a_package_that_is_missing_has_the_line_that_installs_it(monkeypatch):
 
 
 def test_a_framework_that_is_not_installed_has_the_line_that_installs_it(monkeypatch):
-    hide = "import sys; sys.modules['mxnet'] = None\n"
+    hide = "import sys; sys.modules |= dict.fromkeys(('torch', 'tensorflow', 'mxnet', 'paddle'))\n"
     monkeypatch.setattr(doctor, "ASK", hide + doctor.ASK)
     trouble = doctor.framework("mxnet")["trouble"]
     assert "`pip install -c constraints/mxnet.txt -e '.[mxnet]'`" in trouble
