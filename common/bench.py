@@ -8,6 +8,7 @@ batch to the device.
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -19,10 +20,11 @@ import numpy as np
 from tabulate import tabulate
 
 from backends import load
+from common.arithmetic import layers
 from common.contract import Backend
-from common.device import choose, enough_memory
+from common.device import enough_memory
 from common.doctor import processor
-from common.errors import DeviceError
+from common.errors import DeviceError, SpecError
 from common.recipe import PRECISIONS, Recipe
 from common.weights import draw
 
@@ -48,20 +50,25 @@ class Row:
     ratio: float
 
 
-def bench(name: str, recipe: Recipe, device: str, rounds: int, steps: int) -> dict[str, Any]:
+def bench(name: str, recipe: Recipe, rounds: int, steps: int) -> dict[str, Any]:
     """`rounds` turns of every loop, `steps` steps each; the machine and a `Row` for each loop.
 
-    The loops are the book's in float32 (on the framework's default device), ours in float32, and
-    ours in bfloat16 where the framework has it there. The first step of each is not counted.
+    On the CPU: the book's loop in float32, ours in float32, and ours in bfloat16 where the
+    framework has it. The first step of each is not counted. SpecError for an image that is too
+    small, and for auxiliary heads, which the book's loop knows nothing of.
     """
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # some frameworks would take a GPU for the book's
+    spec = recipe.network()
+    layers(spec)
+    if spec.auxiliary:
+        raise SpecError(f"{spec.name} has auxiliary heads: give `--spec` a network without them.")
     backend = load(name)
-    chosen = choose(device, backend.devices())
-    with enough_memory(backend, chosen, recipe.batch_size, "a smaller `--batch-size`"):
-        return measured(name, backend, recipe, chosen, rounds, steps)
+    with enough_memory(backend, "cpu", recipe.batch_size, "a smaller `--batch-size`"):
+        return measured(name, backend, recipe, rounds, steps)
 
 
 def measured(
-    name: str, backend: Backend, recipe: Recipe, device: str, rounds: int, steps: int
+    name: str, backend: Backend, recipe: Recipe, rounds: int, steps: int
 ) -> dict[str, Any]:
     """What `bench` gives."""
     spec = recipe.network()
@@ -72,8 +79,8 @@ def measured(
     loops: dict[tuple[str, str], Step] = {(BOOK, "float32"): lambda: book.step(images, labels)[0]}
     for precision in PRECISIONS:
         own = replace(recipe, precision=precision)
-        with suppress(DeviceError):  # no bfloat16 on this device
-            loops["ours", precision] = ours(backend, own, device, images, labels)
+        with suppress(DeviceError):  # no bfloat16 there
+            loops["ours", precision] = ours(backend, own, images, labels)
     for step in loops.values():
         turn(step, 1)
     seconds = np.array([[turn(step, steps) for step in loops.values()] for _ in range(rounds)])
@@ -84,7 +91,7 @@ def measured(
             version=backend.VERSION,
             loop=loop,
             precision=precision,
-            device=device,
+            device="cpu",
             batch_size=recipe.batch_size,
             size=recipe.size,
             median=round(float(np.median(speeds[:, at])), 1),
@@ -97,12 +104,10 @@ def measured(
     return {"machine": machine(), "rows": [asdict(row) for row in rows]}
 
 
-def ours(
-    backend: Backend, recipe: Recipe, device: str, images: np.ndarray, labels: np.ndarray
-) -> Step:
+def ours(backend: Backend, recipe: Recipe, images: np.ndarray, labels: np.ndarray) -> Step:
     """Our step, which gives the loss where it lies: on the device."""
     spec = recipe.network()
-    model = backend.build(spec, recipe.precision, device)
+    model = backend.build(spec, recipe.precision, "cpu")
     backend.write_weights(model, draw(spec, recipe.seed))
     trainer = backend.Trainer(model, recipe)
     return lambda: trainer.update(backend.place(model, images), labels)[0]

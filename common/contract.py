@@ -92,10 +92,16 @@ class Backend(Protocol):
         """A float array (N, C, H, W) as native input of the model: its dtype, layout and device."""
 
     def forward(self, model: Any, x: np.ndarray, training: bool) -> Weights:
-        """Every stage's output and the head's, (N, C, H, W) or (N, C), by name."""
+        """The output of every stage and head, (N, C, H, W) or (N, C), by name.
+
+        `auxiliary.0` and on besides. Of a spec without dropout: what is dropped is random.
+        """
 
     def gradients(self, model: Any, x: np.ndarray, labels: np.ndarray) -> tuple[float, Weights]:
-        """The loss in training mode, and its gradient by canonical name."""
+        """The loss in training mode, and its gradient by canonical name.
+
+        Auxiliary heads count with their share, here and in `Trainer.update`.
+        """
 
     def read_weights(self, model: Any) -> Weights:
         """The model's weights and running statistics by canonical name, in the model's dtype."""

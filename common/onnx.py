@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from common.arithmetic import layers
+from common.arithmetic import stage_shapes, walk
 from common.errors import BackendError
 from common.spec import (
     AdaptiveAvgPool,
@@ -89,7 +89,7 @@ class Graph:
         self.weights, self.dtype = weights, weights["head.weight"].dtype
         self.constants: Weights = {}  # of rows that hold numbers and no weights
         self.last: dict[str, str] = {}  # the output of every row of a stage
-        self.shapes = {layer.name: layer.shape for layer in layers(spec)}
+        self.entering = stage_shapes(spec)["stage3"]
 
     def node(self, operator: str, output: str, inputs: list[str], **attributes: Any) -> str:
         """Add a node and return the name of its output."""
@@ -121,7 +121,8 @@ class Graph:
             pool = f"{name}.pool"
             x = self.node("AveragePool", pool, [x], kernel_shape=kernel, strides=strides)
         else:
-            x = self.adaptive(x, row.pool, f"{name}.pool", self.shapes[at])
+            _, shape = walk(self.spec.stage4[: row.after + 1], self.entering, self.spec.norm)
+            x = self.adaptive(x, row.pool, f"{name}.pool", shape)
         x = self.node("Flatten", f"{name}.flat", [self.conv(x, row.conv, f"{name}.conv")])
         x = self.linear(x, f"{name}.hidden", f"{name}.hidden")
         if row.hidden.activation:
@@ -197,10 +198,10 @@ def read(path: Path) -> Weights:
     }
 
 
-def run(path: Path, x: np.ndarray) -> np.ndarray:
-    """The logits of images (N, C, H, W), by onnxruntime on the CPU."""
+def run(path: Path, x: np.ndarray, output: str = "logits") -> np.ndarray:
+    """The logits of images (N, C, H, W), or another output, by onnxruntime on the CPU."""
     runtime = package("onnxruntime")
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(["logits"], {"images": x})
+    (logits,) = session.run([output], {"images": x})
     found: np.ndarray = logits
     return found

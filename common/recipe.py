@@ -24,7 +24,7 @@ class Recipe:
 
     The formulas, in every framework, for a gradient g of the mean loss:
 
-    - weight decay, of convolutions and head but not of biases and norms: g = g + decay w
+    - weight decay, of convolutions and linear layers but not of biases and norms: g = g + decay w
     - sgd: v = momentum v + g; w = w - rate v, or with Nesterov w = w - rate (g + momentum v)
     - adam: m = beta1 m + (1 - beta1) g; s = beta2 s + (1 - beta2) g^2;
       w = w - rate m / (1 - beta1^t) / (sqrt(s / (1 - beta2^t)) + eps)
@@ -50,7 +50,7 @@ class Recipe:
     warmup: float = 0.0  #: share of all steps during which the rate rises from nearly 0
     weight_decay: float = 0.0
     label_smoothing: float = 0.0  #: share of the label that all classes divide among them
-    dropout: float = 0.0  #: of the features before the head
+    dropout: float = 0.0  #: of the features before every head, instead of the spec's
     flip: bool = False  #: mirror half of the training images, drawn anew each epoch
     precision: str = "float32"  #: of the arithmetic; weights are always float32
     seed: int = 0

@@ -42,7 +42,9 @@ def _whole(value: object, least: int) -> bool:
 def _normalise_window(row: Conv | MaxPool | AvgPool) -> None:
     """Turn kernel, stride and padding into pairs and refuse what cannot slide over an image."""
     for field, least in (("kernel", 1), ("stride", 1), ("padding", 0)):
-        value = getattr(row, field, 0)
+        if field not in row.__dataclass_fields__:
+            continue
+        value = getattr(row, field)
         both = value if isinstance(value, tuple) else (value, value)
         holds = len(both) == 2 and all(_whole(side, least) for side in both)
         rule = f"a whole number of at least {least}, or a pair of them"
@@ -157,7 +159,10 @@ class AvgPool:
 
 @dataclass(frozen=True)
 class AdaptiveAvgPool:
-    """The means of (height, width) windows, of whatever size divides the image evenly."""
+    """The means of (height, width) windows over the whole image.
+
+    They are as large as one another and overlap by a pixel where the image does not divide evenly.
+    """
 
     size: Size
 
@@ -234,6 +239,13 @@ class Auxiliary:
             value = getattr(self, field)
             rule = f"a whole number of at least {least}"
             _require(_whole(value, least), f"Auxiliary.{field}", value, rule)
+        for field, kinds in (
+            ("pool", (AvgPool, AdaptiveAvgPool)),
+            ("conv", (Conv,)),
+            ("hidden", (Linear,)),
+        ):
+            value, rule = getattr(self, field), " or ".join(kind.__name__ for kind in kinds)
+            _require(isinstance(value, kinds), f"Auxiliary.{field}", value, f"a row {rule}")
         _require(0 <= self.dropout < 1, "Auxiliary.dropout", self.dropout, "at least 0 and below 1")
         holds = 0 < self.share < math.inf
         _require(holds, "Auxiliary.share", self.share, "larger than 0 and finite")
@@ -307,6 +319,9 @@ class Spec:
         holds = 0 <= self.dropout < 1
         _require(holds, f"{self.name}.dropout", self.dropout, "at least 0 and below 1")
         rule = f"a row of stage4, 0 to {len(self.stage4) - 1}"
+        places = [side.after for side in self.auxiliary]
+        order = "in the order of stage4's rows"
+        _require(places == sorted(places), f"{self.name}.auxiliary", places, order)
         for side in self.auxiliary:
             holds = side.after < len(self.stage4)
             _require(holds, f"{self.name}.auxiliary.after", side.after, rule)

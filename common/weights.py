@@ -25,7 +25,10 @@ RUNNING = ("running_mean", "running_var")  #: what training measures and no grad
 
 
 def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
-    """The canonical name and shape of every tensor of the network, in the order of its layers."""
+    """The canonical name and shape of every tensor of the network, in the order of its layers.
+
+    Those of the auxiliary heads come before the head's.
+    """
     found: dict[str, tuple[int, ...]] = {}
     *incoming, features = spec.channels()
     for (stage, rows), channels in zip(spec.stages(), incoming, strict=True):

@@ -130,7 +130,7 @@ def cross_entropy(logits, labels, smoothing=0.0):
 
 def logits_of(model, outputs):
     """The logits, then a list of those of the auxiliary heads, all in the weights' dtype."""
-    logits, *sides = outputs if model.spec.auxiliary else (outputs,)
+    logits, *sides = outputs if model.spec.auxiliary else (outputs,)  # amp ends in float32
     return logits, sides
 
 

@@ -58,7 +58,8 @@ def out_of_memory(error):
 def place(model, x):
     """A NumPy array (N, C, H, W) as the model's input: its dtype, layout and device."""
     weight = model.head.weight
-    return torch.from_numpy(np.ascontiguousarray(x)).to(weight.device, weight.dtype)
+    x = torch.from_numpy(np.ascontiguousarray(x)).to(weight.device, weight.dtype)
+    return x.contiguous(memory_format=torch.channels_last) if model.mixed else x
 
 
 def forward(model, x, training):

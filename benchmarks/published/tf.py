@@ -17,6 +17,6 @@ class Published:
         )
 
     def step(self, images, labels):
-        """One step on images (N, C, H, W) and labels (N,), NumPy; the loss and the accuracy."""
+        """One step on images (N, C, H, W) and labels (N,), NumPy; both means so far."""
         loss, accuracy = self.net.train_on_batch(images.transpose(0, 2, 3, 1), labels)
         return float(loss), float(accuracy)

@@ -18,7 +18,8 @@ def converted(spec):
     written = read(spec)
     form = {"torchvision": "torch", "paddle": "paddle"}[written["package"]]
     state = draw_state(written["tensors"], linear_in_first=form == "paddle")
-    known = recognise(File(form, state, "float64"), spec, spec)
+    twin = "imagenet" in spec  # the input transform is no weight
+    known = recognise(File(form, state, "float64"), spec if twin else None, spec)
     return known.spec.at(size=written["size"], dropout=0.0), known.weights, written
 
 

@@ -15,6 +15,7 @@ from narrow import BEGUN, CLOSE, FILE, MORE, NARROW, PLANTS, RECIPE, go_on  # in
 from backends.numpy import GoogLeNet, Trainer
 from common.data import batches, flips, load
 from common.run import Checkpoint, Config, Progress
+from common.spec import SPECS, AdaptiveAvgPool, Auxiliary, Conv, Linear
 from common.verify import tensor_error
 from common.weights import load as load_weights
 
@@ -90,11 +91,20 @@ def assert_same_bits(one, other):
             assert np.array_equal(array, other.state[slot][name]), (slot, name)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(backend, name, optimizer):
+SIDE = Auxiliary(0, AdaptiveAvgPool(2), Conv(8), 8 * 2 * 2, Linear(16, activation=True))
+WITH_SIDE = replace(NARROW, name="narrow with a side", auxiliary=(SIDE,))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "spec"), [("sgd", NARROW), ("adam", NARROW), ("sgd", WITH_SIDE)]
+)
+def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(
+    backend, name, optimizer, spec, monkeypatch
+):
     """With dropout and flips; the second stop is in the middle of an epoch too."""
+    monkeypatch.setitem(SPECS, spec.name, spec)
     momentum = {"momentum": 0.0, "nesterov": False, "lr": 0.001} if optimizer == "adam" else {}
-    recipe = replace(RECIPE, optimizer=optimizer, dropout=0.3, **momentum)
+    recipe = replace(RECIPE, spec=spec.name, optimizer=optimizer, dropout=0.3, **momentum)
     first = Checkpoint.first(Config.of(recipe, name, load("sample"), "sample"))
     _, whole = run(backend, name, first, 8)
     _, half = run(backend, name, first, 3)

@@ -198,8 +198,11 @@ def test_onnxruntime_agrees_with_the_arbiter(tmp_path, name):
     path = tmp_path / "network.onnx"
     path.write_bytes(onnx.encode(network, weights))
     x = np.random.RandomState(1).standard_normal((3, *network.input)).astype(np.float32)
-    expected = GoogLeNet(network, weights).forward(x)["head"]
-    assert tensor_error(onnx.run(path, x), expected) < 1e-5
+    expected = GoogLeNet(network, weights).forward(x)
+    assert tensor_error(onnx.run(path, x), expected["head"]) < 1e-5
+    for index, _ in enumerate(network.auxiliary):
+        name = f"auxiliary.{index}"
+        assert tensor_error(onnx.run(path, x, name), expected[name]) < 1e-5
     assert sha256(onnx.read(path)) == sha256(weights)
     assert onnx.encode(network, weights) == path.read_bytes()
     if not network.auxiliary:  # then the graph takes other sizes too

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from common import bench
 from common.cli import main
-from common.errors import DeviceError, OutOfMemoryError
+from common.errors import DeviceError, OutOfMemoryError, SpecError
 from common.recipe import Recipe
 
 COSTS = {"as published": [9.0, 4.0, 8.0, 6.0], "float32": [9.0, 2.0, 1.0, 3.0]}  # seconds a step
@@ -50,6 +50,7 @@ class _Backend:
 @pytest.fixture
 def turns(monkeypatch):
     """The loops in the order that they ran; the clock moves by COSTS."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the benchmark sets it
     done, clock = [], [0.0]
 
     def work(loop):
@@ -68,7 +69,7 @@ def turns(monkeypatch):
 
 def test_the_loops_take_turns_and_the_first_step_of_each_is_not_counted(turns):
     recipe = Recipe(spec="mini", size=33, batch_size=4)
-    book, ours = bench.bench("torch", recipe, "auto", rounds=3, steps=1)["rows"]
+    book, ours = bench.bench("torch", recipe, rounds=3, steps=1)["rows"]
     assert turns == ["as published", "float32"] * 4
     assert (book["loop"], ours["loop"], ours["precision"]) == ("as published", "ours", "float32")
     assert [book[k] for k in ("median", "lowest", "highest", "ratio")] == [0.7, 0.5, 1.0, 1.0]
@@ -79,7 +80,7 @@ def test_the_loops_take_turns_and_the_first_step_of_each_is_not_counted(turns):
 
 def test_the_steps_of_a_turn_are_divided_out(turns):
     recipe = Recipe(spec="mini", size=33, batch_size=4)
-    book, ours = bench.bench("torch", recipe, "cpu", rounds=1, steps=3)["rows"]
+    book, ours = bench.bench("torch", recipe, rounds=1, steps=3)["rows"]
     assert book["median"] == round(4 * 3 / (4 + 8 + 6), 1)
     assert ours["ratio"] == 3.0
 
@@ -105,6 +106,19 @@ def test_the_command_prints_the_machine_and_every_loop(turns):
     assert [row.split()[-1] for row in table[2:]] == ["1", "2"]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"spec": "torchvision-aux"}, "auxiliary heads"),
+        ({"spec": "blog-224", "size": 10}, "use a larger image"),
+    ],
+)
+def test_what_the_books_loop_cannot_take_is_refused_first(turns, options, said):
+    with pytest.raises(SpecError, match=said):
+        bench.bench("torch", Recipe(**options), rounds=1, steps=1)
+    assert turns == []
+
+
 def test_too_little_memory_is_told_in_one_sentence(turns, monkeypatch):
     def greedy(self, inputs, labels):
         raise MemoryError
@@ -112,4 +126,4 @@ def test_too_little_memory_is_told_in_one_sentence(turns, monkeypatch):
     monkeypatch.setattr(_Backend, "update", greedy)
     recipe = Recipe(spec="mini", size=33, batch_size=4)
     with pytest.raises(OutOfMemoryError, match="--batch-size"):
-        bench.bench("torch", recipe, "cpu", rounds=1, steps=1)
+        bench.bench("torch", recipe, rounds=1, steps=1)

@@ -201,6 +201,14 @@ def test_an_auxiliary_head_that_makes_no_sense_is_refused():
         "torchvision-aux.auxiliary.after is 6",
         "a row of stage4, 0 to 5",
     )
+    turned = TORCHVISION_AUX.auxiliary[::-1]
+    refusal(
+        lambda: replace(TORCHVISION_AUX, auxiliary=turned),
+        "torchvision-aux.auxiliary is [3, 0]",
+        "in the order of stage4's rows",
+    )
+    for field in ("pool", "conv", "hidden"):
+        refusal(lambda f=field: replace(side, **{f: 3}), f"Auxiliary.{field} is 3", "a row ")
     refusal(lambda: AdaptiveAvgPool(0), "AdaptiveAvgPool.size is 0")
     refusal(lambda: AvgPool(3, 0), "AvgPool.stride is 0")
 
