@@ -63,27 +63,21 @@ def bench(name: str, recipe: Recipe, rounds: int, steps: int) -> dict[str, Any]:
     if spec.auxiliary:
         raise SpecError(f"{spec.name} has auxiliary heads: give `--spec` a network without them.")
     backend = load(name)
-    with enough_memory(backend, "cpu", recipe.batch_size, "a smaller `--batch-size`"):
-        return measured(name, backend, recipe, rounds, steps)
-
-
-def measured(
-    name: str, backend: Backend, recipe: Recipe, rounds: int, steps: int
-) -> dict[str, Any]:
-    """What `bench` gives."""
-    spec = recipe.network()
     random = np.random.RandomState(0)
     images = random.uniform(0, 1, (recipe.batch_size, *spec.input)).astype(np.float32)
     labels = random.randint(0, spec.head.width, recipe.batch_size).astype(np.int64)
-    book = importlib.import_module(f"benchmarks.published.{name}").Published(spec)
-    loops: dict[tuple[str, str], Step] = {(BOOK, "float32"): lambda: book.step(images, labels)[0]}
-    for precision in PRECISIONS:
-        own = replace(recipe, precision=precision)
-        with suppress(DeviceError):  # no bfloat16 there
-            loops["ours", precision] = ours(backend, own, images, labels)
-    for step in loops.values():
-        turn(step, 1)
-    seconds = np.array([[turn(step, steps) for step in loops.values()] for _ in range(rounds)])
+    with enough_memory(backend, "cpu", recipe.batch_size, "a smaller `--batch-size`"):
+        book = importlib.import_module(f"benchmarks.published.{name}").Published(spec)
+        loops: dict[tuple[str, str], Step] = {
+            (BOOK, "float32"): lambda: book.step(images, labels)[0]
+        }
+        for precision in PRECISIONS:
+            own = replace(recipe, precision=precision)
+            with suppress(DeviceError):  # no bfloat16 there
+                loops["ours", precision] = ours(backend, own, images, labels)
+        for step in loops.values():
+            turn(step, 1)
+        seconds = np.array([[turn(step, steps) for step in loops.values()] for _ in range(rounds)])
     speeds = recipe.batch_size * steps / seconds
     rows = [
         Row(

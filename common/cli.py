@@ -486,7 +486,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
 @main.command()
 @backend_option
-@click.option("--spec", "spec_name", default="d2l", show_default=True, metavar="NAME")
+@spec_option
 @click.option(
     "--size", type=int, default=96, show_default=True, help="Height and width, in pixels."
 )

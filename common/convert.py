@@ -23,7 +23,7 @@ from backends import FRAMEWORKS, load, require
 from backends.numpy import GoogLeNet, resize
 from common import foreign, onnx
 from common.data import load as load_data
-from common.dialects import FORMATS, Known, recognise
+from common.dialects import FORMATS, Known, recognise, twins
 from common.errors import BackendError, ParityError, WeightsError
 from common.files import write_whole
 from common.spec import Spec, find
@@ -97,7 +97,7 @@ def convert(
         stored=file.stored,
         names=known.dialect,
         spec=known.spec.name,
-        also=() if spec_name else known.also,
+        also=() if spec_name else twins(file, known.spec),
         channels=known.spec.input[0],
         classes=known.spec.head.width,
         tensors=len(known.weights),

@@ -143,20 +143,29 @@ def _paths(row: Inception, block: str) -> Iterator[tuple[str, int, int]]:
                 yield f"{block}.{branch}.{place}", PATHS[branch], place + 1
 
 
-def torchvision(spec: Spec) -> Iterator[Layers]:
-    """torchvision's `GoogLeNet`: conv1 to conv3, inception3a to 5b, aux1 and aux2, fc."""
-    layers, number = {"head": "fc"}, 0
+def _numbered(spec: Spec) -> Iterator[tuple[str, Conv | Inception, str]]:
+    """The rows with weights by canonical name: convolutions as 1, 2, ..., blocks as 3a, 3b, ..."""
+    number = 0
     for stage, rows in spec.stages():
         letters = iter(ascii_lowercase)
         for place, row in enumerate(rows):
             if isinstance(row, Conv):
                 number += 1
-                layers |= _with_norm(f"{stage}.{place}", f"conv{number}")
+                yield f"{stage}.{place}", row, str(number)
             elif isinstance(row, Inception):
-                block = f"inception{stage[-1]}{next(letters)}"
-                for layer, path, step in _paths(row, f"{stage}.{place}"):
-                    inside = f".{step - 1}" if len(row.branches()[path - 1][1]) > 1 else ""
-                    layers |= _with_norm(layer, f"{block}.branch{path}{inside}")
+                yield f"{stage}.{place}", row, stage[-1] + next(letters)
+
+
+def torchvision(spec: Spec) -> Iterator[Layers]:
+    """torchvision's `GoogLeNet`: conv1 to conv3, inception3a to 5b, aux1 and aux2, fc."""
+    layers = {"head": "fc"}
+    for name, row, word in _numbered(spec):
+        if isinstance(row, Conv):
+            layers |= _with_norm(name, f"conv{word}")
+            continue
+        for layer, path, step in _paths(row, name):
+            inside = f".{step - 1}" if len(row.branches()[path - 1][1]) > 1 else ""
+            layers |= _with_norm(layer, f"inception{word}.branch{path}{inside}")
     for index, _ in enumerate(spec.auxiliary):
         ours, theirs = f"auxiliary.{index}", f"aux{index + 1}"
         layers |= _with_norm(f"{ours}.conv", f"{theirs}.conv")
@@ -172,17 +181,14 @@ def paddle_vision(spec: Spec) -> Iterator[Layers]:
     """paddle.vision's `GoogLeNet`: _conv to _conv_2, _ince3a to _ince5b, _fc_out, _out1, _out2."""
     inside = {(1, 1): "_conv1", (2, 1): "_conv3r", (2, 2): "_conv3", (3, 1): "_conv5r"}
     inside |= {(3, 2): "_conv5", (4, 2): "_convprj"}
-    layers, number = {"head": "_fc_out"}, 0
-    for stage, rows in spec.stages():
-        letters = iter(ascii_lowercase)
-        for place, row in enumerate(rows):
-            if isinstance(row, Conv):
-                layers[f"{stage}.{place}.conv"] = f"_conv{f'_{number}' if number else ''}._conv"
-                number += 1
-            elif isinstance(row, Inception):
-                block = f"_ince{stage[-1]}{next(letters)}"
-                for layer, path, step in _paths(row, f"{stage}.{place}"):
-                    layers[f"{layer}.conv"] = f"{block}.{inside[path, step]}._conv"
+    layers = {"head": "_fc_out"}
+    for name, row, word in _numbered(spec):
+        if isinstance(row, Conv):
+            before = int(word) - 1
+            layers[f"{name}.conv"] = f"_conv{f'_{before}' if before else ''}._conv"
+            continue
+        for layer, path, step in _paths(row, name):
+            layers[f"{layer}.conv"] = f"_ince{word}.{inside[path, step]}._conv"
     for index, _ in enumerate(spec.auxiliary):
         ours, theirs = f"auxiliary.{index}", index + 1
         layers[f"{ours}.conv.conv"] = f"_conv_o{theirs}._conv"
@@ -306,7 +312,6 @@ class Known:
     spec: Spec  #: for the file's own channels and classes
     dialect: str
     weights: Weights
-    also: tuple[str, ...] = ()  #: other specs whose tensors have these names and shapes
 
 
 @dataclass(frozen=True)
@@ -337,13 +342,13 @@ def recognise(file: File, spec_name: str | None, called: str) -> Known:
             weights = {name: form.canonical(file.arrays[names[name]]) for name in names}
             if reading.dialect == PADDLE_VISION:
                 weights = kept_in_training(reading.spec, weights)
-            return Known(reading.spec, reading.dialect, weights, twins(file, reading))
+            return Known(reading.spec, reading.dialect, weights)
     raise WeightsError(refusal(file, spec_name, called))
 
 
-def twins(file: File, found: Reading) -> tuple[str, ...]:
-    """The other specs that the file fits as well: they differ in what is no weight."""
-    others = [name for name in SPECS if name != found.spec.name]
+def twins(file: File, found: Spec) -> tuple[str, ...]:
+    """The other specs that the file fits as well: they differ from `found` in what is no weight."""
+    others = [name for name in SPECS if name != found.name]
     fits = [reading for reading in readings(file, others, likely=True) if not reading.misfits]
     return tuple(dict.fromkeys(reading.spec.name for reading in fits))
 

@@ -250,6 +250,11 @@ def bfloat16(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << 16).view(np.float32).view(Bfloat16)
 
 
+def width(dtype: str) -> str:
+    """A NumPy dtype as wide as this one."""
+    return "uint16" if dtype == "bfloat16" else dtype
+
+
 def array_of(data: bytes, dtype: str, shape: Any, offset: int = 0) -> np.ndarray:
     """`shape` values out of `data`, from the value `offset` on; dtype may be bfloat16.
 
@@ -257,7 +262,7 @@ def array_of(data: bytes, dtype: str, shape: Any, offset: int = 0) -> np.ndarray
     """
     require_shape(shape)
     require_whole(offset)
-    plain = np.dtype("uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
+    plain = np.dtype(width(dtype)).newbyteorder("<")
     count = math.prod(shape)
     if (offset + count) * plain.itemsize > len(data):
         raise Unreadable(f"is cut or damaged: a tensor of shape {list(shape)} is not all there.")
@@ -399,7 +404,7 @@ def mxnet_array(data: Bytes) -> np.ndarray:
     if kind not in MXNET_TYPES:
         raise Unreadable(f"is damaged: MXNet has no type {kind}.")
     dtype = MXNET_TYPES[kind]
-    size = np.dtype("uint16" if dtype == "bfloat16" else dtype).itemsize
+    size = np.dtype(width(dtype)).itemsize
     return array_of(data.take(math.prod(shape) * size), dtype, shape)
 
 
@@ -728,11 +733,6 @@ def read_old_torch(file: BinaryIO) -> dict[Any, Any]:
             raise Unreadable("is damaged: a storage is of another size than its tensor says.")
         found[key] = file.read(count * size)
     return tensors(state, lambda storage: found[storage.key])
-
-
-def width(dtype: str) -> str:
-    """A NumPy dtype as wide as this one."""
-    return "uint16" if dtype == "bfloat16" else dtype
 
 
 def read_paddle(file: BinaryIO) -> dict[Any, Any]:

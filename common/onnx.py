@@ -86,7 +86,7 @@ class Graph:
 
     def __init__(self, onnx: Any, spec: Spec, weights: Weights) -> None:
         self.onnx, self.spec, self.nodes = onnx, spec, list[Any]()
-        self.weights, self.dtype = weights, weights["head.weight"].dtype
+        self.dtype = weights["head.weight"].dtype
         self.constants: Weights = {}  # of rows that hold numbers and no weights
         self.last: dict[str, str] = {}  # the output of every row of a stage
         self.entering = stage_shapes(spec)["stage3"]
@@ -114,12 +114,9 @@ class Graph:
 
     def auxiliary(self, row: Auxiliary, name: str) -> str:
         """An auxiliary head, whose output has its name."""
-        at = f"stage4.{row.after}"
-        x = self.last[at]
+        x = self.last[f"stage4.{row.after}"]
         if isinstance(row.pool, AvgPool):
-            kernel, strides = list(pair(row.pool.kernel)), list(pair(row.pool.stride))
-            pool = f"{name}.pool"
-            x = self.node("AveragePool", pool, [x], kernel_shape=kernel, strides=strides)
+            x = self.row(x, row.pool, name)
         else:
             _, shape = walk(self.spec.stage4[: row.after + 1], self.entering, self.spec.norm)
             x = self.adaptive(x, row.pool, f"{name}.pool", shape)
@@ -150,6 +147,10 @@ class Graph:
             case MaxPool():
                 ceil = int(row.ceil)
                 return self.node("MaxPool", f"{name}.pool", [x], ceil_mode=ceil, **window(row))
+            case AvgPool():
+                kernel, strides = list(pair(row.kernel)), list(pair(row.stride))
+                pool = f"{name}.pool"
+                return self.node("AveragePool", pool, [x], kernel_shape=kernel, strides=strides)
             case Affine():
                 shape = (1, len(row.scale), 1, 1)
                 scale = self.constant(f"{name}.scale", row.scale, shape)

@@ -2,7 +2,8 @@
 
 `verify-B.json` and `bugs-B.json` are what `googlenet verify` and `googlenet bugs` printed with
 `--json`; `same-padding-B.json` is `verify --plant same-padding`; `traps-B.json` comes from the
-tests of docs/porting.md; `runs/NAME/` holds the `config.json` and `history.jsonl` of a run.
+tests of docs/porting.md; `bench-B.json` is `googlenet bench --json`; `runs/NAME/` holds the
+`config.json` and `history.jsonl` of a run.
 """
 
 from __future__ import annotations

@@ -161,7 +161,8 @@ class AvgPool:
 class AdaptiveAvgPool:
     """The means of (height, width) windows over the whole image.
 
-    They are as large as one another and overlap by a pixel where the image does not divide evenly.
+    Of n windows over L pixels the i-th goes from floor(i L / n) to ceil((i + 1) L / n): where n
+    does not divide L they overlap.
     """
 
     size: Size
@@ -471,11 +472,15 @@ def _without_bias(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     return each_conv(rows, lambda conv: replace(conv, bias=False))
 
 
-def _three_by_three(block: Row) -> Row:
-    """The block with a 3x3 kernel in the branch that the paper and the book give a 5x5."""
-    assert isinstance(block, Inception)
-    reduce, last = block.branch5x5
-    return replace(block, branch5x5=(reduce, replace(last, kernel=3, padding=1)))
+def _torchvision_blocks(blocks: tuple[Row, ...]) -> tuple[Row, ...]:
+    """No bias, and a 3x3 kernel in the branch that the paper and the book give a 5x5."""
+
+    def changed(block: Row) -> Row:
+        assert isinstance(block, Inception)
+        reduce, last = block.branch5x5
+        return replace(block, branch5x5=(reduce, replace(last, kernel=3, padding=1)))
+
+    return _without_bias(tuple(map(changed, blocks)))
 
 
 _CEIL = MaxPool(3, stride=2, ceil=True)
@@ -494,12 +499,9 @@ TORCHVISION = Spec(
     input=(3, 224, 224),
     stage1=(*_without_bias(D2L.stage1[:1]), _CEIL),
     stage2=(*_without_bias(D2L.stage2[:2]), _CEIL),
-    stage3=(*_without_bias(tuple(map(_three_by_three, D2L.stage3[:2]))), _CEIL),
-    stage4=(
-        *_without_bias(tuple(map(_three_by_three, D2L.stage4[:5]))),
-        MaxPool(2, stride=2, ceil=True),
-    ),
-    stage5=(*_without_bias(tuple(map(_three_by_three, D2L.stage5[:2]))), GlobalAvgPool()),
+    stage3=(*_torchvision_blocks(D2L.stage3[:2]), _CEIL),
+    stage4=(*_torchvision_blocks(D2L.stage4[:5]), MaxPool(2, stride=2, ceil=True)),
+    stage5=(*_torchvision_blocks(D2L.stage5[:2]), GlobalAvgPool()),
     head=Linear(1000),
     norm=Norm(eps=1e-3, momentum=0.9),
     dropout=0.2,
@@ -530,22 +532,20 @@ TORCHVISION_IMAGENET, TORCHVISION_IMAGENET_AUX = map(_shifted, (TORCHVISION, TOR
 _ROUNDED_DOWN = MaxPool(3, stride=2)
 
 
-def _relu_at_the_end(block: Row) -> Row:
-    """The block whose only ReLU is behind its concatenation: none after a reducing convolution."""
-    assert isinstance(block, Inception)
-
-    def linear(rows: tuple[Conv | MaxPool, ...]) -> tuple[Conv | MaxPool, ...]:
-        *first, last = rows
-        return (
-            *(replace(row, activation=False) if isinstance(row, Conv) else row for row in first),
-            last,
-        )
-
-    return Inception(**{name: linear(rows) for name, rows in block.branches()})
-
-
-def _paddle_stem(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+def _linear(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """The same rows with neither bias nor ReLU."""
     return each_conv(rows, lambda conv: replace(conv, activation=False, bias=False))
+
+
+def _paddle_blocks(blocks: tuple[Row, ...]) -> tuple[Row, ...]:
+    """No bias, and the only ReLU behind the concatenation: none after a reducing convolution."""
+
+    def changed(block: Row) -> Row:
+        assert isinstance(block, Inception)
+        branches = {name: (*_linear(rows[:-1]), rows[-1]) for name, rows in block.branches()}
+        return Inception(**branches)  # type: ignore[arg-type]
+
+    return _without_bias(tuple(map(changed, blocks)))
 
 
 _PADDLE_HEAD = Auxiliary(
@@ -562,11 +562,11 @@ _PADDLE_HEAD = Auxiliary(
 PADDLE_VISION = Spec(
     name="paddle-vision",
     input=(3, 224, 224),
-    stage1=(*_paddle_stem(D2L.stage1[:1]), _ROUNDED_DOWN),
-    stage2=(*_paddle_stem(D2L.stage2[:2]), _ROUNDED_DOWN),
-    stage3=(*_without_bias(tuple(map(_relu_at_the_end, D2L.stage3[:2]))), _ROUNDED_DOWN),
-    stage4=(*_without_bias(tuple(map(_relu_at_the_end, D2L.stage4[:5]))), _ROUNDED_DOWN),
-    stage5=(*_without_bias(tuple(map(_relu_at_the_end, D2L.stage5[:2]))), GlobalAvgPool()),
+    stage1=(*_linear(D2L.stage1[:1]), _ROUNDED_DOWN),
+    stage2=(*_linear(D2L.stage2[:2]), _ROUNDED_DOWN),
+    stage3=(*_paddle_blocks(D2L.stage3[:2]), _ROUNDED_DOWN),
+    stage4=(*_paddle_blocks(D2L.stage4[:5]), _ROUNDED_DOWN),
+    stage5=(*_paddle_blocks(D2L.stage5[:2]), GlobalAvgPool()),
     head=Linear(1000),
     dropout=0.4,
     auxiliary=(

@@ -10,7 +10,6 @@ wrote itself.
 from __future__ import annotations
 
 import ast
-import json
 import re
 import sys
 from pathlib import Path
@@ -23,17 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run from anywhere, installed or not
 
 from backends import FRAMEWORKS  # noqa: E402
+from common import results  # noqa: E402
 from common.page import words  # noqa: E402
 from common.plants import BUGS  # noqa: E402
-from common.results import TITLES, runs, training_rows  # noqa: E402
+from common.results import TITLES  # noqa: E402
 
 tables.WIDE_CHARS_MODE = False  # else the width of Chinese depends on what else is installed
 READMES = ("README.md", "README.zh-CN.md")  # by language: 0 English, 1 Chinese
-
-
-def results(kind: str, backend: str) -> Any:
-    """What a command printed for a backend."""
-    return json.loads((ROOT / "docs" / "results" / f"{kind}-{backend}.json").read_text())
 
 
 def inception_blocks(language: int) -> str:
@@ -52,7 +47,7 @@ def inception_blocks(language: int) -> str:
 
 def bug_matrix(language: int) -> str:
     """Bug x first failing rung x error, a column for each backend."""
-    found = {b: {row["bug"]: row for row in results("bugs", b)} for b in FRAMEWORKS}
+    found = {backend: results.caught(ROOT, backend) for backend in FRAMEWORKS}
     rows = []
     for bug in BUGS.values():
         what = words.BUGS[bug.name] if language else bug.what
@@ -78,7 +73,7 @@ def said(word: str, language: int) -> str:
 
 def shapes_alone(language: int) -> str:
     """How many of the bugs a comparison of shapes would have found."""
-    caught = [row for row in results("bugs", "torch") if row["rung"] == "shapes"]
+    caught = [row for row in results.caught(ROOT, "torch").values() if row["rung"] == "shapes"]
     return said("bugs_shapes", language).format(len(caught), len(BUGS))
 
 
@@ -86,13 +81,13 @@ def parity(language: int) -> str:
     """The worst error of every rung that allows one, over all specs and sizes."""
     rows = {}
     for backend, title in TITLES.items():
-        for report in results("verify", backend):
-            for rung in report["rungs"]:
-                if rung["error"] is not None and rung["tolerance"] > 0:
-                    row = rows.setdefault((report["dtype"], rung["name"]), {})
-                    row[title] = max(row.get(title, 0.0), rung["error"])
-    longest = max((report["rungs"] for report in results("verify", "torch")), key=len)
-    climbed = [rung["name"] for rung in longest]
+        for report in results.verified(ROOT, backend):
+            for rung in report.rungs:
+                if rung.error is not None and rung.tolerance > 0:
+                    row = rows.setdefault((report.dtype, rung.name), {})
+                    row[title] = max(row.get(title, 0.0), rung.error)
+    longest = max((report.rungs for report in results.verified(ROOT, "torch")), key=len)
+    climbed = [rung.name for rung in longest]
     order = sorted(rows, key=lambda key: (key[0] == "float32", climbed.index(key[1])))
     table = [
         [
@@ -107,18 +102,18 @@ def parity(language: int) -> str:
 
 def versions(language: int) -> str:
     """The versions that the results come from."""
-    found = ", ".join(f"{TITLES[b]} {results('verify', b)[0]['version']}" for b in FRAMEWORKS)
+    found = ", ".join(f"{TITLES[b]} {results.verified(ROOT, b)[0].version}" for b in FRAMEWORKS)
     chinese = f"测量所用版本：{found}，两个 CPU 核。"
     return chinese if language else f"Measured with {found} on two CPU cores."
 
 
 def training(language: int) -> str:
     """Our runs, from what they wrote themselves, under the published ones."""
-    found, wrong = runs(ROOT)
+    found, wrong = results.runs(ROOT)
     if wrong:
         raise wrong[0]
     heads = ["recipe", "run", "images x epochs", "loss", "train acc", "test acc", "examples/s"]
-    rows = training_rows(found)
+    rows = results.training_rows(found)
     if language:
         named = ("amount", "final_loss", "train_accuracy", "test_accuracy", "speed")
         heads = [words.WORDS[word][1] for word in ("recipe", "run", *named)]
@@ -193,11 +188,11 @@ def figures(trap: str) -> str:
     """How far each framework in which the trap shows is off without the fix and with it."""
     rows = []
     for backend, title in TITLES.items():
-        measured = results("traps", backend)["traps"].get(trap)
+        measured = results.traps(ROOT, backend).get(trap)
         if measured:
             path, test = traps(backend)[trap]
             where = line(path, test, f"def {test}(")
-            cells = (f"{measured[which]:.2g}" for which in ("without", "with"))
+            cells = (f"{error:.2g}" for error in measured)
             rows.append([title, *cells, f"[`{test}`](../{path}#L{where})"])
     heads = ("", "without", "with the fix", "test")
     return tabulate(rows, heads, tablefmt="github", disable_numparse=True)

@@ -8,7 +8,7 @@ import pytest
 from narrow import NARROW  # in tests/data
 
 from common import spec
-from common.dialects import DIALECTS, FORMATS, PADDLE_VISION, kept_in_training, recognise
+from common.dialects import DIALECTS, FORMATS, PADDLE_VISION, kept_in_training, recognise, twins
 from common.errors import WeightsError
 from common.foreign import File, parse_open
 from common.spec import BLOG_224, D2L, D2L_BN, MINI, SPECS, Conv, Norm, Spec, find
@@ -204,8 +204,9 @@ def test_a_network_that_differs_in_what_is_no_weight_is_named_too():
     layers = layers_of("torch", network, "torchvision's names")
     file = written("torch", network, layers, noise(network))
     known = recognise(file, None, "it")
-    assert (known.spec.name, known.also) == ("torchvision-aux", (network.name,))
+    assert (known.spec.name, twins(file, known.spec)) == ("torchvision-aux", (network.name,))
     own = written("torch", network, layers_of("torch", network, "our names"), noise(network))
     known = recognise(own, None, "it")
-    assert (known.spec.name, known.also) == (network.name, ()), "our names tell them apart"
+    assert known.spec.name == network.name
+    assert twins(own, known.spec) == (), "our names tell them apart"
     assert recognise(file, network.name, "it").spec == network
