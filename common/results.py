@@ -114,7 +114,7 @@ def traps(root: Path, backend: str) -> dict[str, tuple[float, float]]:
 
 
 def speeds(root: Path) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The machine and the rows of each benchmark; Unusable as above."""
+    """Each machine and the rows of all benchmarks on it; Unusable as above."""
 
     def parse(found: Any) -> tuple[str, list[dict[str, Any]]]:
         rows = [{str(key): value for key, value in row.items()} for row in found["rows"]]
@@ -126,7 +126,14 @@ def speeds(root: Path) -> list[tuple[str, list[dict[str, Any]]]]:
     paths = sorted(folder.glob("bench-*.json"))
     if not paths:
         raise Unusable("missing", folder / "bench-*.json")
-    return [read(path, parse) for path in paths]
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for path in paths:
+        machine, rows = read(path, parse)
+        table = tables.setdefault(machine, [])
+        if table and list(table[0]) != list(rows[0]):
+            raise Unusable("other", path)
+        table += rows
+    return list(tables.items())
 
 
 def runs(root: Path) -> tuple[list[Run], list[Unusable]]:

@@ -325,6 +325,25 @@ def test_a_speed_table_stands_beside_its_machine(checkout, few):
     assert "Measured on two cores." in text
 
 
+def test_the_benchmarks_of_one_machine_are_one_table(checkout, few):
+    folder = checkout.root / "docs" / "results"
+    for path in folder.glob("bench-*.json"):
+        path.unlink()
+    for name, machine in (("a", "two cores"), ("b", "eight cores"), ("c", "two cores")):
+        found = {"machine": machine, "rows": [{"backend": name, "examples/s": 1}]}
+        (folder / f"bench-{name}.json").write_text(json.dumps(found))
+    html = section(pages.render("en", checkout.root), "proof")
+    assert (html.count("Measured on two cores."), html.count("Measured on eight cores.")) == (1, 1)
+    whole = pages.render("en", checkout.root)
+    regions = [e["aria-label"] for e in Tree(whole).found if e.get("role") == "region"]
+    assert {"Speed: two cores", "Speed: eight cores"} <= {*regions}
+    assert len(set(regions)) == len(regions), "a screen reader could not tell them apart"
+    found = {"machine": "two cores", "rows": [{"backend": "d", "speed": 1}]}
+    (folder / "bench-d.json").write_text(json.dumps(found))
+    (note,) = [each for each in notes(pages.render("en", checkout.root)) if "bench-d" in each]
+    assert "another version" in note
+
+
 def test_the_numbers_of_the_picture_are_those_of_the_files(page):
     picture = page.picture()
     for name in FRAMEWORKS:
