@@ -22,7 +22,7 @@ from tabulate import tabulate
 from backends import load
 from common.arithmetic import layers
 from common.contract import Backend
-from common.device import enough_memory
+from common.device import choose, enough_memory
 from common.doctor import processor
 from common.errors import DeviceError, SpecError
 from common.recipe import PRECISIONS, Recipe
@@ -50,31 +50,33 @@ class Row:
     ratio: float
 
 
-def bench(name: str, recipe: Recipe, rounds: int, steps: int) -> dict[str, Any]:
+def bench(name: str, recipe: Recipe, requested: str, rounds: int, steps: int) -> dict[str, Any]:
     """`rounds` turns of every loop, `steps` steps each; the machine and a `Row` for each loop.
 
-    On the CPU: the book's loop in float32, ours in float32, and ours in bfloat16 where the
+    On the device: the book's loop in float32, ours in float32, and ours in bfloat16 where the
     framework has it. The first step of each is not counted. SpecError for an image that is too
     small, and for auxiliary heads, which the book's loop knows nothing of.
     """
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # some frameworks would take a GPU for the book's
+    if requested == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # some frameworks would use one all the same
     spec = recipe.network()
     layers(spec)
     if spec.auxiliary:
         raise SpecError(f"{spec.name} has auxiliary heads: give `--spec` a network without them.")
     backend = load(name)
+    device = choose(requested, backend.devices())
     random = np.random.RandomState(0)
     images = random.uniform(0, 1, (recipe.batch_size, *spec.input)).astype(np.float32)
     labels = random.randint(0, spec.head.width, recipe.batch_size).astype(np.int64)
-    with enough_memory(backend, "cpu", recipe.batch_size, "a smaller `--batch-size`"):
-        book = importlib.import_module(f"benchmarks.published.{name}").Published(spec)
+    with enough_memory(backend, device, recipe.batch_size, "a smaller `--batch-size`"):
+        book = importlib.import_module(f"benchmarks.published.{name}").Published(spec, device)
         loops: dict[tuple[str, str], Step] = {
             (BOOK, "float32"): lambda: book.step(images, labels)[0]
         }
         for precision in PRECISIONS:
             own = replace(recipe, precision=precision)
             with suppress(DeviceError):  # no bfloat16 there
-                loops["ours", precision] = ours(backend, own, images, labels)
+                loops["ours", precision] = ours(backend, own, device, images, labels)
         for step in loops.values():
             turn(step, 1)
         seconds = np.array([[turn(step, steps) for step in loops.values()] for _ in range(rounds)])
@@ -85,7 +87,7 @@ def bench(name: str, recipe: Recipe, rounds: int, steps: int) -> dict[str, Any]:
             version=backend.VERSION,
             loop=loop,
             precision=precision,
-            device="cpu",
+            device=device,
             batch_size=recipe.batch_size,
             size=recipe.size,
             median=round(float(np.median(speeds[:, at])), 1),
@@ -98,10 +100,12 @@ def bench(name: str, recipe: Recipe, rounds: int, steps: int) -> dict[str, Any]:
     return {"machine": machine(), "rows": [asdict(row) for row in rows]}
 
 
-def ours(backend: Backend, recipe: Recipe, images: np.ndarray, labels: np.ndarray) -> Step:
+def ours(
+    backend: Backend, recipe: Recipe, device: str, images: np.ndarray, labels: np.ndarray
+) -> Step:
     """Our step, which gives the loss where it lies: on the device."""
     spec = recipe.network()
-    model = backend.build(spec, recipe.precision, "cpu")
+    model = backend.build(spec, recipe.precision, device)
     backend.write_weights(model, draw(spec, recipe.seed))
     trainer = backend.Trainer(model, recipe)
     return lambda: trainer.update(backend.place(model, images), labels)[0]

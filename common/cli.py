@@ -493,6 +493,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 @click.option("--batch-size", type=int, default=128, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Turns.")
 @click.option("--steps", type=click.IntRange(1), default=2, show_default=True, help="In each turn.")
+@device_option
 @json_option
 def bench(
     backend: str,
@@ -501,14 +502,15 @@ def bench(
     batch_size: int,
     rounds: int,
     steps: int,
+    device: str,
     as_json: bool,
 ) -> None:
-    """Time a training step on the CPU: the book's loop and ours, turn about in one process."""
+    """Time a training step: the book's loop and ours, turn about in one process."""
     from common import bench as timing
     from common.recipe import Recipe
 
     recipe = Recipe(spec=spec_name, size=size, batch_size=batch_size)
-    found = timing.bench(backend, recipe, rounds, steps)
+    found = timing.bench(backend, recipe, device, rounds, steps)
     click.echo(json.dumps(found, indent=2) if as_json else timing.render(found))
 
 

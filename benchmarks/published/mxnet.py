@@ -1,23 +1,25 @@
 """The book's training step in MXNet: imperative, float32, metrics read after every batch."""
 
-from mxnet import autograd, gluon, init, np
+from mxnet import Context, autograd, gluon, init, np
 
 from backends.mxnet import GoogLeNet
 
 
 class Published:
-    """d2l's loop, a batch at a time; the network is ours, whose layers are the book's."""
+    """d2l's loop on a device, a batch at a time; the network is ours, of the book's layers."""
 
-    def __init__(self, spec):
+    def __init__(self, spec, device="cpu"):
+        kind, _, index = device.partition(":")
+        self.device = Context(kind, int(index or 0))
         self.net = GoogLeNet(spec)
-        self.net.initialize(init.Xavier())
+        self.net.initialize(init.Xavier(), ctx=self.device)
         parameters = self.net.collect_params()
         self.trainer = gluon.Trainer(parameters, "sgd", {"learning_rate": 0.1})
         self.loss = gluon.loss.SoftmaxCrossEntropyLoss()
 
     def step(self, images, labels):
         """One step on images (N, C, H, W) and labels (N,), NumPy; the loss and the accuracy."""
-        X, y = np.array(images), np.array(labels)
+        X, y = (np.array(each, ctx=self.device) for each in (images, labels))
         with autograd.record():
             y_hat = self.net(X)
             losses = self.loss(y_hat, y)

@@ -7,9 +7,10 @@ from backends.paddle import GoogLeNet
 
 
 class Published:
-    """d2l's loop, a batch at a time; the network is ours, whose layers are the book's."""
+    """d2l's loop on a device, a batch at a time; the network is ours, of the book's layers."""
 
-    def __init__(self, spec):
+    def __init__(self, spec, device="cpu"):
+        paddle.set_device(device)  # where it makes all tensors from now on
         self.net = GoogLeNet(spec)
         self.trainer = paddle.optimizer.SGD(0.1, parameters=self.net.parameters())
         self.loss = nn.CrossEntropyLoss()

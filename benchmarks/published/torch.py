@@ -7,16 +7,17 @@ from backends.torch import GoogLeNet
 
 
 class Published:
-    """d2l's loop, a batch at a time; the network is ours, whose layers are the book's."""
+    """d2l's loop on a device, a batch at a time; the network is ours, of the book's layers."""
 
-    def __init__(self, spec):
-        self.net = GoogLeNet(spec)
+    def __init__(self, spec, device="cpu"):
+        self.device = torch.device(device.replace("gpu", "cuda"))
+        self.net = GoogLeNet(spec).to(self.device)
         self.trainer = torch.optim.SGD(self.net.parameters(), lr=0.1)
         self.loss = nn.CrossEntropyLoss()
 
     def step(self, images, labels):
         """One step on images (N, C, H, W) and labels (N,), NumPy; the loss and the accuracy."""
-        X, y = torch.from_numpy(images), torch.from_numpy(labels)
+        X, y = (torch.from_numpy(each).to(self.device) for each in (images, labels))
         self.net.train()
         y_hat = self.net(X)
         loss = self.loss(y_hat, y)

@@ -59,7 +59,9 @@ def turns(monkeypatch):
         return 1.0
 
     published = SimpleNamespace(
-        Published=lambda spec: SimpleNamespace(step=lambda *batch: (work("as published"), 0))
+        Published=lambda spec, device: SimpleNamespace(
+            step=lambda *batch: (work("as published"), 0)
+        )
     )
     monkeypatch.setattr(importlib, "import_module", lambda name: published)
     monkeypatch.setattr(bench, "load", lambda name: _Backend(work))
@@ -69,7 +71,7 @@ def turns(monkeypatch):
 
 def test_the_loops_take_turns_and_the_first_step_of_each_is_not_counted(turns):
     recipe = Recipe(spec="mini", size=33, batch_size=4)
-    book, ours = bench.bench("torch", recipe, rounds=3, steps=1)["rows"]
+    book, ours = bench.bench("torch", recipe, "auto", rounds=3, steps=1)["rows"]
     assert turns == ["as published", "float32"] * 4
     assert (book["loop"], ours["loop"], ours["precision"]) == ("as published", "ours", "float32")
     assert [book[k] for k in ("median", "lowest", "highest", "ratio")] == [0.7, 0.5, 1.0, 1.0]
@@ -80,7 +82,7 @@ def test_the_loops_take_turns_and_the_first_step_of_each_is_not_counted(turns):
 
 def test_the_steps_of_a_turn_are_divided_out(turns):
     recipe = Recipe(spec="mini", size=33, batch_size=4)
-    book, ours = bench.bench("torch", recipe, rounds=1, steps=3)["rows"]
+    book, ours = bench.bench("torch", recipe, "auto", rounds=1, steps=3)["rows"]
     assert book["median"] == round(4 * 3 / (4 + 8 + 6), 1)
     assert ours["ratio"] == 3.0
 
@@ -115,7 +117,7 @@ def test_the_command_prints_the_machine_and_every_loop(turns):
 )
 def test_what_the_books_loop_cannot_take_is_refused_first(turns, options, said):
     with pytest.raises(SpecError, match=said):
-        bench.bench("torch", Recipe(**options), rounds=1, steps=1)
+        bench.bench("torch", Recipe(**options), "auto", rounds=1, steps=1)
     assert turns == []
 
 
@@ -126,4 +128,4 @@ def test_too_little_memory_is_told_in_one_sentence(turns, monkeypatch):
     monkeypatch.setattr(_Backend, "update", greedy)
     recipe = Recipe(spec="mini", size=33, batch_size=4)
     with pytest.raises(OutOfMemoryError, match="--batch-size"):
-        bench.bench("torch", recipe, rounds=1, steps=1)
+        bench.bench("torch", recipe, "auto", rounds=1, steps=1)
