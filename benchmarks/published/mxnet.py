@@ -1,8 +1,15 @@
 """The book's training step in MXNet: imperative, float32, metrics read after every batch."""
 
-from mxnet import Context, autograd, gluon, init, np
+import os
 
-from backends.mxnet import GoogLeNet
+from common.doctor import processor
+
+# what MXNet takes by itself; our backend would give it all cores
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, processor()["usable"] // 2)))
+
+from backends.mxnet import GoogLeNet  # noqa: I001  # MXNet can be imported after it
+
+from mxnet import Context, autograd, gluon, init, np
 
 
 class Published:

@@ -10,6 +10,9 @@ class Published:
     """d2l's `compile` and `fit` on a device, a batch at a time; the network is ours, padded."""
 
     def __init__(self, spec, device="cpu"):
+        # what our backend has set otherwise for the whole process
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": True})
+        tf.config.set_soft_device_placement(True)
         with tf.distribute.OneDeviceStrategy(f"/{device.upper()}").scope():
             self.net = GoogLeNet(spec)
             self.net.compile(

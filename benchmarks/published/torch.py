@@ -1,5 +1,7 @@
 """The book's training step in PyTorch: eager, float32, NCHW, metrics read after every batch."""
 
+import importlib
+
 import torch
 from torch import nn
 
@@ -11,9 +13,13 @@ class Published:
 
     def __init__(self, spec, device="cpu"):
         self.device = torch.device(device.replace("gpu", "cuda"))
-        self.net = GoogLeNet(spec).to(self.device)
+        self.net = self.network(spec).to(self.device)
         self.trainer = torch.optim.SGD(self.net.parameters(), lr=0.1)
         self.loss = nn.CrossEntropyLoss()
+
+    def network(self, spec):
+        """The network of a spec."""
+        return GoogLeNet(spec)
 
     def step(self, images, labels):
         """One step on images (N, C, H, W) and labels (N,), NumPy; the loss and the accuracy."""
@@ -25,3 +31,14 @@ class Published:
         loss.backward()
         self.trainer.step()
         return loss.item(), (y_hat.argmax(1) == y).float().mean().item()
+
+
+class Peer(Published):
+    """The same loop with torchvision's own network."""
+
+    SPEC = "torchvision"
+
+    def network(self, spec):
+        """torchvision's GoogLeNet without auxiliary heads, for as many classes."""
+        models = importlib.import_module("torchvision.models")
+        return models.googlenet(num_classes=spec.head.width, aux_logits=False, init_weights=False)

@@ -1,4 +1,4 @@
-"""The loop that the benchmark calls published trains the same function as ours."""
+"""What the benchmark calls published trains the same function as ours, and all of it runs."""
 
 import importlib
 
@@ -7,6 +7,8 @@ import pytest
 from narrow import NARROW
 
 from backends.numpy import GoogLeNet, Trainer
+from common import bench
+from common.bench import Plan
 from common.recipe import Recipe
 from common.verify import draw_fixture, tensor_error
 
@@ -27,3 +29,21 @@ def test_a_published_step_is_plain_sgd_on_the_same_network(backend, name):
     got = backend.read_weights(published.net)
     for tensor, array in arbiter.weights.items():
         assert tensor_error(got[tensor], array) < 1e-4, tensor
+
+
+SMALL = Recipe(spec="mini", size=33, batch_size=16)
+
+
+def test_the_whole_benchmark_in_processes_of_its_own(name):
+    rows = bench.bench(Plan(name, SMALL, "cpu", rounds=1, steps=2))["rows"]
+    assert "".join(row["role"] for row in rows) == "abc"
+    for row in rows:
+        assert row["lowest"] <= row["median"] <= row["highest"]
+        assert 0 < row["share"] < 1
+        assert 1 < row["peak"] < 1e5
+        assert 50 < row["memory"] < 10_000
+        assert row["device_memory"] is None
+        assert row["compile"] < row["start"] < 300
+    for row in rows[1:]:
+        assert 0.1 < row["real_share"] < 10
+        assert 0 <= row["wait"] < 1
