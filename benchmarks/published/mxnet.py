@@ -15,13 +15,13 @@ from mxnet import Context, autograd, gluon, init, np
 class Published:
     """d2l's loop on a device, a batch at a time; the network is ours, of the book's layers."""
 
-    def __init__(self, spec, device="cpu"):
+    def __init__(self, spec, device="cpu", lr=0.1):
         kind, _, index = device.partition(":")
         self.device = Context(kind, int(index or 0))
         self.net = GoogLeNet(spec)
         self.net.initialize(init.Xavier(), ctx=self.device)
         parameters = self.net.collect_params()
-        self.trainer = gluon.Trainer(parameters, "sgd", {"learning_rate": 0.1})
+        self.trainer = gluon.Trainer(parameters, "sgd", {"learning_rate": lr})
         self.loss = gluon.loss.SoftmaxCrossEntropyLoss()
 
     def step(self, images, labels):

@@ -9,10 +9,10 @@ from backends.paddle import GoogLeNet
 class Published:
     """d2l's loop on a device, a batch at a time; the network is ours, of the book's layers."""
 
-    def __init__(self, spec, device="cpu"):
+    def __init__(self, spec, device="cpu", lr=0.1):
         paddle.set_device(device)  # where it makes all tensors from now on
         self.net = self.network(spec)
-        self.trainer = paddle.optimizer.SGD(0.1, parameters=self.net.parameters())
+        self.trainer = paddle.optimizer.SGD(lr, parameters=self.net.parameters())
         self.loss = nn.CrossEntropyLoss()
 
     def network(self, spec):

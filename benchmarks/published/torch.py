@@ -1,20 +1,24 @@
 """The book's training step in PyTorch: eager, float32, NCHW, metrics read after every batch."""
 
 import importlib
+import sys
+import types
 
 import torch
 from torch import nn
 
 from backends.torch import GoogLeNet
 
+META = "torchvision._meta_registrations"
+
 
 class Published:
     """d2l's loop on a device, a batch at a time; the network is ours, of the book's layers."""
 
-    def __init__(self, spec, device="cpu"):
+    def __init__(self, spec, device="cpu", lr=0.1):
         self.device = torch.device(device.replace("gpu", "cuda"))
         self.net = self.network(spec).to(self.device)
-        self.trainer = torch.optim.SGD(self.net.parameters(), lr=0.1)
+        self.trainer = torch.optim.SGD(self.net.parameters(), lr=lr)
         self.loss = nn.CrossEntropyLoss()
 
     def network(self, spec):
@@ -40,5 +44,7 @@ class Peer(Published):
 
     def network(self, spec):
         """torchvision's GoogLeNet without auxiliary heads, for as many classes."""
+        # which fails where its compiled operators, not used here, do not fit the PyTorch
+        sys.modules.setdefault(META, types.ModuleType(META))
         models = importlib.import_module("torchvision.models")
         return models.googlenet(num_classes=spec.head.width, aux_logits=False, init_weights=False)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from here import Here
 
 from common import bench
 from common.bench import Plan
@@ -52,7 +53,7 @@ class _Machine:
         return False
 
     # the published loop
-    def Published(self, spec, device):
+    def Published(self, spec, device, lr):
         self.published_on = device
         return SimpleNamespace(step=lambda *batch: (self.work("as published"), 0))
 
@@ -99,21 +100,6 @@ class _Machine:
         )
 
 
-class _Here:
-    """A `bench.Process` without a process."""
-
-    def __init__(self, loop, data):
-        self.loop, begun = loop, bench.time.perf_counter()
-        self.runner = bench.Runner(loop, data)
-        self.facts, self.start = self.runner.about(), bench.time.perf_counter() - begun
-
-    def __call__(self, method, *arguments):
-        return getattr(self.runner, method)(*arguments)
-
-    def close(self):
-        pass
-
-
 @pytest.fixture
 def play(monkeypatch):
     """Make the machine with such precisions."""
@@ -130,7 +116,7 @@ def play(monkeypatch):
         monkeypatch.setattr(bench, "load", lambda name: found)
         monkeypatch.setattr(bench, "require", lambda name: None)
         monkeypatch.setattr(bench, "Fit", found.Fit)
-        monkeypatch.setattr(bench, "Process", _Here)
+        monkeypatch.setattr(bench, "Process", Here)
         monkeypatch.setattr(bench, "images", lambda: bench.read_images("sample"))
         monkeypatch.setattr(bench.time, "perf_counter", lambda: found.clock)
         monkeypatch.setattr(bench, "SIDES", {"cpu": 10, "gpu": 20})
