@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
@@ -17,7 +18,12 @@ FRAMEWORKS = {"torch": "torch", "tf": "tensorflow", "mxnet": "mxnet", "paddle": 
 
 
 def load(name: str) -> Backend:
-    """Import one backend; BackendError with the install line where its framework is missing."""
+    """Import one backend; BackendError with the install line where its framework is missing.
+
+    On a GPU float32 is float32: NVIDIA's libraries would round the factors of a product to ten bits
+    (TF32) where a framework lets them. `NVIDIA_TF32_OVERRIDE=1` leaves that to the framework.
+    """
+    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     return cast("Backend", load_module(name, f"backends.{name}"))
 
 

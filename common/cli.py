@@ -245,11 +245,10 @@ def bugs(ctx: click.Context, backend: str, as_json: bool) -> None:
     """
     from tabulate import tabulate
 
-    from backends import simulated
     from common import verify as ladder
     from common.plants import BUGS
 
-    simulated.start(backend)  # before the framework is used
+    ladder.second_device(backend)  # before the framework is used
     rows, escaped = [], False
     for bug in BUGS.values():
         report = ladder.verify_planted(backend, bug)

@@ -11,7 +11,6 @@ value of its kind in the network where its own is smaller still.
 from __future__ import annotations
 
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from backends.numpy import GoogLeNet, Trainer
 from common import arithmetic
 from common.contract import Backend
 from common.device import choose
-from common.errors import one_line
+from common.errors import DeviceError, one_line
 from common.plants import Bug, plant
 from common.recipe import Recipe
 from common.spec import BLOG_224, D2L, D2L_BN, PADDLE_VISION, TORCHVISION_IMAGENET_AUX, Spec, find
@@ -385,8 +384,6 @@ def climb(
     backend: Backend, name: str, spec: Spec, sizes: Sequence[int], dtype: str, device: str
 ) -> Iterator[Report]:
     """One climb for each size, all with one model: its weights do not depend on the size."""
-    # On newer GPUs NVIDIA's libraries would round float32 factors to 10 bits without being asked.
-    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     model = None
     for size in sizes:
         ladder = Ladder(backend, fixture_of(spec, size), dtype, device, model)
@@ -411,12 +408,26 @@ def verify(
 
 def verify_planted(name: str, bug: Bug, device: str = "auto") -> Report:
     """Climb with a bug planted in the backend, on the spec and size where it shows."""
-    # One that shows only beside the CPU: the simulated device must be there before the framework.
-    beside = simulated.start(name) if bug.simulated and device in ("auto", "cpu") else None
+    beside = second_device(name, device) if bug.simulated and device in ("auto", "cpu") else None
     backend = load(name)
     with plant(name, bug.name):
         chosen = beside or choose(device, backend.devices())
         return next(climb(backend, name, bug.spec, [bug.size], "float64", chosen))
+
+
+def second_device(name: str, device: str = "auto") -> str:
+    """Where a bug is planted that shows only beside the CPU: the simulated device.
+
+    To be called before the framework's first use. Where there is a GPU and PyTorch, which takes no
+    second one beside it, what `device` chooses.
+    """
+    try:
+        return simulated.start(name)
+    except DeviceError:
+        chosen = choose(device, load(name).devices())
+        if chosen == "cpu":
+            raise
+        return chosen
 
 
 def in_child(name: str, options: Sequence[str], **streams: Any) -> subprocess.CompletedProcess[str]:

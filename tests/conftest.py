@@ -26,10 +26,38 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if name := config.getoption("--backend"):
         try:
-            config.simulated = simulated.start(name)  # before the framework is used
+            try:
+                config.simulated = simulated.start(name)  # before the framework is used
+            except DeviceError as error:
+                config.simulated = error  # tests that want it tell this
             config.backend = load(name)
-        except (BackendError, DeviceError) as error:
+        except BackendError as error:
             raise pytest.UsageError(str(error)) from error
+
+
+@pytest.fixture
+def gpu(pytestconfig):
+    """The first GPU; without one the test is skipped, or fails where one is required."""
+    found = [device for device in pytestconfig.backend.devices() if device.startswith("gpu:")]
+    if not found:
+        finish = pytest.fail if pytestconfig.getoption("--require-gpu") else pytest.skip
+        finish("there is no GPU that this framework sees")
+    return found[0]
+
+
+@pytest.fixture
+def simulated_device(pytestconfig):
+    """The simulated device; the test is skipped where the framework takes none beside its GPU."""
+    if isinstance(pytestconfig.simulated, DeviceError):
+        finish = pytest.skip if len(pytestconfig.backend.devices()) > 1 else pytest.fail
+        finish(str(pytestconfig.simulated))
+    return pytestconfig.simulated
+
+
+@pytest.fixture(params=["simulated_device", pytest.param("gpu", marks=pytest.mark.gpu)])
+def second(request):
+    """The simulated device, then a GPU."""
+    return request.getfixturevalue(request.param)
 
 
 def pytest_report_header(config):

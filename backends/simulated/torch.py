@@ -25,8 +25,13 @@ count = 0
 
 
 def start():
-    """Register the device; its name."""
+    """Register the device; its name. DeviceError beside a GPU: a process has one accelerator."""
     if not registered:
+        if torch.cuda.is_available():
+            raise DeviceError(
+                "PyTorch takes no simulated device beside a GPU: use it with `--device gpu`, or "
+                "hide it with the environment's CUDA_VISIBLE_DEVICES=-1."
+            )
         try:
             from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
         except ImportError as error:

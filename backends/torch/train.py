@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from backends.torch import optimizers
 from backends.torch.googlenet import GoogLeNet, tapped
+from backends.torch.graph import Graphs
 from backends.torch.weights import tensors, to_canonical
 from common.weights import is_running
 
@@ -58,7 +59,7 @@ def out_of_memory(error):
 def place(model, x):
     """A NumPy array (N, C, H, W) as the model's input: its dtype, layout and device."""
     weight = model.head.weight
-    x = torch.from_numpy(np.ascontiguousarray(x)).to(weight.device, weight.dtype)
+    x = moved(np.ascontiguousarray(x), weight.device).to(weight.dtype)
     return x.contiguous(memory_format=torch.channels_last) if model.mixed else x
 
 
@@ -88,7 +89,14 @@ def gradients(model, x, labels):
 
 def place_labels(model, labels):
     """Labels on the model's device."""
-    return torch.from_numpy(labels).to(model.head.weight.device)
+    return moved(labels, model.head.weight.device)
+
+
+def moved(array, device):
+    """A NumPy array on the device; from pinned memory to a GPU, so that the host need not wait."""
+    tensor = torch.from_numpy(array)
+    tensor = tensor.pin_memory() if device.type == "cuda" else tensor
+    return tensor.to(device, non_blocking=True)
 
 
 def logits_of(model, outputs):
@@ -113,6 +121,7 @@ class Trainer:
     def __init__(self, model, recipe):
         self.model, self.recipe = model, recipe
         self.optimizer = optimizers.make(model, recipe)
+        self.passes = Graphs(model, self._passes)
         self.seen = {}  # the last tensors of a step and of an evaluation, for `places`
 
     def tune(self, rate, seed):
@@ -123,9 +132,9 @@ class Trainer:
     def prepare(self, images, flips=None):
         """Move uint8 images to the device; there mirror, scale to 0..1, resize to the input."""
         weight = self.model.head.weight
-        x = torch.from_numpy(images).to(weight.device)
+        x = moved(images, weight.device)
         if flips is not None:
-            mirrored = torch.from_numpy(flips).to(weight.device)[:, None, None, None]
+            mirrored = moved(flips, weight.device)[:, None, None, None]
             x = torch.where(mirrored, x.flip(WIDTH), x)
         x = x.to(weight.dtype) / 255
         size = self.model.spec.input[1:]
@@ -137,14 +146,18 @@ class Trainer:
         self.model.train()
         labels = place_labels(self.model, labels)
         self.optimizer.zero_grad()
+        loss, logits = self.passes(inputs, labels)
+        self.optimizer.step()
+        self.seen |= {"batch": (inputs, labels), "outputs": (logits, loss)}
+        return loss, count_right(logits, labels)
+
+    def _passes(self, inputs, labels):
+        """Forward and backward: the loss and the logits; gradients are left in the parameters."""
         with autocast(self.model):
             outputs = self.model(inputs)
         loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
         loss.backward()
-        self.optimizer.step()
-        loss, logits = loss.detach(), logits.detach()
-        self.seen |= {"batch": (inputs, labels), "outputs": (logits, loss)}
-        return loss, count_right(logits, labels)
+        return loss.detach(), logits.detach()
 
     def step(self, images, labels, flips=None):
         """One step on uint8 images, some of them mirrored."""

@@ -1,4 +1,4 @@
-"""The backend under test, its simulated device, and the GPU if there is one."""
+"""The backend under test, and its networks."""
 
 from functools import lru_cache
 
@@ -22,22 +22,6 @@ def name(pytestconfig):
 @pytest.fixture
 def backend(pytestconfig):
     return pytestconfig.backend
-
-
-@pytest.fixture
-def second(pytestconfig):
-    """The simulated device."""
-    return pytestconfig.simulated
-
-
-@pytest.fixture
-def gpu(pytestconfig):
-    """The first GPU; without one the test is skipped, or fails where one is required."""
-    found = [device for device in pytestconfig.backend.devices() if device.startswith("gpu:")]
-    if not found:
-        finish = pytest.fail if pytestconfig.getoption("--require-gpu") else pytest.skip
-        finish("there is no GPU that this framework sees")
-    return found[0]
 
 
 @pytest.fixture(scope="session")

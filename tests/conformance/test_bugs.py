@@ -15,14 +15,14 @@ def test_without_the_bug_every_rung_holds(backend, name, bug):
     assert report.failed is None, sentence(report)
 
 
-def test_without_a_bug_every_rung_holds_on_the_simulated_device(backend, name, second):
-    (report,) = climb(backend, name, SMALL, [33], "float64", second)
+def test_without_a_bug_every_rung_holds_on_the_simulated_device(backend, name, simulated_device):
+    (report,) = climb(backend, name, SMALL, [33], "float64", simulated_device)
     assert report.failed is None, sentence(report)
 
 
 @pytest.mark.parametrize("bug", BUGS.values(), ids=lambda bug: bug.name)
 def test_the_bug_is_caught(name, bug):
-    report = verify_planted(name, bug, "cpu")
+    report = verify_planted(name, bug)
     assert report.failed is not None, f"{bug.name} escaped: {bug.what}"
     assert report.failed.name in bug.rungs, sentence(report)
     if not bug.simulated:  # there a framework may refuse; elsewhere it means a bad planting

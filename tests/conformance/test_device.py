@@ -3,6 +3,10 @@
 On a machine without a GPU it runs on a simulated second device (see `backends.simulated`).
 """
 
+import math
+import re
+import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 from unittest import mock
 
@@ -51,20 +55,20 @@ def assert_a_run_is_wholly_on(device, backend, name, precision, tolerance):
         assert tensor_error(weights[device][tensor], array, floor=0.1) < tolerance, tensor
 
 
-def test_a_run_is_wholly_on_the_simulated_device(backend, name, second):
-    assert_a_run_is_wholly_on(second, backend, name, "float32", 1e-4)
+def test_a_run_is_wholly_on_the_simulated_device(backend, name, simulated_device):
+    assert_a_run_is_wholly_on(simulated_device, backend, name, "float32", 1e-4)
 
 
-def test_a_run_in_mixed_precision_is_too_or_is_refused(backend, name, second):
+def test_a_run_in_mixed_precision_is_too_or_is_refused(backend, name, simulated_device):
     if name in MIXED:
-        assert_a_run_is_wholly_on(second, backend, name, "bfloat16", 1e-3)
+        assert_a_run_is_wholly_on(simulated_device, backend, name, "bfloat16", 1e-3)
     else:
         with pytest.raises(DeviceError, match=f"{REFUSED[name]}.*--precision float32"):
-            start(backend, name, second, "bfloat16")
+            start(backend, name, simulated_device, "bfloat16")
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-2), ("bfloat16", 0.2)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.5)])
 def test_a_run_is_wholly_on_the_gpu(backend, name, gpu, precision, tolerance):
     if precision == "bfloat16" and name not in MIXED:
         with pytest.raises(DeviceError, match="--precision float32"):
@@ -80,15 +84,16 @@ def test_a_run_with_a_device_bug_fails(backend, name, second, bug):
         run = start(backend, name, second)
         with pytest.raises((DeviceError, RuntimeError)) as caught:
             run()
-    assert "cpu" in str(caught.value)
+    # the last is how PyTorch's convolution calls a tensor that is not on its GPU
+    assert re.search(r"cpu|\(torch\.FloatTensor\)", str(caught.value))
     assert run.progress.steps <= 1
 
 
-def test_a_step_never_waits_for_the_host(backend, name, second):
-    assert copies_of_five_steps(backend, name, second) == 0
+def test_a_step_never_waits_for_the_host(backend, name, simulated_device):
+    assert copies_of_five_steps(backend, name, simulated_device) == 0
 
 
-def test_a_step_that_waits_for_the_host_is_seen(backend, name, second):
+def test_a_step_that_waits_for_the_host_is_seen(backend, name, simulated_device):
     update = backend.Trainer.update
 
     def waiting(self, inputs, labels):
@@ -96,7 +101,7 @@ def test_a_step_that_waits_for_the_host_is_seen(backend, name, second):
         return float(loss), right
 
     with mock.patch.object(backend.Trainer, "update", waiting):
-        assert copies_of_five_steps(backend, name, second) == 5
+        assert copies_of_five_steps(backend, name, simulated_device) == 5
 
 
 def copies_of_five_steps(backend, name, device):
@@ -111,8 +116,8 @@ def copies_of_five_steps(backend, name, device):
     return simulated.copies(name) - before
 
 
-def test_an_epoch_reads_its_metrics_once_at_the_end_of_it(backend, name, second):
-    run = start(backend, name, second)
+def test_an_epoch_reads_its_metrics_once_at_the_end_of_it(backend, name, simulated_device):
+    run = start(backend, name, simulated_device)
     before, looks = simulated.copies(name), []
 
     def noted(look=run.look):
@@ -125,6 +130,54 @@ def test_an_epoch_reads_its_metrics_once_at_the_end_of_it(backend, name, second)
     assert looks == [(0, 2 * STEPS)]  # of each step the loss and the number right
     evaluation = 2  # its sums of the same
     assert simulated.copies(name) - before == 2 * STEPS + evaluation
+
+
+@pytest.mark.gpu
+def test_a_step_never_waits_for_the_gpu(backend, name, gpu):
+    if name != "torch":
+        pytest.skip("PyTorch alone can refuse to wait for a GPU")
+    import torch
+
+    run = start(backend, name, gpu)
+    batch = next(run.train_batches(0, 0))
+    for step in range(6):  # the first ones choose their kernels, the fourth replays a graph
+        run.trainer.tune(0.01, step)
+        with refusing_to_wait(torch, step > 3):
+            loss, _ = run.trainer.step(*batch)
+    with pytest.raises(RuntimeError, match="synchronizing"), refusing_to_wait(torch, True):
+        float(loss)
+
+
+@contextmanager
+def refusing_to_wait(torch, refusing):
+    """PyTorch raises RuntimeError for what would make the host wait for the GPU."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that this is a prototype
+        torch.cuda.set_sync_debug_mode("error" if refusing else "default")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("spec", ["mini", "narrow"])
+def test_replayed_steps_are_the_steps(backend, name, gpu, spec):
+    """A framework that captures its steps on a GPU does what it does without, batch by batch."""
+    if name != "torch":
+        pytest.skip("PyTorch alone captures its steps")
+    recipe = replace(RECIPE, spec=spec, flip=True, label_smoothing=0.1, weight_decay=1e-3)
+    data = load("sample").limit(train=60, test=8)  # 8 a batch, and 4 at the end
+    weights = []
+    for captured in (True, False):
+        with mock.patch("backends.torch.graph.WARM", 2 if captured else math.inf):
+            config = Config.of(replace(recipe, epochs=2), name, data)
+            run = Fit(backend, name, Checkpoint.first(config), data, gpu)
+            run()
+            assert bool(run.trainer.passes.graphs) is captured
+            weights.append(backend.read_weights(run.model))
+    for tensor, array in weights[1].items():
+        assert tensor_error(weights[0][tensor], array, floor=0.1) < 1e-4, tensor
 
 
 @pytest.mark.gpu
@@ -144,5 +197,5 @@ def test_a_gpu_that_is_not_there_is_an_error(backend):
         choose("gpu:99", backend.devices())
 
 
-def test_the_simulated_device_starts_once(name, second):
-    assert simulated.start(name) == second
+def test_the_simulated_device_starts_once(name, simulated_device):
+    assert simulated.start(name) == simulated_device

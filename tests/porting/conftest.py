@@ -57,12 +57,6 @@ def built(pytestconfig):
 
 
 @pytest.fixture
-def second(pytestconfig):
-    """The simulated device."""
-    return pytestconfig.simulated
-
-
-@pytest.fixture
 def shows(request):
     """What every test of a trap calls, once, with its two numbers.
 

@@ -196,14 +196,14 @@ def test_bfloat16_ignored(backend, shows):
     shows(went_on, 0, least=1, most=0)
 
 
-def test_silent_move(backend, name, second, shows):
+def test_silent_move(backend, name, simulated_device, shows):
     """A step with its batch elsewhere takes parameters along; the loop tells where things lay.
 
     The share of the parameters that lie elsewhere after a step, and of those that do so unnoticed.
     """
     layer = nn.Linear(3, 2)
     step = paddle.optimizer.Momentum(0.1, 0.9, layer.parameters())
-    batch = paddle.to_tensor(np.ones((1, 3), "float32"), place=second)
+    batch = paddle.to_tensor(np.ones((1, 3), "float32"), place=simulated_device)
     layer(batch).sum().backward()
     step.step()
     moved = [train.device_name(p) != "cpu" for p in layer.parameters()]
@@ -211,7 +211,7 @@ def test_silent_move(backend, name, second, shows):
     data = load("sample").limit(train=8, test=8)
     with plant(name, "batch-not-moved"):
         first = Checkpoint.first(Config.of(recipe, name, data))
-        run = Fit(backend, name, first, data, second)
+        run = Fit(backend, name, first, data, simulated_device)
         with pytest.raises(DeviceError, match="batch: on cpu"):
             run()
     shows(np.mean(moved), 0, least=1, most=0)

@@ -332,10 +332,10 @@ def test_published_shuffle(shows):
     shows(kept(book), kept([batches(100, 10, 0, epoch) for epoch in range(2)]), least=1, most=0)
 
 
-def test_double_reduce(second, shows):
+def test_double_reduce(simulated_device, shows):
     """Keras's optimizers add up all replicas' gradients: whoever does it first doubles them."""
     recipe, rate = Recipe(), Recipe().lr
-    strategy, moved = tf.distribute.MirroredStrategy(["cpu:0", second]), []
+    strategy, moved = tf.distribute.MirroredStrategy(["cpu:0", simulated_device]), []
     for twice in (True, False):
         with strategy.scope():
             weight = keras.Variable(np.zeros(3), dtype="float64")

@@ -19,6 +19,8 @@ EXCEPTIONS = {
     "torch": {
         "BatchNorm": "PyTorch alone keeps the unbiased running variance",
         "BatchNorm.forward": "the same",
+        "moved": "PyTorch alone makes the host wait for what is not in pinned memory",
+        "Trainer._passes": "what is captured as a CUDA graph is a function of its own",
     },
     "tf": {
         "MaxPool": "Keras pools know no padding but 'same'",
