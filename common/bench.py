@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from tabulate import tabulate
@@ -39,6 +39,9 @@ from common.fit import Fit
 from common.recipe import PRECISIONS, Recipe
 from common.run import Checkpoint, Config
 from common.spec import Spec
+
+if TYPE_CHECKING:
+    from common.contract import Backend
 
 BOOK, PEER, OURS = "as published", "package's own", "ours"
 TURN = 2.0  # seconds that the book's loop is given a turn, unless a number of steps is asked for
@@ -74,7 +77,7 @@ class Row:
     memory: int | None  #: peak of the process, in MB
     device_memory: int | None  #: peak on a GPU, in MB
     start: float  #: seconds from the start of the process to the end of the first step
-    compile: float  #: seconds that the first step took longer than a later one
+    compile: float  #: seconds that the first step and turn took longer than later ones
     repaid: int | None  #: examples until a later start than `a`'s is caught up with; None: never
     real: float | None  #: examples a second of `train`'s loop over real images
     real_share: float | None  #: of the speed on the drawn batch
@@ -109,9 +112,9 @@ class Runner:
         self.size = loop.recipe.batch_size
         if loop.kind == OURS:
             self.backend = load(loop.backend)
-        else:  # before our backend, whose settings are not the book's
+        else:  # without what `load` sets for a whole process: it is not the book's
             published = importlib.import_module(f"benchmarks.published.{loop.backend}")
-            self.backend = load(loop.backend)
+            self.backend = cast("Backend", importlib.import_module(f"backends.{loop.backend}"))
         self.device = choose(loop.requested, self.backend.devices())
         self.precision = loop.recipe.precision
         self.instruments = importlib.import_module(f"benchmarks.instruments.{loop.backend}")
@@ -135,8 +138,10 @@ class Runner:
         return enough_memory(self.backend, self.device, self.size, "a smaller `--batch-size`")
 
     def about(self) -> dict[str, Any]:
-        """The version, the device and the seconds of the first step."""
-        return {"version": self.backend.VERSION, "device": self.device, "first": self.first}
+        """The version, the device, what a GPU is called, and the seconds of the first step."""
+        gpu = None if self.device == "cpu" else self.instruments.label(self.device)
+        facts = {"version": self.backend.VERSION, "device": self.device}
+        return {**facts, "gpu": gpu, "first": self.first}
 
     def turn(self, steps: int) -> float:
         """The seconds of so many steps, until the last one's loss is here and all work is done."""
@@ -389,7 +394,8 @@ def bench(plan: Plan) -> dict[str, Any]:
                 if loop.recipe.precision == plan.precision:
                     raise
         rows = _rows(plan, running, steps)
-    return {"machine": machine(), "data": real.source, "rows": [asdict(row) for row in rows]}
+        where = machine(running[0].facts["gpu"])
+    return {"machine": where, "data": real.source, "rows": [asdict(row) for row in rows]}
 
 
 def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
@@ -398,8 +404,7 @@ def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
         *(lambda each=each: (each("turn", steps), 0.0) for each in running),
         *(lambda each=each: each("epoch") for each in running[1:]),
     ]
-    for turn in turns:
-        turn()
+    early = [turn()[0] for turn in turns]
     taken = np.array([[turn() for turn in turns] for _ in range(plan.rounds)])
     memories = [each("memory") for each in running]  # before the large matrices
     peaks = [(each.loop.recipe.precision, each.peak()) for each in running]
@@ -415,6 +420,7 @@ def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
         precision = each.loop.recipe.precision
         resident, on_device = memories[at]
         peak = max(found for other, found in peaks if other == precision)
+        slow = each.facts["first"] + early[at]
         later = max(0.0, each.start - running[0].start)
         gain = 1 / medians[0] - 1 / medians[at]  # seconds an example
         epoch = len(running) + at - 1
@@ -438,7 +444,7 @@ def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
             memory=resident and round(resident / 1e6),
             device_memory=on_device and round(on_device / 1e6),
             start=round(each.start, 2),
-            compile=round(max(0.0, each.facts["first"] - size / float(medians[at])), 2),
+            compile=round(max(0.0, slow - (1 + steps) * size / float(medians[at])), 2),
             repaid=0 if not later else round(later / gain) if gain > 0 else None,
             real=round(float(medians[epoch]), 1) if at else None,
             real_share=round(float(np.median(speeds[:, epoch] / speeds[:, at])), 3) if at else None,
@@ -459,7 +465,7 @@ def profile(plan: Plan, steps: int) -> dict[str, Any]:
     plan = plan.checked()
     flop = 2 * PASSES * sum(layer.multiply_adds for layer in layers(plan.spec()))
     flop *= plan.recipe.batch_size
-    found = []
+    found: list[dict[str, Any]] = []
     for loop in (plan.published(), plan.loop(OURS, plan.precision or plan.recipe.precision)):
         with closing(Process(loop, cut(images(), loop.recipe.batch_size, loop.spec))) as process:
             process("turn", steps)
@@ -483,7 +489,8 @@ def profile(plan: Plan, steps: int) -> dict[str, Any]:
                     ],
                 }
             )
-    return {"machine": machine(), "profiles": found}
+            where = machine(process.facts["gpu"])
+    return {"machine": where, "profiles": found}
 
 
 def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -514,11 +521,12 @@ def cut(data: Dataset, count: int, spec: Spec) -> Dataset:
     )
 
 
-def machine() -> str:
-    """The processor and what of it may be used, in one line."""
+def machine(gpu: str | None = None) -> str:
+    """The processor and what of it may be used, and the GPU that was used, in one line."""
     chip = processor()
     best = chip["instructions"][-1:] or ["no instruction sets that are known here"]
-    return f"{chip['name']}, {chip['usable']} cores, up to {best[0]}, {platform.system()}"
+    found = f"{chip['name']}, {chip['usable']} cores, up to {best[0]}, {platform.system()}"
+    return f"{gpu}; {found}" if gpu else found
 
 
 #: heads of the text's tables, and what of a row stands under each

@@ -7,6 +7,11 @@ import mxnet as mx
 from mxnet import Context
 
 
+def label(device):
+    """What the GPU is called: MXNet does not say."""
+    return device
+
+
 def wait(device):
     """Return when all that was queued is done: a loss is there before its backward pass."""
     mx.nd.waitall()

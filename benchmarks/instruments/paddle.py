@@ -5,6 +5,11 @@ from paddle.profiler import Profiler, ProfilerTarget
 from paddle.profiler.profiler_statistic import StatisticData
 
 
+def label(device):
+    """What the GPU is called."""
+    return paddle.device.cuda.get_device_name(device)
+
+
 def wait(device):
     """Return when all that was asked of the device is done."""
     if device != "cpu":

