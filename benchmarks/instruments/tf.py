@@ -22,7 +22,9 @@ def wait(device):
 
 def peak_memory(device):
     """The most bytes of the GPU that tensors took at a time; None on a CPU."""
-    return None if device == "cpu" else tf.config.experimental.get_memory_info(device)["peak"]
+    if device == "cpu":
+        return None
+    return tf.config.experimental.get_memory_info(device.upper())["peak"]
 
 
 def product(side, precision, device):

@@ -18,7 +18,9 @@ def wait(device):
 
 def peak_memory(device):
     """The most bytes of the GPU that tensors took at a time; None on a CPU."""
-    return None if device == "cpu" else torch.cuda.max_memory_allocated()
+    if device == "cpu":
+        return None
+    return torch.cuda.max_memory_allocated(device.replace("gpu", "cuda"))
 
 
 def product(side, precision, device):
