@@ -543,10 +543,14 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "compile": lambda row: f"{row['compile']} s",
     "repaid after": lambda row: "never" if row["repaid"] is None else row["repaid"],
     "real data": lambda row: row["real"],
-    "of drawn": lambda row: row["real_share"] and f"{row['real_share']:.1%}",
-    "wait": lambda row: row["wait"] and f"{row['wait']:.1%}",
+    "of drawn": lambda row: _percent(row["real_share"]),
+    "wait": lambda row: _percent(row["wait"]),
 }
 SETTING = ("backend", "version", "device", "spec", "batch_size", "size", "threads")
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{share:.1%}"
 
 
 def _memory(row: dict[str, Any]) -> str:
