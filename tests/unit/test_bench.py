@@ -33,6 +33,7 @@ class _Machine:
 
     def __init__(self, precisions=("float32",)):
         self.clock, self.done, self.calls, self.precisions = 0.0, [], [], precisions
+        self.products = []  # seconds of one in each process
 
     def work(self, loop):
         self.clock += COSTS[loop][self.done.count(loop)]
@@ -71,8 +72,12 @@ class _Machine:
     def product(self, side, precision, device):
         self.calls.append("product")
 
+        seconds = (
+            self.products.pop(0) if self.products else {"float32": 2.0, "bfloat16": 1.0}[precision]
+        )
+
         def multiply():
-            self.clock += {"float32": 2.0, "bfloat16": 1.0}[precision]
+            self.clock += seconds
 
         return multiply
 
@@ -177,6 +182,22 @@ def test_the_share_of_the_peak_counts_three_passes_of_two_operations(play):
     peak = 2 * 10**3 / 2  # operations, seconds
     assert ours["share"] == pytest.approx(2.0 * 6 * forward / peak, abs=1e-3)
     assert book["share"] == pytest.approx(ours["share"] / 3, abs=1e-3)
+
+
+@pytest.mark.parametrize(("device", "times"), [("cpu", 3.0), ("gpu", 1.5)])
+def test_the_peak_is_the_best_of_all_loops_on_a_cpu_and_each_ones_own_on_a_gpu(play, device, times):
+    machine = play()
+    machine.products += [4.0, 2.0]
+    book, ours = bench.bench(Plan("torch", RECIPE, device, rounds=3, steps=1))["rows"]
+    assert ours["share"] == pytest.approx(times * book["share"], rel=1e-3), "three times the speed"
+
+
+def test_real_images_are_fashion_mnist_where_nothing_has_to_be_downloaded(monkeypatch):
+    monkeypatch.setattr(bench, "read_images", lambda source: source)
+    for cache, debian, source in ((0, 4, None), (4, 0, None), (3, 1, "sample"), (0, 0, "sample")):
+        found = {"cache": ("", cache), "Debian": ("", debian), "sample": ("", 4)}
+        monkeypatch.setattr(bench, "whereabouts", lambda found=found: found)
+        assert bench.images() == source
 
 
 def test_the_fastest_of_ours_is_c_unless_a_precision_is_asked_for(play):

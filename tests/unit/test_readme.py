@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 GUIDE = (ROOT / "docs" / "porting.md").read_text()
 
+PAGES = ("README.md", "benchmarks/README.md")
+
 #: the columns of the guide's table of words, and what stands where a language has none
 TABS = ("torch", "tf", "mxnet", "paddle")
 UNSAID = ("nothing to clear", "not here", "outside of a tape", "outside of `record`")
@@ -125,7 +127,8 @@ def test_the_judge_runs_the_command_that_the_readme_gives():
 
 
 def test_every_command_of_the_readme_is_one():
-    lines = re.findall(r"^(?:python .* && )?googlenet (.*)$", README, re.M)
+    text = "\n".join((ROOT / page).read_text() for page in PAGES)
+    lines = re.findall(r"^(?:python .* && )?googlenet (.*)$", text, re.M)
     assert len(lines) > 5
     for line in lines:
         command, *words = shlex.split(line, comments=True)
@@ -133,7 +136,7 @@ def test_every_command_of_the_readme_is_one():
 
 
 def test_every_link_of_the_guides_leads_somewhere():
-    for guide in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/porting.md"):
+    for guide in (*PAGES, "README.zh-CN.md", "CONTRIBUTING.md", "docs/porting.md"):
         page = ROOT / guide
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
             if not target.startswith("http"):
