@@ -238,8 +238,10 @@ class Process:
                 raise OutOfMemoryError(
                     f"The process of {name} was killed: try a smaller `--batch-size`."
                 ) from gone
-            said = self.log.read_text(errors="replace").strip().splitlines()[-1:]
-            raise BackendError(f"The process of {name} ended: {said or status}.") from gone
+            said = self.log.read_text(errors="replace").strip().splitlines() or [""]
+            raise BackendError(
+                f"The process of {name} ended with status {status}: {said[-1][:200]}"
+            ) from gone
         if isinstance(error, GoogLeNetError):
             raise error
         if error:

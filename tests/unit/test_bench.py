@@ -71,10 +71,8 @@ class _Machine:
 
     def product(self, side, precision, device):
         self.calls.append("product")
-
-        seconds = (
-            self.products.pop(0) if self.products else {"float32": 2.0, "bfloat16": 1.0}[precision]
-        )
+        usual = {"float32": 2.0, "bfloat16": 1.0}[precision]
+        seconds = self.products.pop(0) if self.products else usual
 
         def multiply():
             self.clock += seconds
