@@ -567,7 +567,7 @@ def render(found: dict[str, Any]) -> str:
     parts = [f"{found['machine']}; real data: {found['data']}"]
     for setting, rows in groupby(found["rows"], key=lambda row: [row[k] for k in SETTING]):
         backend, version, device, spec, batch_size, size, count = setting
-        cores = f", {count} threads" if count else ""
+        cores = f", --threads {count}" if count else ""
         parts.append(
             f"{backend} {version} on {device}, {spec}, batch {batch_size} at {size} pixels{cores}"
         )
