@@ -8,7 +8,6 @@ set for the book's loop. A batch is drawn once, already resized; a step moves it
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import multiprocessing
 import os
@@ -28,7 +27,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from tabulate import tabulate
 
-from backends import load, require
+from backends import load, load_module, require
 from common.arithmetic import layers
 from common.data import Dataset, whereabouts
 from common.data import load as read_images
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
 
 BOOK, PEER, OURS = "as published", "package's own", "ours"
 TURN = 2.0  # seconds that the book's loop is given a turn, unless a number of steps is asked for
+PAUSE = 0.25  # seconds before a turn: OpenMP's threads spin for 0.2 s after their work
 SIDES = {"cpu": 4096, "gpu": 8192}  # of the square matrices that the peak is measured with
 TOP = 15  # operators of a profile
 PASSES = 3  # a training step's multiply-adds, in those of its forward pass: dx and dw besides
@@ -113,11 +113,11 @@ class Runner:
         if loop.kind == OURS:
             self.backend = load(loop.backend)
         else:  # without what `load` sets for a whole process: it is not the book's
-            published = importlib.import_module(f"benchmarks.published.{loop.backend}")
-            self.backend = cast("Backend", importlib.import_module(f"backends.{loop.backend}"))
+            published = load_module(loop.backend, f"benchmarks.published.{loop.backend}")
+            self.backend = cast("Backend", load_module(loop.backend, f"backends.{loop.backend}"))
         self.device = choose(loop.requested, self.backend.devices())
         self.precision = loop.recipe.precision
-        self.instruments = importlib.import_module(f"benchmarks.instruments.{loop.backend}")
+        self.instruments = load_module(loop.backend, f"benchmarks.instruments.{loop.backend}")
         images, labels = loop.inputs()
         self.fit: Fit | None = None
         with self.memory_told():
@@ -406,8 +406,14 @@ def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
         *(lambda each=each: (each("turn", steps), 0.0) for each in running),
         *(lambda each=each: each("epoch") for each in running[1:]),
     ]
-    early = [turn()[0] for turn in turns]
-    taken = np.array([[turn() for turn in turns] for _ in range(plan.rounds)])
+
+    def round_of_turns() -> Iterator[tuple[float, float]]:
+        for turn in turns:
+            time.sleep(PAUSE)
+            yield turn()
+
+    early = [seconds for seconds, _ in round_of_turns()]
+    taken = np.array([list(round_of_turns()) for _ in range(plan.rounds)])
     memories = [each("memory") for each in running]  # before the large matrices
     peaks = [(each.loop.recipe.precision, each.peak()) for each in running]
 

@@ -57,9 +57,9 @@ def as_before(name):
 @pytest.fixture
 def here(monkeypatch):
     """No processes, and quick products of matrices."""
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the benchmark sets it; this puts it back
     monkeypatch.setattr(bench, "Process", Here)
+    monkeypatch.setattr(bench, "PAUSE", 0)
     monkeypatch.setattr(bench, "SIDES", {"cpu": 512})
 
 

@@ -11,6 +11,7 @@ def test_the_packages_own_network_stands_beside_ours(pytestconfig, monkeypatch):
     name = pytestconfig.getoption("--backend")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the benchmark sets it; this puts it back
     monkeypatch.setattr(bench, "Process", Here)
+    monkeypatch.setattr(bench, "PAUSE", 0)
     monkeypatch.setattr(bench, "SIDES", {"cpu": 64})
     size = {"torch": 33, "paddle": 191}[name]
     recipe = Recipe(size=size, batch_size=4)
