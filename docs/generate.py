@@ -212,7 +212,13 @@ def benchmarks(text: str) -> str:
     for name, part in parts.items():
         begin, end = (f"<!-- {word} {name} -->" for word in ("begin", "end"))
         head, rest = text.split(begin)
-        text = f"{head}{begin}\n{part()}\n{end}{rest.split(end)[1]}"
+        try:
+            table = part()
+        except results.Unusable as error:
+            if error.why != "missing":
+                raise
+            table = "Not measured yet."
+        text = f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}"
     return text
 
 

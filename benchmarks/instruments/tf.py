@@ -56,7 +56,7 @@ def operators(run, device):
                 continue
             for event in line.events:
                 name = plane.event_metadata[event.metadata_id].name
-                operator = None if gpu else re.fullmatch(r"[^ ]+:(_?[A-Z]\w+)", name)
+                operator = None if gpu else re.fullmatch(r"[^ :]+:(_?[A-Z]\w+)", name)
                 if gpu or operator:  # other events of the host are TensorFlow's own bookkeeping
                     key = name if gpu else operator[1]
                     calls[key] += 1
