@@ -130,7 +130,7 @@ def test_every_loop_has_a_profile(name, here):
     for each in found["profiles"]:
         rows = each["operators"]
         assert any("conv" in row["name"].lower() for row in rows)
-        assert 0 < sum(row["seconds"] for row in rows) < 3 * each["step"]
+        assert 0 < sum(row["seconds"] for row in rows) < 10 * each["step"]
         assert not {"Process", "Run"} & {row["name"] for row in rows}, "TensorFlow's bookkeeping"
         assert 0.1 < sum(row["share"] for row in rows) < 1.001
         assert 0 < each["floor"] < each["step"]
