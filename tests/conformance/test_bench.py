@@ -36,11 +36,11 @@ def test_a_published_step_is_plain_sgd_on_the_same_network(backend, name):
         assert tensor_error(got[tensor], array) < 1e-4, tensor
 
 
-SMALL = Recipe(size=33, batch_size=8)
+SMALL = Recipe(size=33, batch_size=4)
 MARGIN = 0.7
-"""Least ratio of our speed to the book's. On a machine that others use as well, the ratio of two
-loops as fast as each other was seen between 0.84 and 1.12 with so few steps; a step that takes half
-as long again is at 0.67. What is really slower is so every time, so noise may have three tries."""
+"""Least ratio of our speed to the book's, the median of nine rounds. On two busy cores it was seen
+between 0.94 and 1.28 for the loops as they are, between 0.48 and 0.69 for a step that took twice as
+long. What is slower by less may pass here, and shows in the benchmark itself."""
 
 
 @pytest.fixture(autouse=True)
@@ -63,22 +63,17 @@ def here(monkeypatch):
     monkeypatch.setattr(bench, "SIDES", {"cpu": 512})
 
 
-def best_ratio(name, tries):
-    """Ours by default to the book's, in the best of so many tries that end at the first pass."""
-    ratios = []
-    for _ in range(tries):
-        plan = Plan(name, SMALL, "cpu", SMALL.precision, rounds=3, steps=2)
-        ratios.append(bench.bench(plan)["rows"][1]["ratio"])
-        if ratios[-1] >= MARGIN:
-            break
-    return max(ratios)
+def ratio(name):
+    """Ours by default to the book's."""
+    plan = Plan(name, SMALL, "cpu", SMALL.precision, rounds=9, steps=1)
+    return bench.bench(plan)["rows"][1]["ratio"]
 
 
 def test_ours_by_default_is_not_slower_than_the_book(name, here):
-    assert best_ratio(name, 3) >= MARGIN
+    assert ratio(name) >= MARGIN
 
 
-def test_a_step_of_ours_that_takes_twice_as_long_is_seen(backend, name, here, monkeypatch):
+def test_a_step_of_ours_that_takes_three_times_as_long_is_seen(backend, name, here, monkeypatch):
     update = backend.Trainer.update
     wait = importlib.import_module(f"benchmarks.instruments.{name}").wait
 
@@ -87,11 +82,11 @@ def test_a_step_of_ours_that_takes_twice_as_long_is_seen(backend, name, here, mo
         loss, right = update(self, inputs, labels)
         float(loss)
         wait("cpu")  # or the backward pass would go on meanwhile
-        time.sleep(time.perf_counter() - start)
+        time.sleep(2 * (time.perf_counter() - start))
         return loss, right
 
     monkeypatch.setattr(backend.Trainer, "update", slow)
-    assert best_ratio(name, 1) < MARGIN
+    assert ratio(name) < MARGIN
 
 
 SMALLEST = Recipe(spec="mini", size=33, batch_size=16)
