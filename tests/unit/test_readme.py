@@ -56,7 +56,8 @@ def rows(generator, monkeypatch, tmp_path):
     monkeypatch.setattr(generator, "ROOT", tmp_path)
 
     def write(kind, backend, *changes, machine="two cores"):
-        found = [{**real, "backend": backend, "threads": None, **each} for each in changes]
+        same = {**real, "backend": backend, "threads": None, "batch_size": 128}
+        found = [{**same, **each} for each in changes]
         content = json.dumps({"machine": machine, "data": "sample", "rows": found})
         (folder / f"{kind}-{backend}.json").write_text(content)
 
