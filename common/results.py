@@ -2,8 +2,10 @@
 
 `verify-B.json` and `bugs-B.json` are what `googlenet verify` and `googlenet bugs` printed with
 `--json`; `same-padding-B.json` is `verify --plant same-padding`; `traps-B.json` comes from the
-tests of docs/porting.md; `bench-B.json` is `googlenet bench --json`; `runs/NAME/` holds the
-`config.json` and `history.jsonl` of a run.
+tests of docs/porting.md; `bench-B.json` is `googlenet bench --json`, `size-B.json`,
+`batch_size-B.json` and `threads-B.json` are the same with several of these, `peer-B.json` with
+`--peer`, `profile-B.json` with `--profile`; `runs/NAME/` holds the `config.json` and
+`history.jsonl` of a run.
 """
 
 from __future__ import annotations
@@ -113,19 +115,21 @@ def traps(root: Path, backend: str) -> dict[str, tuple[float, float]]:
     return read(root / "docs" / "results" / f"traps-{backend}.json", parse)
 
 
-def speeds(root: Path) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Each machine and the rows of all benchmarks on it; Unusable as above."""
+def speeds(
+    root: Path, kind: str = "bench", key: str = "rows"
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Each machine and the rows of all benchmarks of a kind on it; Unusable as above."""
 
     def parse(found: Any) -> tuple[str, list[dict[str, Any]]]:
-        rows = [{str(key): value for key, value in row.items()} for row in found["rows"]]
+        rows = [{str(key): value for key, value in row.items()} for row in found[key]]
         if not rows or any(list(row) != list(rows[0]) for row in rows):
             raise ValueError("rows unlike each other")
         return str(found["machine"]), rows
 
     folder = root / "docs" / "results"
-    paths = sorted(folder.glob("bench-*.json"))
+    paths = sorted(folder.glob(f"{kind}-*.json"))
     if not paths:
-        raise Unusable("missing", folder / "bench-*.json")
+        raise Unusable("missing", folder / f"{kind}-*.json")
     tables: dict[str, list[dict[str, Any]]] = {}
     for path in paths:
         machine, rows = read(path, parse)

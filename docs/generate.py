@@ -1,10 +1,10 @@
-"""Write the generated parts of the README in both languages and of docs/porting.md.
+"""Write the generated parts of the README in both languages and of two other pages.
 
 They are lines of the source, and results. `python docs/generate.py` rewrites them, tests hold the
 pages to them. The results are what the commands printed: `googlenet bugs --backend B --json >
-docs/results/bugs-B.json`, `verify` alike, `pytest tests/porting --backend B --write-results` for
-the traps; of a training run docs/results/runs/ holds the `config.json` and `history.jsonl` that it
-wrote itself.
+docs/results/bugs-B.json`, `verify` alike, `bench` as common/results.py says, `pytest tests/porting
+--backend B --write-results` for the traps; of a training run docs/results/runs/ holds the
+`config.json` and `history.jsonl` that it wrote itself.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ sys.path.insert(0, str(ROOT))  # run from anywhere, installed or not
 
 from backends import FRAMEWORKS  # noqa: E402
 from common import results  # noqa: E402
+from common.bench import COLUMNS  # noqa: E402
 from common.page import words  # noqa: E402
 from common.plants import BUGS  # noqa: E402
 from common.results import TITLES  # noqa: E402
@@ -198,7 +200,103 @@ def figures(trap: str) -> str:
     return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
 
 
+#: what the cost was measured against: the kind of results, which is the row's field as well
+SWEEPS = {"size": "image size", "batch_size": "batch size", "threads": "threads"}
+OPERATORS = 8  # of a profile that are shown
+
+
+def benchmarks(text: str) -> str:
+    """The benchmarks' page with every table made anew."""
+    parts = {"speeds": table_of_speeds, "peers": table_of_peers, "profiles": tables_of_profiles}
+    parts |= {f"sweep {field}": partial(table_of_sweep, field) for field in SWEEPS}
+    for name, part in parts.items():
+        begin, end = (f"<!-- {word} {name} -->" for word in ("begin", "end"))
+        head, rest = text.split(begin)
+        try:
+            table = part()
+        except results.Unusable as error:
+            if error.why != "missing":
+                raise
+            table = "Not measured yet."
+        text = f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def table_of_speeds(kind: str = "bench") -> str:
+    """Every loop of every framework, a table for each machine."""
+    parts = []
+    for machine, rows in results.speeds(ROOT, kind):
+        same = {(row["batch_size"], row["size"], row["device"]) for row in rows}
+        setting = "; ".join(f"batch {b} at {s} pixels on {d}" for b, s, d in sorted(same))
+        table = [
+            [f"{TITLES[row['backend']]} {row['version']}", *(of(row) for of in COLUMNS.values())]
+            for row in rows
+        ]
+        heads = ("framework", *COLUMNS)
+        parts.append(f"{machine}; {setting}:\n\n{tabulate(table, heads, tablefmt='github')}")
+    return "\n\n".join(parts)
+
+
+def table_of_peers() -> str:
+    """The packages' own networks beside ours of the same function."""
+    return table_of_speeds("peer")
+
+
+def table_of_sweep(field: str) -> str:
+    """Examples a second of (a) and of (c) and their ratio, a column for each framework."""
+    parts = []
+    for machine, rows in results.speeds(ROOT, field):
+        names = [name for name in TITLES if name in {row["backend"] for row in rows}]
+        rows = [row for row in rows if set("ac") & set(row["role"])]
+        found = {(row["backend"], row[field], row["role"][-1]): row for row in rows}
+        table = []
+        for value in sorted({row[field] for row in rows}):
+            cells = []
+            for name in names:
+                book, own = (found.get((name, value, role)) for role in "ac")
+                cells.append(
+                    f"{book['median']} to {own['median']}, {own['ratio']}x" if book and own else ""
+                )
+            table.append([value, *cells])
+        kept = {(row["batch_size"], row["size"], row["threads"]) for row in rows}
+        batches, sizes, counts = (sorted({*each}, key=str) for each in zip(*kept, strict=True))
+        rest = {"batch_size": ("batch", batches), "size": ("image size", sizes)}
+        rest |= {"threads": ("threads", [n for n in counts if n])}
+        said = "; ".join(
+            f"{word} {', '.join(map(str, values))}"
+            for other, (word, values) in rest.items()
+            if other != field and values
+        )
+        heads = (SWEEPS[field], *(TITLES[name] for name in names))
+        parts.append(f"{machine}; {said}:\n\n{tabulate(table, heads, tablefmt='github')}")
+    return "\n\n".join(parts)
+
+
+def tables_of_profiles() -> str:
+    """The operators that take most of a step, before and after."""
+    parts = []
+    for machine, profiles in results.speeds(ROOT, "profile", "profiles"):
+        parts.append(f"{machine}:")
+        for each in profiles:
+            rows = [
+                (f"`{row['name'][:60]}`", f"{row['seconds'] * 1e3:.1f}", f"{row['share']:.1%}")
+                for row in each["operators"][:OPERATORS]
+            ]
+            step, floor = each["step"], each["floor"]
+            parts.append(
+                f"**{TITLES[each['backend']]}, {each['loop']}**, {each['precision']}, batch "
+                f"{each['batch_size']} at {each['size']} pixels on {each['device']}: a step takes "
+                f"{step * 1e3:.0f} ms, its multiply-adds {floor * 1e3:.0f} ms at the measured peak "
+                f"({floor / step:.1%})."
+            )
+            heads = ("operator", "ms a step", "of all")
+            parts.append(tabulate(rows, heads, tablefmt="github", disable_numparse=True))
+    return "\n\n".join(parts)
+
+
 if __name__ == "__main__":
+    benchmarks_page = ROOT / "benchmarks" / "README.md"
+    benchmarks_page.write_text(benchmarks(benchmarks_page.read_text()))
     guide_page = ROOT / "docs" / "porting.md"
     guide_page.write_text(guide(guide_page.read_text()))
     for index, name in enumerate(READMES):

@@ -1,23 +1,32 @@
 """The book's training step in MXNet: imperative, float32, metrics read after every batch."""
 
-from mxnet import autograd, gluon, init, np
+import os
 
-from backends.mxnet import GoogLeNet
+from common.doctor import processor
+
+# what MXNet takes by itself; our backend would give it all cores
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, processor()["usable"] // 2)))
+
+from backends.mxnet import GoogLeNet  # noqa: I001  # MXNet can be imported after it
+
+from mxnet import Context, autograd, gluon, init, np
 
 
 class Published:
-    """d2l's loop, a batch at a time; the network is ours, whose layers are the book's."""
+    """d2l's loop on a device, a batch at a time; the network is ours, of the book's layers."""
 
-    def __init__(self, spec):
+    def __init__(self, spec, device="cpu", lr=0.1):
+        kind, _, index = device.partition(":")
+        self.device = Context(kind, int(index or 0))
         self.net = GoogLeNet(spec)
-        self.net.initialize(init.Xavier())
+        self.net.initialize(init.Xavier(), ctx=self.device)
         parameters = self.net.collect_params()
-        self.trainer = gluon.Trainer(parameters, "sgd", {"learning_rate": 0.1})
+        self.trainer = gluon.Trainer(parameters, "sgd", {"learning_rate": lr})
         self.loss = gluon.loss.SoftmaxCrossEntropyLoss()
 
     def step(self, images, labels):
         """One step on images (N, C, H, W) and labels (N,), NumPy; the loss and the accuracy."""
-        X, y = np.array(images), np.array(labels)
+        X, y = (np.array(each, ctx=self.device) for each in (images, labels))
         with autograd.record():
             y_hat = self.net(X)
             losses = self.loss(y_hat, y)

@@ -1,20 +1,25 @@
 """The book's training step in TensorFlow: Keras's compiled `fit`, float32, metrics every batch."""
 
 import keras
+import tensorflow as tf
 
 from backends.tf import GoogLeNet
 
 
 class Published:
-    """d2l's `compile` and `fit`, a batch at a time; the network is ours, padded by hand."""
+    """d2l's `compile` and `fit` on a device, a batch at a time; the network is ours, padded."""
 
-    def __init__(self, spec):
-        self.net = GoogLeNet(spec)
-        self.net.compile(
-            optimizer=keras.optimizers.SGD(0.1),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-        )
+    def __init__(self, spec, device="cpu", lr=0.1):
+        # what our backend has set otherwise for the whole process
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": True})
+        tf.config.set_soft_device_placement(True)
+        with tf.distribute.OneDeviceStrategy(f"/{device.upper()}").scope():
+            self.net = GoogLeNet(spec)
+            self.net.compile(
+                optimizer=keras.optimizers.SGD(lr),
+                loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                metrics=["accuracy"],
+            )
 
     def step(self, images, labels):
         """One step on images (N, C, H, W) and labels (N,), NumPy; both means so far."""

@@ -48,6 +48,12 @@ COMMANDS = {
     "bugs-": "googlenet bugs --backend {0} --json > docs/results/bugs-{0}.json",
 }
 
+#: of a benchmark's rows: what benchmarks/README.md alone shows
+LEFT_OUT = {
+    *("role", "spec", "threads", "lowest", "highest", "peak", "share", "memory", "device_memory"),
+    *("start", "compile", "repaid", "real", "real_share", "wait"),
+}
+
 #: addresses of the lines that build a part of the drawing, in googlenet.py
 PARTS = {
     **{f"stage{number}": f"GoogLeNet.__init__.stage{number}" for number in range(1, 6)},
@@ -451,7 +457,11 @@ class Page:
         found = self.usable(partial(results.speeds, self.root))
         if isinstance(found, Unusable):
             return SimpleNamespace(tables=[], notes=[self.note(found)])
-        return SimpleNamespace(tables=found, notes=[])
+        tables = [
+            (machine, [{k: v for k, v in row.items() if k not in LEFT_OUT} for row in rows])
+            for machine, rows in found
+        ]
+        return SimpleNamespace(tables=tables, notes=[])
 
     # ---- words
 

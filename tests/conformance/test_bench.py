@@ -1,12 +1,19 @@
-"""The loop that the benchmark calls published trains the same function as ours."""
+"""What the benchmark calls published trains the same function as ours, and all of it runs."""
 
 import importlib
+import os
+import signal
+import time
 
 import numpy as np
 import pytest
+from here import Here
 from narrow import NARROW
 
 from backends.numpy import GoogLeNet, Trainer
+from common import bench
+from common.bench import Plan
+from common.errors import OutOfMemoryError
 from common.recipe import Recipe
 from common.verify import draw_fixture, tensor_error
 
@@ -27,3 +34,103 @@ def test_a_published_step_is_plain_sgd_on_the_same_network(backend, name):
     got = backend.read_weights(published.net)
     for tensor, array in arbiter.weights.items():
         assert tensor_error(got[tensor], array) < 1e-4, tensor
+
+
+SMALL = Recipe(size=33, batch_size=8)
+MARGIN = 0.7
+"""Least ratio of our speed to the book's. On a machine that others use as well, the ratio of two
+loops as fast as each other was seen between 0.84 and 1.12 with so few steps; a step that takes half
+as long again is at 0.67. What is really slower is so every time, so noise may have three tries."""
+
+
+@pytest.fixture(autouse=True)
+def as_before(name):
+    """The book's loop undoes what our backend sets for the whole process."""
+    yield
+    if name == "tf":
+        import tensorflow
+
+        tensorflow.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+        tensorflow.config.set_soft_device_placement(False)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """No processes, and quick products of matrices."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the benchmark sets it; this puts it back
+    monkeypatch.setattr(bench, "Process", Here)
+    monkeypatch.setattr(bench, "PAUSE", 0)
+    monkeypatch.setattr(bench, "SIDES", {"cpu": 512})
+
+
+def best_ratio(name, tries):
+    """Ours by default to the book's, in the best of so many tries that end at the first pass."""
+    ratios = []
+    for _ in range(tries):
+        plan = Plan(name, SMALL, "cpu", SMALL.precision, rounds=3, steps=2)
+        ratios.append(bench.bench(plan)["rows"][1]["ratio"])
+        if ratios[-1] >= MARGIN:
+            break
+    return max(ratios)
+
+
+def test_ours_by_default_is_not_slower_than_the_book(name, here):
+    assert best_ratio(name, 3) >= MARGIN
+
+
+def test_a_step_of_ours_that_takes_twice_as_long_is_seen(backend, name, here, monkeypatch):
+    update = backend.Trainer.update
+    wait = importlib.import_module(f"benchmarks.instruments.{name}").wait
+
+    def slow(self, inputs, labels):
+        start = time.perf_counter()
+        loss, right = update(self, inputs, labels)
+        float(loss)
+        wait("cpu")  # or the backward pass would go on meanwhile
+        time.sleep(time.perf_counter() - start)
+        return loss, right
+
+    monkeypatch.setattr(backend.Trainer, "update", slow)
+    assert best_ratio(name, 1) < MARGIN
+
+
+SMALLEST = Recipe(spec="mini", size=33, batch_size=16)
+
+
+def test_the_whole_benchmark_in_processes_of_its_own(name, monkeypatch):
+    monkeypatch.setattr(bench, "SIDES", {"cpu": 512})
+    rows = bench.bench(Plan(name, SMALLEST, "cpu", rounds=1, steps=2))["rows"]
+    assert "".join(row["role"] for row in rows) == "abc"
+    for row in rows:
+        assert row["lowest"] <= row["median"] <= row["highest"]
+        assert 0 < row["share"] < 1
+        assert 1 < row["peak"] < 1e5
+        assert 50 < row["memory"] < 10_000
+        assert row["device_memory"] is None
+        assert row["compile"] < row["start"] < 300
+    for row in rows[1:]:
+        assert 0.1 < row["real_share"] < 10
+        assert 0 <= row["wait"] < 1
+
+
+def test_a_process_that_was_killed_is_told_as_too_little_memory(name):
+    plan = Plan(name, SMALLEST, "cpu")
+    data = bench.cut(bench.read_images("sample"), 16, plan.spec())
+    process = bench.Process(plan.own()[0], data)
+    try:
+        os.kill(process.process.pid, signal.SIGKILL)
+        with pytest.raises(OutOfMemoryError, match="--batch-size"):
+            process("turn", 1)
+    finally:
+        process.close()
+
+
+def test_every_loop_has_a_profile(name, here):
+    found = bench.profile(Plan(name, SMALLEST, "cpu"), steps=2)
+    for each in found["profiles"]:
+        rows = each["operators"]
+        assert any("conv" in row["name"].lower() for row in rows)
+        assert 0 < sum(row["seconds"] for row in rows) < 10 * each["step"]
+        assert not {"Process", "Run"} & {row["name"] for row in rows}, "TensorFlow's bookkeeping"
+        assert 0.1 < sum(row["share"] for row in rows) < 1.001
+        assert 0 < each["floor"] < each["step"]

@@ -1,129 +1,374 @@
-"""The benchmark's turns and ratios, by a clock that only the loops move."""
+"""The benchmark's turns, ratios and roles, by a clock that only the loops move; its processes."""
 
 import importlib
+import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from here import Here
 
 from common import bench
+from common.bench import Plan
 from common.cli import main
-from common.errors import DeviceError, OutOfMemoryError, SpecError
+from common.errors import BackendError, DeviceError, OutOfMemoryError
 from common.recipe import Recipe
 
-COSTS = {"as published": [9.0, 4.0, 8.0, 6.0], "float32": [9.0, 2.0, 1.0, 3.0]}  # seconds a step
+RECIPE = Recipe(spec="mini", size=33, batch_size=4)
+#: seconds of the steps of each loop and of its epochs: the first step and turn, then those that
+#: count; the book's loop has made a step before, in another process
+COSTS = {
+    "as published": [9.0, 1.0, 1.0, 4.0, 8.0, 6.0],
+    "float32": [5.0, 1.0, 2.0, 1.0, 3.0],
+    "bfloat16": [3.0, 1.0, 1.0, 1.0, 1.0],
+    "float32 epoch": [7.0, 4.0, 2.0, 4.0],
+    "bfloat16 epoch": [7.0, 1.0, 1.0, 2.0],
+}
 
 
-class _Backend:
-    """Takes as long as COSTS says, and has no bfloat16."""
+class _Machine:
+    """A backend, its instruments and published loop that take as long as COSTS says."""
 
+    def __init__(self, precisions=("float32",)):
+        self.clock, self.done, self.calls, self.precisions = 0.0, [], [], precisions
+        self.products = []  # seconds of one in each process
+
+    def work(self, loop):
+        self.clock += COSTS[loop][self.done.count(loop)]
+        self.done.append(loop)
+        return 1.0
+
+    # the backend
     VERSION = "0.1"
 
-    def __init__(self, work):
-        self.work = work
-        self.Trainer = lambda model, recipe: SimpleNamespace(update=self.update)
-
     def devices(self):
-        return ["cpu"]
-
-    def build(self, spec, precision, device):
-        if precision == "bfloat16":
-            raise DeviceError("no bfloat16")
-        return spec
-
-    def write_weights(self, model, weights):
-        pass
+        return ["cpu", "gpu:0"]
 
     def place(self, model, images):
-        assert images.shape == (4, 1, 33, 33)
-        assert images.dtype == np.float32
-        return images
-
-    def update(self, inputs, labels):
-        return self.work("float32"), 0
+        assert (images.shape, images.dtype) == ((4, 1, 33, 33), np.float32)
+        return model
 
     def out_of_memory(self, error):
-        return isinstance(error, MemoryError)
+        return False
+
+    # the published loop
+    def Published(self, spec, device, lr):
+        self.published_on = device
+        return SimpleNamespace(step=lambda *batch: (self.work("as published"), 0))
+
+    # the instruments
+    def label(self, device):
+        return "a GPU"
+
+    def wait(self, device):
+        self.calls.append("wait")
+
+    def peak_memory(self, device):
+        self.calls.append("memory")
+        return None if device == "cpu" else 5_000_000
+
+    def product(self, side, precision, device):
+        self.calls.append("product")
+        usual = {"float32": 2.0, "bfloat16": 1.0}[precision]
+        seconds = self.products.pop(0) if self.products else usual
+
+        def multiply():
+            self.clock += seconds
+
+        return multiply
+
+    def operators(self, run, device):
+        run()
+        return [("relu", 4, 1.0), ("conv", 2, 3.0)]
+
+    # the training loop
+    def Fit(self, backend, name, checkpoint, data, device):
+        precision = checkpoint.config.recipe.precision
+        if precision not in self.precisions:
+            raise DeviceError(f"no {precision}")
+        self.images, progress = data.train_images.shape, SimpleNamespace(wait=0.0, epochs=[])
+
+        def train(number):
+            self.work(f"{precision} epoch")
+            progress.wait = 0.5
+
+        def update(placed, labels):
+            return self.work(precision), 0
+
+        return SimpleNamespace(
+            model="model",
+            trainer=SimpleNamespace(update=update),
+            progress=progress,
+            train=train,
+            finish=lambda number, loss, accuracy: progress.epochs.append(number),
+        )
 
 
 @pytest.fixture
-def turns(monkeypatch):
-    """The loops in the order that they ran; the clock moves by COSTS."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the benchmark sets it
-    done, clock = [], [0.0]
+def play(monkeypatch):
+    """Make the machine with such precisions."""
 
-    def work(loop):
-        clock[0] += COSTS[loop][done.count(loop)]
-        done.append(loop)
-        return 1.0
+    def make(*precisions):
+        found = _Machine(precisions or ("float32",))
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the benchmark sets it
+        monkeypatch.setattr(bench, "load_module", lambda name, path: found)
+        monkeypatch.setattr(bench, "PAUSE", 0)
+        monkeypatch.setattr(bench, "load", lambda name: found)
+        monkeypatch.setattr(bench, "require", lambda name: None)
+        monkeypatch.setattr(bench, "Fit", found.Fit)
+        monkeypatch.setattr(bench, "Process", Here)
+        monkeypatch.setattr(bench, "images", lambda: bench.read_images("sample"))
+        monkeypatch.setattr(bench.time, "perf_counter", lambda: found.clock)
+        monkeypatch.setattr(bench, "SIDES", {"cpu": 10, "gpu": 20})
+        return found
 
-    published = SimpleNamespace(
-        Published=lambda spec: SimpleNamespace(step=lambda *batch: (work("as published"), 0))
-    )
-    monkeypatch.setattr(importlib, "import_module", lambda name: published)
-    monkeypatch.setattr(bench, "load", lambda name: _Backend(work))
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: clock[0])
-    return done
+    return make
 
 
-def test_the_loops_take_turns_and_the_first_step_of_each_is_not_counted(turns):
-    recipe = Recipe(spec="mini", size=33, batch_size=4)
-    book, ours = bench.bench("torch", recipe, rounds=3, steps=1)["rows"]
-    assert turns == ["as published", "float32"] * 4
-    assert (book["loop"], ours["loop"], ours["precision"]) == ("as published", "ours", "float32")
+def test_the_loops_take_turns_and_the_first_step_and_turn_are_not_counted(play):
+    machine = play()
+    found = bench.bench(Plan("torch", RECIPE, rounds=3, steps=1))
+    book, ours = found["rows"]
+    turn = ["as published", "float32", "float32 epoch"]
+    scout, first = ["as published"], ["as published", "float32"]
+    assert machine.done == [*scout, *first, *turn, *turn, *turn, *turn]
+    assert machine.images == (4, 1, 28, 28)
+    assert (book["role"], book["loop"], book["precision"]) == ("a", "as published", "float32")
+    assert (ours["role"], ours["loop"], ours["precision"]) == ("bc", "ours", "float32")
     assert [book[k] for k in ("median", "lowest", "highest", "ratio")] == [0.7, 0.5, 1.0, 1.0]
     assert [ours[k] for k in ("median", "lowest", "highest")] == [2.0, 1.3, 4.0]
     assert ours["ratio"] == 2.0, "the median of 2, 8 and 2, each within its round"
-    assert (ours["batch_size"], ours["size"], ours["device"]) == (4, 33, "cpu")
+    assert (ours["batch_size"], ours["size"], ours["threads"]) == (4, 33, None)
+    assert found["data"] == "sample"
 
 
-def test_the_steps_of_a_turn_are_divided_out(turns):
-    recipe = Recipe(spec="mini", size=33, batch_size=4)
-    book, ours = bench.bench("torch", recipe, rounds=1, steps=3)["rows"]
-    assert book["median"] == round(4 * 3 / (4 + 8 + 6), 1)
-    assert ours["ratio"] == 3.0
+def test_start_and_compilation_count_from_each_process_and_may_be_repaid(play):
+    play()
+    book, ours = bench.bench(Plan("torch", RECIPE, rounds=3, steps=1))["rows"]
+    assert (book["start"], ours["start"]) == (1.0, 5.0)
+    assert (book["compile"], ours["compile"]) == (0.0, 2.0), "5 and 1 s; later steps take 2"
+    assert (book["repaid"], ours["repaid"]) == (0, 4), "4 s later, 1 s an example faster"
 
 
-def test_the_command_prints_the_machine_and_every_loop(turns):
-    options = [
-        "--spec",
-        "mini",
-        "--size",
-        "33",
-        "--batch-size",
-        "4",
-        "--rounds",
-        "3",
-        "--steps",
-        "1",
+def test_a_slower_loop_that_starts_later_is_never_repaid(play, monkeypatch):
+    monkeypatch.setitem(COSTS, "float32", [5.0, 1.0, 9.0, 9.0, 9.0])
+    play()
+    _, ours = bench.bench(Plan("torch", RECIPE, rounds=3, steps=1))["rows"]
+    assert ours["repaid"] is None
+    assert "never" in bench.render({"machine": "m", "data": "d", "rows": [ours]})
+
+
+def test_the_real_loop_stands_beside_the_drawn_batch_of_its_round(play):
+    play()
+    book, ours = bench.bench(Plan("torch", RECIPE, rounds=3, steps=1))["rows"]
+    assert (book["real"], book["real_share"], book["wait"]) == (None, None, None)
+    assert ours["real"] == 1.0
+    assert ours["real_share"] == 0.5, "the median of 1/2, 2/4 and 3/4"
+    assert ours["wait"] == 0.125, "the median of 1/8, 1/4 and 1/8"
+
+
+def test_the_share_of_the_peak_counts_three_passes_of_two_operations(play):
+    play()
+    book, ours = bench.bench(Plan("torch", RECIPE, "cpu", rounds=3, steps=1))["rows"]
+    forward = sum(layer.multiply_adds for layer in bench.layers(RECIPE.network()))
+    peak = 2 * 10**3 / 2  # operations, seconds
+    assert ours["share"] == pytest.approx(2.0 * 6 * forward / peak, abs=1e-3)
+    assert book["share"] == pytest.approx(ours["share"] / 3, abs=1e-3)
+
+
+@pytest.mark.parametrize(("device", "times"), [("cpu", 3.0), ("gpu", 1.5)])
+def test_the_peak_is_the_best_of_all_loops_on_a_cpu_and_each_ones_own_on_a_gpu(play, device, times):
+    machine = play()
+    machine.products += [4.0, 2.0]
+    book, ours = bench.bench(Plan("torch", RECIPE, device, rounds=3, steps=1))["rows"]
+    assert ours["share"] == pytest.approx(times * book["share"], rel=1e-3), "three times the speed"
+
+
+def test_real_images_are_fashion_mnist_where_nothing_has_to_be_downloaded(monkeypatch):
+    monkeypatch.setattr(bench, "read_images", lambda source: source)
+    for cache, debian, source in ((0, 4, None), (4, 0, None), (3, 1, "sample"), (0, 0, "sample")):
+        found = {"cache": ("", cache), "Debian": ("", debian), "sample": ("", 4)}
+        monkeypatch.setattr(bench, "whereabouts", lambda found=found: found)
+        assert bench.images() == source
+
+
+def test_the_fastest_of_ours_is_c_unless_a_precision_is_asked_for(play):
+    machine = play("float32", "bfloat16")
+    rows = bench.bench(Plan("torch", RECIPE, rounds=3, steps=1))["rows"]
+    assert [(row["role"], row["precision"]) for row in rows] == [
+        ("a", "float32"),
+        ("b", "float32"),
+        ("c", "bfloat16"),
     ]
-    result = CliRunner().invoke(main, ["bench", "--backend", "torch", *options])
+    assert rows[2]["share"] == pytest.approx(rows[1]["share"], abs=2e-3), "twice speed and peak"
+    machine.done.clear()
+    rows = bench.bench(Plan("torch", RECIPE, precision="float32", rounds=3, steps=1))["rows"]
+    assert [row["role"] for row in rows] == ["a", "bc"]
+
+
+def test_a_precision_that_is_asked_for_and_missing_is_refused(play):
+    play("float32")
+    with pytest.raises(DeviceError, match="no bfloat16"):
+        bench.bench(Plan("torch", RECIPE, precision="bfloat16", rounds=1, steps=1))
+
+
+def test_the_steps_of_a_turn_are_divided_out(play):
+    machine = play()
+    book, ours = bench.bench(Plan("torch", RECIPE, rounds=1, steps=2))["rows"]
+    assert book["median"] == round(4 * 2 / (8 + 6), 1)
+    assert ours["ratio"] == 3.5, "14 s to 4 s"
+    assert machine.images == (8, 1, 28, 28)
+
+
+@pytest.mark.parametrize(("step", "steps"), [(0.25, 8), (5.0, 2), (0.001, 100)])
+def test_a_turn_is_two_seconds_of_the_books_loop(play, monkeypatch, step, steps):
+    monkeypatch.setitem(COSTS, "as published", [9.0, step, 1.0, *[1.0] * 200])
+    monkeypatch.setitem(COSTS, "float32", [1.0] * 201)
+    machine = play()
+    bench.bench(Plan("torch", RECIPE, rounds=1))
+    assert machine.done.count("float32") == 1 + 2 * steps
+
+
+def test_a_turn_ends_when_the_device_has_done_all_and_memory_is_read_before_the_product(play):
+    machine = play()
+    bench.bench(Plan("torch", RECIPE, rounds=3, steps=1))
+    waits = ["wait"] * (3 + 4 * 3)  # first steps, then turns
+    products = ["product", *["wait"] * 4]
+    assert machine.calls == [*waits, "memory", "memory", *products, *products]
+
+
+def test_the_gpu_is_taken_as_train_takes_it_and_hidden_where_the_cpu_is_asked_for(play):
+    machine = play()
+    book, _ = bench.bench(Plan("torch", RECIPE, rounds=1, steps=1))["rows"]
+    assert (book["device"], machine.published_on) == ("gpu:0", "gpu:0")
+    assert (os.environ["CUDA_VISIBLE_DEVICES"], book["device_memory"]) == ("", 5)
+    machine.done.clear()
+    book, _ = bench.bench(Plan("torch", RECIPE, device="cpu", rounds=1, steps=1))["rows"]
+    assert (book["device"], machine.published_on) == ("cpu", "cpu")
+    assert (os.environ["CUDA_VISIBLE_DEVICES"], book["device_memory"]) == ("-1", None)
+
+
+def test_the_command_prints_the_machine_and_every_loop(play):
+    machine = play()
+    options = ["--spec", "mini", "--size", "33", "--batch-size", "4", "--steps", "1"]
+    options = ["bench", "--backend", "torch", *options, "--rounds", "3"]
+    result = CliRunner().invoke(main, options)
     assert result.exit_code == 0, result.output
-    head, *table = result.output.splitlines()
-    assert head.startswith("torch 0.1 on cpu, batch 4 at 33 pixels; ")
-    assert bench.machine() in head
-    assert [row.split()[-1] for row in table[2:]] == ["1", "2"]
+    head, about, *table = [line for line in result.output.splitlines() if line]
+    assert head == f"a GPU; {bench.machine()}; real data: sample"
+    assert about == "torch 0.1 on gpu:0, mini, batch 4 at 33 pixels"
+    assert [row.split()[0] for row in table[2:]] == ["a", "bc"]
+    machine.done.clear()
+    result = CliRunner().invoke(main, [*options, "--json"])
+    assert [row["role"] for row in json.loads(result.output)["rows"]] == ["a", "bc"]
+
+
+def test_every_combination_of_sizes_batches_and_threads_is_measured(play, monkeypatch):
+    play()
+    asked = []
+
+    def measured(plan):
+        asked.append((plan.recipe.size, plan.recipe.batch_size, plan.threads))
+        return {"machine": "m", "data": "d", "rows": [{"size": plan.recipe.size}]}
+
+    monkeypatch.setattr(bench, "bench", measured)
+    monkeypatch.setattr(bench, "processor", lambda: {"usable": 2})
+    options = ["--spec", "mini", "--size", "33,40", "--batch-size", "2,4", "--threads", "1,2"]
+    result = CliRunner().invoke(main, ["bench", "--backend", "torch", *options, "--json"])
+    assert result.exit_code == 0, result.output
+    assert asked == [(s, b, t) for s in (33, 40) for b in (2, 4) for t in (1, 2)]
+    assert [row["size"] for row in json.loads(result.output)["rows"]] == [33] * 4 + [40] * 4
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"spec": "torchvision-aux"}, "auxiliary heads"),
-        ({"spec": "blog-224", "size": 10}, "use a larger image"),
+        (["--size", "33,x"], "no list of whole numbers"),
+        (["--threads", "0"], "--threads 0 is not possible: give 1 to"),
+        (["--threads", "1,4096"], "--threads 4096 is not possible: give 1 to"),
+        (["--batch-size", "4,0"], "batch_size"),
+        (["--spec", "torchvision-aux"], "auxiliary heads"),
+        (["--spec", "blog-224", "--size", "33,10"], "use a larger image"),
+        (["--peer", "--backend", "tf"], "tf has no GoogLeNet of its own: torch, paddle have"),
     ],
 )
-def test_what_the_books_loop_cannot_take_is_refused_first(turns, options, said):
-    with pytest.raises(SpecError, match=said):
-        bench.bench("torch", Recipe(**options), rounds=1, steps=1)
-    assert turns == []
+def test_what_cannot_be_measured_is_refused_before_anything_runs(play, options, said):
+    machine = play()
+    result = CliRunner().invoke(main, ["bench", "--backend", "torch", *options])
+    assert result.exit_code == 2, result.output
+    assert said in result.output
+    assert machine.done == []
 
 
-def test_too_little_memory_is_told_in_one_sentence(turns, monkeypatch):
-    def greedy(self, inputs, labels):
+def test_a_peer_that_is_not_installed_is_an_error_with_the_way_out(play, monkeypatch):
+    play()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BackendError, match="pip install torchvision"):
+        bench.bench(Plan("torch", RECIPE, peer=True))
+
+
+def test_a_profile_shares_out_the_time_of_the_operators_and_gives_the_floor(play):
+    machine = play()
+    found = bench.profile(Plan("torch", RECIPE, device="cpu"), steps=1)
+    book, ours = found["profiles"]
+    assert machine.done == ["as published"] * 4 + ["float32"] * 4
+    assert (book["step"], ours["step"]) == (1.0, 2.0), "the second turn, without the profiler"
+    forward = sum(layer.multiply_adds for layer in bench.layers(RECIPE.network()))
+    assert ours["floor"] == pytest.approx(4 * 6 * forward / 1000)
+    assert [(row["name"], row["share"]) for row in ours["operators"]] == [
+        ("conv", 0.75),
+        ("relu", 0.25),
+    ]
+    text = bench.render_profile(found)
+    assert "ours in float32, batch 4 at 33 pixels: 2000.0 ms a step" in text
+    assert "75.0%" in text
+
+
+def test_too_little_memory_is_told_in_one_sentence(play, monkeypatch):
+    machine = play()
+
+    def greedy(*batch):
         raise MemoryError
 
-    monkeypatch.setattr(_Backend, "update", greedy)
-    recipe = Recipe(spec="mini", size=33, batch_size=4)
+    monkeypatch.setattr(machine, "place", greedy)
     with pytest.raises(OutOfMemoryError, match="--batch-size"):
-        bench.bench("torch", recipe, rounds=1, steps=1)
+        bench.bench(Plan("torch", RECIPE, rounds=1, steps=1))
+
+
+def test_images_are_repeated_to_fill_an_epoch_and_have_the_networks_channels():
+    data = bench.read_images("sample")
+    more = bench.cut(data, 1000, RECIPE.network(channels=3))
+    assert more.train_images.shape == (1000, 3, 28, 28)
+    np.testing.assert_array_equal(more.train_images[810, 2], data.train_images[10, 0])
+    assert more.train_labels[810] == data.train_labels[10]
+
+
+@pytest.fixture
+def loop():
+    """A loop in a process that has no framework to run it."""
+    return lambda kind, recipe: bench.Loop(kind, "nothing", recipe, None, "cpu", None)
+
+
+@pytest.mark.parametrize("kind", [bench.BOOK, bench.PEER, bench.OURS])
+def test_a_process_hands_on_a_refusal(loop, kind):
+    with pytest.raises(BackendError, match="There is no backend 'nothing'"):
+        bench.Process(loop(kind, RECIPE), bench.read_images("sample"))
+
+
+def test_a_process_hands_on_a_fault_with_its_traceback(loop):
+    with pytest.raises(RuntimeError, match=r"(?s)Traceback.*no attribute 'batch_size'"):
+        bench.Process(loop(bench.BOOK, None), bench.read_images("sample"))
+
+
+def test_threads_bind_what_starts_meanwhile_and_nothing_else(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    before = os.sched_getaffinity(0)
+    with bench.threads(1):
+        assert (os.environ["OMP_NUM_THREADS"], len(os.sched_getaffinity(0))) == ("1", 1)
+    assert (os.environ["OMP_NUM_THREADS"], os.sched_getaffinity(0)) == ("7", before)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    with bench.threads(1):
+        pass
+    assert "OMP_NUM_THREADS" not in os.environ

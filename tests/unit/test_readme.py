@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 GUIDE = (ROOT / "docs" / "porting.md").read_text()
 
+PAGES = ("README.md", "benchmarks/README.md")
+
 #: the columns of the guide's table of words, and what stands where a language has none
 TABS = ("torch", "tf", "mxnet", "paddle")
 UNSAID = ("nothing to clear", "not here", "outside of a tape", "outside of `record`")
@@ -38,6 +40,66 @@ def test_the_generated_parts_are_up_to_date(generator):
     for language, name in enumerate(generator.READMES):
         text = (ROOT / name).read_text()
         assert generator.generate(text, language) == text, "run python docs/generate.py"
+
+
+def test_the_tables_of_the_benchmarks_are_those_of_their_results(generator):
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    assert generator.benchmarks(text) == text, "run python docs/generate.py"
+
+
+@pytest.fixture
+def rows(generator, monkeypatch, tmp_path):
+    """Write rows of a benchmark that differ from the real ones in what is given."""
+    (real,) = [row for row in results("bench", "torch")["rows"] if row["role"] == "a"]
+    folder = tmp_path / "docs" / "results"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(generator, "ROOT", tmp_path)
+
+    def write(kind, backend, *changes, machine="two cores"):
+        found = [{**real, "backend": backend, "threads": None, **each} for each in changes]
+        content = json.dumps({"machine": machine, "data": "sample", "rows": found})
+        (folder / f"{kind}-{backend}.json").write_text(content)
+
+    return write
+
+
+def test_a_sweep_is_a_table_of_the_books_loop_and_the_fastest_of_ours(generator, rows):
+    small, large = {"size": 33, "batch_size": 4}, {"size": 96, "batch_size": 4}
+    rows(
+        "size",
+        "torch",
+        {**large, "role": "a", "median": 10.0, "ratio": 1.0},
+        {**large, "role": "bc", "median": 20.0, "ratio": 2.1},
+        {**small, "role": "a", "median": 100.0, "ratio": 1.0},
+        {**small, "role": "b", "median": 101.0, "ratio": 1.01},
+        {**small, "role": "c", "median": 150.0, "ratio": 1.5},
+        {**small, "role": "", "median": 149.0, "ratio": 1.4},
+    )
+    rows("size", "tf", {**small, "role": "a", "median": 7.0}, {**small, "role": "bc", "ratio": 9.0})
+    said, _, *table = generator.table_of_sweep("size").splitlines()
+    assert said == "two cores; batch 4:"
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert cells[0] == ["image size", "PyTorch", "TensorFlow"]
+    assert cells[2][:2] == ["33", "100.0 to 150.0, 1.5x"]
+    assert cells[2][2].endswith(", 9.0x")
+    assert cells[3] == ["96", "10.0 to 20.0, 2.1x", ""]
+
+
+def test_results_of_other_machines_are_tables_of_their_own(generator, rows):
+    rows("bench", "torch", {"role": "a", "share": 0.25, "peak": 8.0, "size": 77})
+    rows("bench", "paddle", {"role": "a", "size": 55}, machine="a GPU")
+    text = generator.table_of_speeds()
+    assert text.index("a GPU; batch 128 at 55") < text.index("two cores; batch 128 at 77")
+    assert "25.0% of 8 GFLOP/s" in text
+
+
+def test_what_is_not_measured_yet_says_so_and_what_cannot_be_read_is_refused(generator, rows):
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    rows("bench", "torch", {"role": "a"})
+    assert generator.benchmarks(text).count("Not measured yet.") == len(generator.SWEEPS) + 2
+    (generator.ROOT / "docs" / "results" / "size-torch.json").write_text("{")
+    with pytest.raises(generator.results.Unusable, match=r"size-torch\.json is damaged"):
+        generator.benchmarks(text)
 
 
 def test_the_guides_links_and_figures_are_up_to_date(generator):
@@ -63,7 +125,7 @@ def test_the_results_are_plain_json():
         raise ValueError(constant)
 
     paths = list((ROOT / "docs" / "results").glob("*.json"))
-    assert len(paths) == 5 * len(FRAMEWORKS)  # bench, bugs, same-padding, traps, verify
+    assert len(paths) >= 5 * len(FRAMEWORKS)  # bench, bugs, same-padding, traps, verify
     for path in paths:
         json.loads(path.read_text(), parse_constant=refuse)
 
@@ -74,7 +136,8 @@ def test_the_judge_runs_the_command_that_the_readme_gives():
 
 
 def test_every_command_of_the_readme_is_one():
-    lines = re.findall(r"^(?:python .* && )?googlenet (.*)$", README, re.M)
+    text = "\n".join((ROOT / page).read_text() for page in PAGES)
+    lines = re.findall(r"^(?:python .* && )?googlenet (.*)$", text, re.M)
     assert len(lines) > 5
     for line in lines:
         command, *words = shlex.split(line, comments=True)
@@ -82,7 +145,7 @@ def test_every_command_of_the_readme_is_one():
 
 
 def test_every_link_of_the_guides_leads_somewhere():
-    for guide in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/porting.md"):
+    for guide in (*PAGES, "README.zh-CN.md", "CONTRIBUTING.md", "docs/porting.md"):
         page = ROOT / guide
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
             if not target.startswith("http"):

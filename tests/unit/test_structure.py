@@ -188,3 +188,13 @@ def test_a_backend_imports_no_other_backend(backend):
     for path in (ROOT / "backends" / backend).glob("*.py"):
         text = path.read_text()
         assert not [other for other in others if other in text], path
+
+
+@pytest.mark.parametrize("backend", FRAMEWORKS)
+def test_the_benchmark_asks_every_framework_the_same(backend):
+    def functions(name):
+        body = parse(f"benchmarks/instruments/{name}.py").body
+        found = [node for node in body if isinstance(node, ast.FunctionDef)]
+        return [(node.name, ast.unparse(node.args)) for node in found]
+
+    assert functions(backend) == functions("torch")
