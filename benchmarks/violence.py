@@ -40,7 +40,10 @@ from common.recipe import Recipe  # noqa: E402
 from common.spec import MINI  # noqa: E402
 
 #: momentum, dropout, flips and a schedule: all that a resumed run must take up again
-TRAIN = "train --recipe best --spec mini --size 33 --data sample --save-every 0 --device cpu"
+TRAIN = (
+    "train --recipe best --precision float32 --spec mini --size 33 --data sample --save-every 0 "
+    "--device cpu"
+)
 BEGIN = [*TRAIN.split(), "--limit-train", "256", "--batch-size", "32", "--epochs", "3"]
 #: shorter: four steps in each of two epochs
 SHORT = [*TRAIN.split(), "--limit-train", "64", "--batch-size", "16", "--epochs", "2"]

@@ -299,7 +299,7 @@ def heard_signals() -> Iterator[Callable[[], int]]:
 @click.option("--batch-size", type=int, help="Images a step, instead of the recipe's.")
 @click.option("--lr", type=float, help="Learning rate, instead of the recipe's.")
 @click.option("--seed", type=int, help="Of weights, order and flips.  [default: 0]")
-@click.option("--precision", help="float32, or bfloat16 for mixed precision.  [default: float32]")
+@click.option("--precision", help="auto, float32, or bfloat16 for mixed precision.")
 @click.option("--limit-train", type=int, metavar="N", help="Only the first N training images.")
 @click.option("--limit-test", type=int, metavar="N", help="Only the first N test images.")
 @click.option(
@@ -354,6 +354,7 @@ def train(
         limits_given = (limit_train, limit_test)
         plan = training.begin(backend, recipe_name or "d2l", changes, data, limits_given, out)
     chosen = plan.device(device)
+    plan = plan.decided(chosen)
     if dry_run:
         found = plan.describe(chosen)
         click.echo(json.dumps(found, indent=2) if as_json else training.render(found))

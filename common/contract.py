@@ -78,6 +78,9 @@ class Backend(Protocol):
     def devices(self) -> list[str]:
         """The devices there are: `cpu`, then `gpu:0` and on."""
 
+    def fastest(self, device: str) -> str:
+        """What `--precision auto` is there: `bfloat16` where it is faster, else `float32`."""
+
     def build(self, spec: Spec, dtype: str, device: str) -> Any:
         """The native network on the device; dtype is `float32`, `float64` or `bfloat16`.
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from common.doctor import processor
 from common.errors import DeviceError, GoogLeNetError, OutOfMemoryError
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ def choose(requested: str, found: list[str]) -> str:
             "use one of these, or auto."
         )
     return wanted
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 by itself."""
+    found = processor()["instructions"]
+    return any(name.endswith("bf16") for name in found)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from common.spec import Spec, find, float32
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "bfloat16")
+AUTO = "auto"  #: the precision that is fastest on the device, chosen when a run begins
 
 
 def _require(holds: bool, field: str, value: object, rule: str) -> None:
@@ -52,14 +53,14 @@ class Recipe:
     label_smoothing: float = 0.0  #: share of the label that all classes divide among them
     dropout: float = 0.0  #: of the features before every head, instead of the spec's
     flip: bool = False  #: mirror half of the training images, drawn anew each epoch
-    precision: str = "float32"  #: of the arithmetic; weights are always float32
+    precision: str = "float32"  #: of the arithmetic, or `auto`; weights are always float32
     seed: int = 0
 
     def __post_init__(self) -> None:
         for field, known in (
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
-            ("precision", PRECISIONS),
+            ("precision", (AUTO, *PRECISIONS)),
         ):
             value = getattr(self, field)
             _require(value in known, field, value, f"one of {', '.join(known)}")
@@ -135,6 +136,7 @@ RECIPES = {
             label_smoothing=0.1,
             dropout=0.2,
             flip=True,
+            precision=AUTO,
         ),
     )
 }

@@ -24,7 +24,7 @@ from common.data import load as load_data
 from common.device import choose
 from common.errors import BackendError, RunError
 from common.fit import Fit
-from common.recipe import Recipe, find_recipe
+from common.recipe import AUTO, Recipe, find_recipe
 from common.run import Checkpoint, Config, Epoch, Run, open_run, speed
 
 
@@ -47,6 +47,15 @@ class Plan:
     def device(self, requested: str) -> str:
         """The device that was asked for, if it is there."""
         return choose(requested, self.backend.devices())
+
+    def decided(self, device: str) -> Plan:
+        """The plan with the precision that `auto` is on the device."""
+        config = self.checkpoint.config
+        if config.recipe.precision != AUTO:
+            return self
+        recipe = replace(config.recipe, precision=self.backend.fastest(device))
+        checkpoint = replace(self.checkpoint, config=replace(config, recipe=recipe))
+        return replace(self, checkpoint=checkpoint)
 
     def describe(self, device: str) -> dict[str, Any]:
         """All that is known before the first step."""

@@ -27,6 +27,12 @@ def device_name(tensor):
     return str(tensor.place).removeprefix("Place(").removesuffix(")")
 
 
+def fastest(device):
+    """The precision that `auto` stands for: `bfloat16` where it is faster, else `float32`."""
+    faster = device != "cpu" and paddle.amp.is_bfloat16_supported(device)
+    return "bfloat16" if faster else "float32"
+
+
 def build(spec, dtype, device):
     """The network on the device: `float32`, `float64`, or `bfloat16` for mixed precision.
 

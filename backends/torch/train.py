@@ -12,6 +12,7 @@ from backends.torch import optimizers
 from backends.torch.googlenet import GoogLeNet, tapped
 from backends.torch.graph import Graphs
 from backends.torch.weights import tensors, to_canonical
+from common.device import has_bfloat16
 from common.weights import is_running
 
 VERSION = torch.__version__
@@ -31,6 +32,15 @@ def native_device(device):
 def device_name(tensor):
     """The contract's name for where a tensor lies."""
     return str(tensor.device).replace("cuda", "gpu")
+
+
+def fastest(device):
+    """The precision that `auto` stands for: `bfloat16` where it is faster, else `float32`."""
+    if device == "cpu":
+        faster = has_bfloat16()
+    else:
+        faster = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if faster else "float32"
 
 
 def build(spec, dtype, device):

@@ -1,5 +1,6 @@
 """Preparation, steps, evaluation and the training command, on real images."""
 
+import importlib
 import re
 
 import numpy as np
@@ -13,6 +14,7 @@ from common.errors import DeviceError
 from common.plants import SMALL, SMALL_AUX, SMALL_BN
 from common.recipe import Recipe
 from common.run import read_history
+from common.spec import MINI
 from common.verify import draw_fixture
 
 WITHOUT_BFLOAT16 = {"paddle"}  #: on a CPU; there its kernels are missing
@@ -163,6 +165,16 @@ def test_a_network_with_auxiliary_heads_trains_on_all_and_answers_with_its_own(
     assert trainer.predict(images).shape == head.shape
     evaluated, _ = trainer.evaluate([(images, labels)])
     assert evaluated == pytest.approx(cross_entropy(head, labels)[0], rel=close)
+
+
+def test_the_fastest_precision_is_one_that_the_device_has(backend, name, monkeypatch):
+    """PyTorch and TensorFlow are faster in bfloat16 where a processor has it, the others not."""
+    module = importlib.import_module(f"backends.{name}.train")
+    for has in (False, True):
+        monkeypatch.setattr(module, "has_bfloat16", lambda has=has: has, raising=False)
+        lower = has and name in ("torch", "tf")
+        assert backend.fastest("cpu") == ("bfloat16" if lower else "float32")
+    backend.build(MINI, backend.fastest("cpu"), "cpu")
 
 
 def test_the_command_trains_evaluates_and_ends_with_the_books_two_lines(name, tmp_path):

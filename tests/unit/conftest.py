@@ -92,6 +92,7 @@ def arbiter():
         Trainer=Trainer,
         devices=lambda: ["cpu"],
         build=lambda spec, dtype, device: GoogLeNet(spec, draw(spec, 99)),
+        fastest=lambda device: "float32" if device == "cpu" else "bfloat16",
         out_of_memory=lambda error: str(error) == "no room on this GPU",
         read_weights=lambda m: {n: a.astype(np.float32) for n, a in m.weights.items()},
         write_weights=write_weights,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from common.device import choose
+from common import device
+from common.device import choose, has_bfloat16
 from common.errors import DeviceError
 
 CPU = ["cpu"]
@@ -66,3 +67,18 @@ def test_what_names_no_device_is_refused_with_the_words_there_are(requested, fou
 
 def test_the_exit_status_of_a_missing_device():
     assert DeviceError.exit_code == 6
+
+
+@pytest.mark.parametrize(
+    ("instructions", "has"),
+    [
+        ([], False),
+        (["AVX2", "AVX-512", "AVX-512 VNNI", "AMX int8"], False),
+        (["AVX-512", "AVX-512 bf16"], True),
+        (["AMX bf16", "AMX int8"], True),
+        (["NEON", "ARM bf16"], True),
+    ],
+)
+def test_bfloat16_is_an_instruction_or_it_is_slow(monkeypatch, instructions, has):
+    monkeypatch.setattr(device, "processor", lambda: {"instructions": instructions})
+    assert has_bfloat16() is has

@@ -272,6 +272,23 @@ def test_a_resumed_run_goes_on_in_another_backend_and_precision(call, stopped, n
     assert open_run(Path("here"))[1].config.recipe.precision == "bfloat16"
 
 
+@pytest.mark.parametrize(("device", "precision"), [("cpu", "float32"), ("gpu:0", "bfloat16")])
+def test_auto_is_the_precision_that_is_fastest_on_the_device(call, arbiter, device, precision):
+    plan = begin("torch", "best", {"spec": "pocket", "size": 9}, "sample", (8, 8), None)
+    assert plan.recipe.precision == "auto"
+    assert plan.decided(device).recipe == replace(plan.recipe, precision=precision)
+
+
+def test_the_precision_that_was_decided_is_the_runs(call):
+    assert call(f"{NEW} --precision auto --out here")[0] == 0
+    assert open_run(Path("here"))[1].config.recipe.precision == "float32"
+
+
+def test_a_precision_that_was_given_is_left_alone(call):
+    plan = begin("torch", "d2l", {"spec": "pocket", "size": 9}, "sample", (8, 8), None)
+    assert plan.decided("gpu:0") is plan
+
+
 def test_a_history_that_a_kill_left_behind_is_written_anew(call, stopped, monkeypatch):
     stopped()
     whole = files()["here/history.jsonl"]
