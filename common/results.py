@@ -201,7 +201,9 @@ def training_rows(found: list[Run]) -> list[tuple[Any, ...]]:
             name += f" with `{recipe.spec}`"
         if recipe.size != find_recipe(recipe.name).size:
             name += f" at {recipe.size}"
-        what = f"{name}, batch {recipe.batch_size}"
+        what = f"{name}, batch {recipe.batch_size}" + (
+            f", seed {recipe.seed}" if recipe.seed else ""
+        )
         titles = list(dict.fromkeys(TITLES[epoch.backend] for epoch in run.epochs))
         where = f"**ours**, {' then '.join(titles)}, {last.device}, {recipe.precision}"
         amount = f"{last.examples:,} x {len(run.epochs)}"
