@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 import os
+from contextlib import suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
@@ -12,6 +14,8 @@ from common.errors import BackendError, one_line
 
 if TYPE_CHECKING:  # the command line asks for the names alone, and should not wait for NumPy
     from common.contract import Backend
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 #: name of the folder, the extra, the tox environment, the constraints file = package to import
 FRAMEWORKS = {"torch": "torch", "tf": "tensorflow", "mxnet": "mxnet", "paddle": "paddle"}
@@ -24,7 +28,16 @@ def load(name: str) -> Backend:
     (TF32) where a framework lets them. `NVIDIA_TF32_OVERRIDE=1` leaves that to the framework.
     """
     os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+    keep_memory()
     return cast("Backend", load_module(name, f"backends.{name}"))
+
+
+def keep_memory() -> None:
+    """Let Linux's malloc keep large blocks that are freed: the next step wants the same again."""
+    with suppress(AttributeError, OSError, TypeError):  # glibc alone has `mallopt`
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def load_module(name: str, path: str) -> ModuleType:
