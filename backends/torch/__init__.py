@@ -1,6 +1,7 @@
 """GoogLeNet in PyTorch."""
 
 from backends.torch.googlenet import GoogLeNet
+from backends.torch.parallel import join, leave, lost, total
 from backends.torch.train import (
     VERSION,
     Trainer,
@@ -21,10 +22,14 @@ __all__ = [
     "devices",
     "forward",
     "gradients",
+    "join",
+    "leave",
     "load",
+    "lost",
     "out_of_memory",
     "place",
     "read_weights",
     "save",
+    "total",
     "write_weights",
 ]

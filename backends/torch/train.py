@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from backends.torch import optimizers
+from backends.torch import optimizers, parallel
 from backends.torch.googlenet import GoogLeNet, tapped
 from backends.torch.weights import tensors, to_canonical
 from common.weights import is_running
@@ -112,6 +112,7 @@ class Trainer:
 
     def __init__(self, model, recipe):
         self.model, self.recipe = model, recipe
+        self.network = parallel.engine(model)
         self.optimizer = optimizers.make(model, recipe)
         self.seen = {}  # the last tensors of a step and of an evaluation, for `places`
 
@@ -132,23 +133,23 @@ class Trainer:
         x = F.interpolate(x, size, mode="bilinear", align_corners=False)
         return x.contiguous(memory_format=torch.channels_last) if self.model.mixed else x
 
-    def update(self, inputs, labels):
+    def update(self, inputs, labels, share=1.0):
         """One step; the mean loss and the number right before it, as scalars on the device."""
         self.model.train()
         labels = place_labels(self.model, labels)
         self.optimizer.zero_grad()
         with autocast(self.model):
-            outputs = self.model(inputs)
+            outputs = self.network(inputs)
         loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
-        loss.backward()
+        parallel.weighted(loss, share).backward()
         self.optimizer.step()
         loss, logits = loss.detach(), logits.detach()
         self.seen |= {"batch": (inputs, labels), "outputs": (logits, loss)}
         return loss, count_right(logits, labels)
 
-    def step(self, images, labels, flips=None):
+    def step(self, images, labels, flips=None, share=1.0):
         """One step on uint8 images, some of them mirrored."""
-        return self.update(self.prepare(images, flips), labels)
+        return self.update(self.prepare(images, flips), labels, share)
 
     def logits(self, images):
         """The logits of uint8 images in evaluation mode, in the weights' dtype."""
@@ -159,6 +160,7 @@ class Trainer:
 
     def evaluate(self, batches):
         """The mean loss and the accuracy over all batches."""
+        parallel.settle(self.model)
         loss, right, count = 0, 0, 0
         for images, labels in batches:
             logits, labels = self.logits(images), place_labels(self.model, labels)
