@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 import numpy as np
 
+from backends import load
 from common.errors import GoogLeNetError, Stopped, WorkersError, one_line
 from common.files import write_whole
 
@@ -140,6 +141,7 @@ def note(**facts: Any) -> None:
 def worker() -> Iterator[None]:
     """Inside a process of `start`: output into its folder, and an end when it ends."""
     if FOLDER not in os.environ:
+        serve()
         yield
         return
     folder = Path(os.environ[FOLDER])
@@ -148,6 +150,7 @@ def worker() -> Iterator[None]:
     threading.Thread(target=follow, args=(folder / "lock",), daemon=True).start()
     note(worker=local_rank(), role=os.environ.get("DMLC_ROLE", "worker"))
     try:
+        serve()
         yield
     except GoogLeNetError as error:
         note(status=error.exit_code, sentence=str(error))
@@ -155,7 +158,17 @@ def worker() -> Iterator[None]:
     except Exception:
         note(status=1)
         raise
+    except BaseException:  # a signal, before the loop heard it
+        note(status=128)
+        raise
     note(status=0)
+
+
+def serve() -> None:
+    """Be MXNet's scheduler or server if the environment says so, until the workers are done."""
+    if os.environ.get("DMLC_ROLE", "worker") != "worker":
+        load("mxnet")  # does not return
+        raise SystemExit
 
 
 def follow(lock: Path) -> None:
@@ -192,7 +205,7 @@ def start(name: str, count: int, words: Sequence[str], stop: Callable[[], int]) 
                 dead = attend(children, folder, stop)
             finally:
                 kill_all(children, folder)
-        judge(folder, count, dead)
+            judge(folder, count, dead, stop())
 
 
 def environment(count: int) -> dict[str, str]:
@@ -269,10 +282,10 @@ def free_ports(count: int) -> list[int]:
 def attend(children: list[subprocess.Popen], folder: Path, stop: Callable[[], int]) -> list[int]:
     """Until all have ended: show what is printed, hand a signal on, lose patience.
 
-    Gives the processes that were the first to end without a word.
+    Gives the processes that ended without a word.
     """
     shown: dict[Path, int] = {}
-    handed, dead, deadline = False, [], float("inf")
+    handed, deadline = False, float("inf")
     while any(child.poll() is None for child in children) and time.monotonic() < deadline:
         time.sleep(0.1)
         show(folder, shown)
@@ -282,13 +295,11 @@ def attend(children: list[subprocess.Popen], folder: Path, stop: Callable[[], in
             for pid in found or [child.pid for child in children]:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signum)
-        if deadline == float("inf"):
-            dead = [pid for pid in found if not alive(pid) and "status" not in notes(folder)[pid]]
-            failed = any(each.get("status") for each in found.values())
-            if dead or failed or any(child.returncode for child in children):
-                deadline = time.monotonic() + PATIENCE
+        ended = any(each.get("status") or not alive(pid) for pid, each in found.items())
+        if deadline == float("inf") and (ended or any(child.returncode for child in children)):
+            deadline = time.monotonic() + PATIENCE
     show(folder, shown)
-    return dead
+    return [pid for pid, each in notes(folder).items() if "status" not in each and not alive(pid)]
 
 
 def show(folder: Path, shown: dict[Path, int]) -> None:
@@ -327,7 +338,7 @@ def kill_all(children: list[subprocess.Popen], folder: Path) -> None:
         child.wait()
 
 
-def judge(folder: Path, count: int, dead: list[int]) -> None:
+def judge(folder: Path, count: int, dead: list[int], signum: int) -> None:
     """Raise what went wrong, if anything did: the one sentence that tells most."""
     found = [(pid, each) for pid, each in notes(folder).items() if each["role"] == "worker"]
     found.sort(key=lambda item: item[1]["worker"])
@@ -341,6 +352,8 @@ def judge(folder: Path, count: int, dead: list[int]) -> None:
     way_on = [f": go on with `--resume {each['folder']}`" for _, each in found if "folder" in each]
     if of_its_own:
         sentence, status = of_its_own[0]["sentence"], of_its_own[0]["status"]
+    elif signum:
+        sentence, status = "stopped before the first step.", 128 + signum
     elif crashed:
         sentence, status = f"A worker failed: {last_words(folder / f'{crashed[0]}.err')}", 1
     elif gone:

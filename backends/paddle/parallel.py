@@ -1,6 +1,6 @@
 """Several workers in Paddle: each its part of a batch, one sum of the gradients.
 
-Paddle's conventions: `paddle.distributed.launch` tells each process PADDLE_TRAINER_ID and the others'
+Paddle's conventions: `paddle.distributed.launch` tells each process PADDLE_TRAINER_ID and all
 addresses; a DataParallel around the model averages the gradients while `backward` makes them.
 """
 
