@@ -13,7 +13,8 @@ import numpy as np
 from backends.mxnet.weights import tensors
 from common.weights import is_running
 
-stores = {}  # the kvstore, of this process, and the lengths of the vectors that it knows
+LENGTHS = 1_000_000  # where the keys of `total` begin, behind those of the weights
+stores = {}  # of this process: the kvstore, the keys it knows, the number of Trainers
 
 
 def join(device):
@@ -22,7 +23,7 @@ def join(device):
     if count == 1:
         return 0, 1
     store = mx.kv.create("dist_sync")
-    stores.update(store=store, lengths=set())
+    stores.update(store=store, known=set(), trainers=0)
     return store.rank, count
 
 
@@ -43,9 +44,9 @@ def total(numbers):
     if not stores:
         return numbers
     store, vector = stores["store"], mx.nd.array(numbers, dtype="float32")
-    key = 1_000_000 + len(numbers)  # behind those of Gluon's Trainer, which counts the weights
-    if key not in stores["lengths"]:
-        stores["lengths"].add(key)
+    key = LENGTHS + len(numbers)
+    if key not in stores["known"]:
+        stores["known"].add(key)
         store.init(key, mx.nd.zeros_like(vector))
     store.pushpull(key, vector, out=vector)
     return vector.asnumpy().astype(np.float64)
@@ -53,7 +54,29 @@ def total(numbers):
 
 def engine():
     """What Gluon's Trainer sums the gradients with, before each worker updates its weights."""
-    return stores.get("store")
+    if not stores:
+        return None
+    stores["trainers"] += 1
+    return Store(stores["store"], 1000 * stores["trainers"])
+
+
+class Store(mx.kvstore.KVStore):
+    """The kvstore with keys of its own for a Trainer: what a server once has of one it keeps."""
+
+    def __init__(self, store, first):
+        super().__init__(store.handle)
+        self.store, self.first = store, first
+
+    def __del__(self):
+        """The handle is the other's."""
+
+    def broadcast(self, key, value, out, priority=0):
+        """Send worker 0's initial value to all."""
+        super().broadcast(self.first + key, value, out, priority)
+
+    def pushpull(self, key, value, out=None, priority=0):
+        """Send a gradient, and get the sum."""
+        super().pushpull(self.first + key, value, out, priority)
 
 
 def weighted(loss, share):

@@ -1,0 +1,236 @@
+"""Several workers compute the function of one: in the framework's own engine, by its own launcher.
+
+Without norm, from weights that have learned (on the first plateau wrong ones look right); errors
+are of what the steps changed, over the largest change of the tensor.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import together  # in tests/data
+from narrow import NARROW
+
+from backends.numpy import GoogLeNet, resize
+from common import launch
+from common.fit import Fit
+from common.recipe import Recipe
+from common.run import Run
+from common.spec import MINI, SPECS
+from common.verify import draw_fixture, tensor_error
+from common.weights import is_running
+
+ROOT = Path(__file__).parents[2]
+COUNT = 2
+SYNCHRONISED = {"tf"}  # batch norms on a CPU
+
+
+def environment():
+    """A worker's; without the simulated device of the tests, which Paddle's launcher would take."""
+    found = launch.environment(COUNT)
+    found.pop("CUSTOM_DEVICE_ROOT", None)
+    return found
+
+
+def streams(file):
+    """Output into a file; and signals to the tests are not the children's."""
+    return {"stdout": file, "stderr": file, "start_new_session": True}
+
+
+@pytest.fixture(scope="module")
+def two(pytestconfig, tmp_path_factory):
+    """What two workers came to: by name, the arrays of each."""
+    name, folder = pytestconfig.getoption("--backend"), tmp_path_factory.mktemp("two")
+    script = [sys.executable, str(ROOT / "tests" / "data" / "together.py"), name, str(folder)]
+    log = folder / "log"
+    with log.open("w") as file:
+        children = [
+            subprocess.Popen(command, env=environment() | more, **streams(file))
+            for command, more in launch.LAUNCHERS[name](COUNT, script, folder)
+        ]
+        try:
+            deadline = time.monotonic() + 300
+            statuses = [child.wait(deadline - time.monotonic()) for child in children]
+        finally:
+            for child in children:
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+    logs = [log, *folder.glob("logs/*")]
+    assert set(statuses) == {0}, "\n".join(path.read_text()[-3000:] for path in logs)
+    found = {}
+    for path in folder.glob("*.npz"):
+        what, rank = path.stem.split("-")
+        found[what, int(rank)] = dict(np.load(path))
+    return found, folder
+
+
+@pytest.fixture(scope="module")
+def one(pytestconfig):
+    """What one worker comes to, each network once."""
+    kept = {}
+
+    def alone(network):
+        if network not in kept:
+            kept[network] = together.steps(pytestconfig.backend, network, 0, 1)
+        return kept[network]
+
+    return alone
+
+
+def moved(found, network):
+    """How far each weight went from where it began."""
+    _, weights, *_ = together.NETWORKS[network]
+    begun = weights()
+    return {n: found[n].astype(np.float64) - begun[n] for n in begun if not is_running(n)}
+
+
+def apart(found, wanted, network):
+    """The largest difference, over the largest change of its tensor, and in itself."""
+    got, want = moved(found, network), moved(wanted, network)
+    changes = max(tensor_error(got[n], change) for n, change in want.items())
+    return changes, max(float(np.abs(got[n] - want[n]).max()) for n in want)
+
+
+def test_a_sum_is_that_of_all_workers(two):
+    for rank in range(COUNT):
+        assert two[0]["total", rank]["sum"].tolist() == [3.0, 1.0, 11.0]
+
+
+TOLERANCES = {
+    "narrow float32": (1e-4, 3e-6),
+    "narrow float64": (1e-12, 1e-12),
+    "d2l float32": (2e-2, 3e-6),
+    "d2l float64": (1e-11, 1e-12),
+}
+
+
+@pytest.mark.parametrize("network", TOLERANCES)
+def test_two_workers_are_one(two, one, name, network):
+    if network not in together.networks(name):
+        return
+    found, _ = two
+    alone = one(network)
+    for rank in range(COUNT):
+        changes, largest = apart(found[network, rank], alone, network)
+        print(network, rank, changes, largest)
+        assert changes < TOLERANCES[network][0]
+        assert largest < TOLERANCES[network][1]
+    assert sum(found[network, rank]["losses"] for rank in range(COUNT)) == pytest.approx(
+        alone["losses"], rel=1e-5 if "32" in network else 1e-12
+    )
+    rights = sum(found[network, rank]["rights"] for rank in range(COUNT))
+    assert rights.tolist() == alone["rights"]
+
+
+@pytest.mark.parametrize("bug", together.PLANTS)
+def test_a_planted_bug_is_caught(two, one, bug):
+    found, _ = two
+    caught = [apart(found[bug, rank], one("narrow float32"), "narrow float32") for rank in (0, 1)]
+    print(caught)
+    for changes, largest in caught:
+        assert changes > 100 * TOLERANCES["narrow float32"][0]
+        assert largest > 100 * TOLERANCES["narrow float32"][1]
+
+
+def by_the_arbiter(sizes):
+    """Batch norm in shards of so many: the weights after one step, and each shard's statistics."""
+    fixture = draw_fixture(MINI)
+    (batch,) = list(together.parts((32,), 0, 1))
+    edges, gradients, running = np.cumsum([0, *sizes]), {}, []
+    for first, behind in zip(edges, edges[1:], strict=False):
+        model = GoogLeNet(MINI, fixture.weights)
+        inputs = resize(batch[0][first:behind], *MINI.input[1:])
+        _, found = model.gradients(inputs, batch[1][first:behind])
+        for name, gradient in found.items():
+            gradients[name] = gradients.get(name, 0) + gradient * (behind - first) / 32
+        running.append({n: array for n, array in model.weights.items() if is_running(n)})
+    rate = Recipe(lr=together.NETWORKS["norm float32"][3]).lr  # in float32
+    return {n: fixture.weights[n] - rate * g for n, g in gradients.items()}, running
+
+
+def far(found, wanted):
+    """The largest difference over the largest change, of all tensors."""
+    begun = draw_fixture(MINI).weights
+    largest = max(np.abs(wanted[n] - begun[n]).max() for n in wanted)
+    return max(np.abs(found[n] - wanted[n]).max() for n in wanted) / largest
+
+
+def test_batch_norm_takes_each_part_s_statistics_or_the_whole_batch_s(two, name):
+    """And all workers evaluate with the running statistics of the first."""
+    found, _ = two
+    network = "norm float32" if name in together.WITHOUT_FLOAT64 else "norm float64"
+    tolerance = 1e-3 if "32" in network else 1e-11
+    (whole, (of_whole,)), (parted, (of_first, of_second)) = map(by_the_arbiter, ((32,), (16, 16)))
+    right, wrong = (whole, parted) if name in SYNCHRONISED else (parted, whole)
+    running, other = (of_whole, of_first) if name in SYNCHRONISED else (of_first, of_second)
+    for rank in range(COUNT):
+        print(far(found[network, rank], right), far(found[network, rank], wrong))
+        print(far(found[network, rank], running), far(found[network, rank], other))
+        assert far(found[network, rank], right) < tolerance
+        assert far(found[network, rank], wrong) > 0.05
+        assert far(found[network, rank], running) < tolerance
+        assert far(found[network, rank], other) > 0.05
+    losses = [found[network, rank]["evaluated"] for rank in range(COUNT)]
+    assert losses[0].tolist() == losses[1].tolist()
+
+
+@pytest.fixture(scope="module")
+def alone(pytestconfig):
+    """The run of one worker: its progress and its weights."""
+    name, backend = pytestconfig.getoption("--backend"), pytestconfig.backend
+    checkpoint, data = together.small()
+    fit = Fit(backend, name, checkpoint, data, "cpu")
+    return fit().epochs, backend.read_weights(fit.model)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def narrow_for_all():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SPECS, NARROW.name, NARROW)
+        yield
+
+
+def images_once():
+    _, data = together.small()
+    return sorted(int(image.sum()) for image in data.train_images)
+
+
+def test_a_run_of_two_is_the_run_of_one(two, alone):
+    """The same losses, metrics of the whole, every image once an epoch, the same weights."""
+    found, _ = two
+    epochs, weights = alone
+    shown = np.concatenate([found["run", rank]["shown"] for rank in range(COUNT)])
+    assert sorted(shown.tolist()) == images_once()
+    for rank in range(COUNT):
+        run = found["run", rank]
+        assert run["losses"] == pytest.approx(epochs[0].losses, rel=1e-5)
+        first = epochs[0]
+        metrics = [first.loss, first.train_accuracy, first.test_loss, first.test_accuracy]
+        assert run["metrics"] == pytest.approx(metrics, rel=1e-5)
+        assert max(tensor_error(run[n], array) for n, array in weights.items()) < 1e-4
+
+
+def test_a_run_that_is_not_sharded_is_caught(two):
+    shown = np.concatenate([two[0]["unsharded run", rank]["shown"] for rank in range(COUNT)])
+    assert sorted(shown.tolist()) != images_once()
+
+
+def test_workers_stop_together_and_one_goes_on_with_their_run(two, alone, backend, name):
+    found, folder = two
+    for rank in range(COUNT):
+        assert found["run", rank]["stopped"].tolist() == [143, 4]
+    checkpoint = Run(folder / "kept").load()
+    assert checkpoint.progress.steps == 4
+    fit = Fit(backend, name, checkpoint, together.small()[1], "cpu")
+    epochs, (wanted, weights) = fit().epochs, alone
+    for epoch, other in zip(epochs, wanted, strict=True):
+        assert epoch.losses == pytest.approx(other.losses, rel=1e-5)
+    found = backend.read_weights(fit.model)
+    assert max(tensor_error(found[n], array) for n, array in weights.items()) < 1e-4
