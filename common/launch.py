@@ -53,6 +53,24 @@ def need_port(port: int | str, way_out: str) -> None:
             ) from error
 
 
+def meet(addresses: Sequence[str], rank: int, way_out: str) -> None:
+    """Wait until every worker has come to its address, HOST:PORT, which is then free again."""
+    _, _, port = addresses[rank].rpartition(":")
+    need_port(port, way_out)
+    others = [each for each in addresses if each != addresses[rank]]
+    with socket.create_server(("", int(port)), backlog=len(addresses)) as server:
+        for address in others:
+            host, _, port = address.rpartition(":")
+            while True:
+                try:
+                    socket.create_connection((host, int(port)), 1).close()
+                    break
+                except OSError:
+                    time.sleep(0.1)
+        for _ in others:  # each comes once
+            server.accept()[0].close()
+
+
 def local_rank() -> int:
     """This worker's number on its machine, which picks its GPU; 0 where nobody tells."""
     names = ("LOCAL_RANK", "PADDLE_LOCAL_RANK", "SLURM_LOCALID")  # torchrun's, Paddle's, Slurm's

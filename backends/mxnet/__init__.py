@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 
 from common.errors import BackendError
+from common.launch import need_port
 
 if not np.__version__.startswith("1."):
     raise BackendError(
@@ -18,6 +19,8 @@ if not np.__version__.startswith("1."):
         "`pip install -c constraints/mxnet.txt -e '.[mxnet]'`."
     )
 np.bool, np.int = bool, int
+if os.environ.get("DMLC_ROLE") == "scheduler":  # which the import makes of this process
+    need_port(os.environ["DMLC_PS_ROOT_PORT"], "DMLC_PS_ROOT_PORT")
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))  # MXNet would take half of the cores
 
 with warnings.catch_warnings():  # it asks NumPy for names that are on their way out

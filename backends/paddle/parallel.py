@@ -10,6 +10,8 @@ import numpy as np
 import paddle
 from paddle import distributed as dist
 
+from common.launch import meet, need_port
+
 
 def join(device):
     """Take part as the environment says: this worker's number, and how many there are."""
@@ -20,6 +22,10 @@ def join(device):
         os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")
     paddle.set_device(device)
     rank = int(os.environ["PADDLE_TRAINER_ID"])
+    if rank == 0 and "PADDLE_MASTER" in os.environ:
+        need_port(os.environ["PADDLE_MASTER"].rpartition(":")[2], "PADDLE_MASTER")
+    addresses = os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")
+    meet(addresses, rank, "PADDLE_TRAINER_ENDPOINTS")  # Paddle waits with Python's lock held
     dist.init_parallel_env()
     return rank, count
 

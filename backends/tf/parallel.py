@@ -10,7 +10,7 @@ import os
 import tensorflow as tf
 
 from common.errors import DeviceError
-from common.launch import need_port
+from common.launch import meet
 
 
 def join(device):
@@ -24,7 +24,7 @@ def join(device):
             "A worker of several must see one GPU: name it in CUDA_VISIBLE_DEVICES."
         )
     rank = int(config["task"]["index"])
-    need_port(addresses[rank].rpartition(":")[2], "TF_CONFIG")
+    meet(addresses, rank, "TF_CONFIG")  # TensorFlow holds Python's lock while it waits
     if device == "cpu":
         tf.config.set_visible_devices([], "GPU")
     strategy = tf.distribute.MultiWorkerMirroredStrategy()

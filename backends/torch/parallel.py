@@ -21,7 +21,7 @@ def join(device):
         return 0, 1
     rank = int(os.environ["RANK"])
     if rank == 0 and "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun itself listens there
-        need_port("MASTER_PORT", os.environ["MASTER_PORT"])
+        need_port(os.environ["MASTER_PORT"], "MASTER_PORT")
     if device == "cpu":
         dist.init_process_group("gloo")
     else:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +145,7 @@ def by_the_arbiter(sizes):
     fixture = draw_fixture(MINI)
     (batch,) = list(together.parts((32,), 0, 1))
     edges, gradients, running = np.cumsum([0, *sizes]), {}, []
-    for first, behind in zip(edges, edges[1:], strict=False):
+    for first, behind in pairwise(edges):
         model = GoogLeNet(MINI, fixture.weights)
         inputs = resize(batch[0][first:behind], *MINI.input[1:])
         _, found = model.gradients(inputs, batch[1][first:behind])
