@@ -300,11 +300,11 @@ def free_ports(count: int) -> list[int]:
 def attend(children: list[subprocess.Popen], folder: Path, stop: Callable[[], int]) -> list[int]:
     """Until all have ended: show what is printed, hand a signal on, lose patience.
 
-    Gives the processes that ended without a word.
+    Gives the processes that ended without a word, the first of them if they did not at once.
     """
     shown: dict[Path, int] = {}
-    handed, deadline = False, float("inf")
-    while any(child.poll() is None for child in children) and time.monotonic() < deadline:
+    handed, deadline, first = False, float("inf"), list[int]()
+    while None in [child.poll() for child in children] and time.monotonic() < deadline:
         time.sleep(0.1)
         show(folder, shown)
         found = notes(folder)
@@ -313,11 +313,17 @@ def attend(children: list[subprocess.Popen], folder: Path, stop: Callable[[], in
             for pid in found or [child.pid for child in children]:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signum)
-        ended = any(each.get("status") or not alive(pid) for pid, each in found.items())
-        if deadline == float("inf") and (ended or any(child.returncode for child in children)):
-            deadline = time.monotonic() + PATIENCE
+        failed = any(child.returncode for child in children) or silent(folder)
+        if deadline == float("inf") and (failed or any(n.get("status") for n in found.values())):
+            deadline, first = time.monotonic() + PATIENCE, silent(folder)
     show(folder, shown)
-    return [pid for pid, each in notes(folder).items() if "status" not in each and not alive(pid)]
+    return first or silent(folder)
+
+
+def silent(folder: Path) -> list[int]:
+    """The processes that ended without a word."""
+    found = {pid: each for pid, each in notes(folder).items() if not alive(pid)}
+    return [pid for pid in found if "status" not in notes(folder)[pid]]
 
 
 def show(folder: Path, shown: dict[Path, int]) -> None:
@@ -337,12 +343,14 @@ def notes(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def alive(pid: int) -> bool:
-    """Whether there is such a process."""
+    """Whether there is such a process, which has not ended while its launcher looks away."""
     try:
         os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False
-    return True
+    except OSError:  # no Linux
+        return True
 
 
 def kill_all(children: list[subprocess.Popen], folder: Path) -> None:

@@ -6,6 +6,7 @@ MultiWorkerMirroredStrategy variables are mirrored, and the optimizer's `apply` 
 
 import json
 import os
+import signal
 
 import tensorflow as tf
 
@@ -27,7 +28,9 @@ def join(device):
     meet(addresses, rank, "TF_CONFIG")  # TensorFlow holds Python's lock while it waits
     if device == "cpu":
         tf.config.set_visible_devices([], "GPU")
+    heard = signal.getsignal(signal.SIGTERM)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    signal.signal(signal.SIGTERM, heard)  # which the strategy took to hear of preemptions
     tf.distribute.experimental_set_strategy(strategy)  # what is made from now on is mirrored
     return rank, len(addresses)
 

@@ -20,7 +20,7 @@ from narrow import NARROW
 
 from backends.numpy import GoogLeNet, resize
 from common import launch
-from common.fit import Fit
+from common.errors import RunError
 from common.recipe import Recipe
 from common.run import Run
 from common.spec import MINI, SPECS
@@ -235,3 +235,96 @@ def test_workers_stop_together_and_one_goes_on_with_their_run(two, alone, backen
         assert epoch.losses == pytest.approx(other.losses, rel=1e-5)
     found = backend.read_weights(fit.model)
     assert max(tensor_error(found[n], array) for n, array in weights.items()) < 1e-4
+
+
+class Command:
+    """`googlenet train --workers 2` of a run in a folder, with all its processes."""
+
+    def __init__(self, folder, *words):
+        self.folder = folder
+        common = ["--workers", "2", "--save-every", "0", "--device", "cpu"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "common.cli", "train", *words, *common],
+            env={**environment(), "TMPDIR": str(folder), launch.JOIN: "60"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.communicate()
+
+    def processes(self):
+        """Those that run, by what they say in their environment."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if f"{launch.FOLDER}={self.folder}/".encode() in path.read_bytes():
+                    found.append(int(path.parent.name))
+        return found
+
+    def workers(self):
+        """What the workers have noted."""
+        (place,) = self.folder.glob("googlenet-*")
+        found = {pid: each for pid, each in launch.notes(place).items() if "worker" in each}
+        return {pid: each for pid, each in found.items() if each["role"] == "worker"}
+
+    def end(self, status):
+        """Its sentence; within 30 seconds nothing of it runs any more."""
+        begun = time.monotonic()
+        _, errors = self.process.communicate(timeout=60)
+        until(lambda: not self.processes(), 30)
+        print(f"{time.monotonic() - begun:.1f} s", errors)
+        assert time.monotonic() - begun < 30
+        assert self.process.returncode == status
+        return errors
+
+
+def until(holds, seconds=120):
+    """Wait for it."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def steps_of(folder):
+    """The steps of the run's last checkpoint."""
+    with suppress(RunError):
+        return Run(folder).load().progress.steps
+    return 0
+
+
+LONG = ["--size", "33", "--data", "sample", "--batch-size", "8", "--epochs", "1000"]
+
+
+def test_a_killed_worker_ends_all_and_the_run_goes_on(name, tmp_path):
+    """Then it is stopped by a signal; then its first process is killed."""
+    run = tmp_path / "run"
+    way_on = f"go on with `--resume {run}`."
+    begun = ["--backend", name, "--out", str(run), *LONG, "--limit-train", "64"]
+    with Command(tmp_path, *begun) as command:
+        until(lambda: steps_of(run) > 1)
+        (second,) = [pid for pid, each in command.workers().items() if each["worker"] == 1]
+        os.kill(second, signal.SIGKILL)
+        assert command.end(10) == f"googlenet: Worker 1 of 2 was killed: {way_on}\n"
+        steps = steps_of(run)
+    with Command(tmp_path, "--resume", str(run)) as command:
+        until(lambda: steps_of(run) > steps)
+        command.process.send_signal(signal.SIGTERM)
+        sentence = command.end(143)
+        steps = steps_of(run)
+        assert sentence == f"googlenet: stopped after step {steps}; {way_on}\n"
+    with Command(tmp_path, "--resume", str(run)) as command:
+        until(lambda: any(tmp_path.glob("googlenet-*/*.json")) and len(command.workers()) == 2)
+        assert len(command.processes()) >= 2
+        command.process.kill()
+        until(lambda: not command.processes(), 30)
+        assert steps_of(run) >= steps
