@@ -21,6 +21,7 @@ from narrow import NARROW
 from backends.numpy import GoogLeNet, resize
 from common import launch
 from common.errors import RunError
+from common.fit import Fit
 from common.recipe import Recipe
 from common.run import Run
 from common.spec import MINI, SPECS

@@ -40,7 +40,7 @@ class Trainer(Textbook):
         super().__init__(model, recipe)
         self.stepped = self.evaluated = False
 
-    def step(self, images, labels, flips=None):
+    def step(self, images, labels, flips=None, share=1.0):
         inputs = self.prepare(images, flips)
         right = (self.logits(images).argmax(1) == labels).sum()
         loss = self.update(inputs, labels)

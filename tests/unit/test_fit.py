@@ -112,7 +112,7 @@ class World:
     def tune(self, rate, seed):
         self.tuned.append((rate, seed))
 
-    def step(self, images, labels, mirrored=None):
+    def step(self, images, labels, mirrored=None, share=1.0):
         assert len(self.tuned) == len(self.steps) + 1, "the rate is set before every step"
         self.now += STEP
         found = numbers(images)
