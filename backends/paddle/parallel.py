@@ -53,7 +53,11 @@ def total(numbers):
 
 def engine(model):
     """What runs the model so that `backward` leaves the mean of all workers' gradients."""
-    return paddle.DataParallel(model) if dist.is_initialized() else model
+    if not dist.is_initialized():
+        return model
+    if model.head.weight.place.is_gpu_place():  # Paddle has no other
+        model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return paddle.DataParallel(model)
 
 
 def weighted(loss, share):

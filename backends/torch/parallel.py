@@ -9,8 +9,10 @@ import os
 import numpy as np
 import torch
 from torch import distributed as dist
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from backends.torch.googlenet import CHANNELS, BatchNorm
 from common.launch import need_port
 
 
@@ -56,8 +58,33 @@ def engine(model):
     """What runs the model so that `backward` leaves the mean of all workers' gradients."""
     if not dist.is_initialized():
         return model
+    for block in model.modules():
+        if isinstance(getattr(block, "norm", None), BatchNorm) and block.norm.weight.is_cuda:
+            block.norm = SyncBatchNorm.of(block.norm)
     # running statistics count in evaluation alone, where `settle` sends them
     return DistributedDataParallel(model, broadcast_buffers=False)
+
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """The statistics of the whole batch, which PyTorch has on GPUs; as `BatchNorm` otherwise."""
+
+    @classmethod
+    def of(cls, norm):
+        """With the very parameters and statistics of a `BatchNorm`."""
+        new = cls(norm.num_features, norm.eps, norm.momentum)
+        new._parameters, new._buffers = norm._parameters, norm._buffers
+        return new
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        before = self.running_var * (1 - self.momentum)
+        y = super().forward(x)
+        with torch.no_grad():
+            count = torch.full((), x.numel() / x.size(CHANNELS), device=x.device)
+            dist.all_reduce(count)
+            self.running_var.sub_(before).mul_((count - 1) / count).add_(before)
+        return y
 
 
 def weighted(loss, share):

@@ -277,9 +277,9 @@ def test_a_worker_does_not_outlive_the_process_that_started_it(tmp_path):
 
 def test_bad_input_is_told_once():
     """A recipe that does not exist is found by both workers, and said by one process."""
+    words = ["--backend", "tf", "--recipe", "none"]
     done = subprocess.run(
-        [sys.executable, "-m", "common.cli", "train", "--backend", "tf", "--recipe", "none"]
-        + ["--workers", "2"],
+        [sys.executable, "-m", "common.cli", "train", "--workers", "2", *words],
         capture_output=True,
         text=True,
         cwd=Path(launch.ROOT),

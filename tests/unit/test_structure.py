@@ -19,6 +19,9 @@ EXCEPTIONS = {
     "torch": {
         "BatchNorm": "PyTorch alone keeps the unbiased running variance",
         "BatchNorm.forward": "the same",
+        "SyncBatchNorm": "the same",
+        "SyncBatchNorm.of": "the same",
+        "SyncBatchNorm.forward": "the same",
     },
     "tf": {
         "MaxPool": "Keras pools know no padding but 'same'",
