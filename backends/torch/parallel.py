@@ -76,6 +76,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         return new
 
     def forward(self, x):
+        """Normalise, and move the running statistics."""
         if not self.training:
             return super().forward(x)
         before = self.running_var * (1 - self.momentum)

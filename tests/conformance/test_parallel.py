@@ -4,8 +4,10 @@ Without norm, from weights that have learned (on the first plateau wrong ones lo
 are of what the steps changed, over the largest change of the tensor.
 """
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -329,3 +331,64 @@ def test_a_killed_worker_ends_all_and_the_run_goes_on(name, tmp_path):
         command.process.kill()
         until(lambda: not command.processes(), 30)
         assert steps_of(run) >= steps
+
+
+def listened_at():
+    """A socket that listens, and its port."""
+    server = socket.create_server(("", 0))
+    return server, server.getsockname()[1]
+
+
+def first_of_two(name, port):
+    """The environment of worker 0 of two, or where the port is another's of that process."""
+    here, there = f"127.0.0.1:{port}", f"127.0.0.1:{launch.free_ports(1)[0]}"
+    cluster = {"cluster": {"worker": [here, there]}, "task": {"type": "worker", "index": 0}}
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    root = {"DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": str(port), "DMLC_ROLE": "worker"}
+    return {
+        "torch": {"RANK": "0", "WORLD_SIZE": "2", **rendezvous},
+        "tf": {"TF_CONFIG": json.dumps(cluster)},
+        "mxnet": {**root, "DMLC_NUM_WORKER": "2", "DMLC_NUM_SERVER": "1"},
+        "paddle": {
+            "PADDLE_TRAINER_ID": "0",
+            "PADDLE_TRAINERS_NUM": "2",
+            "PADDLE_TRAINER_ENDPOINTS": f"{here},{there}",
+            "PADDLE_CURRENT_ENDPOINT": here,
+            "PADDLE_MASTER": here,
+        },
+    }[name]
+
+
+def alone_in(folder, name, more):
+    """The command as a launcher would start it; its status, and the sentence it ended with."""
+    words = ["--backend", name, *LONG, "--limit-train", "8", "--out", str(folder / "run")]
+    done = subprocess.run(
+        [sys.executable, "-m", "common.cli", "train", "--device", "cpu", *words],
+        env={**environment(), launch.JOIN: "5", **more},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert not (folder / "run").exists()
+    lines = [line for line in done.stderr.splitlines() if line.startswith("googlenet: ")]
+    assert "Traceback" not in done.stderr
+    assert len(lines) == 1, done.stderr
+    return done.returncode, lines[0]
+
+
+def test_a_worker_that_never_joins_ends_the_others(name, tmp_path):
+    (port,) = launch.free_ports(1)
+    status, sentence = alone_in(tmp_path, name, first_of_two(name, port))
+    assert status == 10
+    assert "Not all workers joined within 5 s" in sentence
+
+
+def test_a_port_that_is_taken_is_told(name, tmp_path):
+    server, port = listened_at()
+    with server:
+        more = first_of_two(name, port)
+        if name == "mxnet":
+            more["DMLC_ROLE"] = "scheduler"  # which listens there
+        status, sentence = alone_in(tmp_path, name, more)
+    assert status == 10
+    assert f"Port {port} of this machine is taken" in sentence
