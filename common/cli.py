@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -266,9 +267,10 @@ def bugs(ctx: click.Context, backend: str, as_json: bool) -> None:
 
 
 @contextmanager
-def heard_signals() -> Iterator[Callable[[], int]]:
+def heard_signals(deaf: float = 0.0) -> Iterator[Callable[[], int]]:
     """Note SIGINT and SIGTERM instead of dying of them; a second one acts as ever.
 
+    Unless it comes within `deaf` seconds: a launcher passes on what its workers have got already.
     Gives the function that says which came, 0 for none.
     """
     if interrupts:
@@ -276,9 +278,18 @@ def heard_signals() -> Iterator[Callable[[], int]]:
     came: list[int] = []
     before: dict[int, Any] = {}
 
+    begun = 0.0
+
     def note(signum: int, frame: Any) -> None:
-        came.append(signum)
-        restore()
+        nonlocal begun
+        if not came:
+            came.append(signum)
+            begun = time.monotonic()
+            if not deaf:
+                restore()
+        elif time.monotonic() - begun > deaf:
+            restore()
+            before[signum](signum, frame)
 
     def restore() -> None:
         for signum, handler in before.items():
@@ -377,7 +388,8 @@ def train(
             found = plan.describe(chosen)
             click.echo(json.dumps(found, indent=2) if as_json else training.render(found))
             return
-        with heard_signals() as stop, launch.joined(plan, chosen) as (rank, count):
+        deaf = launch.DEAF if launch.started() else 0.0
+        with heard_signals(deaf) as stop, launch.joined(plan, chosen) as (rank, count):
             show = training.Lines(as_json, silent=rank > 0)
             with training.events(plan, tensorboard and rank == 0) as write:
                 plan.train(chosen, show, write, stop, save_every, rank, count)

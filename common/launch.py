@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 FOLDER = "GOOGLENET_WORKERS"
 JOIN = "GOOGLENET_JOIN_SECONDS"  # how long a worker waits for the others to join
+DEAF = 5.0  # seconds in which a second signal is the launcher's copy of the first
 PATIENCE = 8.0  # seconds that the others have to end by themselves, once one has failed
 ROOT = Path(__file__).parent.parent
 
@@ -69,6 +70,12 @@ def meet(addresses: Sequence[str], rank: int, way_out: str) -> None:
                     time.sleep(0.1)
         for _ in others:  # each comes once
             server.accept()[0].close()
+
+
+def started() -> bool:
+    """Whether a launcher seems to have started this process, as one of several."""
+    names = ("WORLD_SIZE", "TF_CONFIG", "PADDLE_TRAINERS_NUM", "DMLC_ROLE")
+    return any(name in os.environ for name in names)
 
 
 def local_rank() -> int:
