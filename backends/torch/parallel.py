@@ -5,6 +5,7 @@ around the model averages the gradients while `backward` makes them.
 """
 
 import os
+import warnings
 
 import numpy as np
 import torch
@@ -61,8 +62,9 @@ def engine(model):
     for block in model.modules():
         if isinstance(getattr(block, "norm", None), BatchNorm) and block.norm.weight.is_cuda:
             block.norm = SyncBatchNorm.of(block.norm)
-    # running statistics count in evaluation alone, where `settle` sends them
-    return DistributedDataParallel(model, broadcast_buffers=False)
+    # a 1x1 convolution's gradient has strides of its own, which PyTorch would tell as slow
+    warnings.filterwarnings("ignore", message="Grad strides do not match")
+    return DistributedDataParallel(model)
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):

@@ -80,7 +80,8 @@ def follow_in_two(backend, steps, folder, *files):
 
 
 @pytest.mark.parametrize("one", FRAMEWORKS)
-def test_a_run_of_two_workers_goes_on_in_one_of_another_framework(runs, folder, one):
+def test_a_run_of_two_workers_goes_on_in_one_of_another_framework(runs, folder, one, monkeypatch):
+    monkeypatch.setitem(spec.SPECS, "narrow", NARROW)
     other = FRAMEWORKS_AFTER[one]
     files = folder / "momentum-start", folder / f"two-{one}", folder / f"two-{one}-{other}"
     follow_in_two(one, BEGUN, folder, *files[:2])
