@@ -2,7 +2,7 @@
 
 MXNet's conventions: DMLC_ROLE tells each process what it is, and importing MXNet makes a scheduler
 or a server of it; Gluon's Trainer hands the gradients to a `dist_sync` kvstore, which sums them on
-the servers, in float32: in float64 it spoils them.
+the servers, in float32 even if they are float64.
 """
 
 import os
@@ -71,8 +71,9 @@ class Store(mx.kvstore.KVStore):
         """The handle is the other's."""
 
     def broadcast(self, key, value, out, priority=0):
-        """Send worker 0's initial value to all."""
+        """Send worker 0's initial value to all, and wait: the first gradient might overtake it."""
         super().broadcast(self.first + key, value, out, priority)
+        mx.nd.waitall()
 
     def pushpull(self, key, value, out=None, priority=0):
         """Send a gradient, and get the sum."""

@@ -10,7 +10,9 @@ import numpy as np
 import paddle
 from paddle import distributed as dist
 
+from backends.paddle.weights import tensors
 from common.launch import meet, need_port
+from common.weights import is_running
 
 
 def join(device):
@@ -68,5 +70,6 @@ def weighted(loss, share):
 def settle(model):
     """Running statistics are each worker's own: all take over those of worker 0."""
     if dist.is_initialized():
-        for buffer in model.buffers():
-            dist.broadcast(buffer, 0)
+        for name, tensor in tensors(model).items():
+            if is_running(name):  # parameters that are not trained: Paddle's `buffers` has none
+                dist.broadcast(tensor, 0)

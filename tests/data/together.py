@@ -31,7 +31,7 @@ from common.weights import load as load_weights  # noqa: E402
 STEPS = (32, 7, 1)  # examples of each: even, uneven, and too few for every worker
 FEW = (4, 3, 4)  # for the large network
 FIRST = 44  # the image to begin with, from which d2l in float32 comes near no tie
-WITHOUT_FLOAT64 = {"mxnet"}  # its kvstore spoils float64
+WITHOUT_FLOAT64 = {"mxnet"}  # its servers sum in float32
 
 
 def small():
