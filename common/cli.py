@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from backends import FRAMEWORKS
 from common.errors import BackendError, GoogLeNetError, PageError, ParityError, SpecError
@@ -33,6 +35,7 @@ Exit status:
   7    a run that is damaged, or cannot be written
   8    a loss that is no longer a finite number
   9    a batch that does not fit in the memory
+  10   workers that cannot go on together: one died or never joined, or a port is taken
   130  stopped by Ctrl-C; a run in training is saved first
   143  stopped by SIGTERM; a run in training is saved first
 """
@@ -264,9 +267,10 @@ def bugs(ctx: click.Context, backend: str, as_json: bool) -> None:
 
 
 @contextmanager
-def heard_signals() -> Iterator[Callable[[], int]]:
+def heard_signals(deaf: float = 0.0) -> Iterator[Callable[[], int]]:
     """Note SIGINT and SIGTERM instead of dying of them; a second one acts as ever.
 
+    Unless it comes within `deaf` seconds: a launcher passes on what its workers have got already.
     Gives the function that says which came, 0 for none.
     """
     if interrupts:
@@ -274,9 +278,18 @@ def heard_signals() -> Iterator[Callable[[], int]]:
     came: list[int] = []
     before: dict[int, Any] = {}
 
+    begun = 0.0
+
     def note(signum: int, frame: Any) -> None:
-        came.append(signum)
-        restore()
+        nonlocal begun
+        if not came:
+            came.append(signum)
+            begun = time.monotonic()
+            if not deaf:
+                restore()
+        elif time.monotonic() - begun > deaf:
+            restore()
+            before[signum](signum, frame)
 
     def restore() -> None:
         for signum, handler in before.items():
@@ -319,6 +332,14 @@ def heard_signals() -> Iterator[Callable[[], int]]:
 )
 @click.option("--tensorboard", is_flag=True, help="Also write TensorBoard events.")
 @click.option("--dry-run", is_flag=True, help="Print what would be trained, and train nothing.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes on this machine that divide every batch; --batch-size is that of them all.",
+)
 @device_option
 @json_option
 def train(
@@ -332,36 +353,58 @@ def train(
     save_every: float,
     tensorboard: bool,
     dry_run: bool,
+    workers: int,
     device: str,
     as_json: bool,
     **hyper: Any,
 ) -> None:
-    """Train by a recipe, and keep what was learned in a folder."""
-    from common import training
+    """Train by a recipe, and keep what was learned in a folder.
 
-    changes = {name: value for name, value in hyper.items() if value is not None}
-    if resume:
-        limits = {"--limit-train": limit_train, "--limit-test": limit_test}
-        given = {"--recipe": recipe_name, "--out": out, **limits}
-        fixed = [option for option, value in given.items() if value is not None]
-        fixed += [f"--{name.replace('_', '-')}" for name in changes if name != "precision"]
-        if fixed:
-            raise SpecError(f"{fixed[0]} cannot change with --resume: the run has its own.")
-        plan = training.resume(resume, backend, changes.get("precision"), data)
-    else:
-        if backend is None:
-            raise SpecError("--backend is needed: " + ", ".join(BACKENDS) + ".")
-        limits_given = (limit_train, limit_test)
-        plan = training.begin(backend, recipe_name or "d2l", changes, data, limits_given, out)
-    chosen = plan.device(device)
-    plan = plan.decided(chosen)
-    if dry_run:
-        found = plan.describe(chosen)
-        click.echo(json.dumps(found, indent=2) if as_json else training.render(found))
+    Started several times by torchrun, TF_CONFIG, paddle.distributed.launch or DMLC_ROLE it is one
+    worker of several; --workers starts them on this machine.
+    """
+    from common import launch, training
+
+    if workers > 1 and not dry_run:
+        name = training.backend_name(backend, resume)
+        with heard_signals() as stop:
+            launch.start(name, workers, words_given("workers"), stop)
         return
-    show = training.Lines(as_json)
-    with heard_signals() as stop, training.events(plan, tensorboard) as write:
-        plan.train(chosen, show, write, stop, save_every)
+    changes = {name: value for name, value in hyper.items() if value is not None}
+    with launch.worker():
+        if resume:
+            limits = {"--limit-train": limit_train, "--limit-test": limit_test}
+            given = {"--recipe": recipe_name, "--out": out, **limits}
+            fixed = [option for option, value in given.items() if value is not None]
+            fixed += [f"--{name.replace('_', '-')}" for name in changes if name != "precision"]
+            if fixed:
+                raise SpecError(f"{fixed[0]} cannot change with --resume: the run has its own.")
+            plan = training.resume(resume, backend, changes.get("precision"), data)
+        else:
+            name, limits_given = training.backend_name(backend, None), (limit_train, limit_test)
+            plan = training.begin(name, recipe_name or "d2l", changes, data, limits_given, out)
+        chosen = plan.device(device)
+        plan = plan.decided(chosen)
+        if dry_run:
+            found = plan.describe(chosen)
+            click.echo(json.dumps(found, indent=2) if as_json else training.render(found))
+            return
+        deaf = launch.DEAF if launch.started() else 0.0
+        with heard_signals(deaf) as stop, launch.joined(plan, chosen) as (rank, count):
+            show = training.Lines(as_json, silent=rank > 0)
+            with training.events(plan, tensorboard and rank == 0) as write:
+                plan.train(chosen, show, write, stop, save_every, rank, count)
+
+
+def words_given(but: str) -> list[str]:
+    """The options of the command under way as they were given, without one of them."""
+    ctx, words = click.get_current_context(), []
+    for option in ctx.command.params:
+        name = option.name or ""
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE and name != but:
+            flag = isinstance(option, click.Option) and option.is_flag
+            words += [option.opts[0], *([] if flag else [str(ctx.params[name])])]
+    return words
 
 
 checkpoint_option = click.option(

@@ -37,19 +37,28 @@ class Trainer(Protocol):
         `flips`, bool (N,), says which are mirrored, left to right.
         """
 
-    def update(self, inputs: Any, labels: np.ndarray) -> tuple[Any, Any]:
+    def update(self, inputs: Any, labels: np.ndarray, share: float = 1.0) -> tuple[Any, Any]:
         """One optimizer step on native inputs; the mean loss and the number right, both native.
 
-        The two are scalars on the device, of the weights before the step.
+        The two are scalars on the device, of these examples and of the weights before the step.
+        `share` is what these examples are of the whole batch, that of all workers: its mean loss
+        is what the step goes down. All workers must take part; the shares sum to 1.
         """
 
     def step(
-        self, images: np.ndarray, labels: np.ndarray, flips: np.ndarray | None = None
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        flips: np.ndarray | None = None,
+        share: float = 1.0,
     ) -> tuple[Any, Any]:
-        """`update(prepare(images, flips), labels)`."""
+        """`update(prepare(images, flips), labels, share)`."""
 
     def evaluate(self, batches: Batches) -> tuple[float, float]:
-        """The mean loss, without smoothing, and the accuracy over all batches."""
+        """The mean loss, without smoothing, and the accuracy over all batches of this worker.
+
+        All workers must take part: each evaluates with the running statistics of worker 0.
+        """
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """The probabilities (N, classes) of uint8 images, in evaluation mode."""
@@ -74,6 +83,22 @@ class Backend(Protocol):
     GoogLeNet: type
     Trainer: type[Trainer]
     VERSION: str
+
+    def join(self, device: str) -> tuple[int, int]:
+        """Take part as the launcher's environment says: this worker's number, and how many.
+
+        (0, 1) where no launcher started this process. Before anything else that computes.
+        WorkersError for a port that is taken; it may wait for ever for a worker that never comes.
+        """
+
+    def leave(self) -> None:
+        """Take no further part: once all workers are done, and the process is about to end."""
+
+    def lost(self, error: BaseException) -> bool:
+        """Whether the framework means by this exception that another worker is gone."""
+
+    def total(self, numbers: np.ndarray) -> np.ndarray:
+        """The sum of all workers' float64 vectors; each of them must ask, and gets it."""
 
     def devices(self) -> list[str]:
         """The devices there are: `cpu`, then `gpu:0` and on."""

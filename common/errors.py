@@ -61,6 +61,12 @@ class OutOfMemoryError(GoogLeNetError):
     exit_code = 9
 
 
+class WorkersError(GoogLeNetError):
+    """Workers that cannot go on together: one died or never joined, or a port is taken."""
+
+    exit_code = 10
+
+
 class Stopped(GoogLeNetError):
     """A signal stopped a run, which was saved first."""
 

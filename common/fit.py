@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -17,13 +18,23 @@ from tqdm import tqdm
 from common.contract import Backend
 from common.data import Dataset, batches, flips
 from common.device import enough_memory
-from common.errors import DeviceError, DivergedError, RunError, Stopped
+from common.errors import (
+    DeviceError,
+    DivergedError,
+    GoogLeNetError,
+    RunError,
+    Stopped,
+    WorkersError,
+    one_line,
+)
 from common.run import Checkpoint, Epoch, Progress, Run, fingerprint
 
 EVALUATION_BATCH = 256  # images at most; the result does not depend on it
 REFRESH = 20  # steps between two looks at the metrics, each of which waits for the device
+HEARING = 2.0  # seconds between two looks, about, of several workers: a signal waits for the next
 
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # images, labels, which are mirrored
+#: images, labels, which are mirrored, and what they are of the whole batch
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray | None, float]
 
 
 class Fit:
@@ -31,6 +42,7 @@ class Fit:
 
     The same checkpoint gives the same weights, the same batches in the same order and the same
     mirrored images in every backend; the first checkpoint is the initial weights of the seed.
+    Several workers divide every batch among them, so that a run is the same whatever their number.
     """
 
     def __init__(
@@ -44,11 +56,14 @@ class Fit:
         report: Callable[[Epoch], None] = lambda epoch: None,
         stop: Callable[[], int] = lambda: 0,
         save_every: float = math.inf,
+        rank: int = 0,
+        workers: int = 1,
     ) -> None:
         """`report` is called after each epoch; `stop` gives the number of a signal that came.
 
         With a `run` there are checkpoints: after each epoch, after `save_every` seconds and when
-        stopped. RunError if the data is not what the checkpoint was trained on.
+        stopped; of several workers, which have joined, the first alone has one. RunError if the
+        data is not what the checkpoint was trained on.
         """
         self.config, self.progress = checkpoint.config, deepcopy(checkpoint.progress)
         classes = tuple(data.classes)
@@ -60,6 +75,8 @@ class Fit:
         self.recipe = self.config.recipe
         self.backend, self.name, self.device, self.data = backend, name, device, data
         self.run, self.report, self.stop, self.save_every = run, report, stop, save_every
+        self.rank, self.workers = rank, workers
+        self.refresh = REFRESH if workers == 1 else 1
         self.steps_an_epoch = self.recipe.steps_an_epoch(len(data.train_labels))
         with self.memory():
             self.model = backend.build(self.config.network(), self.recipe.precision, device)
@@ -67,20 +84,22 @@ class Fit:
             self.trainer = backend.Trainer(self.model, self.recipe)
             if checkpoint.state:
                 self.trainer.write_state(checkpoint.state, self.progress.steps)
-        self.pending: list[tuple[Any, Any]] = []  # losses and numbers right, on the device
-        self.saved = time.monotonic()
+        # losses and numbers right, on the device, and the shares of their batches
+        self.pending: list[tuple[Any, Any, float]] = []
+        self.saved = self.looked = time.monotonic()
         self.checked = False
 
     def __call__(self) -> Progress:
         """Train to the end.
 
         DeviceError if anything of the first step lay elsewhere than on the device, DivergedError
-        if a loss is not finite, OutOfMemoryError with a batch size to try, Stopped after a signal.
+        if a loss is not finite, OutOfMemoryError with a batch size to try, WorkersError if another
+        worker is gone, Stopped after a signal.
         """
         for number in range(len(self.progress.epochs), self.recipe.epochs):
             with self.memory():
                 self.train(number)
-                test_loss, test_accuracy = self.trainer.evaluate(self.test_batches())
+                test_loss, test_accuracy = self.evaluate()
             self.finish(number, test_loss, test_accuracy)
         return self.progress
 
@@ -93,7 +112,7 @@ class Fit:
             initial=min(count, len(progress.losses) * recipe.batch_size),
             desc=f"epoch {number + 1}/{recipe.epochs}",
             unit=" examples",
-            disable=not sys.stderr.isatty(),
+            disable=self.rank > 0 or not sys.stderr.isatty(),
             leave=False,
         )
         with bar, ThreadPoolExecutor(1) as pool:
@@ -108,16 +127,17 @@ class Fit:
                     break
                 coming = pool.submit(next, order, None)  # is cut while the step runs
                 rate = recipe.rate(progress.steps, recipe.epochs * steps)
-                self.trainer.tune(rate, (recipe.seed + 1_000_003 * progress.steps) % 2**31)
-                self.pending.append(self.trainer.step(*batch))
+                draw = recipe.seed + 1_000_003 * progress.steps + 15_485_863 * self.rank
+                self.trainer.tune(rate, draw % 2**31)
+                self.pending.append((*self.trainer.step(*batch), batch[-1]))
                 progress.steps += 1
                 if not self.checked:
                     self.checked = True  # resumed in an evaluation, a run may have made no step
                     self.check_places()
-                bar.update(len(batch[1]))
-                signum = self.stop()
-                if signum or len(self.pending) == REFRESH or progress.steps % steps == 0:
-                    self.look()
+                bar.update(min(recipe.batch_size, count - bar.n))
+                signum = self.stop() if self.workers == 1 else 0  # else all look at the same step
+                if signum or len(self.pending) >= self.refresh or progress.steps % steps == 0:
+                    signum = self.look(signum)
                     progress.places = self.check_places()
                     progress.wait = wait
                     progress.seconds = seconds + time.perf_counter() - start
@@ -132,18 +152,41 @@ class Fit:
                         start, seconds = time.perf_counter(), progress.seconds
                     self.leave(signum)
 
-    def look(self) -> None:
-        """Wait for the metrics of the last steps; DivergedError for one that is not finite."""
+    def look(self, signum: int) -> int:
+        """Wait for the metrics of the last steps; DivergedError for one that is not finite.
+
+        Several workers sum them, and agree on the signal that one of them got and on the next look.
+        """
         progress = self.progress
-        for loss, right in self.pending:
-            value = float(loss)
+        losses = [share * float(loss) for loss, _, share in self.pending]
+        right = sum(int(right) for _, right, share in self.pending if share)
+        if self.workers > 1:
+            signum = self.stop()
+            heard = [float(signum == each) for each in (signal.SIGTERM, signal.SIGINT)]
+            now = time.monotonic()
+            found = self.backend.total(np.array([*losses, right, *heard, now - self.looked]))
+            *losses, right, terminated, interrupted, seconds = found.tolist()
+            signum = signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0
+            pace = seconds / self.workers / len(losses)
+            self.refresh = min(REFRESH, 1 + int(HEARING / max(pace, 0.01)))
+            self.looked = now
+        for value in losses:
             if not math.isfinite(value):
                 step = len(progress.losses) + 1
                 where = f"step {step} of epoch {len(progress.epochs) + 1}"
                 raise self.diverged(f"The loss became {value} at {where}")
             progress.losses.append(value)
-            progress.right += int(right)
+        progress.right += int(right)
         self.pending.clear()
+        return signum
+
+    def evaluate(self) -> tuple[float, float]:
+        """The mean loss and the accuracy over the test set."""
+        part, share = shard(np.arange(len(self.data.test_labels)), self.rank, self.workers)
+        loss, accuracy = self.trainer.evaluate(self.test_batches(part[0], part[-1] + 1))
+        if self.workers > 1:
+            loss, accuracy = self.backend.total(share * np.array([loss, accuracy])).tolist()
+        return loss, accuracy
 
     def finish(self, number: int, test_loss: float, test_accuracy: float) -> None:
         """Turn the epoch under way into one of the history."""
@@ -225,22 +268,48 @@ class Fit:
         mirrored = flips(len(data.train_labels), recipe.seed, number) if recipe.flip else None
         for step, indices in enumerate(self.order(number)):
             if step >= done:
-                chosen = None if mirrored is None else mirrored[indices]
-                yield data.train_images[indices], data.train_labels[indices], chosen
+                part, share = shard(indices, self.rank, self.workers)
+                chosen = None if mirrored is None else mirrored[part]
+                yield data.train_images[part], data.train_labels[part], chosen, share
 
-    def test_batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The test set, in order; between two of them a signal is heard."""
+    def test_batches(self, first: int, behind: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """That part of the test set, in order; between two batches one worker hears a signal.
+
+        Several do at their next look.
+        """
         images, labels = self.data.test_images, self.data.test_labels
         size = min(EVALUATION_BATCH, self.recipe.batch_size)  # what fits in training fits here
-        for at in range(0, len(labels), size):
-            if signum := self.stop():
+        for at in range(first, behind, size):
+            if self.workers == 1 and (signum := self.stop()):
                 self.save()
                 self.leave(signum)
-            part = slice(at, at + size)
+            part = slice(at, min(at + size, behind))
             yield images[part], labels[part]
 
-    def memory(self) -> AbstractContextManager[None]:
-        """A context in which a batch that is too large for the memory is told in one sentence."""
+    @contextmanager
+    def memory(self) -> Iterator[None]:
+        """A context in which too little memory, or a worker's loss, is told in one sentence."""
         size = self.recipe.batch_size
         way_out = f"`--batch-size {size // 2}`" if size > 1 else "a smaller `--size`"
-        return enough_memory(self.backend, self.device, size, way_out)
+        try:
+            with enough_memory(self.backend, self.device, size, way_out):
+                yield
+        except GoogLeNetError:
+            raise
+        except Exception as error:
+            if self.workers == 1 or not self.backend.lost(error):
+                raise
+            raise WorkersError(
+                f"Worker {self.rank} of {self.workers} lost another one ({one_line(error)[:120]})"
+                + (f": go on with `--resume {self.run.folder}`." if self.run else ".")
+            ) from error
+
+
+def shard(indices: np.ndarray, rank: int, workers: int) -> tuple[np.ndarray, float]:
+    """One worker's part of a batch, and what it is of the whole.
+
+    A worker that is left without gets the first example, which counts as nothing: to be without
+    one is more than every operation of a framework can take.
+    """
+    part = np.array_split(indices, workers)[rank]
+    return (part, len(part) / len(indices)) if len(part) else (indices[:1], 0.0)

@@ -15,15 +15,16 @@ from typing import Any
 import click
 from tabulate import tabulate
 
-from backends import load
+from backends import FRAMEWORKS, load
 from common import summary
 from common.arithmetic import layers
 from common.contract import Backend
 from common.data import Dataset
 from common.data import load as load_data
 from common.device import choose
-from common.errors import BackendError, RunError
+from common.errors import BackendError, RunError, SpecError
 from common.fit import Fit
+from common.launch import own_device
 from common.recipe import AUTO, Recipe, find_recipe
 from common.run import Checkpoint, Config, Epoch, Run, open_run, speed
 
@@ -45,8 +46,9 @@ class Plan:
         return self.checkpoint.config.recipe
 
     def device(self, requested: str) -> str:
-        """The device that was asked for, if it is there."""
-        return choose(requested, self.backend.devices())
+        """The device that was asked for, if it is there; of several GPUs, each worker its own."""
+        found = self.backend.devices()
+        return own_device(choose(requested, found), requested, found)
 
     def decided(self, device: str) -> Plan:
         """The plan with the precision that `auto` is on the device."""
@@ -81,8 +83,10 @@ class Plan:
         write: Callable[[Epoch], None],
         stop: Callable[[], int],
         save_every: float,
+        rank: int = 0,
+        workers: int = 1,
     ) -> None:
-        """Train to the end, and say so."""
+        """Train to the end, and say so; worker 0 alone writes."""
 
         def report(epoch: Epoch) -> None:
             write(epoch)
@@ -94,16 +98,20 @@ class Plan:
             self.checkpoint,
             self.data,
             device,
-            self.run,
+            None if rank else self.run,
             report,
             stop,
             save_every,
+            rank,
+            workers,
         )
-        if self.new:
+        if rank:
+            pass
+        elif self.new:
             Run.create(self.run.folder, self.checkpoint)
         else:
             self.run.record(self.checkpoint.progress.epochs)  # as it was at the checkpoint
-        show.start(self, device)
+        show.start(self, device, workers)
         show.end(fit().epochs, self.run)
 
 
@@ -143,6 +151,15 @@ def resume(path: Path, backend_name: str | None, precision: str | None, source: 
     )
 
 
+def backend_name(given: str | None, resumed: Path | None) -> str:
+    """The backend that was asked for, or that of the run to go on with."""
+    if given:
+        return given
+    if resumed:
+        return open_run(resumed)[1].config.backend
+    raise SpecError(f"--backend is needed: {', '.join(FRAMEWORKS)}.")
+
+
 def free_folder(parent: Path, name: str) -> Path:
     """The first of `name`, `name-2`, `name-3`, ... that holds nothing yet."""
     candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
@@ -152,11 +169,13 @@ def free_folder(parent: Path, name: str) -> Path:
 class Lines:
     """The run in plain lines on stdout, or in JSON: an object a line."""
 
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
+    def __init__(self, as_json: bool, silent: bool = False) -> None:
+        self.as_json, self.silent = as_json, silent
 
-    def start(self, plan: Plan, device: str) -> None:
+    def start(self, plan: Plan, device: str, workers: int) -> None:
         """What is about to be trained."""
+        if self.silent:
+            return
         recipe, data = plan.recipe, plan.data
         if self.as_json:
             facts = {"backend": plan.backend_name, "device": device, "folder": str(plan.run.folder)}
@@ -167,12 +186,15 @@ class Lines:
             f"{plan.backend_name} {plan.backend.VERSION} on {device}, {recipe.precision}: recipe "
             f"{recipe.name} with {recipe.spec} at {recipe.size}, {len(data.train_labels)} images "
             f"from {data.source}, batch {recipe.batch_size}; "
+            + (f"{workers} workers; " if workers > 1 else "")
             + (f"after {done} steps, " if done else "")
             + f"in {plan.run.folder}"
         )
 
     def epoch(self, epoch: Epoch) -> None:
         """What an epoch came to."""
+        if self.silent:
+            return
         if self.as_json:
             click.echo(json.dumps({k: v for k, v in asdict(epoch).items() if k != "losses"}))
             return
@@ -184,7 +206,7 @@ class Lines:
 
     def end(self, epochs: list[Epoch], run: Run) -> None:
         """The book's two lines, and where everything lay."""
-        if self.as_json:
+        if self.as_json or self.silent:
             return
         last = epochs[-1]
         where = "; ".join(f"{what} on {', '.join(on)}" for what, on in last.places.items() if on)

@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 
 from common.errors import BackendError
+from common.launch import need_port
 
 if not np.__version__.startswith("1."):
     raise BackendError(
@@ -18,6 +19,8 @@ if not np.__version__.startswith("1."):
         "`pip install -c constraints/mxnet.txt -e '.[mxnet]'`."
     )
 np.bool, np.int = bool, int
+if os.environ.get("DMLC_ROLE") == "scheduler":  # which the import makes of this process
+    need_port(os.environ["DMLC_PS_ROOT_PORT"], "DMLC_PS_ROOT_PORT")
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))  # MXNet would take half of the cores
 
 with warnings.catch_warnings():  # it asks NumPy for names that are on their way out
@@ -27,6 +30,7 @@ with warnings.catch_warnings():  # it asks NumPy for names that are on their way
 npx.set_np()  # NumPy semantics: arrays of mxnet.np, zero-dimensional ones included
 
 from backends.mxnet.googlenet import GoogLeNet  # noqa: E402
+from backends.mxnet.parallel import join, leave, lost, total  # noqa: E402
 from backends.mxnet.train import (  # noqa: E402
     VERSION,
     Trainer,
@@ -49,10 +53,14 @@ __all__ = [
     "fastest",
     "forward",
     "gradients",
+    "join",
+    "leave",
     "load",
+    "lost",
     "out_of_memory",
     "place",
     "read_weights",
     "save",
+    "total",
     "write_weights",
 ]

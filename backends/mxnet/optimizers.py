@@ -8,6 +8,7 @@ of `mx.nd`; a parameter's own `lr_mult` and `wd_mult` scale the rate and the wei
 import mxnet as mx
 from mxnet import gluon, np
 
+from backends.mxnet.parallel import engine
 from backends.mxnet.weights import tensors, to_canonical, to_native
 from common.weights import is_running
 
@@ -60,11 +61,13 @@ def make(model, recipe):
     parameters = list(trained(model).values())
     for parameter in parameters:
         parameter.wd_mult = float(len(parameter.shape) > 1)
+    # of several workers each updates its own weights: a server would keep the optimizer's state
+    how = {"kvstore": engine(), "update_on_kvstore": False}
     match recipe.optimizer:
         case "sgd":
-            return gluon.Trainer(parameters, SGD(recipe))
+            return gluon.Trainer(parameters, SGD(recipe), **how)
         case "adam":
-            return gluon.Trainer(parameters, Adam(recipe))
+            return gluon.Trainer(parameters, Adam(recipe), **how)
 
 
 def set_rate(optimizer, rate):

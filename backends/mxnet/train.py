@@ -11,7 +11,7 @@ import mxnet as mx
 from mxnet import autograd, gluon, np, npx
 from mxnet.contrib import amp
 
-from backends.mxnet import optimizers
+from backends.mxnet import optimizers, parallel
 from backends.mxnet.googlenet import GoogLeNet, tapped
 from backends.mxnet.weights import tensors, to_canonical
 from common.errors import DeviceError
@@ -179,21 +179,22 @@ class Trainer:
         middle = tuple(slice(1, 2) if side == 1 else slice(None) for side in sides)
         return x[(..., *middle)] if 1 in sides else x
 
-    def update(self, inputs, labels):
+    def update(self, inputs, labels, share=1.0):
         """One step; the mean loss and the number right before it, as scalars on the device."""
         labels = place_labels(self.model, labels)
         with autograd.record():
             outputs = self.network(inputs)
             loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
-        loss.backward()
+            goal = parallel.weighted(loss, share)
+        goal.backward()
         self.optimizer.step(1)  # the loss is a mean already
         loss, logits = loss.detach(), logits.detach()
         self.seen |= {"batch": (inputs, labels), "outputs": (logits, loss)}
         return loss, count_right(logits, labels)
 
-    def step(self, images, labels, flips=None):
+    def step(self, images, labels, flips=None, share=1.0):
         """One step on uint8 images, some of them mirrored."""
-        return self.update(self.prepare(images, flips), labels)
+        return self.update(self.prepare(images, flips), labels, share)
 
     def logits(self, images):
         """The logits of uint8 images in evaluation mode, in the weights' dtype."""
@@ -202,6 +203,7 @@ class Trainer:
 
     def evaluate(self, batches):
         """The mean loss and the accuracy over all batches."""
+        parallel.settle(self.model)
         loss, right, count = 0, 0, 0
         for images, labels in batches:
             logits, labels = self.logits(images), place_labels(self.model, labels)

@@ -7,7 +7,7 @@ operation between devices moves its inputs silently; `backward` adds to the grad
 import paddle
 from paddle.nn import functional as F
 
-from backends.paddle import optimizers
+from backends.paddle import optimizers, parallel
 from backends.paddle.googlenet import GoogLeNet, tapped
 from backends.paddle.weights import tensors, to_canonical
 from common.errors import DeviceError
@@ -127,6 +127,7 @@ class Trainer:
 
     def __init__(self, model, recipe):
         self.model, self.recipe = model, recipe
+        self.network = parallel.engine(model)
         paddle.set_device(device_name(model.head.weight))  # where the optimizer's state will lie
         self.optimizer = optimizers.make(model, recipe)
         self.state_places = set()  # before each step
@@ -152,15 +153,15 @@ class Trainer:
         middle = tuple(slice(1, 2) if side == 1 else slice(None) for side in sides)
         return x[(..., *middle)] if 1 in sides else x
 
-    def update(self, inputs, labels):
+    def update(self, inputs, labels, share=1.0):
         """One step; the mean loss and the number right before it, as scalars on the device."""
         self.model.train()
         labels = place_labels(self.model, labels)
         self.optimizer.clear_grad()
         with autocast(self.model):
-            outputs = self.model(inputs)
+            outputs = self.network(inputs)
         loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
-        loss.backward()
+        parallel.weighted(loss, share).backward()
         # a step moves in silence what of the state lies elsewhere: where it lay is noted before
         slots = [optimizers.SLOTS[slot] for slot in self.recipe.slots()]
         states = [self.optimizer._accumulators[slot].values() for slot in slots]
@@ -170,9 +171,9 @@ class Trainer:
         self.seen |= {"batch": (inputs, labels), "outputs": (logits, loss)}
         return loss, count_right(logits, labels)
 
-    def step(self, images, labels, flips=None):
+    def step(self, images, labels, flips=None, share=1.0):
         """One step on uint8 images, some of them mirrored."""
-        return self.update(self.prepare(images, flips), labels)
+        return self.update(self.prepare(images, flips), labels, share)
 
     def logits(self, images):
         """The logits of uint8 images in evaluation mode, in the weights' dtype."""
@@ -183,6 +184,7 @@ class Trainer:
 
     def evaluate(self, batches):
         """The mean loss and the accuracy over all batches."""
+        parallel.settle(self.model)
         loss, right, count = 0, 0, 0
         for images, labels in batches:
             logits, labels = self.logits(images), place_labels(self.model, labels)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from backends.tf import optimizers
+from backends.tf import optimizers, parallel
 from backends.tf.googlenet import GoogLeNet, tapped
 from backends.tf.weights import tensors, to_canonical
 from common.device import has_bfloat16
@@ -147,12 +147,14 @@ class Trainer:
 
     def __init__(self, model, recipe):
         self.model, self.recipe = model, recipe
+        parallel.settle(model)
         with native_device(model.device):  # where the optimizer's state will lie
             self.optimizer = optimizers.make(model, recipe)
         inputs = tf.TensorSpec((None, None, None, model.spec.input[0]), model.variable_dtype)
         labels = tf.TensorSpec((None,), tf.int64)
         # One graph for all batches and images: a resumed run goes through the very same one.
-        self._update = tf.function(self._update, (inputs, labels))
+        share = tf.TensorSpec((), model.variable_dtype)
+        self._update = tf.function(parallel.engine(self._update), (inputs, labels, share))
         self._logits = tf.function(self._logits, (inputs,))
         self.seen = {}  # the last tensors of a step and of an evaluation, for `places`
 
@@ -174,25 +176,27 @@ class Trainer:
             x = tf.image.resize(x, self.model.spec.input[1:], "bilinear")
             return tf.cast(x, self.model.variable_dtype)
 
-    def update(self, inputs, labels):
+    def update(self, inputs, labels, share=1.0):
         """One step; the mean loss and the number right before it, as scalars on the device."""
         labels = place_labels(self.model, labels)
         with native_device(self.model.device):
-            loss, right, logits, gradients = self._update(inputs, labels)
+            share = tf.constant(share, self.model.variable_dtype)
+            loss, right, logits, gradients = self._update(inputs, labels, share)
         self.seen |= {"gradients": gradients, "batch": (inputs, labels), "outputs": (logits, loss)}
         return loss, right
 
-    def _update(self, inputs, labels):
+    def _update(self, inputs, labels, share):
         with tf.GradientTape() as tape:
             outputs = self.model(inputs, training=True)
             loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
-        gradients = tape.gradient(loss, self.model.trainable_variables)
+            goal = parallel.weighted(loss, share)
+        gradients = tape.gradient(goal, self.model.trainable_variables)
         self.optimizer.apply(gradients)
         return loss, count_right(logits, labels), logits, gradients
 
-    def step(self, images, labels, flips=None):
+    def step(self, images, labels, flips=None, share=1.0):
         """One step on uint8 images, some of them mirrored."""
-        return self.update(self.prepare(images, flips), labels)
+        return self.update(self.prepare(images, flips), labels, share)
 
     def logits(self, images):
         """The logits of uint8 images in evaluation mode, in the weights' dtype."""

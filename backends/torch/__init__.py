@@ -1,6 +1,7 @@
 """GoogLeNet in PyTorch."""
 
 from backends.torch.googlenet import GoogLeNet
+from backends.torch.parallel import join, leave, lost, total
 from backends.torch.train import (
     VERSION,
     Trainer,
@@ -23,10 +24,14 @@ __all__ = [
     "fastest",
     "forward",
     "gradients",
+    "join",
+    "leave",
     "load",
+    "lost",
     "out_of_memory",
     "place",
     "read_weights",
     "save",
+    "total",
     "write_weights",
 ]

@@ -10,37 +10,37 @@ WARM = 2  # steps of a shape before it is captured, in which the libraries choos
 
 
 class Graphs:
-    """`passes(inputs, labels)`, which gives tensors and leaves gradients; captured on a GPU.
+    """`passes(inputs, labels, share)`, which gives tensors and leaves gradients; on a GPU captured.
 
-    A graph for each shape of batch, from its third step on: an epoch has at most two.
+    A graph for each shape of batch and share, from its third step on: an epoch has at most two.
     """
 
     def __init__(self, model, passes):
         self.model, self.passes = model, passes
         self.steps, self.graphs = {}, {}
 
-    def __call__(self, inputs, labels):
+    def __call__(self, inputs, labels, share):
         """What `passes` gives, as tensors of its own."""
         if inputs.device.type != "cuda":
-            return self.passes(inputs, labels)
-        shape = inputs.shape
-        self.steps[shape] = self.steps.get(shape, 0) + 1
-        if self.steps[shape] <= WARM:
-            return self.passes(inputs, labels)
-        if shape not in self.graphs:
-            self.graphs[shape] = Graph(self.model, self.passes, inputs, labels)
-        return self.graphs[shape](inputs, labels)
+            return self.passes(inputs, labels, share)
+        kind = inputs.shape, share
+        self.steps[kind] = self.steps.get(kind, 0) + 1
+        if self.steps[kind] <= WARM:
+            return self.passes(inputs, labels, share)
+        if kind not in self.graphs:
+            self.graphs[kind] = Graph(self.model, self.passes, inputs, labels, share)
+        return self.graphs[kind](inputs, labels)
 
 
 class Graph:
     """One captured pass: its tensors stay where they are, and each replay writes them anew."""
 
-    def __init__(self, model, passes, inputs, labels):
+    def __init__(self, model, passes, inputs, labels, share):
         self.inputs, self.labels = inputs.clone(), labels.clone()
         self.parameters = list(model.parameters())
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):  # nothing is computed here
-            self.outputs = passes(self.inputs, self.labels)
+            self.outputs = passes(self.inputs, self.labels, share)
         self.gradients = [parameter.grad for parameter in self.parameters]
 
     def __call__(self, inputs, labels):

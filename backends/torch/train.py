@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from backends.torch import optimizers
+from backends.torch import optimizers, parallel
 from backends.torch.googlenet import GoogLeNet, tapped
 from backends.torch.graph import Graphs
 from backends.torch.weights import tensors, to_canonical
@@ -130,8 +130,10 @@ class Trainer:
 
     def __init__(self, model, recipe):
         self.model, self.recipe = model, recipe
+        self.network = parallel.engine(model)
         self.optimizer = optimizers.make(model, recipe)
-        self.passes = Graphs(model, self._passes)
+        alone = self.network is model
+        self.passes = Graphs(model, self._passes) if alone else self._passes
         self.seen = {}  # the last tensors of a step and of an evaluation, for `places`
 
     def tune(self, rate, seed):
@@ -151,27 +153,27 @@ class Trainer:
         x = F.interpolate(x, size, mode="bilinear", align_corners=False)
         return x.contiguous(memory_format=torch.channels_last) if self.model.mixed else x
 
-    def update(self, inputs, labels):
+    def update(self, inputs, labels, share=1.0):
         """One step; the mean loss and the number right before it, as scalars on the device."""
         self.model.train()
         labels = place_labels(self.model, labels)
         self.optimizer.zero_grad()
-        loss, logits = self.passes(inputs, labels)
+        loss, logits = self.passes(inputs, labels, share)
         self.optimizer.step()
         self.seen |= {"batch": (inputs, labels), "outputs": (logits, loss)}
         return loss, count_right(logits, labels)
 
-    def _passes(self, inputs, labels):
+    def _passes(self, inputs, labels, share):
         """Forward and backward: the loss and the logits; gradients are left in the parameters."""
         with autocast(self.model):
-            outputs = self.model(inputs)
+            outputs = self.network(inputs)
         loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
-        loss.backward()
+        parallel.weighted(loss, share).backward()
         return loss.detach(), logits.detach()
 
-    def step(self, images, labels, flips=None):
+    def step(self, images, labels, flips=None, share=1.0):
         """One step on uint8 images, some of them mirrored."""
-        return self.update(self.prepare(images, flips), labels)
+        return self.update(self.prepare(images, flips), labels, share)
 
     def logits(self, images):
         """The logits of uint8 images in evaluation mode, in the weights' dtype."""
@@ -182,6 +184,7 @@ class Trainer:
 
     def evaluate(self, batches):
         """The mean loss and the accuracy over all batches."""
+        parallel.settle(self.model)
         loss, right, count = 0, 0, 0
         for images, labels in batches:
             logits, labels = self.logits(images), place_labels(self.model, labels)

@@ -221,6 +221,17 @@ TOPICS = (
         traps=("bfloat16-ignored", "amp-init"),
     ),
     Topic(
+        "workers",
+        ("Several workers", "多个工作进程"),
+        (
+            "Joining as the launcher's environment says; what sums the gradients; whose sum or mean it is.",
+            "按启动器给的环境变量加入；由谁汇总梯度；得到的是和还是平均。",
+        ),
+        "parallel.py",
+        ("join", "leave", "total", "engine", "weighted", "settle"),
+        also={"torch": ("SyncBatchNorm",), "tf": ("add_up",), "mxnet": ("Store",)},
+    ),
+    Topic(
         "save",
         ("Save", "保存"),
         (

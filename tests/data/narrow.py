@@ -69,14 +69,15 @@ PLANTS = {
 }
 
 
-def go_on(backend, name, checkpoint, steps):
+def go_on(backend, name, checkpoint, steps, rank=0, workers=1):
     """The checkpoint so many steps later: the loop asks after each step whether to stop."""
     asked = iter(range(1, 10**6))
 
     def stop():
         return 15 if next(asked) == steps else 0
 
-    fit = Fit(backend, name, checkpoint, load("sample"), "cpu", stop=stop)
+    where = {"rank": rank, "workers": workers}
+    fit = Fit(backend, name, checkpoint, load("sample"), "cpu", stop=stop, **where)
     try:
         fit()
     except Stopped:

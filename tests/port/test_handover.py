@@ -10,7 +10,7 @@ import pytest
 from narrow import BEGUN, CLOSE, FILE, MORE, NARROW, PLANTS, RECIPE  # in tests/data
 
 from backends import FRAMEWORKS
-from common import spec
+from common import launch, spec
 from common.data import load
 from common.run import Checkpoint, Config, Progress, read_checkpoint
 from common.verify import tensor_error
@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 # an eps above the rounding errors of the gradients, which Adam would blow up to whole steps
 ADAM = replace(RECIPE, optimizer="adam", lr=0.0002, momentum=0.0, nesterov=False, eps=1e-4)
 RECIPES = {"momentum": RECIPE, "adam": ADAM}
+FRAMEWORKS_AFTER = dict(zip(FRAMEWORKS, [*FRAMEWORKS][1:] + [*FRAMEWORKS][:1], strict=True))
 
 
 def follow(backend, steps, *files):
@@ -31,9 +32,14 @@ def follow(backend, steps, *files):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def folder(tmp_path_factory):
+    """Where the runs are."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def runs(folder):
     """The checkpoints of every pair: begun in one framework, gone on with in the other."""
-    folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(spec.SPECS, "narrow", NARROW)
         for kind, recipe in RECIPES.items():
@@ -61,6 +67,28 @@ def runs(tmp_path_factory):
             for other in FRAMEWORKS
         }
     return found
+
+
+def follow_in_two(backend, steps, folder, *files):
+    """The same in two workers, by the framework's own launcher."""
+    command = [sys.executable, str(HERE / "follow.py"), backend, str(steps), *map(str, files)]
+    children = [
+        subprocess.Popen(each, env=launch.environment(2) | more, stderr=subprocess.DEVNULL)
+        for each, more in launch.LAUNCHERS[backend](2, command, folder)
+    ]
+    assert {child.wait(300) for child in children} == {0}
+
+
+@pytest.mark.parametrize("one", FRAMEWORKS)
+def test_a_run_of_two_workers_goes_on_in_one_of_another_framework(runs, folder, one, monkeypatch):
+    monkeypatch.setitem(spec.SPECS, "narrow", NARROW)
+    other = FRAMEWORKS_AFTER[one]
+    files = folder / "momentum-start", folder / f"two-{one}", folder / f"two-{one}-{other}"
+    follow_in_two(one, BEGUN, folder, *files[:2])
+    follow(other, MORE, *files[1:])
+    loss, weight = distances(runs["momentum", one, other], read_checkpoint(files[2]))
+    assert loss < CLOSE
+    assert weight < CLOSE
 
 
 def distances(one, other):

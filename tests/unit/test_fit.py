@@ -112,7 +112,7 @@ class World:
     def tune(self, rate, seed):
         self.tuned.append((rate, seed))
 
-    def step(self, images, labels, mirrored=None):
+    def step(self, images, labels, mirrored=None, share=1.0):
         assert len(self.tuned) == len(self.steps) + 1, "the rate is set before every step"
         self.now += STEP
         found = numbers(images)
@@ -288,7 +288,12 @@ def test_only_training_counts_as_time_and_what_it_waits_is_told(world, monkeypat
 def test_nothing_waits_for_the_device_but_a_look_every_few_steps(world, monkeypatch):
     looks = []
     look = Fit.look
-    monkeypatch.setattr(Fit, "look", lambda self: (looks.append(len(world.steps)), look(self)))
+
+    def noted(self, signum):
+        looks.append(len(world.steps))
+        return look(self, signum)
+
+    monkeypatch.setattr(Fit, "look", noted)
     fitted(world, replace(RECIPE, batch_size=10, epochs=2))()
     assert looks == [REFRESH, 30, 30 + REFRESH, 60]
     assert world.looks == 2 * 60
@@ -367,7 +372,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(
     monkeypatch.setattr(module, "REFRESH", 1)
     step = World.step
 
-    def bad(images, labels, mirrored=None):
+    def bad(images, labels, mirrored=None, share=1.0):
         loss, right = step(world, images, labels, mirrored)
         if len(world.steps) == at:
             loss.value = value

@@ -326,7 +326,7 @@ class Notes:
         want = np.array([BLUE, GREEN, RED], np.uint8)[labels]
         assert (images == want[:, :, None, None]).all()
 
-    def step(self, images, labels, flips=None):
+    def step(self, images, labels, flips=None, share=1.0):
         self.check(images, labels)
         self.seen += labels.tolist()
         return 0.5, len(labels)

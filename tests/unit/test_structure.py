@@ -9,7 +9,7 @@ from backends import FRAMEWORKS
 from common.plants import BUGS
 
 ROOT = Path(__file__).parents[2]
-FILES = ("googlenet.py", "train.py", "optimizers.py", "weights.py")
+FILES = ("googlenet.py", "train.py", "optimizers.py", "weights.py", "parallel.py")
 FORWARD = dict.fromkeys(
     ("call", "hybrid_forward", "__call__"), "forward"
 )  # each framework's word for it
@@ -19,6 +19,9 @@ EXCEPTIONS = {
     "torch": {
         "BatchNorm": "PyTorch alone keeps the unbiased running variance",
         "BatchNorm.forward": "the same",
+        "SyncBatchNorm": "the same",
+        "SyncBatchNorm.of": "the same",
+        "SyncBatchNorm.forward": "the same",
         "moved": "PyTorch alone makes the host wait for what is not in pinned memory",
         "Trainer._passes": "what is captured as a CUDA graph is a function of its own",
     },
@@ -43,6 +46,7 @@ EXCEPTIONS = {
         "Adam.update_step": "the same",
         "decayed": "Keras's weight decay is not added to the gradient",
         "slot_of": "Keras finds the state of a variable by its index",
+        "add_up": "what is summed over replicas is summed in a graph",
     },
     "mxnet": {
         "AdaptiveAvgPool": "Gluon has the operation and no block for it",
@@ -57,6 +61,11 @@ EXCEPTIONS = {
         "Adam.__init__": "the same",
         "Adam.create_state": "the same",
         "Adam.update": "the same",
+        "Store": "MXNet's servers keep the first value of a key, whosever it is",
+        "Store.__init__": "the same",
+        "Store.__del__": "the same",
+        "Store.broadcast": "the same",
+        "Store.pushpull": "the same",
     },
     "paddle": {
         "GlobalAvgPool": "Paddle's AdaptiveAvgPool2D divides its gradient in float32",

@@ -1,0 +1,75 @@
+"""Several workers in Paddle: each its part of a batch, one sum of the gradients.
+
+Paddle's conventions: `paddle.distributed.launch` tells each process PADDLE_TRAINER_ID and all
+addresses; a DataParallel around the model averages the gradients while `backward` makes them.
+"""
+
+import os
+
+import numpy as np
+import paddle
+from paddle import distributed as dist
+
+from backends.paddle.weights import tensors
+from common.launch import meet, need_port
+from common.weights import is_running
+
+
+def join(device):
+    """Take part as the environment says: this worker's number, and how many there are."""
+    count = int(os.environ.get("PADDLE_TRAINERS_NUM", 1))
+    if count == 1:
+        return 0, 1
+    if device == "cpu":
+        os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")
+    paddle.set_device(device)
+    rank = int(os.environ["PADDLE_TRAINER_ID"])
+    if rank == 0 and "PADDLE_MASTER" in os.environ:
+        need_port(os.environ["PADDLE_MASTER"].rpartition(":")[2], "PADDLE_MASTER")
+    addresses = os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")
+    meet(addresses, rank, "PADDLE_TRAINER_ENDPOINTS")  # Paddle waits with Python's lock held
+    dist.init_parallel_env()
+    return rank, count
+
+
+def leave():
+    """Take no further part."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def lost(error):
+    """Whether Paddle means by this exception that another worker is gone."""
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
+    return any(word in str(error) for word in words)
+
+
+def total(numbers):
+    """The sum of all workers' vectors."""
+    if not dist.is_initialized():
+        return numbers
+    tensor = paddle.to_tensor(np.asarray(numbers, np.float64))
+    dist.all_reduce(tensor)
+    return tensor.numpy()
+
+
+def engine(model):
+    """What runs the model so that `backward` leaves the mean of all workers' gradients."""
+    if not dist.is_initialized():
+        return model
+    if model.head.weight.place.is_gpu_place():  # Paddle has no other
+        model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return paddle.DataParallel(model)
+
+
+def weighted(loss, share):
+    """The loss to go backward from: the engine's mean of them is that of the whole batch."""
+    return loss * (share * dist.get_world_size() if dist.is_initialized() else share)
+
+
+def settle(model):
+    """Running statistics are each worker's own: all take over those of worker 0."""
+    if dist.is_initialized():
+        for name, tensor in tensors(model).items():
+            if is_running(name):  # parameters that are not trained: Paddle's `buffers` has none
+                dist.broadcast(tensor, 0)

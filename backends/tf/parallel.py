@@ -1,0 +1,83 @@
+"""Several workers in TensorFlow: each its part of a batch, one sum of the gradients.
+
+TensorFlow's conventions: TF_CONFIG tells each process all addresses and its own place; under a
+MultiWorkerMirroredStrategy variables are mirrored, and the optimizer's `apply` sums the gradients.
+"""
+
+import json
+import os
+import signal
+
+import tensorflow as tf
+
+from common.errors import DeviceError
+from common.launch import meet
+
+
+def join(device):
+    """Take part as the environment says: this worker's number, and how many there are."""
+    config = json.loads(os.environ.get("TF_CONFIG", "{}"))
+    addresses = config.get("cluster", {}).get("worker", [])
+    if len(addresses) < 2:
+        return 0, 1
+    if device != "cpu" and len(tf.config.list_physical_devices("GPU")) > 1:
+        raise DeviceError(  # the strategy would take all of them
+            "A worker of several must see one GPU: name it in CUDA_VISIBLE_DEVICES."
+        )
+    rank = int(config["task"]["index"])
+    meet(addresses, rank, "TF_CONFIG")  # TensorFlow holds Python's lock while it waits
+    if device == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+    heard = signal.getsignal(signal.SIGTERM)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    signal.signal(signal.SIGTERM, heard)  # which the strategy took to hear of preemptions
+    tf.distribute.experimental_set_strategy(strategy)  # what is made from now on is mirrored
+    return rank, len(addresses)
+
+
+def leave():
+    """Take no further part: a strategy has no end but that of the process."""
+
+
+def lost(error):
+    """Whether TensorFlow means by this exception that another worker is gone."""
+    kinds = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+    return isinstance(error, (*kinds, tf.errors.InternalError, tf.errors.DeadlineExceededError))
+
+
+def total(numbers):
+    """The sum of all workers' vectors."""
+    if not tf.distribute.has_strategy():
+        return numbers
+    return add_up(tf.constant(numbers, tf.float64)).numpy()
+
+
+@tf.function(reduce_retracing=True)
+def add_up(vector):
+    """The sum over replicas of what each has."""
+
+    def add(x):  # a copy: the sum lies where its operand was made
+        return tf.distribute.get_replica_context().all_reduce("SUM", tf.identity(x))
+
+    return tf.distribute.get_strategy().run(add, (vector,))
+
+
+def engine(step):
+    """What runs the step as one of several, in whose optimizer the gradients are summed."""
+
+    def parallel_step(*arguments):
+        return tf.distribute.get_strategy().run(step, arguments)
+
+    return parallel_step
+
+
+def weighted(loss, share):
+    """The loss to differentiate: the engine's sum of them is that of the whole batch."""
+    return loss * share
+
+
+def settle(model):
+    """Batch norms take the statistics of the whole batch, so all workers have the same."""
+    for layer in model._flatten_layers():
+        if hasattr(layer, "synchronized"):
+            layer.synchronized = tf.distribute.has_strategy()

@@ -1,0 +1,394 @@
+"""Several workers compute the function of one: in the framework's own engine, by its own launcher.
+
+Without norm, from weights that have learned (on the first plateau wrong ones look right); errors
+are of what the steps changed, over the largest change of the tensor.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import together  # in tests/data
+from narrow import NARROW
+
+from backends.numpy import GoogLeNet, resize
+from common import launch
+from common.errors import RunError
+from common.fit import Fit
+from common.recipe import Recipe
+from common.run import Run
+from common.spec import MINI, SPECS
+from common.verify import draw_fixture, tensor_error
+from common.weights import is_running
+
+ROOT = Path(__file__).parents[2]
+COUNT = 2
+SYNCHRONISED = {"tf"}  # batch norms on a CPU
+
+
+def environment():
+    """A worker's; without the simulated device of the tests, which Paddle's launcher would take."""
+    found = launch.environment(COUNT)
+    found.pop("CUSTOM_DEVICE_ROOT", None)
+    return found
+
+
+def streams(file):
+    """Output into a file; and signals to the tests are not the children's."""
+    return {"stdout": file, "stderr": file, "start_new_session": True}
+
+
+@pytest.fixture(scope="module")
+def two(pytestconfig, tmp_path_factory):
+    """What two workers came to: by name, the arrays of each."""
+    name, folder = pytestconfig.getoption("--backend"), tmp_path_factory.mktemp("two")
+    script = [sys.executable, str(ROOT / "tests" / "data" / "together.py"), name, str(folder)]
+    log = folder / "log"
+    with log.open("w") as file:
+        children = [
+            subprocess.Popen(command, env=environment() | more, **streams(file))
+            for command, more in launch.LAUNCHERS[name](COUNT, script, folder)
+        ]
+        try:
+            deadline = time.monotonic() + 300
+            statuses = [child.wait(deadline - time.monotonic()) for child in children]
+        finally:
+            for child in children:
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+    logs = [log, *folder.glob("logs/*")]
+    assert set(statuses) == {0}, "\n".join(path.read_text()[-3000:] for path in logs)
+    found = {}
+    for path in folder.glob("*.npz"):
+        what, rank = path.stem.split("-")
+        found[what, int(rank)] = dict(np.load(path))
+    return found, folder
+
+
+@pytest.fixture(scope="module")
+def one(pytestconfig):
+    """What one worker comes to, each network once."""
+    kept = {}
+
+    def alone(network):
+        if network not in kept:
+            kept[network] = together.steps(pytestconfig.backend, network, 0, 1)
+        return kept[network]
+
+    return alone
+
+
+def moved(found, network):
+    """How far each weight went from where it began."""
+    _, weights, *_ = together.NETWORKS[network]
+    begun = weights()
+    return {n: found[n].astype(np.float64) - begun[n] for n in begun if not is_running(n)}
+
+
+def apart(found, wanted, network):
+    """The largest difference, over the largest change of its tensor, and in itself."""
+    got, want = moved(found, network), moved(wanted, network)
+    changes = max(tensor_error(got[n], change) for n, change in want.items())
+    return changes, max(float(np.abs(got[n] - want[n]).max()) for n in want)
+
+
+def test_a_sum_is_that_of_all_workers(two):
+    for rank in range(COUNT):
+        assert two[0]["total", rank]["sum"].tolist() == [3.0, 1.0, 11.0]
+
+
+TOLERANCES = {
+    "narrow float32": (1e-4, 3e-6),
+    "narrow float64": (1e-12, 1e-12),
+    "d2l float32": (2e-2, 3e-6),
+    "d2l float64": (1e-11, 1e-12),
+}
+
+
+@pytest.mark.parametrize("network", TOLERANCES)
+def test_two_workers_are_one(two, one, name, network):
+    if network not in together.networks(name):
+        return
+    found, _ = two
+    alone = one(network)
+    for rank in range(COUNT):
+        changes, largest = apart(found[network, rank], alone, network)
+        print(network, rank, changes, largest)
+        assert changes < TOLERANCES[network][0]
+        assert largest < TOLERANCES[network][1]
+    assert sum(found[network, rank]["losses"] for rank in range(COUNT)) == pytest.approx(
+        alone["losses"], rel=1e-5 if "32" in network else 1e-12
+    )
+    rights = sum(found[network, rank]["rights"] for rank in range(COUNT))
+    assert rights.tolist() == alone["rights"]
+
+
+@pytest.mark.parametrize("bug", together.PLANTS)
+def test_a_planted_bug_is_caught(two, one, bug):
+    found, _ = two
+    caught = [apart(found[bug, rank], one("narrow float32"), "narrow float32") for rank in (0, 1)]
+    print(caught)
+    for changes, largest in caught:
+        assert changes > 100 * TOLERANCES["narrow float32"][0]
+        assert largest > 100 * TOLERANCES["narrow float32"][1]
+
+
+def by_the_arbiter(sizes):
+    """Batch norm in shards of so many: the weights after one step, and each shard's statistics."""
+    fixture = draw_fixture(MINI)
+    (batch,) = list(together.parts((32,), 0, 1))
+    edges, gradients, running = np.cumsum([0, *sizes]), {}, []
+    for first, behind in pairwise(edges):
+        model = GoogLeNet(MINI, fixture.weights)
+        inputs = resize(batch[0][first:behind], *MINI.input[1:])
+        _, found = model.gradients(inputs, batch[1][first:behind])
+        for name, gradient in found.items():
+            gradients[name] = gradients.get(name, 0) + gradient * (behind - first) / 32
+        running.append({n: array for n, array in model.weights.items() if is_running(n)})
+    rate = Recipe(lr=together.NETWORKS["norm float32"][3]).lr  # in float32
+    return {n: fixture.weights[n] - rate * g for n, g in gradients.items()}, running
+
+
+def far(found, wanted):
+    """The largest difference over the largest change, of all tensors."""
+    begun = draw_fixture(MINI).weights
+    largest = max(np.abs(wanted[n] - begun[n]).max() for n in wanted)
+    return max(np.abs(found[n] - wanted[n]).max() for n in wanted) / largest
+
+
+def test_batch_norm_takes_each_part_s_statistics_or_the_whole_batch_s(two, name):
+    """And all workers evaluate with the running statistics of the first."""
+    found, _ = two
+    network = "norm float32" if name in together.WITHOUT_FLOAT64 else "norm float64"
+    tolerance = 1e-3 if "32" in network else 1e-11
+    (whole, (of_whole,)), (parted, (of_first, of_second)) = map(by_the_arbiter, ((32,), (16, 16)))
+    right, wrong = (whole, parted) if name in SYNCHRONISED else (parted, whole)
+    running, other = (of_whole, of_first) if name in SYNCHRONISED else (of_first, of_second)
+    for rank in range(COUNT):
+        print(far(found[network, rank], right), far(found[network, rank], wrong))
+        print(far(found[network, rank], running), far(found[network, rank], other))
+        assert far(found[network, rank], right) < tolerance
+        assert far(found[network, rank], wrong) > 0.05
+        assert far(found[network, rank], running) < tolerance
+        assert far(found[network, rank], other) > 0.05
+    losses = [found[network, rank]["evaluated"] for rank in range(COUNT)]
+    assert losses[0].tolist() == losses[1].tolist()
+
+
+@pytest.fixture(scope="module")
+def alone(pytestconfig):
+    """The run of one worker: its progress and its weights."""
+    name, backend = pytestconfig.getoption("--backend"), pytestconfig.backend
+    checkpoint, data = together.small()
+    fit = Fit(backend, name, checkpoint, data, "cpu")
+    return fit().epochs, backend.read_weights(fit.model)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def narrow_for_all():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SPECS, NARROW.name, NARROW)
+        yield
+
+
+def images_once():
+    _, data = together.small()
+    return sorted(int(image.sum()) for image in data.train_images)
+
+
+def test_a_run_of_two_is_the_run_of_one(two, alone):
+    """The same losses, metrics of the whole, every image once an epoch, the same weights."""
+    found, _ = two
+    epochs, weights = alone
+    shown = np.concatenate([found["run", rank]["shown"] for rank in range(COUNT)])
+    assert sorted(shown.tolist()) == images_once()
+    for rank in range(COUNT):
+        run = found["run", rank]
+        assert run["losses"] == pytest.approx(epochs[0].losses, rel=1e-5)
+        first = epochs[0]
+        metrics = [first.loss, first.train_accuracy, first.test_loss, first.test_accuracy]
+        assert run["metrics"] == pytest.approx(metrics, rel=1e-5)
+        assert max(tensor_error(run[n], array) for n, array in weights.items()) < 1e-4
+
+
+def test_a_run_that_is_not_sharded_is_caught(two):
+    shown = np.concatenate([two[0]["unsharded run", rank]["shown"] for rank in range(COUNT)])
+    assert sorted(shown.tolist()) != images_once()
+
+
+def test_workers_stop_together_and_one_goes_on_with_their_run(two, alone, backend, name):
+    found, folder = two
+    for rank in range(COUNT):
+        assert found["run", rank]["stopped"].tolist() == [143, 4]
+    checkpoint = Run(folder / "kept").load()
+    assert checkpoint.progress.steps == 4
+    fit = Fit(backend, name, checkpoint, together.small()[1], "cpu")
+    epochs, (wanted, weights) = fit().epochs, alone
+    for epoch, other in zip(epochs, wanted, strict=True):
+        assert epoch.losses == pytest.approx(other.losses, rel=1e-5)
+    found = backend.read_weights(fit.model)
+    assert max(tensor_error(found[n], array) for n, array in weights.items()) < 1e-4
+
+
+class Command:
+    """`googlenet train --workers 2` of a run in a folder, with all its processes."""
+
+    def __init__(self, folder, *words):
+        self.folder = folder
+        common = ["--workers", "2", "--save-every", "0", "--device", "cpu"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "common.cli", "train", *words, *common],
+            env={**environment(), "TMPDIR": str(folder), launch.JOIN: "60"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.communicate()
+
+    def processes(self):
+        """Those that run, by what they say in their environment."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if f"{launch.FOLDER}={self.folder}/".encode() in path.read_bytes():
+                    found.append(int(path.parent.name))
+        return found
+
+    def workers(self):
+        """What the workers have noted."""
+        (place,) = self.folder.glob("googlenet-*")
+        found = {pid: each for pid, each in launch.notes(place).items() if "worker" in each}
+        return {pid: each for pid, each in found.items() if each["role"] == "worker"}
+
+    def end(self, status):
+        """Its sentence; within 30 seconds nothing of it runs any more."""
+        begun = time.monotonic()
+        _, errors = self.process.communicate(timeout=60)
+        until(lambda: not self.processes(), 30)
+        print(f"{time.monotonic() - begun:.1f} s", errors)
+        assert time.monotonic() - begun < 30
+        assert self.process.returncode == status
+        return errors
+
+
+def until(holds, seconds=120):
+    """Wait for it."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def steps_of(folder):
+    """The steps of the run's last checkpoint."""
+    with suppress(RunError):
+        return Run(folder).load().progress.steps
+    return 0
+
+
+LONG = ["--size", "33", "--data", "sample", "--batch-size", "8", "--epochs", "1000"]
+
+
+def test_a_killed_worker_ends_all_and_the_run_goes_on(name, tmp_path):
+    """Then it is stopped by a signal; then its first process is killed."""
+    run = tmp_path / "run"
+    way_on = f"go on with `--resume {run}`."
+    begun = ["--backend", name, "--out", str(run), *LONG, "--limit-train", "64"]
+    with Command(tmp_path, *begun) as command:
+        until(lambda: steps_of(run) > 1)
+        (second,) = [pid for pid, each in command.workers().items() if each["worker"] == 1]
+        os.kill(second, signal.SIGKILL)
+        assert command.end(10) == f"googlenet: Worker 1 of 2 was killed: {way_on}\n"
+        steps = steps_of(run)
+    with Command(tmp_path, "--resume", str(run)) as command:
+        until(lambda: steps_of(run) > steps)
+        command.process.send_signal(signal.SIGTERM)
+        sentence = command.end(143)
+        steps = steps_of(run)
+        assert sentence == f"googlenet: stopped after step {steps}; {way_on}\n"
+    with Command(tmp_path, "--resume", str(run)) as command:
+        until(lambda: any(tmp_path.glob("googlenet-*/*.json")) and len(command.workers()) == 2)
+        assert len(command.processes()) >= 2
+        command.process.kill()
+        until(lambda: not command.processes(), 30)
+        assert steps_of(run) >= steps
+
+
+def listened_at():
+    """A socket that listens, and its port."""
+    server = socket.create_server(("", 0))
+    return server, server.getsockname()[1]
+
+
+def first_of_two(name, port):
+    """The environment of worker 0 of two, or where the port is another's of that process."""
+    here, there = f"127.0.0.1:{port}", f"127.0.0.1:{launch.free_ports(1)[0]}"
+    cluster = {"cluster": {"worker": [here, there]}, "task": {"type": "worker", "index": 0}}
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    root = {"DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": str(port), "DMLC_ROLE": "worker"}
+    return {
+        "torch": {"RANK": "0", "WORLD_SIZE": "2", **rendezvous},
+        "tf": {"TF_CONFIG": json.dumps(cluster)},
+        "mxnet": {**root, "DMLC_NUM_WORKER": "2", "DMLC_NUM_SERVER": "1"},
+        "paddle": {
+            "PADDLE_TRAINER_ID": "0",
+            "PADDLE_TRAINERS_NUM": "2",
+            "PADDLE_TRAINER_ENDPOINTS": f"{here},{there}",
+            "PADDLE_CURRENT_ENDPOINT": here,
+            "PADDLE_MASTER": here,
+        },
+    }[name]
+
+
+def alone_in(folder, name, more):
+    """The command as a launcher would start it; its status, and the sentence it ended with."""
+    words = ["--backend", name, *LONG, "--limit-train", "8", "--out", str(folder / "run")]
+    done = subprocess.run(
+        [sys.executable, "-m", "common.cli", "train", "--device", "cpu", *words],
+        env={**environment(), launch.JOIN: "5", **more},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert not (folder / "run").exists()
+    lines = [line for line in done.stderr.splitlines() if line.startswith("googlenet: ")]
+    assert "Traceback" not in done.stderr
+    assert len(lines) == 1, done.stderr
+    return done.returncode, lines[0]
+
+
+def test_a_worker_that_never_joins_ends_the_others(name, tmp_path):
+    (port,) = launch.free_ports(1)
+    status, sentence = alone_in(tmp_path, name, first_of_two(name, port))
+    assert status == 10
+    assert "Not all workers joined within 5 s" in sentence
+
+
+def test_a_port_that_is_taken_is_told(name, tmp_path):
+    server, port = listened_at()
+    with server:
+        more = first_of_two(name, port)
+        if name == "mxnet":
+            more["DMLC_ROLE"] = "scheduler"  # which listens there
+        status, sentence = alone_in(tmp_path, name, more)
+    assert status == 10
+    assert f"Port {port} of this machine is taken" in sentence
