@@ -72,7 +72,9 @@ class Store(mx.kvstore.KVStore):
 
     def broadcast(self, key, value, out, priority=0):
         """Send worker 0's initial value to all, and wait: the first gradient might overtake it."""
-        super().broadcast(self.first + key, value, out, priority)
+        self.init(self.first + key, value)
+        total(np.zeros(1))  # MXNet's own barrier once let a pull reach the server before the value
+        self.pull(self.first + key, out, priority)
         mx.nd.waitall()
 
     def pushpull(self, key, value, out=None, priority=0):
