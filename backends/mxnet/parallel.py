@@ -73,7 +73,7 @@ class Store(mx.kvstore.KVStore):
     def broadcast(self, key, value, out, priority=0):
         """Send worker 0's initial value to all, and wait: the first gradient might overtake it."""
         self.init(self.first + key, value)
-        total(np.zeros(1))  # MXNet's own barrier once let a pull reach the server before the value
+        total(np.zeros(1))  # none pulls before worker 0 is here
         self.pull(self.first + key, out, priority)
         mx.nd.waitall()
 
