@@ -288,7 +288,9 @@ def test_only_training_counts_as_time_and_what_it_waits_is_told(world, monkeypat
 def test_nothing_waits_for_the_device_but_a_look_every_few_steps(world, monkeypatch):
     looks = []
     look = Fit.look
-    monkeypatch.setattr(Fit, "look", lambda self: (looks.append(len(world.steps)), look(self)))
+    monkeypatch.setattr(
+        Fit, "look", lambda self, signum: (looks.append(len(world.steps)), look(self, signum))[1]
+    )
     fitted(world, replace(RECIPE, batch_size=10, epochs=2))()
     assert looks == [REFRESH, 30, 30 + REFRESH, 60]
     assert world.looks == 2 * 60
@@ -367,7 +369,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(
     monkeypatch.setattr(module, "REFRESH", 1)
     step = World.step
 
-    def bad(images, labels, mirrored=None):
+    def bad(images, labels, mirrored=None, share=1.0):
         loss, right = step(world, images, labels, mirrored)
         if len(world.steps) == at:
             loss.value = value
