@@ -72,7 +72,9 @@ class Store(mx.kvstore.KVStore):
 
     def broadcast(self, key, value, out, priority=0):
         """Send worker 0's initial value to all, and wait: the first gradient might overtake it."""
-        super().broadcast(self.first + key, value, out, priority)
+        self.init(self.first + key, value)
+        total(np.zeros(1))  # none pulls before worker 0 is here
+        self.pull(self.first + key, out, priority)
         mx.nd.waitall()
 
     def pushpull(self, key, value, out=None, priority=0):

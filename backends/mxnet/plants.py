@@ -155,9 +155,9 @@ def norm_momentum():
 def norm_variance():
     update = train.Trainer.update
 
-    def wrong(self, inputs, labels):
+    def wrong(self, inputs, labels, share=1.0):
         before = weights.read_weights(self.model)
-        result = update(self, inputs, labels)
+        result = update(self, inputs, labels, share)
         now = weights.read_weights(self.model)
         spec = self.model.spec
         weights.write_weights(self.model, unbiased(spec, len(labels), before, now))
@@ -181,8 +181,8 @@ def settled(planted):
 def batch_not_moved():
     update = train.Trainer.update
 
-    def wrong(self, inputs, labels):
-        return update(self, inputs.as_in_ctx(mx.cpu()), labels)
+    def wrong(self, inputs, labels, share=1.0):
+        return update(self, inputs.as_in_ctx(mx.cpu()), labels, share)
 
     return settled(mock.patch.object(train.Trainer, "update", wrong))
 
@@ -197,9 +197,9 @@ def labels_not_moved():
 def model_not_moved():
     update = train.Trainer.update
 
-    def wrong(self, inputs, labels):
+    def wrong(self, inputs, labels, share=1.0):
         self.model.collect_params().reset_ctx(mx.cpu())
-        return update(self, inputs, labels)
+        return update(self, inputs, labels, share)
 
     return settled(mock.patch.object(train.Trainer, "update", wrong))
 

@@ -133,9 +133,9 @@ def norm_momentum():
 def norm_variance():
     update = train.Trainer.update
 
-    def wrong(self, inputs, labels):
+    def wrong(self, inputs, labels, share=1.0):
         before = weights.read_weights(self.model)
-        result = update(self, inputs, labels)
+        result = update(self, inputs, labels, share)
         now = weights.read_weights(self.model)
         spec = self.model.spec
         weights.write_weights(self.model, unbiased(spec, len(labels), before, now))
@@ -147,8 +147,8 @@ def norm_variance():
 def batch_not_moved():
     update = train.Trainer.update
 
-    def wrong(self, inputs, labels):
-        return update(self, inputs.cpu(), labels)
+    def wrong(self, inputs, labels, share=1.0):
+        return update(self, inputs.cpu(), labels, share)
 
     return mock.patch.object(train.Trainer, "update", wrong)
 
@@ -163,9 +163,9 @@ def labels_not_moved():
 def model_not_moved():
     update = train.Trainer.update
 
-    def wrong(self, inputs, labels):
+    def wrong(self, inputs, labels, share=1.0):
         self.model.to("cpu")
-        return update(self, inputs, labels)
+        return update(self, inputs, labels, share)
 
     return mock.patch.object(train.Trainer, "update", wrong)
 

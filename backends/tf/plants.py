@@ -139,9 +139,9 @@ def norm_momentum():
 def norm_variance():
     update = train.Trainer.update
 
-    def wrong(self, inputs, labels):
+    def wrong(self, inputs, labels, share=1.0):
         before = weights.read_weights(self.model)
-        result = update(self, inputs, labels)
+        result = update(self, inputs, labels, share)
         now = weights.read_weights(self.model)
         spec = self.model.spec
         weights.write_weights(self.model, unbiased(spec, len(labels), before, now))
@@ -153,10 +153,10 @@ def norm_variance():
 def batch_not_moved():
     update = train.Trainer.update
 
-    def wrong(self, inputs, labels):
+    def wrong(self, inputs, labels, share=1.0):
         with tf.device("/CPU:0"):
             inputs = tf.identity(inputs)
-        return update(self, inputs, labels)
+        return update(self, inputs, labels, share)
 
     return mock.patch.object(train.Trainer, "update", wrong)
 

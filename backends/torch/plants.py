@@ -140,8 +140,8 @@ def norm_variance():
 def batch_not_moved():
     update = train.Trainer.update
 
-    def wrong(self, inputs, labels):
-        return update(self, inputs.cpu(), labels)
+    def wrong(self, inputs, labels, share=1.0):
+        return update(self, inputs.cpu(), labels, share)
 
     return mock.patch.object(train.Trainer, "update", wrong)
 
@@ -153,9 +153,9 @@ def labels_not_moved():
 def model_not_moved():
     update = train.Trainer.update
 
-    def wrong(self, inputs, labels):
+    def wrong(self, inputs, labels, share=1.0):
         self.model.cpu()
-        return update(self, inputs, labels)
+        return update(self, inputs, labels, share)
 
     return mock.patch.object(train.Trainer, "update", wrong)
 

@@ -77,9 +77,9 @@ def test_a_step_of_ours_that_takes_three_times_as_long_is_seen(backend, name, he
     update = backend.Trainer.update
     wait = importlib.import_module(f"benchmarks.instruments.{name}").wait
 
-    def slow(self, inputs, labels):
+    def slow(self, inputs, labels, share=1.0):
         start = time.perf_counter()
-        loss, right = update(self, inputs, labels)
+        loss, right = update(self, inputs, labels, share)
         float(loss)
         wait("cpu")  # or the backward pass would go on meanwhile
         time.sleep(2 * (time.perf_counter() - start))

@@ -96,8 +96,8 @@ def test_a_step_never_waits_for_the_host(backend, name, simulated_device):
 def test_a_step_that_waits_for_the_host_is_seen(backend, name, simulated_device):
     update = backend.Trainer.update
 
-    def waiting(self, inputs, labels):
-        loss, right = update(self, inputs, labels)
+    def waiting(self, inputs, labels, share=1.0):
+        loss, right = update(self, inputs, labels, share)
         return float(loss), right
 
     with mock.patch.object(backend.Trainer, "update", waiting):
