@@ -47,9 +47,16 @@ def total(numbers):
     key = LENGTHS + len(numbers)
     if key not in stores["known"]:
         stores["known"].add(key)
-        store.init(key, mx.nd.zeros_like(vector))
+        announce(store, key, mx.nd.zeros_like(vector))
     store.pushpull(key, vector, out=vector)
     return vector.asnumpy().astype(np.float64)
+
+
+def announce(store, key, value):
+    """Make a key known to the servers: `init` returns before worker 0's value has come there."""
+    store.init(key, value)
+    mx.nd.waitall()
+    store._barrier()
 
 
 def engine():
@@ -72,8 +79,7 @@ class Store(mx.kvstore.KVStore):
 
     def broadcast(self, key, value, out, priority=0):
         """Send worker 0's initial value to all, and wait: the first gradient might overtake it."""
-        self.init(self.first + key, value)
-        total(np.zeros(1))  # none pulls before worker 0 is here
+        announce(self, self.first + key, value)
         self.pull(self.first + key, out, priority)
         mx.nd.waitall()
 
