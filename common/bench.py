@@ -13,10 +13,12 @@ import multiprocessing
 import os
 import platform
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -36,12 +38,13 @@ from common.doctor import processor
 from common.errors import BackendError, DeviceError, GoogLeNetError, OutOfMemoryError, SpecError
 from common.fit import Fit
 from common.recipe import PRECISIONS, Recipe
-from common.run import Checkpoint, Config
+from common.run import Checkpoint, Config, Epoch, read_history
 from common.spec import Spec
 
 if TYPE_CHECKING:
     from common.contract import Backend
 
+ROOT = Path(__file__).parent.parent
 BOOK, PEER, OURS = "as published", "package's own", "ours"
 TURN = 2.0  # seconds that the book's loop is given a turn, unless a number of steps is asked for
 PAUSE = 0.25  # seconds before a turn: OpenMP's threads spin for 0.2 s after their work
@@ -503,6 +506,62 @@ def profile(plan: Plan, steps: int) -> dict[str, Any]:
     return {"machine": where, "profiles": found}
 
 
+def scale(plan: Plan, counts: Sequence[int]) -> dict[str, Any]:
+    """The speed of `train` with so many workers, turn about: `{"machine", "data", "scaling"}`.
+
+    A turn is a run of two epochs of `steps` steps over real images, of which the second counts; the
+    batch is that of all workers together. `ratio` is the median of the speeds' ratios to the first
+    count's. Refusals are those of `train`.
+    """
+    plan = plan.checked()
+    real, recipe = images(), plan.recipe
+    examples = min(recipe.batch_size * (plan.steps or 10), len(real.train_labels))
+    words = ["--backend", plan.backend, "--spec", recipe.spec, "--size", str(recipe.size)]
+    words += ["--batch-size", str(recipe.batch_size), "--epochs", "2", "--device", plan.device]
+    words += ["--precision", plan.precision or recipe.precision, "--data", real.source]
+    words += ["--limit-train", str(examples), "--limit-test", str(min(counts[-1], examples))]
+    epochs = [[_trained(words, count) for count in counts] for _ in range(plan.rounds)]
+    speeds = np.array([[epoch.examples / epoch.seconds for epoch in turns] for turns in epochs])
+    last = epochs[-1][0]
+    rows = [
+        {
+            "backend": plan.backend,
+            "version": last.version,
+            "workers": count,
+            "precision": plan.precision or recipe.precision,
+            "device": last.device,
+            "batch_size": recipe.batch_size,
+            "size": recipe.size,
+            "median": round(float(np.median(speeds[:, at])), 1),
+            "lowest": round(float(speeds[:, at].min()), 1),
+            "highest": round(float(speeds[:, at].max()), 1),
+            "ratio": round(float(np.median(speeds[:, at] / speeds[:, 0])), 2),
+        }
+        for at, count in enumerate(counts)
+    ]
+    return {"machine": machine(), "data": real.source, "scaling": rows}
+
+
+def _trained(words: list[str], count: int) -> Epoch:
+    """The last epoch of a run of `googlenet train` with so many workers."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        run = Path(folder) / "run"
+        command = [sys.executable, "-m", "common.cli", "train", *words, "--workers", str(count)]
+        child = subprocess.run(
+            [*command, "--out", str(run)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        if child.returncode:
+            lines = child.stderr.strip().splitlines() or [f"train ended with {child.returncode}."]
+            refusal = GoogLeNetError(lines[-1].removeprefix("googlenet: "))
+            refusal.exit_code = max(child.returncode, 1)
+            raise refusal
+        return read_history(run / "history.jsonl")[-1]
+
+
 def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
     """The results of several plans as one."""
     (key,) = {*results[0]} & {"rows", "profiles"}
@@ -580,6 +639,21 @@ def render(found: dict[str, Any]) -> str:
         table = [[of(row) for of in COLUMNS.values()] for row in rows]
         parts.append(tabulate(table, list(COLUMNS)))
     return "\n\n".join(parts)
+
+
+def render_scaling(found: dict[str, Any]) -> str:
+    """The speeds with several workers as text."""
+    first = found["scaling"][0]
+    head = (
+        f"{found['machine']}; real data: {found['data']}\n\n{first['backend']} {first['version']} "
+        f"on {first['device']}, {first['precision']}, batch {first['batch_size']} of all workers "
+        f"at {first['size']} pixels"
+    )
+    rows = [
+        (row["workers"], row["median"], f"{row['lowest']} to {row['highest']}", row["ratio"])
+        for row in found["scaling"]
+    ]
+    return f"{head}\n\n{tabulate(rows, ('workers', 'examples/s', 'range', 'ratio'))}"
 
 
 def render_profile(found: dict[str, Any]) -> str:

@@ -560,6 +560,7 @@ class Numbers(click.ParamType):
 )
 @click.option("--peer", is_flag=True, help="(a) with torchvision's or paddle.vision's own network.")
 @click.option("--profile", is_flag=True, help="Show where the time goes, by operator.")
+@click.option("--workers", type=Numbers(), help="Time `train` with so many workers each instead.")
 @device_option
 @json_option
 def bench(
@@ -573,6 +574,7 @@ def bench(
     steps: int | None,
     peer: bool,
     profile: bool,
+    workers: tuple[int, ...] | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -600,6 +602,12 @@ def bench(
         ).checked()
         for size, batch_size, count in product(sizes, batch_sizes, threads or (None,))
     ]
+    if workers:
+        if len(plans) > 1 or profile or peer or threads or min(workers) < 1:
+            raise SpecError("--workers takes numbers from 1, and one size and batch size alone.")
+        found = timing.scale(plans[0], workers)
+        click.echo(json.dumps(found, indent=2) if as_json else timing.render_scaling(found))
+        return
     work = partial(timing.profile, steps=steps or 2) if profile else timing.bench
     found = timing.joined([work(plan) for plan in plans])
     show = timing.render_profile if profile else timing.render

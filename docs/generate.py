@@ -208,6 +208,7 @@ OPERATORS = 8  # of a profile that are shown
 def benchmarks(text: str) -> str:
     """The benchmarks' page with every table made anew."""
     parts = {"speeds": table_of_speeds, "peers": table_of_peers, "profiles": tables_of_profiles}
+    parts["scaling"] = table_of_workers
     parts |= {f"sweep {field}": partial(table_of_sweep, field) for field in SWEEPS}
     for name, part in parts.items():
         begin, end = (f"<!-- {word} {name} -->" for word in ("begin", "end"))
@@ -269,6 +270,27 @@ def table_of_sweep(field: str) -> str:
         )
         heads = (SWEEPS[field], *(TITLES[name] for name in names))
         parts.append(f"{machine}; {said}:\n\n{tabulate(table, heads, tablefmt='github')}")
+    return "\n\n".join(parts)
+
+
+def table_of_workers() -> str:
+    """Examples a second of `train` with several workers."""
+    parts = []
+    for machine, rows in results.speeds(ROOT, "workers", "scaling"):
+        same = {(row["batch_size"], row["size"], row["device"]) for row in rows}
+        setting = "; ".join(f"batch {b} of all at {s} pixels on {d}" for b, s, d in sorted(same))
+        table = [
+            (
+                f"{TITLES[row['backend']]} {row['version']}",
+                row["workers"],
+                row["median"],
+                f"{row['lowest']} to {row['highest']}",
+                row["ratio"],
+            )
+            for row in rows
+        ]
+        heads = ("framework", "workers", "examples/s", "range", "ratio")
+        parts.append(f"{machine}; {setting}:\n\n{tabulate(table, heads, tablefmt='github')}")
     return "\n\n".join(parts)
 
 

@@ -13,7 +13,13 @@ from here import Here
 from common import bench
 from common.bench import Plan
 from common.cli import main
-from common.errors import BackendError, DeviceError, OutOfMemoryError
+from common.errors import (
+    BackendError,
+    DeviceError,
+    GoogLeNetError,
+    OutOfMemoryError,
+    SpecError,
+)
 from common.recipe import Recipe
 
 RECIPE = Recipe(spec="mini", size=33, batch_size=4)
@@ -372,3 +378,46 @@ def test_threads_bind_what_starts_meanwhile_and_nothing_else(monkeypatch):
     with bench.threads(1):
         pass
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+# Several workers
+
+
+def test_runs_with_several_workers_take_turns_and_a_ratio_is_within_a_round(monkeypatch):
+    seconds = iter([4.0, 2.0, 1.0, 1.0, 8.0, 4.0])  # a machine that drifts
+    asked = []
+
+    def trained(words, count):
+        asked.append((dict(zip(words[::2], words[1::2], strict=True)), count))
+        return SimpleNamespace(examples=8, seconds=next(seconds), version="0.1", device="cpu")
+
+    monkeypatch.setattr(bench, "_trained", trained)
+    monkeypatch.setattr(bench, "require", lambda name: None)
+    plan = Plan("torch", RECIPE, device="cpu", precision="bfloat16", rounds=3, steps=2)
+    found = bench.scale(plan, (1, 2))
+    one, two = found["scaling"]
+    assert [count for _, count in asked] == [1, 2] * 3
+    words = asked[0][0]
+    assert (words["--limit-train"], words["--batch-size"], words["--epochs"]) == ("8", "4", "2")
+    wanted = ("bfloat16", "cpu", "2")
+    assert (words["--precision"], words["--device"], words["--limit-test"]) == wanted
+    assert (one["workers"], one["median"], one["ratio"]) == (1, 2.0, 1.0)
+    assert (two["workers"], two["median"], two["ratio"]) == (2, 4.0, 2.0)
+    assert (two["lowest"], two["highest"]) == (2.0, 8.0)
+    *_, last = bench.render_scaling(found).splitlines()
+    assert last.split() == ["2", "4", "2.0", "to", "8.0", "2"]
+
+
+def test_what_train_refuses_is_told_with_its_status():
+    words = ["--backend", "torch", "--spec", "none such"]
+    with pytest.raises(GoogLeNetError, match=r"none such|not installed") as refused:
+        bench._trained(words, 1)
+    assert refused.value.exit_code in (2, 4)  # 4 where there is no PyTorch
+
+
+@pytest.mark.parametrize("more", [["--size", "33,96"], ["--profile"], ["--threads", "1"]])
+def test_workers_are_timed_at_one_setting(more, monkeypatch):
+    monkeypatch.setattr(bench, "require", lambda name: None)
+    result = CliRunner().invoke(main, ["bench", "--backend", "torch", "--workers", "1,2", *more])
+    assert result.exit_code == SpecError.exit_code
+    assert "--workers takes numbers from 1" in result.stderr
