@@ -448,10 +448,7 @@ def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
             threads=plan.threads,
             batch_size=size,
             size=plan.recipe.size,
-            median=round(float(medians[at]), 1),
-            lowest=round(float(speeds[:, at].min()), 1),
-            highest=round(float(speeds[:, at].max()), 1),
-            ratio=round(float(np.median(speeds[:, at] / speeds[:, 0])), 2),
+            **_figures(speeds, at),
             peak=round(peak / 1e9, 1),
             share=round(float(medians[at]) * flop / peak, 3),
             memory=resident and round(resident / 1e6),
@@ -467,6 +464,17 @@ def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
         )
         rows.append(row)
     return rows
+
+
+def _figures(speeds: np.ndarray, at: int) -> dict[str, float]:
+    """What one column of speeds (rounds, loops) came to; the ratio is to the first column."""
+    own = speeds[:, at]
+    return {
+        "median": round(float(np.median(own)), 1),
+        "lowest": round(float(own.min()), 1),
+        "highest": round(float(own.max()), 1),
+        "ratio": round(float(np.median(own / speeds[:, 0])), 2),
+    }
 
 
 def profile(plan: Plan, steps: int) -> dict[str, Any]:
@@ -532,10 +540,7 @@ def scale(plan: Plan, counts: Sequence[int]) -> dict[str, Any]:
             "device": last.device,
             "batch_size": recipe.batch_size,
             "size": recipe.size,
-            "median": round(float(np.median(speeds[:, at])), 1),
-            "lowest": round(float(speeds[:, at].min()), 1),
-            "highest": round(float(speeds[:, at].max()), 1),
-            "ratio": round(float(np.median(speeds[:, at] / speeds[:, 0])), 2),
+            **_figures(speeds, at),
         }
         for at, count in enumerate(counts)
     ]
@@ -615,6 +620,11 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "of drawn": lambda row: _percent(row["real_share"]),
     "wait": lambda row: _percent(row["wait"]),
 }
+#: of the tables of several workers
+WORKERS = {
+    "workers": lambda row: row["workers"],
+    **{head: COLUMNS[head] for head in ("examples/s", "range", "ratio")},
+}
 SETTING = ("backend", "version", "device", "spec", "batch_size", "size", "threads")
 
 
@@ -649,11 +659,8 @@ def render_scaling(found: dict[str, Any]) -> str:
         f"on {first['device']}, {first['precision']}, batch {first['batch_size']} of all workers "
         f"at {first['size']} pixels"
     )
-    rows = [
-        (row["workers"], row["median"], f"{row['lowest']} to {row['highest']}", row["ratio"])
-        for row in found["scaling"]
-    ]
-    return f"{head}\n\n{tabulate(rows, ('workers', 'examples/s', 'range', 'ratio'))}"
+    rows = [[of(row) for of in WORKERS.values()] for row in found["scaling"]]
+    return f"{head}\n\n{tabulate(rows, list(WORKERS))}"
 
 
 def render_profile(found: dict[str, Any]) -> str:

@@ -275,21 +275,16 @@ def heard_signals(deaf: float = 0.0) -> Iterator[Callable[[], int]]:
     """
     if interrupts:
         raise Interrupt
-    came: list[int] = []
+    came: list[tuple[int, float]] = []  # the first signal and when; no other is kept
     before: dict[int, Any] = {}
 
-    begun = 0.0
-
     def note(signum: int, frame: Any) -> None:
-        nonlocal begun
+        now = time.monotonic()
         if not came:
-            came.append(signum)
-            begun = time.monotonic()
-            if not deaf:
-                restore()
-        elif time.monotonic() - begun > deaf:
+            came.append((signum, now))
+        elif now - came[0][1] >= deaf:
             restore()
-            before[signum](signum, frame)
+            signal.raise_signal(signum)
 
     def restore() -> None:
         for signum, handler in before.items():
@@ -298,7 +293,7 @@ def heard_signals(deaf: float = 0.0) -> Iterator[Callable[[], int]]:
     for signum in (signal.SIGINT, signal.SIGTERM):
         before[signum] = signal.signal(signum, note)
     try:
-        yield lambda: came[0] if came else 0
+        yield lambda: came[0][0] if came else 0
     finally:
         restore()
 

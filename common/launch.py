@@ -8,7 +8,6 @@ and how it ended, so that one process speaks for all of them.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -32,6 +31,7 @@ from common.errors import GoogLeNetError, Stopped, WorkersError, one_line
 from common.files import write_whole
 
 if TYPE_CHECKING:
+    from common.contract import Backend
     from common.training import Plan
 
 FOLDER = "GOOGLENET_WORKERS"
@@ -119,23 +119,24 @@ def joined(plan: Plan, device: str) -> Iterator[tuple[int, int]]:
     note(worker=rank, folder=str(plan.run.folder))
     try:
         yield rank, count
-        together = True
     except Stopped:
-        together = True
+        part(backend)
         raise
     except Exception as error:
-        together = False
         if count > 1:
             end_with(error)
         raise
-    finally:
-        if together:
-            try:
-                backend.total(np.zeros(1))  # worker 0 has saved before a launcher sees one end
-                backend.leave()
-            except Exception as error:
-                if not backend.lost(error):
-                    raise
+    part(backend)
+
+
+def part(backend: Backend) -> None:
+    """Leave when all do: worker 0 has saved before a launcher sees any of them end."""
+    try:
+        backend.total(np.zeros(1))
+        backend.leave()
+    except Exception as error:
+        if not backend.lost(error):
+            raise
 
 
 def end_with(error: Exception) -> NoReturn:
@@ -198,6 +199,8 @@ def serve() -> None:
 
 def follow(lock: Path) -> None:
     """End when the process that holds the lock does, however that was."""
+    import fcntl  # here: Windows has none, and every backend imports this module
+
     with lock.open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)
     end_with(WorkersError("The process that started this worker is gone."))
@@ -209,6 +212,8 @@ def start(name: str, count: int, words: Sequence[str], stop: Callable[[], int]) 
     Shows what worker 0 prints, hands a signal on, and when one worker fails ends all of them, with
     that worker's error.
     """
+    import fcntl  # as above
+
     with tempfile.TemporaryDirectory(prefix="googlenet-") as path:
         folder = Path(path)
         (folder / "lock").touch()
@@ -269,7 +274,7 @@ def tf_config(count: int, command: list[str], folder: Path) -> Started:
 
 
 def dmlc(count: int, command: list[str], folder: Path) -> Started:
-    """MXNet's launcher is not in its wheel: a scheduler, a server, which sums, and the workers."""
+    """MXNet's wheel has no launching command: a scheduler, a server, which sums, the workers."""
     common = {
         "DMLC_PS_ROOT_URI": "127.0.0.1",
         "DMLC_PS_ROOT_PORT": str(free_ports(1)[0]),
@@ -329,8 +334,9 @@ def attend(children: list[subprocess.Popen], folder: Path, stop: Callable[[], in
 
 def silent(folder: Path) -> list[int]:
     """The processes that ended without a word."""
-    found = {pid: each for pid, each in notes(folder).items() if not alive(pid)}
-    return [pid for pid in found if "status" not in notes(folder)[pid]]
+    gone = [pid for pid in notes(folder) if not alive(pid)]
+    told = notes(folder)  # read again: one may have told it just before it ended
+    return [pid for pid in gone if "status" not in told[pid]]
 
 
 def show(folder: Path, shown: dict[Path, int]) -> None:

@@ -92,25 +92,24 @@ class Plan:
             write(epoch)
             show.epoch(epoch)
 
+        run = None if rank else self.run
         fit = Fit(  # a device or precision that is refused leaves no folder behind
             self.backend,
             self.backend_name,
             self.checkpoint,
             self.data,
             device,
-            None if rank else self.run,
+            run,
             report,
             stop,
             save_every,
             rank,
             workers,
         )
-        if rank:
-            pass
-        elif self.new:
-            Run.create(self.run.folder, self.checkpoint)
-        else:
-            self.run.record(self.checkpoint.progress.epochs)  # as it was at the checkpoint
+        if run and self.new:
+            Run.create(run.folder, self.checkpoint)
+        elif run:
+            run.record(self.checkpoint.progress.epochs)  # as it was at the checkpoint
         show.start(self, device, workers)
         show.end(fit().epochs, self.run)
 

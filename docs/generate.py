@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))  # run from anywhere, installed or not
 
 from backends import FRAMEWORKS  # noqa: E402
 from common import results  # noqa: E402
-from common.bench import COLUMNS  # noqa: E402
+from common.bench import COLUMNS, WORKERS  # noqa: E402
 from common.page import words  # noqa: E402
 from common.plants import BUGS  # noqa: E402
 from common.results import TITLES  # noqa: E402
@@ -207,8 +207,9 @@ OPERATORS = 8  # of a profile that are shown
 
 def benchmarks(text: str) -> str:
     """The benchmarks' page with every table made anew."""
-    parts = {"speeds": table_of_speeds, "peers": table_of_peers, "profiles": tables_of_profiles}
-    parts["scaling"] = table_of_workers
+    parts = {"speeds": table_of_speeds, "profiles": tables_of_profiles}
+    parts["peers"] = partial(table_of_speeds, "peer")
+    parts["scaling"] = partial(table_of_speeds, "workers", "scaling", WORKERS)
     parts |= {f"sweep {field}": partial(table_of_sweep, field) for field in SWEEPS}
     for name, part in parts.items():
         begin, end = (f"<!-- {word} {name} -->" for word in ("begin", "end"))
@@ -223,24 +224,19 @@ def benchmarks(text: str) -> str:
     return text
 
 
-def table_of_speeds(kind: str = "bench") -> str:
-    """Every loop of every framework, a table for each machine."""
+def table_of_speeds(kind: str = "bench", key: str = "rows", columns: dict = COLUMNS) -> str:
+    """Every row of a kind of results, a table for each machine."""
     parts = []
-    for machine, rows in results.speeds(ROOT, kind):
+    for machine, rows in results.speeds(ROOT, kind, key):
         same = {(row["batch_size"], row["size"], row["device"]) for row in rows}
         setting = "; ".join(f"batch {b} at {s} pixels on {d}" for b, s, d in sorted(same))
         table = [
-            [f"{TITLES[row['backend']]} {row['version']}", *(of(row) for of in COLUMNS.values())]
+            [f"{TITLES[row['backend']]} {row['version']}", *(of(row) for of in columns.values())]
             for row in rows
         ]
-        heads = ("framework", *COLUMNS)
+        heads = ("framework", *columns)
         parts.append(f"{machine}; {setting}:\n\n{tabulate(table, heads, tablefmt='github')}")
     return "\n\n".join(parts)
-
-
-def table_of_peers() -> str:
-    """The packages' own networks beside ours of the same function."""
-    return table_of_speeds("peer")
 
 
 def table_of_sweep(field: str) -> str:
@@ -270,27 +266,6 @@ def table_of_sweep(field: str) -> str:
         )
         heads = (SWEEPS[field], *(TITLES[name] for name in names))
         parts.append(f"{machine}; {said}:\n\n{tabulate(table, heads, tablefmt='github')}")
-    return "\n\n".join(parts)
-
-
-def table_of_workers() -> str:
-    """Examples a second of `train` with several workers."""
-    parts = []
-    for machine, rows in results.speeds(ROOT, "workers", "scaling"):
-        same = {(row["batch_size"], row["size"], row["device"]) for row in rows}
-        setting = "; ".join(f"batch {b} of all at {s} pixels on {d}" for b, s, d in sorted(same))
-        table = [
-            (
-                f"{TITLES[row['backend']]} {row['version']}",
-                row["workers"],
-                row["median"],
-                f"{row['lowest']} to {row['highest']}",
-                row["ratio"],
-            )
-            for row in rows
-        ]
-        heads = ("framework", "workers", "examples/s", "range", "ratio")
-        parts.append(f"{machine}; {setting}:\n\n{tabulate(table, heads, tablefmt='github')}")
     return "\n\n".join(parts)
 
 

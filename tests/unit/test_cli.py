@@ -6,6 +6,7 @@ No framework is imported: a small fake stands where a backend is needed.
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ import pytest
 import backends
 from backends import simulated
 from common import cli, training, verify
+from common.errors import DeviceError
 from common.plants import BUGS
 from common.spec import D2L_BN, SPECS
 from common.verify import Report, Rung
@@ -384,6 +386,26 @@ def test_it_is_planted_on_a_gpu_that_was_asked_for(run, fake, second, monkeypatc
     assert second == [("climb", "gpu:0")]
 
 
+@pytest.mark.parametrize(
+    ("device", "found", "outcome"),
+    [
+        ("auto", ["cpu", "gpu:0"], (3, ("climb", "gpu:0"))),
+        ("cpu", ["cpu", "gpu:0"], (DeviceError.exit_code, None)),
+        ("auto", ["cpu"], (DeviceError.exit_code, None)),
+    ],
+)
+def test_where_a_gpu_leaves_no_room_for_a_simulated_device_it_is_planted_there(
+    run, fake, second, monkeypatch, device, found, outcome
+):
+    def refuse(name):
+        raise DeviceError("none beside a GPU.")
+
+    monkeypatch.setattr(simulated, "start", refuse)
+    monkeypatch.setattr(fake, "devices", lambda: found)
+    code, *_ = run("verify", "--backend", "tf", "--plant", BESIDE, "--device", device)
+    assert (code, second[0] if second else None) == outcome
+
+
 def test_other_bugs_need_no_simulated_device(run, fake, second):
     assert run("verify", "--backend", "tf", "--plant", "norm-eps")[0] == 3
     assert second == [("climb", "cpu")]
@@ -476,3 +498,36 @@ def test_a_page_without_its_packages_has_status_4(refused, monkeypatch, tmp_path
     monkeypatch.setitem(sys.modules, "jinja2", None)
     monkeypatch.delitem(sys.modules, "common.page.build", raising=False)
     refused(["page", "--out", tmp_path], 4, "'.[page]'")
+
+
+# Signals
+
+
+@pytest.fixture
+def acted():
+    """What the handler of SIGTERM that was there before has heard."""
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: heard.append(signum))
+    yield heard
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_second_signal_acts_as_ever(acted):
+    with cli.heard_signals() as stop:
+        assert stop() == 0
+        signal.raise_signal(signal.SIGTERM)
+        assert (stop(), acted) == (signal.SIGTERM, [])
+        signal.raise_signal(signal.SIGTERM)
+        assert acted == [signal.SIGTERM]
+
+
+def test_a_launchers_copy_of_a_signal_is_not_a_second_one(acted, monkeypatch):
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(cli, "time", clock)
+    with cli.heard_signals(deaf=5.0) as stop:
+        for clock.now in (100.0, 104.9):
+            signal.raise_signal(signal.SIGTERM)
+            assert (stop(), acted) == (signal.SIGTERM, [])
+        clock.now = 105.1
+        signal.raise_signal(signal.SIGTERM)
+        assert acted == [signal.SIGTERM]

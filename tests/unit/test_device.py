@@ -1,7 +1,14 @@
 """Which device is used for what was asked, where there are these and those."""
 
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+import backends
 from common import device
 from common.device import choose, has_bfloat16
 from common.errors import DeviceError
@@ -82,3 +89,41 @@ def test_the_exit_status_of_a_missing_device():
 def test_bfloat16_is_an_instruction_or_it_is_slow(monkeypatch, instructions, has):
     monkeypatch.setattr(device, "processor", lambda: {"instructions": instructions})
     assert has_bfloat16() is has
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "0"), ("1", "1")])
+def test_float32_is_float32_on_a_gpu_unless_the_user_says_otherwise(monkeypatch, before, after):
+    monkeypatch.setattr(backends, "load_module", lambda name, path: name)
+    monkeypatch.setattr(backends, "keep_memory", lambda: None)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", before or "")
+    if before is None:
+        monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
+    assert backends.load("torch") == "torch"
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == after
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+import backends
+backends.load_module = lambda name, path: name
+if sys.argv[1] == "kept":
+    backends.load("torch")
+faults = []
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [np.ones(2**22) for _ in range(8)]  # 32 MB each
+    del blocks
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults[1:]))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone has mallopt")
+def test_memory_that_a_step_frees_is_there_for_the_next_one():
+    def faults(how):
+        root = Path(backends.__file__).parent.parent
+        words = [sys.executable, "-c", FAULTS, how]
+        return int(subprocess.run(words, cwd=root, check=True, capture_output=True).stdout)
+
+    assert faults("kept") < faults("given back") / 10

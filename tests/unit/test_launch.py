@@ -10,6 +10,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from backends import FRAMEWORKS
 from common import fit as module
 from common import launch
-from common.errors import WorkersError
+from common.errors import Stopped, WorkersError
 from common.fit import Fit, shard
 from common.recipe import Recipe
 from common.run import Checkpoint, Config
@@ -288,3 +289,54 @@ def test_bad_input_is_told_once():
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "There is no recipe named 'none'" in done.stderr
+
+
+# From joining to leaving
+
+
+@pytest.fixture
+def plan(monkeypatch):
+    """A plan of one worker of two; what it was asked, in order."""
+    asked = []
+
+    def total(numbers):
+        asked.append("total")
+        return numbers
+
+    backend = SimpleNamespace(
+        join=lambda device: (1, 2), total=total, leave=lambda: asked.append("leave")
+    )
+    run = SimpleNamespace(folder=Path("here"))
+
+    def end(error):
+        asked.append("end")
+        raise error  # the process would be gone
+
+    monkeypatch.setattr(launch, "end_with", end)
+    return SimpleNamespace(backend=backend, run=run, asked=asked)
+
+
+def test_workers_leave_together_when_all_are_done(plan):
+    with launch.joined(plan, "cpu") as found:
+        assert found == (1, 2)
+        assert plan.asked == ["total"], "all have come"
+    assert plan.asked == ["total", "total", "leave"]
+
+
+def test_workers_that_stop_leave_together_too(plan):
+    with pytest.raises(Stopped), launch.joined(plan, "cpu"):
+        raise Stopped("stopped.", signal.SIGTERM)
+    assert plan.asked == ["total", "total", "leave"]
+
+
+def test_a_worker_that_fails_waits_for_no_other(plan):
+    with pytest.raises(WorkersError), launch.joined(plan, "cpu"):
+        raise WorkersError("gone")
+    assert plan.asked == ["total", "end"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_a_second_signal_goes_on_as_it_is_and_waits_for_no_other(plan, kind):
+    with pytest.raises(kind), launch.joined(plan, "cpu"):
+        raise kind
+    assert plan.asked == ["total"]

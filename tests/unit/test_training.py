@@ -289,6 +289,18 @@ def test_a_precision_that_was_given_is_left_alone(call):
     assert plan.decided("gpu:0") is plan
 
 
+def test_worker_0_alone_writes_and_prints(call, capsys):
+    changes = {"spec": "pocket", "size": 9, "batch_size": 8, "epochs": 1}
+    plan = begin("torch", "d2l", changes, "sample", (20, 10), Path("here"))
+    for rank in (1, 0):
+        assert not files()
+        show, seen = training.Lines(False, silent=rank > 0), []
+        plan.train("cpu", show, seen.append, lambda: 0, 0, rank, 2)
+        assert len(seen) == 1
+        assert bool(capsys.readouterr().out) is (rank == 0)
+    assert "here/history.jsonl" in files()
+
+
 def test_a_history_that_a_kill_left_behind_is_written_anew(call, stopped, monkeypatch):
     stopped()
     whole = files()["here/history.jsonl"]
