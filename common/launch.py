@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 import numpy as np
 
-from backends import load
+from backends import load, require
 from common.errors import GoogLeNetError, Stopped, WorkersError, one_line
 from common.files import write_whole
 
@@ -235,6 +235,8 @@ def start(name: str, count: int, words: Sequence[str], stop: Callable[[], int]) 
                 dead = attend(children, folder, stop)
             finally:
                 kill_all(children, folder)
+            if not notes(folder):
+                require(name)  # without it there is no launcher either
             judge(folder, count, dead, stop())
 
 

@@ -18,7 +18,7 @@ import pytest
 from backends import FRAMEWORKS
 from common import fit as module
 from common import launch
-from common.errors import Stopped, WorkersError
+from common.errors import BackendError, Stopped, WorkersError
 from common.fit import Fit, shard
 from common.recipe import Recipe
 from common.run import Checkpoint, Config
@@ -289,6 +289,22 @@ def test_bad_input_is_told_once():
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "There is no recipe named 'none'" in done.stderr
+
+
+def test_a_launcher_that_is_not_installed_is_told_with_the_way_to_install_it(monkeypatch):
+    def missing(count, command, folder):
+        return [([sys.executable, "-m", "no_such_launcher"], {})]
+
+    def refuse(name):
+        raise BackendError(f"{name} is not installed.")
+
+    monkeypatch.setitem(launch.LAUNCHERS, "torch", missing)
+    monkeypatch.setattr(launch, "require", refuse)
+    with pytest.raises(BackendError, match=r"^torch is not installed\.$"):
+        launch.start("torch", 2, [], lambda: 0)
+    monkeypatch.setattr(launch, "require", lambda name: None)
+    with pytest.raises(WorkersError, match=r"^The launcher failed: .*no_such_launcher"):
+        launch.start("torch", 2, [], lambda: 0)
 
 
 # From joining to leaving
