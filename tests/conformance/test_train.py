@@ -125,21 +125,38 @@ def test_predictions_are_the_arbiters_probabilities(backend, built):
     assert np.abs(got - want).max() < 1e-4  # the resize may be in float32
 
 
-def test_mixed_precision_keeps_float32_weights_and_is_near_float32(backend, name, built):
+def relative(got, want):
+    """The length of the difference over that of the wanted, of all tensors together."""
+    differences = [np.square(got[n].astype(float) - want[n]).sum() for n in want]
+    return float(np.sqrt(sum(differences) / sum(np.square(each).sum() for each in want.values())))
+
+
+def test_mixed_precision_keeps_float32_weights_and_is_near_the_arbiter(backend, name):
+    """Seen in all three: 0.6 % of the logits, 4 % of the gradients; in d2l at 96 0.7 and 9 %."""
     spec = SMALL.at(size=33)
     fixture = draw_fixture(spec)
     if name in WITHOUT_BFLOAT16:
         with pytest.raises(DeviceError, match="--precision float32"):
             backend.build(spec, "bfloat16", "cpu")
         return
-    model, losses = backend.build(spec, "bfloat16", "cpu"), []
     images, labels = load("sample").train_images[:8], load("sample").train_labels[:8]
-    for each in (model, built(spec)):
-        backend.write_weights(each, fixture.weights)
-        losses.append(float(backend.Trainer(each, Recipe(lr=0.0)).step(images, labels)[0]))
-        assert all(w.dtype == np.float32 for w in backend.read_weights(each).values())
-    assert losses[0] == pytest.approx(losses[1], rel=0.05)
-    assert losses[0] != losses[1], "this was float32"
+    inputs = resize(images, 33, 33)
+    arbiter = GoogLeNet(spec, fixture.weights)
+    logits, (_, gradients) = arbiter.forward(inputs)["head"], arbiter.gradients(inputs, labels)
+    model = backend.build(spec, "bfloat16", "cpu")
+    backend.write_weights(model, fixture.weights)
+    trainer = backend.Trainer(model, Recipe(lr=1.0))  # whose step is the gradient
+    native = trainer.logits(images)
+    got = native.asnumpy() if hasattr(native, "asnumpy") else native.numpy()
+    trainer.update(backend.place(model, inputs.astype(np.float32)), labels)
+    after = backend.read_weights(model)
+    assert all(array.dtype == np.float32 for array in after.values())
+    step = {n: fixture.weights[n].astype(float) - after[n] for n in gradients}
+    errors = relative({"head": got}, {"head": logits}), relative(step, gradients)
+    print(errors)
+    assert errors[0] > 1e-3, "this was not bfloat16"
+    assert errors[0] < 0.015
+    assert errors[1] < 0.08
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
