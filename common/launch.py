@@ -45,6 +45,7 @@ VERDICT = 5.0  # seconds in which a worker learns that another is gone, if that 
 NOBODY = 2**32 - 1  # said in the place of the number of the worker that is gone
 ROOT = Path(__file__).parent.parent
 ENDING = threading.Lock()
+LEFT = "A worker, a server or the scheduler is gone."  # says one that is not a worker
 
 
 def need_port(port: int | str, way_out: str) -> None:
@@ -205,6 +206,8 @@ class Lifeline:
             if said == token:
                 line.sendall(hello)
                 self.lines[other] = line
+                return
+        line.close()
 
     def tell(self, gone: int) -> None:
         """Say to all others which worker is gone, or that NOBODY is and this one leaves."""
@@ -349,7 +352,7 @@ def accompany(whole: int) -> None:
         with suppress(OSError):
             if connections(int(os.environ["DMLC_PS_ROOT_PORT"])) >= whole:
                 seen = time.monotonic()
-    end_with(WorkersError("A worker, a server or the scheduler is gone."))
+    end_with(WorkersError(LEFT))
 
 
 def connections(port: int) -> int:
