@@ -42,6 +42,8 @@ JOIN = "GOOGLENET_JOIN_SECONDS"  # how long a worker waits for the others to joi
 DEAF = 5.0  # seconds in which a second signal is the launcher's copy of the first
 PATIENCE = 8.0  # seconds that the others have to end by themselves, once one has failed
 VERDICT = 5.0  # seconds in which a worker learns that another is gone, if that is its fault
+#: a machine that is lost closes nothing: it is known within a minute by answering no more
+LOST_MACHINE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}
 NOBODY = 2**32 - 1  # said in the place of the number of the worker that is gone
 ROOT = Path(__file__).parent.parent
 ENDING = threading.Lock()
@@ -184,6 +186,10 @@ class Lifeline:
                     self.admit(server.accept()[0], token)
         for other, line in self.lines.items():
             line.settimeout(None)
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in LOST_MACHINE.items():
+                if hasattr(socket, name):  # not all systems have all
+                    line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
             threading.Thread(target=self.watch, args=(other, line), daemon=True).start()
 
     def reach(self, route: str, port: int, hello: bytes) -> None:
