@@ -47,7 +47,8 @@ LOST_MACHINE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}
 NOBODY = 2**32 - 1  # said in the place of the number of the worker that is gone
 ROOT = Path(__file__).parent.parent
 ENDING = threading.Lock()
-LEFT = "A worker, a server or the scheduler is gone."  # says one that is not a worker
+LEAVING = threading.Event()
+LEFT = "A worker, a server or the scheduler is gone."  # all that MXNet's processes know
 
 
 def need_port(port: int | str, way_out: str) -> None:
@@ -148,6 +149,7 @@ def part(backend: Backend, line: Lifeline) -> None:
     except Exception as error:
         fail(error)
     line.tell(NOBODY)
+    LEAVING.set()
     backend.leave()
 
 
@@ -336,19 +338,20 @@ def worker() -> Iterator[None]:
 
 def serve() -> None:
     """Be MXNet's scheduler or server if the environment says so, until the workers are done."""
-    role = os.environ.get("DMLC_ROLE", "worker")
+    role = os.environ.get("DMLC_ROLE")
+    if role is None:
+        return
+    names = ("DMLC_NUM_WORKER", "DMLC_NUM_SERVER")
+    peers = sum(int(os.environ.get(name, 0)) for name in names)
+    whole = peers + 2 if role == "scheduler" else 1  # with itself it is connected too: two ends
+    threading.Thread(target=accompany, args=(whole,), daemon=True).start()
     if role != "worker":
-        names = ("DMLC_NUM_WORKER", "DMLC_NUM_SERVER")
-        peers = sum(int(os.environ.get(name, 0)) for name in names)
-        # a scheduler is also connected with itself, which counts twice
-        whole = peers + 2 if role == "scheduler" else 1
-        threading.Thread(target=accompany, args=(whole,), daemon=True).start()
         load("mxnet")  # does not return
         raise SystemExit
 
 
 def accompany(whole: int) -> None:
-    """End after MXNet's other processes, which tell a scheduler or server nothing of a death.
+    """End after MXNet's other processes, which do not tell each other of a death.
 
     So many connections with the scheduler this process has while all live.
     """
@@ -358,7 +361,8 @@ def accompany(whole: int) -> None:
         with suppress(OSError):
             if connections(int(os.environ["DMLC_PS_ROOT_PORT"])) >= whole:
                 seen = time.monotonic()
-    end_with(WorkersError(LEFT))
+    if not LEAVING.is_set():
+        end_with(WorkersError(LEFT))
 
 
 def connections(port: int) -> int:

@@ -344,6 +344,7 @@ def plan(monkeypatch):
     monkeypatch.setattr(launch, "end_with", end)
     monkeypatch.setattr(launch, "Lifeline", Line)
     monkeypatch.setattr(launch, "VERDICT", 0.1)
+    monkeypatch.setattr(launch, "LEAVING", threading.Event())
     return SimpleNamespace(backend=backend, run=run, asked=asked)
 
 
