@@ -94,9 +94,6 @@ class Backend(Protocol):
     def leave(self) -> None:
         """Take no further part: once all workers are done, and the process is about to end."""
 
-    def lost(self, error: BaseException) -> bool:
-        """Whether the framework means by this exception that another worker is gone."""
-
     def total(self, numbers: np.ndarray) -> np.ndarray:
         """The sum of all workers' float64 vectors; each of them must ask, and gets it."""
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from typing import Any
 
@@ -18,15 +18,7 @@ from tqdm import tqdm
 from common.contract import Backend
 from common.data import Dataset, batches, flips
 from common.device import enough_memory
-from common.errors import (
-    DeviceError,
-    DivergedError,
-    GoogLeNetError,
-    RunError,
-    Stopped,
-    WorkersError,
-    one_line,
-)
+from common.errors import DeviceError, DivergedError, RunError, Stopped
 from common.run import Checkpoint, Epoch, Progress, Run, fingerprint
 
 EVALUATION_BATCH = 256  # images at most; the result does not depend on it
@@ -93,8 +85,7 @@ class Fit:
         """Train to the end.
 
         DeviceError if anything of the first step lay elsewhere than on the device, DivergedError
-        if a loss is not finite, OutOfMemoryError with a batch size to try, WorkersError if another
-        worker is gone, Stopped after a signal.
+        if a loss is not finite, OutOfMemoryError with a batch size to try, Stopped after a signal.
         """
         for number in range(len(self.progress.epochs), self.recipe.epochs):
             with self.memory():
@@ -286,23 +277,11 @@ class Fit:
             part = slice(at, min(at + size, behind))
             yield images[part], labels[part]
 
-    @contextmanager
-    def memory(self) -> Iterator[None]:
-        """A context in which too little memory, or a worker's loss, is told in one sentence."""
+    def memory(self) -> AbstractContextManager[None]:
+        """A context in which too little memory is told with a batch size to try."""
         size = self.recipe.batch_size
         way_out = f"`--batch-size {size // 2}`" if size > 1 else "a smaller `--size`"
-        try:
-            with enough_memory(self.backend, self.device, size, way_out):
-                yield
-        except GoogLeNetError:
-            raise
-        except Exception as error:
-            if self.workers == 1 or not self.backend.lost(error):
-                raise
-            raise WorkersError(
-                f"Worker {self.rank} of {self.workers} lost another one ({one_line(error)[:120]})"
-                + (f": go on with `--resume {self.run.folder}`." if self.run else ".")
-            ) from error
+        return enough_memory(self.backend, self.device, size, way_out)
 
 
 def shard(indices: np.ndarray, rank: int, workers: int) -> tuple[np.ndarray, float]:

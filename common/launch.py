@@ -8,10 +8,13 @@ and how it ended, so that one process speaks for all of them.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import secrets
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -38,7 +41,14 @@ FOLDER = "GOOGLENET_WORKERS"
 JOIN = "GOOGLENET_JOIN_SECONDS"  # how long a worker waits for the others to join
 DEAF = 5.0  # seconds in which a second signal is the launcher's copy of the first
 PATIENCE = 8.0  # seconds that the others have to end by themselves, once one has failed
+VERDICT = 5.0  # seconds in which a worker learns that another is gone, if that is its fault
+#: a machine that is lost closes nothing: it is known within a minute by answering no more
+LOST_MACHINE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}
+NOBODY = 2**32 - 1  # said in the place of the number of the worker that is gone
 ROOT = Path(__file__).parent.parent
+ENDING = threading.Lock()
+LEAVING = threading.Event()
+LEFT = "A worker, a server or the scheduler is gone."  # all that MXNet's processes know
 
 
 def need_port(port: int | str, way_out: str) -> None:
@@ -109,7 +119,7 @@ def joined(plan: Plan, device: str) -> Iterator[tuple[int, int]]:
     timer.start()
     try:
         rank, count = backend.join(device)
-        backend.total(np.zeros(1))  # no worker goes on before all have come
+        line = Lifeline(plan, rank, count)  # no worker goes on before all have come
     except GoogLeNetError as error:
         end_with(error)
     except Exception as error:
@@ -117,30 +127,166 @@ def joined(plan: Plan, device: str) -> Iterator[tuple[int, int]]:
     finally:
         timer.cancel()
     note(worker=rank, folder=str(plan.run.folder))
-    try:
-        yield rank, count
-    except Stopped:
-        part(backend)
-        raise
-    except Exception as error:
-        if count > 1:
-            end_with(error)
-        raise
-    part(backend)
+    with slow_abort(count):
+        try:
+            yield rank, count
+        except Stopped as error:
+            # a copy: the frames of the other hold tensors, which must go before their framework
+            line.stopped = Stopped(str(error), error.exit_code - 128)
+            part(backend, line)
+            raise
+        except Exception as error:
+            if count > 1:
+                fail(error)
+            raise
+        part(backend, line)
 
 
-def part(backend: Backend) -> None:
+def part(backend: Backend, line: Lifeline) -> None:
     """Leave when all do: worker 0 has saved before a launcher sees any of them end."""
     try:
         backend.total(np.zeros(1))
-        backend.leave()
     except Exception as error:
-        if not backend.lost(error):
-            raise
+        fail(error)
+    line.tell(NOBODY)
+    LEAVING.set()
+    backend.leave()
+
+
+def fail(error: Exception) -> NoReturn:
+    """End with this error, if the lifeline does not say that another worker is gone."""
+    if not isinstance(error, GoogLeNetError):
+        time.sleep(VERDICT)  # the framework may see it first
+    end_with(error)
+
+
+class Lifeline:
+    """A connection of every worker with worker 0, which its system closes when a process is gone.
+
+    Then every other worker ends, with a sentence that says which. A thread waits for that: it runs
+    also while the main thread waits in the framework for what will never come.
+    """
+
+    def __init__(self, plan: Plan, rank: int, count: int) -> None:
+        """Waits for all workers; WorkersError if worker 0 is not reached."""
+        self.plan, self.rank, self.count = plan, rank, count
+        self.stopped: Stopped | None = None  # then it does not matter who is gone
+        self.lines: dict[int, socket.socket] = {}
+        if rank or count == 1:
+            *route, port, token = plan.backend.total(np.zeros(6)).astype(int).tolist()
+            if rank:
+                self.reach(".".join(map(str, route)), port, struct.pack("!II", rank, token))
+        else:
+            both = socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if both else socket.AF_INET
+            with socket.create_server(("", 0), family=family, dualstack_ipv6=both) as server:
+                token = secrets.randbelow(2**24)  # exact also where float32 is summed
+                route = socket.inet_aton(own_address())
+                told = [*route, server.getsockname()[1], token]
+                plan.backend.total(np.array(told, np.float64))
+                while len(self.lines) < count - 1:
+                    self.admit(server.accept()[0], token)
+        for other, line in self.lines.items():
+            line.settimeout(None)
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in LOST_MACHINE.items():
+                if hasattr(socket, name):  # not all systems have all
+                    line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            threading.Thread(target=self.watch, args=(other, line), daemon=True).start()
+
+    def reach(self, route: str, port: int, hello: bytes) -> None:
+        """Connect with worker 0: by its own address, or by the host that the environment names."""
+        for host in (route, meeting_place()):
+            with suppress(OSError):
+                line = socket.create_connection((host, port), VERDICT)
+                line.sendall(hello)
+                if line.recv(len(hello)) == hello:
+                    self.lines[0] = line
+                    return
+        raise WorkersError(f"Worker {self.rank} does not reach worker 0 at {route}:{port}.")
+
+    def admit(self, line: socket.socket, token: int) -> None:
+        """Take up a worker that says its number and the token; whatever else came is let go."""
+        with suppress(OSError, struct.error):
+            line.settimeout(VERDICT)
+            hello = line.recv(8)
+            other, said = struct.unpack("!II", hello)
+            if said == token:
+                line.sendall(hello)
+                self.lines[other] = line
+                return
+        line.close()
+
+    def tell(self, gone: int) -> None:
+        """Say to all others which worker is gone, or that NOBODY is and this one leaves."""
+        for line in self.lines.values():
+            with suppress(OSError):
+                line.sendall(struct.pack("!I", gone))
+
+    def watch(self, other: int, line: socket.socket) -> None:
+        """Wait for the other's last word; without one it is gone, and this process ends."""
+        word = b""
+        with suppress(OSError):
+            word = line.recv(4)
+        gone = struct.unpack("!I", word)[0] if word else other
+        if gone == NOBODY:
+            return
+        self.tell(gone)
+        time.sleep(1)  # what this worker has to say of itself comes first
+        way_on = f"go on with `--resume {self.plan.run.folder}`"
+        sentence = f"Worker {gone} of {self.count} is gone: {way_on}."
+        end_with(self.stopped or WorkersError(sentence))
+
+
+def meeting_place() -> str:
+    """The host that the environment names for all workers to meet at."""
+    config = json.loads(os.environ.get("TF_CONFIG", "{}"))
+    addresses = config.get("cluster", {}).get("worker", [])
+    addresses += os.environ.get("PADDLE_TRAINER_ENDPOINTS", "").split(",")
+    hosts = [address.rpartition(":")[0] for address in addresses]
+    hosts += [os.environ.get(name, "") for name in ("DMLC_PS_ROOT_URI", "MASTER_ADDR")]
+    return next(filter(None, hosts), "127.0.0.1")
+
+
+def own_address() -> str:
+    """This machine's IPv4 address as it is seen from there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused, suppress(OSError):
+        unused.connect((meeting_place(), 9))  # nothing is sent
+        return str(unused.getsockname()[0])
+    return "0.0.0.0"
+
+
+@contextmanager
+def slow_abort(count: int) -> Iterator[None]:
+    """Let the lifeline speak before an exception that C++ does not catch ends the process.
+
+    Paddle's gloo and PyTorch's NCCL raise one when another worker is gone.
+    """
+    kind = ctypes.CFUNCTYPE(None)
+    try:
+        set_terminate = ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE
+    except (OSError, AttributeError):  # another C++ library
+        set_terminate = None
+    if count == 1 or set_terminate is None:
+        yield
+        return
+    set_terminate.restype = kind
+
+    def wait() -> None:
+        time.sleep(VERDICT)
+        before()
+
+    handler = kind(wait)
+    before = set_terminate(handler)
+    try:
+        yield
+    finally:
+        set_terminate(before)
 
 
 def end_with(error: Exception) -> NoReturn:
-    """Say what happened and end the process at once."""
+    """Say what happened and end the process at once; the first that comes here does."""
+    ENDING.acquire()
     status = 1
     if isinstance(error, GoogLeNetError):
         status = error.exit_code
@@ -192,9 +338,45 @@ def worker() -> Iterator[None]:
 
 def serve() -> None:
     """Be MXNet's scheduler or server if the environment says so, until the workers are done."""
-    if os.environ.get("DMLC_ROLE", "worker") != "worker":
+    role = os.environ.get("DMLC_ROLE")
+    if role is None:
+        return
+    names = ("DMLC_NUM_WORKER", "DMLC_NUM_SERVER")
+    peers = sum(int(os.environ.get(name, 0)) for name in names)
+    whole = peers + 2 if role == "scheduler" else 1  # with itself it is connected too: two ends
+    threading.Thread(target=accompany, args=(whole,), daemon=True).start()
+    if role != "worker":
         load("mxnet")  # does not return
         raise SystemExit
+
+
+def accompany(whole: int) -> None:
+    """End after MXNet's other processes, which do not tell each other of a death.
+
+    So many connections with the scheduler this process has while all live.
+    """
+    seen = float("inf")
+    while time.monotonic() - seen < VERDICT:
+        time.sleep(1)
+        with suppress(OSError):
+            if connections(int(os.environ["DMLC_PS_ROOT_PORT"])) >= whole:
+                seen = time.monotonic()
+    if not LEAVING.is_set():
+        end_with(WorkersError(LEFT))
+
+
+def connections(port: int) -> int:
+    """How many connections of this process have that port at an end, as Linux tells."""
+    own = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the one that lists them
+            own.add(os.readlink(path))
+    rows = [row.split() for row in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    ends = f":{port:04X}"
+    return sum(
+        row[3] == "01" and ends in (row[1][-5:], row[2][-5:]) and f"socket:[{row[9]}]" in own
+        for row in rows
+    )
 
 
 def follow(lock: Path) -> None:

@@ -30,7 +30,7 @@ with warnings.catch_warnings():  # it asks NumPy for names that are on their way
 npx.set_np()  # NumPy semantics: arrays of mxnet.np, zero-dimensional ones included
 
 from backends.mxnet.googlenet import GoogLeNet  # noqa: E402
-from backends.mxnet.parallel import join, leave, lost, total  # noqa: E402
+from backends.mxnet.parallel import join, leave, total  # noqa: E402
 from backends.mxnet.train import (  # noqa: E402
     VERSION,
     Trainer,
@@ -56,7 +56,6 @@ __all__ = [
     "join",
     "leave",
     "load",
-    "lost",
     "out_of_memory",
     "place",
     "read_weights",

@@ -34,11 +34,6 @@ def leave():
         stores.clear()
 
 
-def lost(error):
-    """Whether MXNet means by this exception that another worker is gone: it would wait for ever."""
-    return False
-
-
 def total(numbers):
     """The sum of all workers' vectors, in float32."""
     if not stores:

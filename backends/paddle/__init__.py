@@ -8,7 +8,7 @@ warnings.filterwarnings("ignore", message="No ccache found")
 warnings.filterwarnings("ignore", message="When training, we now always track global mean")
 
 from backends.paddle.googlenet import GoogLeNet  # noqa: E402  # after the filters
-from backends.paddle.parallel import join, leave, lost, total  # noqa: E402
+from backends.paddle.parallel import join, leave, total  # noqa: E402
 from backends.paddle.train import (  # noqa: E402
     VERSION,
     Trainer,
@@ -34,7 +34,6 @@ __all__ = [
     "join",
     "leave",
     "load",
-    "lost",
     "out_of_memory",
     "place",
     "read_weights",

@@ -38,12 +38,6 @@ def leave():
         dist.destroy_process_group()
 
 
-def lost(error):
-    """Whether Paddle means by this exception that another worker is gone."""
-    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
-    return any(word in str(error) for word in words)
-
-
 def total(numbers):
     """The sum of all workers' vectors."""
     if not dist.is_initialized():

@@ -6,7 +6,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # Keras 3 could also run o
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only: it warns of each float64 layer
 
 from backends.tf.googlenet import GoogLeNet
-from backends.tf.parallel import join, leave, lost, total
+from backends.tf.parallel import join, leave, total
 from backends.tf.train import (
     VERSION,
     Trainer,
@@ -32,7 +32,6 @@ __all__ = [
     "join",
     "leave",
     "load",
-    "lost",
     "out_of_memory",
     "place",
     "read_weights",

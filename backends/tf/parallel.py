@@ -39,12 +39,6 @@ def leave():
     """Take no further part: a strategy has no end but that of the process."""
 
 
-def lost(error):
-    """Whether TensorFlow means by this exception that another worker is gone."""
-    kinds = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
-    return isinstance(error, (*kinds, tf.errors.InternalError, tf.errors.DeadlineExceededError))
-
-
 def total(numbers):
     """The sum of all workers' vectors."""
     if not tf.distribute.has_strategy():

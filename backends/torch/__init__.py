@@ -1,7 +1,7 @@
 """GoogLeNet in PyTorch."""
 
 from backends.torch.googlenet import GoogLeNet
-from backends.torch.parallel import join, leave, lost, total
+from backends.torch.parallel import join, leave, total
 from backends.torch.train import (
     VERSION,
     Trainer,
@@ -27,7 +27,6 @@ __all__ = [
     "join",
     "leave",
     "load",
-    "lost",
     "out_of_memory",
     "place",
     "read_weights",

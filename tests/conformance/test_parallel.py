@@ -339,24 +339,66 @@ def listened_at():
     return server, server.getsockname()[1]
 
 
-def first_of_two(name, port):
-    """The environment of worker 0 of two, or where the port is another's of that process."""
+def by_hand(name, port):
+    """The environment of two workers, the first of them, or what is its root, at that port.
+
+    MXNet's scheduler and server come before them.
+    """
     here, there = f"127.0.0.1:{port}", f"127.0.0.1:{launch.free_ports(1)[0]}"
-    cluster = {"cluster": {"worker": [here, there]}, "task": {"type": "worker", "index": 0}}
-    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    root = {"DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": str(port), "DMLC_ROLE": "worker"}
+    workers = {"worker": [here, there]}
+    rendezvous = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    root = {"DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": str(port)}
+    root |= {"DMLC_NUM_WORKER": "2", "DMLC_NUM_SERVER": "1"}
+    trainers = {"PADDLE_TRAINERS_NUM": "2", "PADDLE_TRAINER_ENDPOINTS": f"{here},{there}"}
+    trainers["PADDLE_MASTER"] = here
     return {
-        "torch": {"RANK": "0", "WORLD_SIZE": "2", **rendezvous},
-        "tf": {"TF_CONFIG": json.dumps(cluster)},
-        "mxnet": {**root, "DMLC_NUM_WORKER": "2", "DMLC_NUM_SERVER": "1"},
-        "paddle": {
-            "PADDLE_TRAINER_ID": "0",
-            "PADDLE_TRAINERS_NUM": "2",
-            "PADDLE_TRAINER_ENDPOINTS": f"{here},{there}",
-            "PADDLE_CURRENT_ENDPOINT": here,
-            "PADDLE_MASTER": here,
-        },
+        "torch": [{"RANK": rank, **rendezvous} for rank in "01"],
+        "tf": [
+            {"TF_CONFIG": json.dumps({"cluster": workers, "task": {"type": "worker", "index": i}})}
+            for i in (0, 1)
+        ],
+        "mxnet": [{"DMLC_ROLE": r, **root} for r in ("scheduler", "server", "worker", "worker")],
+        "paddle": [
+            {"PADDLE_TRAINER_ID": rank, "PADDLE_CURRENT_ENDPOINT": address, **trainers}
+            for rank, address in zip("01", (here, there), strict=True)
+        ],
     }[name]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_worker_ends_all_whatever_started_them(name, tmp_path, victim):
+    """Each says which, within 30 seconds, whatever its framework does of it."""
+    run, (port,) = tmp_path / "run", launch.free_ports(1)
+    words = ["--backend", name, "--out", str(run), *LONG, "--limit-train", "64"]
+    command = [sys.executable, "-m", "common.cli", "train", "--device", "cpu", "--save-every", "0"]
+    children, outs = [], []
+    for index, more in enumerate(by_hand(name, port)):
+        outs.append([tmp_path / f"{index}.{stream}" for stream in ("out", "err")])
+        with outs[-1][0].open("w") as out, outs[-1][1].open("w") as err:
+            env = {**environment(), launch.JOIN: "60", **more}
+            children.append(subprocess.Popen([*command, *words], env=env, stdout=out, stderr=err))
+    killed = len(children) - COUNT + victim
+    try:
+        until(lambda: steps_of(run) > 1)
+        children[killed].kill()
+        begun = time.monotonic()
+        until(lambda: None not in [child.poll() for child in children], 30)
+        print(f"{time.monotonic() - begun:.1f} s")
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    number = 0 if outs[killed][0].read_text() else 1  # MXNet's scheduler gave it; 0 alone prints
+    of_worker = f"Worker {number} of 2 is gone: go on with `--resume {run}`."
+    for index, (child, (_, err)) in enumerate(zip(children, outs, strict=True)):
+        if index != killed:
+            of_all = of_worker if index >= len(children) - COUNT else launch.LEFT
+            errors = err.read_text()
+            print(errors)
+            assert child.returncode == 10
+            said = [line for line in errors.splitlines() if line.startswith("googlenet: ")]
+            assert said == [f"googlenet: {of_all}"]
+            assert "Traceback" not in errors
 
 
 def alone_in(folder, name, more):
@@ -378,7 +420,8 @@ def alone_in(folder, name, more):
 
 def test_a_worker_that_never_joins_ends_the_others(name, tmp_path):
     (port,) = launch.free_ports(1)
-    status, sentence = alone_in(tmp_path, name, first_of_two(name, port))
+    *_, first, _ = by_hand(name, port)
+    status, sentence = alone_in(tmp_path, name, first)
     assert status == 10
     assert "Not all workers joined within 5 s" in sentence
 
@@ -386,9 +429,7 @@ def test_a_worker_that_never_joins_ends_the_others(name, tmp_path):
 def test_a_port_that_is_taken_is_told(name, tmp_path):
     server, port = listened_at()
     with server:
-        more = first_of_two(name, port)
-        if name == "mxnet":
-            more["DMLC_ROLE"] = "scheduler"  # which listens there
-        status, sentence = alone_in(tmp_path, name, more)
+        first, *_ = by_hand(name, port)  # of MXNet the scheduler, which listens there
+        status, sentence = alone_in(tmp_path, name, first)
     assert status == 10
     assert f"Port {port} of this machine is taken" in sentence

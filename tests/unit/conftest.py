@@ -96,7 +96,6 @@ def arbiter():
         join=lambda device: (0, 1),
         leave=lambda: None,
         total=lambda numbers: numbers,
-        lost=lambda error: False,
         out_of_memory=lambda error: str(error) == "no room on this GPU",
         read_weights=lambda m: {n: a.astype(np.float32) for n, a in m.weights.items()},
         write_weights=write_weights,

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -205,7 +206,7 @@ def test_each_worker_gets_its_own_gpu(monkeypatch):
 
 
 JOINED = {"folder": "runs/x"}
-LOST = {"status": 10, "sentence": "Worker 0 of 2 lost another one."}
+LOST = {"status": 10, "sentence": "Worker 1 of 2 is gone."}
 STOPPED = {"status": 143, "sentence": "stopped after step 3."}
 
 
@@ -216,7 +217,7 @@ STOPPED = {"status": 143, "sentence": "stopped after step 3."}
         (LOST, {"status": 5, "sentence": "No data."}, None, 5, "No data."),
         (STOPPED | JOINED, STOPPED | JOINED, None, 143, "stopped after step 3."),
         (LOST, {}, None, 10, "Worker 1 of 2 never joined: the others waited in vain."),
-        (LOST, LOST, None, 10, "Worker 0 of 2 lost another one."),
+        (LOST, LOST, None, 10, "Worker 1 of 2 is gone."),
         ({"status": 1}, LOST, None, 1, "A worker failed: ValueError: oh"),
     ],
 )
@@ -328,31 +329,210 @@ def plan(monkeypatch):
         asked.append("end")
         raise error  # the process would be gone
 
+    class Line:
+        """A lifeline without others."""
+
+        stopped = None
+
+        def __init__(self, plan, rank, count):
+            assert (rank, count) == (1, 2)
+            asked.append("line")
+
+        def tell(self, gone):
+            asked.append({launch.NOBODY: "bye"}[gone])
+
     monkeypatch.setattr(launch, "end_with", end)
+    monkeypatch.setattr(launch, "Lifeline", Line)
+    monkeypatch.setattr(launch, "VERDICT", 0.1)
+    monkeypatch.setattr(launch, "LEAVING", threading.Event())
     return SimpleNamespace(backend=backend, run=run, asked=asked)
 
 
 def test_workers_leave_together_when_all_are_done(plan):
     with launch.joined(plan, "cpu") as found:
         assert found == (1, 2)
-        assert plan.asked == ["total"], "all have come"
-    assert plan.asked == ["total", "total", "leave"]
+        assert plan.asked == ["line"], "all have come"
+    assert plan.asked == ["line", "total", "bye", "leave"]
 
 
 def test_workers_that_stop_leave_together_too(plan):
     with pytest.raises(Stopped), launch.joined(plan, "cpu"):
         raise Stopped("stopped.", signal.SIGTERM)
-    assert plan.asked == ["total", "total", "leave"]
+    assert plan.asked == ["line", "total", "bye", "leave"]
 
 
 def test_a_worker_that_fails_waits_for_no_other(plan):
     with pytest.raises(WorkersError), launch.joined(plan, "cpu"):
         raise WorkersError("gone")
-    assert plan.asked == ["total", "end"]
+    assert plan.asked == ["line", "end"]
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_what_a_framework_raises_waits_for_the_lifeline_to_speak(plan, monkeypatch, last):
+    """In the middle of a run, or when all leave."""
+    slept = []
+    monkeypatch.setattr(launch.time, "sleep", lambda seconds: slept.append((seconds, *plan.asked)))
+
+    def reset(numbers):
+        raise RuntimeError("Connection reset by peer")
+
+    def nothing(numbers):
+        pass
+
+    plan.backend.total = reset
+    with pytest.raises(RuntimeError), launch.joined(plan, "cpu"):
+        (nothing if last else reset)(0)
+    assert (launch.VERDICT, "line") in slept
+    assert plan.asked[:2] == ["line", "end"]
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_a_second_signal_goes_on_as_it_is_and_waits_for_no_other(plan, kind):
     with pytest.raises(kind), launch.joined(plan, "cpu"):
         raise kind
-    assert plan.asked == ["total"]
+    assert plan.asked == ["line"]
+
+
+# When one is gone
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np
+from common import errors, launch
+folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+def total(numbers):
+    if rank == 0:
+        np.save(folder / "new.npy", numbers)
+        (folder / "new.npy").rename(folder / "told.npy")
+    while not (folder / "told.npy").exists():
+        time.sleep(0.05)
+    return np.load(folder / "told.npy")
+plan = SimpleNamespace(
+    backend=SimpleNamespace(total=total), run=SimpleNamespace(folder="runs/x")
+)
+line = launch.Lifeline(plan, rank, 3)
+(folder / str(rank)).touch()
+"""
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Starts three workers that join and then do something; their processes."""
+    children = []
+
+    def start(code):
+        for rank in range(3):
+            command = [sys.executable, "-c", WORKER + code, str(tmp_path), str(rank)]
+            env = {**os.environ, "PYTHONPATH": str(launch.ROOT)}
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            children.append(subprocess.Popen(command, env=env, **pipes))
+        deadline = time.monotonic() + 30
+        while not all((tmp_path / str(rank)).exists() for rank in range(3)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return children
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+@pytest.mark.parametrize("killed", range(3))
+def test_whichever_worker_is_killed_all_others_say_which(three, killed):
+    children = three("time.sleep(60)")
+    children[killed].kill()
+    for rank in {0, 1, 2} - {killed}:
+        said = children[rank].communicate(timeout=20)
+        which = f"Worker {killed} of 3 is gone: go on with `--resume runs/x`."
+        assert said == ("", f"googlenet: {which}\n")
+        assert children[rank].returncode == WorkersError.exit_code
+
+
+@pytest.mark.parametrize("first", range(3))
+def test_nobody_is_missed_who_says_goodbye(three, first):
+    """Whoever ends first, after all have come to the end."""
+    code = f"line.tell(launch.NOBODY); time.sleep(0 if rank == {first} else 3)"
+    for child in three(code):
+        assert child.communicate(timeout=20) == ("", "")
+        assert child.returncode == 0
+
+
+def test_a_worker_s_own_error_comes_before_that_of_others(three):
+    """All fail at once; and one that was stopped says that, whoever is gone."""
+    code = """
+if rank == 2:
+    line.stopped = errors.Stopped("stopped.", 15)
+    time.sleep(60)
+time.sleep(1 + 0.5 * rank)
+launch.end_with(errors.DataError(f"No data {rank}."))
+"""
+    children = three(code)
+    found = [(child.communicate(timeout=20)[1], child.returncode) for child in children]
+    own = [(f"googlenet: No data {rank}.\n", 5) for rank in (0, 1)]
+    assert found == [*own, ("googlenet: stopped.\n", 143)]
+
+
+def test_a_stranger_is_no_worker():
+    line = object.__new__(launch.Lifeline)
+    line.lines = {}
+    for said, taken in ((b"GET / HTTP", {}), (b"", {}), (bytes([0, 0, 0, 2, 0, 0, 0, 7]), {2})):
+        ours, other = socket.socketpair()
+        with ours, other:
+            other.sendall(said)
+            other.shutdown(socket.SHUT_WR)
+            line.admit(ours, 7)
+            assert set(line.lines) == set(taken)
+            assert (ours.fileno() < 0) == (not taken), "it is closed"
+
+
+def test_workers_meet_where_the_environment_says(monkeypatch):
+    for name in ("TF_CONFIG", "PADDLE_TRAINER_ENDPOINTS", "DMLC_PS_ROOT_URI", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    config = {"cluster": {"worker": ["host0:2222", "host1:2222"]}}
+    for name, value, host in (
+        ("MASTER_ADDR", "host3", "host3"),
+        ("DMLC_PS_ROOT_URI", "10.0.0.1", "10.0.0.1"),
+        ("PADDLE_TRAINER_ENDPOINTS", "host2:6170,host1:6170", "host2"),
+        ("TF_CONFIG", json.dumps(config), "host0"),
+    ):
+        monkeypatch.setenv(name, value)
+        assert launch.meeting_place() == host
+        monkeypatch.delenv(name)
+    assert launch.own_address() == "127.0.0.1"
+
+
+ABORT = """
+import ctypes, os, threading, time
+from common import launch
+threading.Timer(1, os._exit, (10,)).start()
+with launch.slow_abort({count}):
+    ctypes.PyDLL("libstdc++.so.6")._ZSt9terminatev()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its C++ library")
+@pytest.mark.parametrize(("count", "status"), [(1, -signal.SIGABRT), (2, 10)])
+def test_cplusplus_does_not_end_a_worker_before_the_lifeline_speaks(count, status):
+    """With Python's lock held, as Paddle holds it."""
+    env = {**os.environ, "PYTHONPATH": str(launch.ROOT)}
+    command = [sys.executable, "-c", ABORT.format(count=count)]
+    assert subprocess.run(command, env=env, capture_output=True, timeout=30).returncode == status
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_mxnet_s_servers_end_when_a_connection_with_the_scheduler_is_gone(monkeypatch):
+    ended = threading.Event()
+    monkeypatch.setattr(launch, "VERDICT", 1.5)
+    monkeypatch.setattr(launch, "end_with", lambda error: ended.set())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv("DMLC_PS_ROOT_PORT", str(port))
+        threading.Thread(target=launch.accompany, args=(2,), daemon=True).start()
+        assert not ended.wait(3), "nobody has come yet"
+        with socket.create_connection(("127.0.0.1", port)), server.accept()[0]:
+            assert launch.connections(port) == 2
+            assert not ended.wait(3)
+        assert ended.wait(10)
