@@ -1,5 +1,8 @@
 """The backend computes the arbiter's function: every rung, for every spec and size of `verify`."""
 
+import importlib
+import importlib.util
+
 import pytest
 from narrow import thin
 
@@ -19,6 +22,30 @@ def test_every_rung_holds(backend, name, spec, dtype):
         assert report.failed is None, sentence(report)
         if dtype == "float64":
             assert [rung.name for rung in report.rungs][-1] == "device"
+
+
+@pytest.mark.parametrize("spec", [spec for spec, case in CASES.items() if not case.norm])
+def test_every_rung_holds_with_merged_convolutions(backend, name, spec, monkeypatch):
+    """Which mixed precision runs, where a backend has them."""
+    if not importlib.util.find_spec(f"backends.{name}.merged"):
+        return
+    merged, build, blocks = importlib.import_module(f"backends.{name}.merged"), backend.build, []
+    forward = merged.forward
+
+    def noted(block, x):
+        blocks.append(block)
+        return forward(block, x)
+
+    def built(*arguments):
+        model = build(*arguments)
+        merged.merge(model)
+        return model
+
+    monkeypatch.setattr(merged, "forward", noted)
+    monkeypatch.setattr(backend, "build", built)
+    (report,) = climb(backend, name, CASES[spec], DEFAULTS[spec][:1], "float64", "cpu")
+    assert report.failed is None, sentence(report)
+    assert blocks
 
 
 @pytest.mark.gpu
