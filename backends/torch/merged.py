@@ -13,32 +13,37 @@ from backends.torch.googlenet import CHANNELS, Conv, Inception
 
 
 def merge(model):
-    """Let every Inception block of the model run so."""
+    """Let the model's Inception blocks run so."""
     for block in model.modules():
         if isinstance(block, Inception):
-            block.forward = partial(forward, block)
+            biased = {first.conv.bias is not None for first in openers(block)}
+            if len(biased) == 1:  # else there is none, or one bias is missing
+                block.forward = partial(forward, block)
 
 
 def forward(block, x):
-    """`Inception.forward`, its pointwise convolutions as one."""
-    branches = (block.branch1x1, block.branch3x3, block.branch5x5, block.branch_pool)
-    firsts = [branch[0] for branch in branches if pointwise(branch[0])]
+    """`Inception.forward`, its openers as one."""
+    firsts = openers(block)
     weight = torch.cat([first.conv.weight for first in firsts])
     biases = [first.conv.bias for first in firsts if first.conv.bias is not None]
     wide = F.conv2d(x, weight, torch.cat(biases) if biases else None)
     parts = iter(wide.split([first.conv.out_channels for first in firsts], CHANNELS))
     outputs = []
-    for first, *rest in branches:
-        y = first.relu(next(parts)) if pointwise(first) else first(x)
+    for first, *rest in branches(block):
+        y = first.relu(next(parts)) if first in firsts else first(x)
         for layer in rest:
             y = layer(y)
         outputs.append(y)
     return torch.cat(outputs, dim=CHANNELS)
 
 
-def pointwise(layer):
-    """Whether it is a 1x1 convolution of every pixel."""
-    if not isinstance(layer, Conv):
-        return False
-    conv = layer.conv
-    return (conv.kernel_size, conv.stride, conv.padding) == ((1, 1), (1, 1), (0, 0))
+def branches(block):
+    """The four, in the order of their channels."""
+    return block.branch1x1, block.branch3x3, block.branch5x5, block.branch_pool
+
+
+def openers(block):
+    """The 1x1 convolutions of every pixel of the block's input."""
+    firsts = [branch[0] for branch in branches(block) if isinstance(branch[0], Conv)]
+    whole = ((1, 1), (1, 1), (0, 0))
+    return [f for f in firsts if (f.conv.kernel_size, f.conv.stride, f.conv.padding) == whole]
