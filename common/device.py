@@ -40,6 +40,11 @@ def has_bfloat16() -> bool:
     return any(name.endswith("bf16") for name in found)
 
 
+def has_amx() -> bool:
+    """Whether the processor multiplies whole tiles of bfloat16 (Intel's AMX)."""
+    return "AMX bf16" in processor()["instructions"]
+
+
 @contextmanager
 def enough_memory(backend: Backend, device: str, batch_size: int, way_out: str) -> Iterator[None]:
     """Turn the frameworks' many words for too little memory into an OutOfMemoryError."""

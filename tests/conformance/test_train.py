@@ -184,12 +184,15 @@ def test_a_network_with_auxiliary_heads_trains_on_all_and_answers_with_its_own(
     assert evaluated == pytest.approx(cross_entropy(head, labels)[0], rel=close)
 
 
-def test_the_fastest_precision_is_one_that_the_device_has(backend, name, monkeypatch):
-    """All but Paddle are faster in bfloat16 where a processor has it."""
+@pytest.mark.parametrize("amx", [False, True])
+def test_the_fastest_precision_is_one_that_the_device_has(backend, name, monkeypatch, amx):
+    """All but Paddle are faster in bfloat16 where a processor has it; MXNet not with AMX."""
     module = importlib.import_module(f"backends.{name}.train")
+    monkeypatch.setattr(module, "has_amx", lambda: amx, raising=False)
+    slower = {"paddle"} | ({"mxnet"} if amx else set())
     for has in (False, True):
         monkeypatch.setattr(module, "has_bfloat16", lambda has=has: has, raising=False)
-        lower = has and name != "paddle"
+        lower = has and name not in slower
         assert backend.fastest("cpu") == ("bfloat16" if lower else "float32")
     backend.build(MINI, backend.fastest("cpu"), "cpu")
 
