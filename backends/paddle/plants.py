@@ -35,7 +35,7 @@ def same_padding():
 
     def change(self):
         if self.conv._stride == [2, 2]:
-            self.conv._padding_algorithm = "SAME"
+            self.conv._padding = self.conv._padding_algorithm = "SAME"
 
     return after(googlenet.Conv, "__init__", change)
 

@@ -8,6 +8,7 @@ import paddle
 from paddle.nn import functional as F
 
 from backends.paddle import optimizers, parallel
+from backends.paddle.bias import quicken
 from backends.paddle.googlenet import GoogLeNet, tapped
 from backends.paddle.weights import tensors, to_canonical
 from common.errors import DeviceError
@@ -46,6 +47,8 @@ def build(spec, dtype, device):
         )
     paddle.set_device(device)
     model = GoogLeNet(spec)
+    if device == "cpu":
+        quicken(model)
     model.mixed = mixed
     model.to(device, "float32" if mixed else dtype)
     return model
