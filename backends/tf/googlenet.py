@@ -14,19 +14,19 @@ BATCH, HEIGHT, WIDTH, CHANNELS = range(4)
 
 
 class MaxPool(layers.Layer):
-    """Keras pools pad only as `'same'`, which is off centre on even sizes; here padding is told."""
+    """Keras pools pad only as `'same'`; TensorFlow's, if told how, are not oneDNN's, and slow."""
 
     def __init__(self, row):
         super().__init__()
         self.kernel, self.stride = row.kernel, row.stride
         # a stride less 1 behind the image rounds the windows up
         sides = [[p, p + (s - 1) * row.ceil] for p, s in zip(row.padding, row.stride, strict=True)]
-        self.padding = [[0, 0], *sides, [0, 0]]
+        self.padding, self.mode = [[0, 0], *sides, [0, 0]], "SAME" if centred(row) else "VALID"
 
     def call(self, x):
-        # a pool that pads by itself is not oneDNN's on a CPU: it took half of a step
-        x = tf.pad(x, self.padding, constant_values=x.dtype.min)
-        return tf.nn.max_pool2d(x, self.kernel, self.stride, "VALID")
+        if self.mode == "VALID":
+            x = tf.pad(x, self.padding, constant_values=x.dtype.min)
+        return tf.nn.max_pool2d(x, self.kernel, self.stride, self.mode)
 
 
 class AdaptiveAvgPool(layers.Layer):
@@ -37,22 +37,16 @@ class AdaptiveAvgPool(layers.Layer):
         self.size = row.size
 
     def call(self, x):
-        (rows, columns) = self.size
-        x = tf.einsum("rh,nhwc->nrwc", self.windows(tf.shape(x)[HEIGHT], rows), x)
-        return tf.einsum("sw,nrwc->nrsc", self.windows(tf.shape(x)[WIDTH], columns), x)
+        x = tf.einsum("rh,nhwc->nrwc", self.windows(tf.shape(x)[HEIGHT], self.size[0]), x)
+        return tf.einsum("sw,nrwc->nrsc", self.windows(tf.shape(x)[WIDTH], self.size[1]), x)
 
     def windows(self, length, count):
         """The share of every pixel in every window's mean: (count, length)."""
-        first, behind = (
-            tf.range(count) * length // count,
-            -(-tf.range(1, count + 1) * length // count),
-        )
-        pixel = tf.range(length)
-        inside = (first[:, None] <= pixel) & (pixel < behind[:, None])
-        return (
-            tf.cast(inside, self.compute_dtype)
-            / tf.cast(behind - first, self.compute_dtype)[:, None]
-        )
+        first = tf.range(count) * length // count
+        behind = -(-tf.range(1, count + 1) * length // count)
+        inside = (first[:, None] <= tf.range(length)) & (tf.range(length) < behind[:, None])
+        share = tf.cast(inside, self.compute_dtype)
+        return share / tf.cast(behind - first, self.compute_dtype)[:, None]
 
 
 class Affine(layers.Layer):
@@ -72,13 +66,14 @@ class Conv(layers.Layer):
 
     def __init__(self, row, norm):
         super().__init__()
-        self.pad = layers.ZeroPadding2D(row.padding)  # 'same' with a stride would pad off centre
-        self.conv = layers.Conv2D(row.width, row.kernel, row.stride, use_bias=row.bias)
+        self.pad = None if centred(row) else layers.ZeroPadding2D(row.padding)
+        mode = "valid" if self.pad else "same"  # with a stride 'same' would pad off centre
+        self.conv = layers.Conv2D(row.width, row.kernel, row.stride, mode, use_bias=row.bias)
         self.norm = layers.BatchNormalization(CHANNELS, norm.momentum, norm.eps) if norm else None
         self.relu = layers.ReLU() if row.activation else None
 
     def call(self, x, training=False):
-        x = self.conv(self.pad(x))
+        x = self.conv(self.pad(x) if self.pad else x)
         x = self.norm(x, training=training) if self.norm else x
         return self.relu(x) if self.relu else x
 
@@ -153,6 +148,12 @@ def tapped(stage, heads, x, **mode):
         sides += [head(x, **mode) for head in heads if head.after == index]
     stage.built = True  # now its layers are, and it was never called itself
     return x, sides
+
+
+def centred(row):
+    """Whether `'same'` pads as the row says: only with stride 1, and faster than zeros in front."""
+    sides = zip(row.kernel, row.padding, strict=True)
+    return row.stride == (1, 1) and all(k - 1 - p == p for k, p in sides)
 
 
 def sequential(table, norm):

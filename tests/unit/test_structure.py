@@ -29,6 +29,7 @@ EXCEPTIONS = {
         "MaxPool": "Keras pools know no padding but 'same'",
         "MaxPool.__init__": "the same",
         "MaxPool.forward": "the same",
+        "centred": "Keras pads by itself only as 'same'",
         "AdaptiveAvgPool": "Keras's must know the image size when it is traced",
         "AdaptiveAvgPool.__init__": "the same",
         "AdaptiveAvgPool.forward": "the same",
