@@ -51,12 +51,13 @@ def build(spec, dtype, device):
     """
     model = GoogLeNet(spec)
     model.mixed = dtype == "bfloat16"
+    # with the channels last a step on a CPU is twice as fast in bfloat16, a fifth in float32
+    last = model.mixed or (device == "cpu" and dtype == "float32")
+    model.layout = torch.channels_last if last else torch.contiguous_format
     if model.mixed and device == "cpu" and not spec.norm:
         merge(model)
-    if model.mixed:
-        # twice as fast on a CPU, where bfloat16 kernels want the channels last
-        return model.to(native_device(device), memory_format=torch.channels_last)
-    return model.to(native_device(device), getattr(torch, dtype))
+    weights = torch.float32 if model.mixed else getattr(torch, dtype)
+    return model.to(native_device(device), weights, memory_format=model.layout)
 
 
 def autocast(model):
@@ -73,7 +74,7 @@ def place(model, x):
     """A NumPy array (N, C, H, W) as the model's input: its dtype, layout and device."""
     weight = model.head.weight
     x = moved(np.ascontiguousarray(x), weight.device).to(weight.dtype)
-    return x.contiguous(memory_format=torch.channels_last) if model.mixed else x
+    return x.contiguous(memory_format=model.layout)
 
 
 def forward(model, x, training):
@@ -154,7 +155,7 @@ class Trainer:
         x = x.to(weight.dtype) / 255
         size = self.model.spec.input[1:]
         x = F.interpolate(x, size, mode="bilinear", align_corners=False)
-        return x.contiguous(memory_format=torch.channels_last) if self.model.mixed else x
+        return x.contiguous(memory_format=self.model.layout)
 
     def update(self, inputs, labels, share=1.0):
         """One step; the mean loss and the number right before it, as scalars on the device."""
