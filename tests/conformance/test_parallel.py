@@ -47,27 +47,38 @@ def streams(file):
     return {"stdout": file, "stderr": file, "start_new_session": True}
 
 
-@pytest.fixture(scope="module")
-def two(pytestconfig, tmp_path_factory):
-    """What two workers came to: by name, the arrays of each."""
-    name, folder = pytestconfig.getoption("--backend"), tmp_path_factory.mktemp("two")
+def start_two(name, folder):
+    """Let two workers do what together.py says; the processes' statuses, and what they printed."""
     script = [sys.executable, str(ROOT / "tests" / "data" / "together.py"), name, str(folder)]
-    log = folder / "log"
+    log, deadline = folder / "log", time.monotonic() + 300
     with log.open("w") as file:
         children = [
             subprocess.Popen(command, env=environment() | more, **streams(file))
             for command, more in launch.LAUNCHERS[name](COUNT, script, folder)
         ]
         try:
-            deadline = time.monotonic() + 300
-            statuses = [child.wait(deadline - time.monotonic()) for child in children]
+            while True:
+                statuses = {child.poll() for child in children}
+                if statuses == {0} or statuses - {0, None} or time.monotonic() > deadline:
+                    break
+                time.sleep(0.2)
         finally:
             for child in children:
                 with suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
     logs = [log, *folder.glob("logs/*")]
-    assert set(statuses) == {0}, "\n".join(path.read_text()[-3000:] for path in logs)
+    return statuses, "\n".join(path.read_text()[-3000:] for path in logs)
+
+
+@pytest.fixture(scope="module")
+def two(pytestconfig, tmp_path_factory):
+    """What two workers came to: by name, the arrays of each."""
+    name, folder = pytestconfig.getoption("--backend"), tmp_path_factory.mktemp("two")
+    statuses, said = start_two(name, folder)
+    if "stored.is_none()" in said:  # now and then MXNet's server dies: a trap of docs/parallel.md
+        statuses, said = start_two(name, folder)
+    assert statuses == {0}, said
     found = {}
     for path in folder.glob("*.npz"):
         what, rank = path.stem.split("-")
