@@ -65,21 +65,27 @@ def need_port(port: int | str, way_out: str) -> None:
 
 
 def meet(addresses: Sequence[str], rank: int, way_out: str) -> None:
-    """Wait until every worker has come to its address, HOST:PORT, which is then free again."""
+    """Wait until every worker has come to its address, HOST:PORT; then all of these are free."""
     _, _, port = addresses[rank].rpartition(":")
     need_port(port, way_out)
     others = [each for each in addresses if each != addresses[rank]]
     with socket.create_server(("", int(port)), backlog=len(addresses)) as server:
-        for address in others:
-            host, _, port = address.rpartition(":")
-            while True:
-                try:
-                    socket.create_connection((host, int(port)), 1).close()
-                    break
-                except OSError:
-                    time.sleep(0.1)
-        for _ in others:  # each comes once
-            server.accept()[0].close()
+        ours = [called(*address.rpartition(":")[::2]) for address in others]
+        theirs = [server.accept()[0] for _ in others]  # each comes once
+    for line in ours:
+        line.close()  # which says that this port is free
+    for line in theirs:
+        with line, suppress(ConnectionError):
+            line.recv(1)
+
+
+def called(host: str, port: str) -> socket.socket:
+    """A connection with that address, once somebody listens there."""
+    while True:
+        try:
+            return socket.create_connection((host, int(port)), 1)
+        except OSError:
+            time.sleep(0.1)
 
 
 def started() -> bool:

@@ -167,6 +167,31 @@ def test_workers_meet_once_all_have_come():
         launch.need_port(port, "X")
 
 
+def test_when_a_worker_has_met_the_others_nobody_listens_any_more(monkeypatch):
+    """Or it would take the first one's old socket for what the framework opens there."""
+
+    class Slow(socket.socket):
+        def close(self):
+            time.sleep(0.3)
+            super().close()
+
+    create = socket.create_server
+
+    def slow(address, **options):
+        server = create(address, **options)
+        return Slow(fileno=server.detach()) if address[1] == ports[0] else server
+
+    monkeypatch.setattr(launch.socket, "create_server", slow)
+    ports = launch.free_ports(2)
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    first = threading.Thread(target=launch.meet, args=(addresses, 0, "X"))
+    first.start()
+    launch.meet(addresses, 1, "X")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", ports[0]), 1)
+    first.join()
+
+
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_every_framework_has_a_launcher(name, tmp_path):
     started = launch.LAUNCHERS[name](3, [sys.executable, "-m", "common.cli", "train"], tmp_path)
