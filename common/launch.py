@@ -268,15 +268,14 @@ def slow_abort(count: int) -> Iterator[None]:
 
     Paddle's gloo and PyTorch's NCCL raise one when another worker is gone.
     """
-    kind = ctypes.CFUNCTYPE(None)
-    try:
-        set_terminate = ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE
-    except (OSError, AttributeError):  # another C++ library
-        set_terminate = None
-    if count == 1 or set_terminate is None:
+    set_terminate = None
+    with suppress(OSError, AttributeError):  # another C++ library
+        if count > 1:
+            set_terminate = ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE
+    if set_terminate is None:
         yield
         return
-    set_terminate.restype = kind
+    set_terminate.restype = kind = ctypes.CFUNCTYPE(None)
 
     def wait() -> None:
         time.sleep(VERDICT)

@@ -44,7 +44,8 @@ class AdaptiveAvgPool(layers.Layer):
         """The share of every pixel in every window's mean: (count, length)."""
         first = tf.range(count) * length // count
         behind = -(-tf.range(1, count + 1) * length // count)
-        inside = (first[:, None] <= tf.range(length)) & (tf.range(length) < behind[:, None])
+        pixel = tf.range(length)
+        inside = (first[:, None] <= pixel) & (pixel < behind[:, None])
         share = tf.cast(inside, self.compute_dtype)
         return share / tf.cast(behind - first, self.compute_dtype)[:, None]
 
@@ -152,8 +153,7 @@ def tapped(stage, heads, x, **mode):
 
 def centred(row):
     """Whether `'same'` pads as the row says: only with stride 1, and faster than zeros in front."""
-    sides = zip(row.kernel, row.padding, strict=True)
-    return row.stride == (1, 1) and all(k - 1 - p == p for k, p in sides)
+    return row.stride == (1, 1) and row.kernel == tuple(p + 1 + p for p in row.padding)
 
 
 def sequential(table, norm):

@@ -1,7 +1,7 @@
 """The 1x1 convolutions that open the branches of an Inception block, run as one.
 
 One wide product reads their common input once, forward and backward: in bfloat16 on a CPU a step of
-d2l takes 7 % less. Weights stay where they are. Not for networks with batch norm, which lose 9 %.
+d2l is 1.07 times as fast, one with batch norm 0.91 times. Weights stay where they are.
 """
 
 from functools import partial
@@ -16,14 +16,14 @@ def merge(model):
     """Let the model's Inception blocks run so."""
     for block in model.modules():
         if isinstance(block, Inception):
-            biased = {first.conv.bias is not None for first in openers(block)}
+            firsts = openers(block)
+            biased = {first.conv.bias is not None for first in firsts}
             if len(biased) == 1:  # else there is none, or one bias is missing
-                block.forward = partial(forward, block)
+                block.forward = partial(forward, block, firsts)
 
 
-def forward(block, x):
+def forward(block, firsts, x):
     """`Inception.forward`, its openers as one."""
-    firsts = openers(block)
     weight = torch.cat([first.conv.weight for first in firsts])
     biases = [first.conv.bias for first in firsts if first.conv.bias is not None]
     wide = F.conv2d(x, weight, torch.cat(biases) if biases else None)

@@ -32,9 +32,9 @@ def test_every_rung_holds_with_merged_convolutions(backend, name, spec, monkeypa
     merged, build, blocks = importlib.import_module(f"backends.{name}.merged"), backend.build, []
     forward = merged.forward
 
-    def noted(block, x):
+    def noted(block, firsts, x):
         blocks.append(block)
-        return forward(block, x)
+        return forward(block, firsts, x)
 
     def built(*arguments):
         model = build(*arguments)

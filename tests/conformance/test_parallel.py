@@ -50,25 +50,26 @@ def streams(file):
 def start_two(name, folder):
     """Let two workers do what together.py says; the processes' statuses, and what they printed."""
     script = [sys.executable, str(ROOT / "tests" / "data" / "together.py"), name, str(folder)]
-    log, deadline = folder / "log", time.monotonic() + 300
+    log = folder / "log"
     with log.open("w") as file:
         children = [
             subprocess.Popen(command, env=environment() | more, **streams(file))
             for command, more in launch.LAUNCHERS[name](COUNT, script, folder)
         ]
+
+        def statuses():
+            return {child.poll() for child in children}
+
         try:
-            while True:
-                statuses = {child.poll() for child in children}
-                if statuses == {0} or statuses - {0, None} or time.monotonic() > deadline:
-                    break
-                time.sleep(0.2)
+            until(lambda: statuses() == {0} or statuses() - {0, None}, 300)
+            found = statuses()
         finally:
             for child in children:
                 with suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
     logs = [log, *folder.glob("logs/*")]
-    return statuses, "\n".join(path.read_text()[-3000:] for path in logs)
+    return found, "\n".join(path.read_text()[-3000:] for path in logs)
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,14 @@ from common.verify import draw_fixture
 WITHOUT_BFLOAT16 = {"paddle"}  #: on a CPU; there its kernels are missing
 
 
+def as_numpy(native):
+    """A native tensor as a NumPy array."""
+    return native.asnumpy() if hasattr(native, "asnumpy") else np.asarray(native)
+
+
 def channels_first(native):
     """A native batch of grey images as a NumPy array (N, 1, H, W)."""
-    got = native.asnumpy() if hasattr(native, "asnumpy") else np.asarray(native)
+    got = as_numpy(native)
     return np.moveaxis(got, -1, 1) if got.shape[1] != 1 else got
 
 
@@ -146,8 +151,7 @@ def test_mixed_precision_keeps_float32_weights_and_is_near_the_arbiter(backend, 
     model = backend.build(spec, "bfloat16", "cpu")
     backend.write_weights(model, fixture.weights)
     trainer = backend.Trainer(model, Recipe(lr=1.0))  # whose step is the gradient
-    native = trainer.logits(images)
-    got = native.asnumpy() if hasattr(native, "asnumpy") else native.numpy()
+    got = as_numpy(trainer.logits(images))
     trainer.update(backend.place(model, inputs.astype(np.float32)), labels)
     after = backend.read_weights(model)
     assert all(array.dtype == np.float32 for array in after.values())
