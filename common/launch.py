@@ -209,7 +209,10 @@ class Lifeline:
                 if line.recv(len(hello)) == hello:
                     self.lines[0] = line
                     return
-        raise WorkersError(f"Worker {self.rank} does not reach worker 0 at {route}:{port}.")
+        raise WorkersError(
+            f"Worker {self.rank} does not reach worker 0 at {route}:{port}: let the machines of the "
+            "workers connect with each other at any port."
+        )
 
     def admit(self, line: socket.socket, token: int) -> None:
         """Take up a worker that says its number and the token; whatever else came is let go."""
