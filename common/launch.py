@@ -210,8 +210,8 @@ class Lifeline:
                     self.lines[0] = line
                     return
         raise WorkersError(
-            f"Worker {self.rank} does not reach worker 0 at {route}:{port}: let the machines of the "
-            "workers connect with each other at any port."
+            f"Worker {self.rank} does not reach worker 0 at {route}:{port}: let the machines of "
+            "the workers connect with each other at any port."
         )
 
     def admit(self, line: socket.socket, token: int) -> None:
