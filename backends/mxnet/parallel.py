@@ -48,7 +48,12 @@ def total(numbers):
 
 
 def announce(store, key, value):
-    """Make a key known to the servers: `init` returns before worker 0's value has come there."""
+    """Make a key known to the servers.
+
+    While work with the value is pending, `init` may return with nothing sent: nothing pends then,
+    and nobody goes on before the value has come there.
+    """
+    mx.nd.waitall()
     store.init(key, value)
     mx.nd.waitall()
     store._barrier()
