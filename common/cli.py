@@ -359,6 +359,7 @@ def train(
     worker of several; --workers starts them on this machine.
     """
     from common import launch, training
+    from common.workers import DEAF, joined, started, worker
 
     if workers > 1 and not dry_run:
         name = training.backend_name(backend, resume)
@@ -366,7 +367,7 @@ def train(
             launch.start(name, workers, words_given("workers"), stop)
         return
     changes = {name: value for name, value in hyper.items() if value is not None}
-    with launch.worker():
+    with worker():
         if resume:
             limits = {"--limit-train": limit_train, "--limit-test": limit_test}
             given = {"--recipe": recipe_name, "--out": out, **limits}
@@ -384,8 +385,8 @@ def train(
             found = plan.describe(chosen)
             click.echo(json.dumps(found, indent=2) if as_json else training.render(found))
             return
-        deaf = launch.DEAF if launch.started() else 0.0
-        with heard_signals(deaf) as stop, launch.joined(plan, chosen) as (rank, count):
+        deaf = DEAF if started() else 0.0
+        with heard_signals(deaf) as stop, joined(plan, chosen) as (rank, count):
             show = training.Lines(as_json, silent=rank > 0)
             with training.events(plan, tensorboard and rank == 0) as write:
                 plan.train(chosen, show, write, stop, save_every, rank, count)

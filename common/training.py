@@ -24,9 +24,9 @@ from common.data import load as load_data
 from common.device import choose
 from common.errors import BackendError, RunError, SpecError
 from common.fit import Fit
-from common.launch import own_device
 from common.recipe import AUTO, Recipe, find_recipe
 from common.run import Checkpoint, Config, Epoch, Run, open_run, speed
+from common.workers import own_device
 
 
 @dataclass(frozen=True)

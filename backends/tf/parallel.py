@@ -11,7 +11,7 @@ import signal
 import tensorflow as tf
 
 from common.errors import DeviceError
-from common.launch import meet
+from common.workers import meet
 
 
 def join(device):

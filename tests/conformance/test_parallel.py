@@ -21,7 +21,7 @@ import together  # in tests/data
 from narrow import NARROW
 
 from backends.numpy import GoogLeNet, resize
-from common import launch
+from common import launch, workers
 from common.errors import RunError
 from common.fit import Fit
 from common.recipe import Recipe
@@ -258,7 +258,7 @@ class Command:
         common = ["--workers", "2", "--save-every", "0", "--device", "cpu"]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "common.cli", "train", *words, *common],
-            env={**environment(), "TMPDIR": str(folder), launch.JOIN: "60"},
+            env={**environment(), "TMPDIR": str(folder), workers.JOIN: "60"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -279,7 +279,7 @@ class Command:
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             with suppress(OSError):
-                if f"{launch.FOLDER}={self.folder}/".encode() in path.read_bytes():
+                if f"{workers.FOLDER}={self.folder}/".encode() in path.read_bytes():
                     found.append(int(path.parent.name))
         return found
 
@@ -385,7 +385,7 @@ def test_a_killed_worker_ends_all_whatever_started_them(name, tmp_path, victim):
     for index, more in enumerate(by_hand(name, port)):
         outs.append([tmp_path / f"{index}.{stream}" for stream in ("out", "err")])
         with outs[-1][0].open("w") as out, outs[-1][1].open("w") as err:
-            env = {**environment(), launch.JOIN: "60", **more}
+            env = {**environment(), workers.JOIN: "60", **more}
             children.append(subprocess.Popen([*command, *words], env=env, stdout=out, stderr=err))
     killed = len(children) - COUNT + victim
 
@@ -407,7 +407,7 @@ def test_a_killed_worker_ends_all_whatever_started_them(name, tmp_path, victim):
     of_worker = f"Worker {number} of 2 is gone: go on with `--resume {run}`."
     for index, (child, (_, err)) in enumerate(zip(children, outs, strict=True)):
         if index != killed:
-            of_all = of_worker if index >= len(children) - COUNT else launch.LEFT
+            of_all = of_worker if index >= len(children) - COUNT else workers.LEFT
             errors = err.read_text()
             print(errors)
             assert child.returncode == 10
@@ -421,7 +421,7 @@ def alone_in(folder, name, more):
     words = ["--backend", name, *LONG, "--limit-train", "8", "--out", str(folder / "run")]
     done = subprocess.run(
         [sys.executable, "-m", "common.cli", "train", "--device", "cpu", *words],
-        env={**environment(), launch.JOIN: "5", **more},
+        env={**environment(), workers.JOIN: "5", **more},
         capture_output=True,
         text=True,
         timeout=60,

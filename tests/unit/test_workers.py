@@ -1,0 +1,341 @@
+"""A worker among others: they meet, each hears of a lost one, and all leave together."""
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from common import launch, workers
+from common.errors import Stopped, WorkersError
+
+
+def test_a_port_that_is_taken_is_told_with_the_way_out():
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(WorkersError, match=f"Port {port} .* taken .* choose another with X"):
+            workers.need_port(port, "X")
+    workers.need_port(port, "X")
+
+
+def test_workers_meet_once_all_have_come():
+    ports = launch.free_ports(3)
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    threads = [
+        threading.Thread(target=workers.meet, args=(addresses, rank, "X")) for rank in range(3)
+    ]
+    for thread in threads[:2]:
+        thread.start()
+    threads[0].join(0.5)
+    assert threads[0].is_alive(), "it did not wait for the third"
+    threads[2].start()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    for port in ports:
+        workers.need_port(port, "X")
+
+
+def test_when_a_worker_has_met_the_others_nobody_listens_any_more(monkeypatch):
+    """Or it would take the first one's old socket for what the framework opens there."""
+
+    class Slow(socket.socket):
+        def close(self):
+            time.sleep(0.3)
+            super().close()
+
+    create = socket.create_server
+
+    def slow(address, **options):
+        server = create(address, **options)
+        return Slow(fileno=server.detach()) if address[1] == ports[0] else server
+
+    monkeypatch.setattr(workers.socket, "create_server", slow)
+    ports = launch.free_ports(2)
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    first = threading.Thread(target=workers.meet, args=(addresses, 0, "X"))
+    first.start()
+    workers.meet(addresses, 1, "X")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", ports[0]), 1)
+    first.join()
+
+
+def test_each_worker_gets_its_own_gpu(monkeypatch):
+    found = ["cpu", "gpu:0", "gpu:1"]
+    for rank, own in ((0, "gpu:0"), (1, "gpu:1"), (2, "gpu:0")):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        assert workers.own_device("gpu:0", "auto", found) == own
+        assert workers.own_device("gpu:0", "gpu", found) == own
+        assert workers.own_device("gpu:1", "gpu:1", found) == "gpu:1"
+        assert workers.own_device("cpu", "auto", ["cpu"]) == "cpu"
+
+
+def in_worker(folder, code):
+    """A process that runs this code as a worker of that folder."""
+    script = f"from common import errors, workers\nwith workers.worker():\n    {code}"
+    return subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, workers.FOLDER: str(folder), "PYTHONPATH": str(launch.ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_a_worker_notes_its_end_and_prints_into_the_folder(tmp_path):
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        child = in_worker(tmp_path, "print('a line'); raise errors.DataError('No data.')")
+        assert child.communicate(timeout=60) == (b"", b"")
+    noted = launch.notes(tmp_path)[child.pid]
+    assert noted == {"worker": 0, "role": "worker", "status": 5, "sentence": "No data."}
+    assert (tmp_path / f"{child.pid}.out").read_text() == "a line\n"
+    assert "No data." in (tmp_path / f"{child.pid}.err").read_text()
+
+
+def test_a_worker_does_not_outlive_the_process_that_started_it(tmp_path):
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        child = in_worker(tmp_path, "import time; time.sleep(60)")
+        while child.pid not in launch.notes(tmp_path):
+            assert child.poll() is None
+    child.communicate(timeout=20)
+    assert child.returncode == WorkersError.exit_code
+
+
+# From joining to leaving
+
+
+@pytest.fixture
+def plan(monkeypatch):
+    """A plan of one worker of two; what it was asked, in order."""
+    asked = []
+
+    def total(numbers):
+        asked.append("total")
+        return numbers
+
+    backend = SimpleNamespace(
+        join=lambda device: (1, 2), total=total, leave=lambda: asked.append("leave")
+    )
+    run = SimpleNamespace(folder=Path("here"))
+
+    def end(error):
+        asked.append("end")
+        raise error  # the process would be gone
+
+    class Line:
+        """A lifeline without others."""
+
+        stopped = None
+
+        def __init__(self, plan, rank, count):
+            assert (rank, count) == (1, 2)
+            asked.append("line")
+
+        def tell(self, gone):
+            asked.append({workers.NOBODY: "bye"}[gone])
+
+    monkeypatch.setattr(workers, "end_with", end)
+    monkeypatch.setattr(workers, "Lifeline", Line)
+    monkeypatch.setattr(workers, "VERDICT", 0.1)
+    monkeypatch.setattr(workers, "LEAVING", threading.Event())
+    return SimpleNamespace(backend=backend, run=run, asked=asked)
+
+
+def test_workers_leave_together_when_all_are_done(plan):
+    with workers.joined(plan, "cpu") as found:
+        assert found == (1, 2)
+        assert plan.asked == ["line"], "all have come"
+    assert plan.asked == ["line", "total", "bye", "leave"]
+
+
+def test_workers_that_stop_leave_together_too(plan):
+    with pytest.raises(Stopped), workers.joined(plan, "cpu"):
+        raise Stopped("stopped.", signal.SIGTERM)
+    assert plan.asked == ["line", "total", "bye", "leave"]
+
+
+def test_a_worker_that_fails_waits_for_no_other(plan):
+    with pytest.raises(WorkersError), workers.joined(plan, "cpu"):
+        raise WorkersError("gone")
+    assert plan.asked == ["line", "end"]
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_what_a_framework_raises_waits_for_the_lifeline_to_speak(plan, monkeypatch, last):
+    """In the middle of a run, or when all leave."""
+    slept = []
+    monkeypatch.setattr(workers.time, "sleep", lambda seconds: slept.append((seconds, *plan.asked)))
+
+    def reset(numbers):
+        raise RuntimeError("Connection reset by peer")
+
+    def nothing(numbers):
+        pass
+
+    plan.backend.total = reset
+    with pytest.raises(RuntimeError), workers.joined(plan, "cpu"):
+        (nothing if last else reset)(0)
+    assert (workers.VERDICT, "line") in slept
+    assert plan.asked[:2] == ["line", "end"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_a_second_signal_goes_on_as_it_is_and_waits_for_no_other(plan, kind):
+    with pytest.raises(kind), workers.joined(plan, "cpu"):
+        raise kind
+    assert plan.asked == ["line"]
+
+
+# When one is gone
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np
+from common import errors, workers
+folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+def total(numbers):
+    if rank == 0:
+        np.save(folder / "new.npy", numbers)
+        (folder / "new.npy").rename(folder / "told.npy")
+    while not (folder / "told.npy").exists():
+        time.sleep(0.05)
+    return np.load(folder / "told.npy")
+plan = SimpleNamespace(
+    backend=SimpleNamespace(total=total), run=SimpleNamespace(folder="runs/x")
+)
+line = workers.Lifeline(plan, rank, 3)
+(folder / str(rank)).touch()
+"""
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Starts three workers that join and then do something; their processes."""
+    children = []
+
+    def start(code):
+        for rank in range(3):
+            command = [sys.executable, "-c", WORKER + code, str(tmp_path), str(rank)]
+            env = {**os.environ, "PYTHONPATH": str(launch.ROOT)}
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            children.append(subprocess.Popen(command, env=env, **pipes))
+        deadline = time.monotonic() + 30
+        while not all((tmp_path / str(rank)).exists() for rank in range(3)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return children
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+@pytest.mark.parametrize("killed", range(3))
+def test_whichever_worker_is_killed_all_others_say_which(three, killed):
+    children = three("time.sleep(60)")
+    children[killed].kill()
+    for rank in {0, 1, 2} - {killed}:
+        said = children[rank].communicate(timeout=20)
+        which = f"Worker {killed} of 3 is gone: go on with `--resume runs/x`."
+        assert said == ("", f"googlenet: {which}\n")
+        assert children[rank].returncode == WorkersError.exit_code
+
+
+@pytest.mark.parametrize("first", range(3))
+def test_nobody_is_missed_who_says_goodbye(three, first):
+    """Whoever ends first, after all have come to the end."""
+    code = f"line.tell(workers.NOBODY); time.sleep(0 if rank == {first} else 3)"
+    for child in three(code):
+        assert child.communicate(timeout=20) == ("", "")
+        assert child.returncode == 0
+
+
+def test_a_worker_s_own_error_comes_before_that_of_others(three):
+    """All fail at once; and one that was stopped says that, whoever is gone."""
+    code = """
+if rank == 2:
+    line.stopped = errors.Stopped("stopped.", 15)
+    time.sleep(60)
+time.sleep(1 + 0.5 * rank)
+workers.end_with(errors.DataError(f"No data {rank}."))
+"""
+    children = three(code)
+    found = [(child.communicate(timeout=20)[1], child.returncode) for child in children]
+    own = [(f"googlenet: No data {rank}.\n", 5) for rank in (0, 1)]
+    assert found == [*own, ("googlenet: stopped.\n", 143)]
+
+
+def test_a_stranger_is_no_worker():
+    line = object.__new__(workers.Lifeline)
+    line.lines = {}
+    for said, taken in ((b"GET / HTTP", {}), (b"", {}), (bytes([0, 0, 0, 2, 0, 0, 0, 7]), {2})):
+        ours, other = socket.socketpair()
+        with ours, other:
+            other.sendall(said)
+            other.shutdown(socket.SHUT_WR)
+            line.admit(ours, 7)
+            assert set(line.lines) == set(taken)
+            assert (ours.fileno() < 0) == (not taken), "it is closed"
+
+
+def test_workers_meet_where_the_environment_says(monkeypatch):
+    for name in ("TF_CONFIG", "PADDLE_TRAINER_ENDPOINTS", "DMLC_PS_ROOT_URI", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    config = {"cluster": {"worker": ["host0:2222", "host1:2222"]}}
+    for name, value, host in (
+        ("MASTER_ADDR", "host3", "host3"),
+        ("DMLC_PS_ROOT_URI", "10.0.0.1", "10.0.0.1"),
+        ("PADDLE_TRAINER_ENDPOINTS", "host2:6170,host1:6170", "host2"),
+        ("TF_CONFIG", json.dumps(config), "host0"),
+    ):
+        monkeypatch.setenv(name, value)
+        assert workers.meeting_place() == host
+        monkeypatch.delenv(name)
+    assert workers.own_address() == "127.0.0.1"
+
+
+ABORT = """
+import ctypes, os, threading, time
+from common import workers
+threading.Timer(1, os._exit, (10,)).start()
+with workers.slow_abort({count}):
+    ctypes.PyDLL("libstdc++.so.6")._ZSt9terminatev()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its C++ library")
+@pytest.mark.parametrize(("count", "status"), [(1, -signal.SIGABRT), (2, 10)])
+def test_cplusplus_does_not_end_a_worker_before_the_lifeline_speaks(count, status):
+    """With Python's lock held, as Paddle holds it."""
+    env = {**os.environ, "PYTHONPATH": str(launch.ROOT)}
+    command = [sys.executable, "-c", ABORT.format(count=count)]
+    assert subprocess.run(command, env=env, capture_output=True, timeout=30).returncode == status
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_mxnet_s_servers_end_when_a_connection_with_the_scheduler_is_gone(monkeypatch):
+    ended = threading.Event()
+    monkeypatch.setattr(workers, "VERDICT", 1.5)
+    monkeypatch.setattr(workers, "end_with", lambda error: ended.set())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv("DMLC_PS_ROOT_PORT", str(port))
+        threading.Thread(target=workers.accompany, args=(2,), daemon=True).start()
+        assert not ended.wait(3), "nobody has come yet"
+        with socket.create_connection(("127.0.0.1", port)), server.accept()[0]:
+            assert workers.connections(port) == 2
+            assert not ended.wait(3)
+        assert ended.wait(10)
