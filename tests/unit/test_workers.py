@@ -328,6 +328,7 @@ def test_cplusplus_does_not_end_a_worker_before_the_lifeline_speaks(count, statu
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_mxnet_s_servers_end_when_a_connection_with_the_scheduler_is_gone(monkeypatch):
     ended = threading.Event()
+    monkeypatch.setattr(workers, "LEAVING", threading.Event())
     monkeypatch.setattr(workers, "VERDICT", 1.5)
     monkeypatch.setattr(workers, "end_with", lambda error: ended.set())
     with socket.create_server(("127.0.0.1", 0)) as server:
