@@ -272,7 +272,7 @@ class Command:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.kill()
-        self.process.communicate()
+        print(*self.process.communicate())
 
     def processes(self):
         """Those that run, by what they say in their environment."""
@@ -300,11 +300,12 @@ class Command:
         return errors
 
 
-def until(holds, seconds=120):
-    """Wait for it."""
+def until(holds, seconds=120, while_run=()):
+    """Wait for it; in vain if one of these processes has ended."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline
+        assert all(process.poll() is None for process in while_run)
         time.sleep(0.2)
 
 
@@ -324,19 +325,22 @@ def test_a_killed_worker_ends_all_and_the_run_goes_on(name, tmp_path):
     way_on = f"go on with `--resume {run}`."
     begun = ["--backend", name, "--out", str(run), *LONG, "--limit-train", "64"]
     with Command(tmp_path, *begun) as command:
-        until(lambda: steps_of(run) > 1)
+        until(lambda: steps_of(run) > 1, while_run=[command.process])
         (second,) = [pid for pid, each in command.workers().items() if each["worker"] == 1]
         os.kill(second, signal.SIGKILL)
         assert command.end(10) == f"googlenet: Worker 1 of 2 was killed: {way_on}\n"
         steps = steps_of(run)
     with Command(tmp_path, "--resume", str(run)) as command:
-        until(lambda: steps_of(run) > steps)
+        until(lambda: steps_of(run) > steps, while_run=[command.process])
         command.process.send_signal(signal.SIGTERM)
         sentence = command.end(143)
         steps = steps_of(run)
         assert sentence == f"googlenet: stopped after step {steps}; {way_on}\n"
     with Command(tmp_path, "--resume", str(run)) as command:
-        until(lambda: any(tmp_path.glob("googlenet-*/*.json")) and len(command.workers()) == 2)
+        until(
+            lambda: any(tmp_path.glob("googlenet-*/*.json")) and len(command.workers()) == 2,
+            while_run=[command.process],
+        )
         assert len(command.processes()) >= 2
         command.process.kill()
         until(lambda: not command.processes(), 30)
@@ -388,28 +392,23 @@ def test_a_killed_worker_ends_all_whatever_started_them(name, tmp_path, victim):
             env = {**environment(), workers.JOIN: "60", **more}
             children.append(subprocess.Popen([*command, *words], env=env, stdout=out, stderr=err))
     killed = len(children) - COUNT + victim
-
-    def ended():
-        return [child for child in children if child.poll() is not None]
-
     try:
-        until(lambda: steps_of(run) > 1 or ended())
-        assert not ended(), "\n".join(err.read_text()[-3000:] for _, err in outs)
+        until(lambda: steps_of(run) > 1, while_run=children)
         children[killed].kill()
         begun = time.monotonic()
-        until(lambda: len(ended()) == len(children), 30)
+        until(lambda: None not in [child.poll() for child in children], 30)
         print(f"{time.monotonic() - begun:.1f} s")
     finally:
-        for child in children:
+        for child, (_, err) in zip(children, outs, strict=True):
             child.kill()
             child.wait()
+            print(err.read_text())
     number = 0 if outs[killed][0].read_text() else 1  # MXNet's scheduler gave it; 0 alone prints
     of_worker = f"Worker {number} of 2 is gone: go on with `--resume {run}`."
     for index, (child, (_, err)) in enumerate(zip(children, outs, strict=True)):
         if index != killed:
             of_all = of_worker if index >= len(children) - COUNT else workers.LEFT
             errors = err.read_text()
-            print(errors)
             assert child.returncode == 10
             said = [line for line in errors.splitlines() if line.startswith("googlenet: ")]
             assert said == [f"googlenet: {of_all}"]
