@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-from common.doctor import processor
 from common.errors import DeviceError, GoogLeNetError, OutOfMemoryError
-
-if TYPE_CHECKING:
-    from common.contract import Backend
+from common.processor import processor
+from common.rendezvous import local_rank
 
 
 def choose(requested: str, found: list[str]) -> str:
@@ -46,15 +43,25 @@ def has_amx() -> bool:
 
 
 @contextmanager
-def enough_memory(backend: Backend, device: str, batch_size: int, way_out: str) -> Iterator[None]:
+def enough_memory(
+    out_of_memory: Callable[[BaseException], bool], device: str, batch_size: int, way_out: str
+) -> Iterator[None]:
     """Turn the frameworks' many words for too little memory into an OutOfMemoryError."""
     try:
         yield
     except GoogLeNetError:
         raise
     except Exception as error:
-        if not isinstance(error, MemoryError) and not backend.out_of_memory(error):
+        if not isinstance(error, MemoryError) and not out_of_memory(error):
             raise
         raise OutOfMemoryError(
             f"A batch of {batch_size} does not fit in the memory of {device}: try {way_out}."
         ) from error
+
+
+def own_device(device: str, requested: str, found: Sequence[str]) -> str:
+    """The chosen device, or where any GPU will do, the one of this worker's number."""
+    gpus = [each for each in found if each != "cpu"]
+    if device == "cpu" or requested not in ("auto", "gpu"):
+        return device
+    return gpus[local_rank() % len(gpus)]

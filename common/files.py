@@ -6,6 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]  #: of `common` and `backends`; child processes start there
+
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write beside the file's place, sync, rename; OSError, and the old file, where that fails.

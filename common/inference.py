@@ -14,13 +14,15 @@ from tqdm import tqdm
 
 from backends import load
 from common.contract import Backend
-from common.data import Dataset
-from common.data import load as load_data
+from common.data.dataset import Dataset
+from common.data.image_files import Files, decode, look
+from common.data.sources import load as load_data
 from common.device import choose, enough_memory
 from common.errors import RunError
 from common.files import write_whole
-from common.folder import Files, decode, look
-from common.run import Checkpoint, Config, Epoch, Run, read_checkpoint, read_history
+from common.training.checkpoint import Checkpoint, Config, read_checkpoint
+from common.training.history import Epoch, read_history
+from common.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ class Opened:
         starts = range(0, len(images), recipe.batch_size)
         bar = tqdm(starts, unit=" batches", disable=not sys.stderr.isatty(), leave=False)
         batch_size = recipe.batch_size
-        with enough_memory(self.backend, self.device, batch_size, "another `--device`"):
+        with enough_memory(
+            self.backend.out_of_memory, self.device, batch_size, "another `--device`"
+        ):
             model = self.backend.build(self.config.network(), self.precision, self.device)
             self.backend.write_weights(model, self.checkpoint.weights)
             trainer = self.backend.Trainer(model, recipe)

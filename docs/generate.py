@@ -23,11 +23,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run from anywhere, installed or not
 
 from backends import FRAMEWORKS  # noqa: E402
-from common import results  # noqa: E402
-from common.bench import COLUMNS, WORKERS  # noqa: E402
-from common.page import words  # noqa: E402
-from common.plants import BUGS  # noqa: E402
-from common.results import TITLES  # noqa: E402
+from common.bench.report import (  # noqa: E402
+    COLUMNS,
+    WORKERS,
+)
+from common.page import (  # noqa: E402
+    results,
+    words,
+)
+from common.page.results import TITLES  # noqa: E402
+from common.parity.mutations import BUGS  # noqa: E402
 
 tables.WIDE_CHARS_MODE = False  # else the width of Chinese depends on what else is installed
 READMES = ("README.md", "README.zh-CN.md")  # by language: 0 English, 1 Chinese

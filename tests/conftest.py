@@ -10,7 +10,7 @@ import pytest
 from backends import FRAMEWORKS, load, simulated
 from common.errors import BackendError, DeviceError
 
-NAMED = [Path(__file__).resolve().parent / name for name in ("port", "originals", "page")]
+NAMED = [Path(__file__).resolve().parent / name for name in ("cross_framework", "upstream", "page")]
 
 
 def pytest_addoption(parser):
@@ -75,5 +75,5 @@ def pytest_ignore_collect(collection_path, config):
     if collection_path in NAMED:
         asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
         return None if any(path.is_relative_to(collection_path) for path in asked) else True
-    others = ("unit",) if config.getoption("--backend") else ("conformance", "porting")
+    others = ("unit",) if config.getoption("--backend") else ("conformance", "pitfalls")
     return True if collection_path.name in others else None

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 
 from common.errors import BackendError
-from common.workers import need_port
+from common.rendezvous import need_port
 
 if not np.__version__.startswith("1."):
     raise BackendError(

@@ -7,7 +7,7 @@ warnings.filterwarnings("ignore", message="No ccache found")
 # ... and it warns at each step of a batch norm that it does what it is asked to do.
 warnings.filterwarnings("ignore", message="When training, we now always track global mean")
 
-from backends.paddle.googlenet import GoogLeNet  # noqa: E402  # after the filters
+from backends.paddle.googlenet import GoogLeNet  # after the filters  # noqa: E402
 from backends.paddle.parallel import join, leave, total  # noqa: E402
 from backends.paddle.train import (  # noqa: E402
     VERSION,

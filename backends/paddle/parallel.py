@@ -11,8 +11,8 @@ import paddle
 from paddle import distributed as dist
 
 from backends.paddle.weights import tensors
+from common.rendezvous import meet, need_port
 from common.weights import is_running
-from common.workers import meet, need_port
 
 
 def join(device):

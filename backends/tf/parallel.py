@@ -11,7 +11,7 @@ import signal
 import tensorflow as tf
 
 from common.errors import DeviceError
-from common.workers import meet
+from common.rendezvous import meet
 
 
 def join(device):

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from backends.torch.googlenet import CHANNELS, BatchNorm
-from common.workers import need_port
+from common.rendezvous import need_port
 
 
 def join(device):

@@ -16,13 +16,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from common import results
 from common.errors import BackendError, PageError, one_line
-from common.files import write_whole
-from common.plants import BUGS
-from common.results import TITLES, Unusable
+from common.files import ROOT, write_whole
+from common.page import results
+from common.page.results import TITLES, Unusable
+from common.parity.mutations import BUGS
+from common.parity.report import Report
 from common.spec import D2L, SPECS
-from common.verify import Report
 
 try:
     import jinja2
@@ -35,7 +35,6 @@ from common.page.topics import CALLS, TOPICS, WITHOUT, Text, Topic
 from common.page.words import BUGS as BUGS_ZH
 from common.page.words import LANGUAGES, RUNGS, TRAPS, WORDS, run_in_chinese
 
-ROOT = Path(__file__).parents[2]
 FILES = {"en": "index.html", "zh-CN": "index.zh-CN.html"}
 READMES = {"en": "README.md", "zh-CN": "README.zh-CN.md"}
 CODE_FILES = ("googlenet.py", "train.py", "optimizers.py", "weights.py")

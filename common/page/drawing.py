@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from common.arithmetic import Shape, totals, walk
 from common.spec import (
     AdaptiveAvgPool,
     Affine,
@@ -25,6 +24,7 @@ from common.spec import (
     Spec,
     pair,
 )
+from common.spec.arithmetic import Shape, totals, walk
 
 POINTS = 240  # of a curve, at most; what there is more is averaged
 

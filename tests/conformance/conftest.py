@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 import pytest
-from narrow import NARROW  # in tests/data
+from small_specs import NARROW  # in tests/support
 
 from common.spec import SPECS
 

@@ -7,21 +7,22 @@ import time
 
 import numpy as np
 import pytest
-from here import Here
-from narrow import NARROW
+from inline_process import Here
+from small_specs import NARROW
 
 from backends.numpy import GoogLeNet, Trainer
-from common import bench
-from common.bench import Plan
+from common.bench import benchmark, process
+from common.bench.benchmark import Plan
 from common.errors import OutOfMemoryError
+from common.parity.fixtures import draw_fixture
+from common.parity.report import tensor_error
 from common.recipe import Recipe
-from common.verify import draw_fixture, tensor_error
 
 
 def test_a_published_step_is_plain_sgd_on_the_same_network(backend, name):
     fixture = draw_fixture(NARROW)
     inputs, labels = fixture.inputs, fixture.labels
-    published = importlib.import_module(f"benchmarks.published.{name}").Published(NARROW)
+    published = importlib.import_module(f"benchmarks.baselines.{name}").Published(NARROW)
     published.step(inputs, labels)  # some frameworks make their weights now
     backend.write_weights(published.net, fixture.weights)
     arbiter = GoogLeNet(NARROW, fixture.weights)
@@ -58,15 +59,15 @@ def as_before(name):
 def here(monkeypatch):
     """No processes, and quick products of matrices."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the benchmark sets it; this puts it back
-    monkeypatch.setattr(bench, "Process", Here)
-    monkeypatch.setattr(bench, "PAUSE", 0)
-    monkeypatch.setattr(bench, "SIDES", {"cpu": 512})
+    monkeypatch.setattr(process, "Process", Here)
+    monkeypatch.setattr(benchmark, "PAUSE", 0)
+    monkeypatch.setattr(process, "SIDES", {"cpu": 512})
 
 
 def ratio(name):
     """Ours by default to the book's."""
     plan = Plan(name, SMALL, "cpu", SMALL.precision, rounds=9, steps=1)
-    return bench.bench(plan)["rows"][1]["ratio"]
+    return benchmark.bench(plan)["rows"][1]["ratio"]
 
 
 def test_ours_by_default_is_not_slower_than_the_book(name, here):
@@ -75,7 +76,7 @@ def test_ours_by_default_is_not_slower_than_the_book(name, here):
 
 def test_a_step_of_ours_that_takes_three_times_as_long_is_seen(backend, name, here, monkeypatch):
     update = backend.Trainer.update
-    wait = importlib.import_module(f"benchmarks.instruments.{name}").wait
+    wait = importlib.import_module(f"benchmarks.probes.{name}").wait
 
     def slow(self, inputs, labels, share=1.0):
         start = time.perf_counter()
@@ -93,8 +94,8 @@ SMALLEST = Recipe(spec="mini", size=33, batch_size=16)
 
 
 def test_the_whole_benchmark_in_processes_of_its_own(name, monkeypatch):
-    monkeypatch.setattr(bench, "SIDES", {"cpu": 512})
-    rows = bench.bench(Plan(name, SMALLEST, "cpu", rounds=1, steps=2))["rows"]
+    monkeypatch.setattr(process, "SIDES", {"cpu": 512})
+    rows = benchmark.bench(Plan(name, SMALLEST, "cpu", rounds=1, steps=2))["rows"]
     assert "".join(row["role"] for row in rows) == "abc"
     for row in rows:
         assert row["lowest"] <= row["median"] <= row["highest"]
@@ -110,18 +111,18 @@ def test_the_whole_benchmark_in_processes_of_its_own(name, monkeypatch):
 
 def test_a_process_that_was_killed_is_told_as_too_little_memory(name):
     plan = Plan(name, SMALLEST, "cpu")
-    data = bench.cut(bench.read_images("sample"), 16, plan.spec())
-    process = bench.Process(plan.own()[0], data)
+    data = benchmark.cut(process.read_images("sample"), 16, plan.spec())
+    child = process.Process(plan.own()[0], data)
     try:
-        os.kill(process.process.pid, signal.SIGKILL)
+        os.kill(child.process.pid, signal.SIGKILL)
         with pytest.raises(OutOfMemoryError, match="--batch-size"):
-            process("turn", 1)
+            child("turn", 1)
     finally:
-        process.close()
+        child.close()
 
 
 def test_every_loop_has_a_profile(name, here):
-    found = bench.profile(Plan(name, SMALLEST, "cpu"), steps=2)
+    found = benchmark.profile(Plan(name, SMALLEST, "cpu"), steps=2)
     for each in found["profiles"]:
         rows = each["operators"]
         assert any("conv" in row["name"].lower() for row in rows)

@@ -13,14 +13,15 @@ from unittest import mock
 import pytest
 
 from backends import simulated
-from common.data import load
+from backends.mutations import plant
+from common.data.sources import load
 from common.device import choose
 from common.errors import DeviceError
-from common.fit import Fit
-from common.plants import BUGS, plant
+from common.parity.mutations import BUGS
+from common.parity.report import tensor_error
 from common.recipe import Recipe
-from common.run import Checkpoint, Config
-from common.verify import tensor_error
+from common.training.checkpoint import Checkpoint, Config
+from common.training.loop import Fit
 
 STEPS = 2
 RECIPE = Recipe(spec="mini", size=33, batch_size=8, epochs=1, lr=0.02, momentum=0.9)

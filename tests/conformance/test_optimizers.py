@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from narrow import NARROW  # in tests/data
+from small_specs import NARROW  # in tests/support
 
 from backends.numpy import GoogLeNet, Trainer
+from common.parity.fixtures import draw_fixture
+from common.parity.report import compare
 from common.recipe import Recipe
-from common.verify import compare, draw_fixture
 
 SPEC = NARROW  # without a norm gradients agree to the last bits
 STEPS = 6

@@ -17,17 +17,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import together  # in tests/data
-from narrow import NARROW
+import two_workers  # in tests/support
+from small_specs import NARROW
 
 from backends.numpy import GoogLeNet, resize
-from common import launch, workers
+from common.distributed import launcher, watchdog, workers
 from common.errors import RunError
-from common.fit import Fit
+from common.parity.fixtures import draw_fixture
+from common.parity.report import tensor_error
 from common.recipe import Recipe
-from common.run import Run
 from common.spec import MINI, SPECS
-from common.verify import draw_fixture, tensor_error
+from common.training.loop import Fit
+from common.training.run import Run
 from common.weights import is_running
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,7 @@ SYNCHRONISED = {"tf"}  # batch norms on a CPU
 
 def environment():
     """A worker's; without the simulated device of the tests, which Paddle's launcher would take."""
-    found = launch.environment(COUNT)
+    found = launcher.environment(COUNT)
     found.pop("CUSTOM_DEVICE_ROOT", None)
     return found
 
@@ -48,13 +49,13 @@ def streams(file):
 
 
 def start_two(name, folder):
-    """Let two workers do what together.py says; the processes' statuses, and what they printed."""
-    script = [sys.executable, str(ROOT / "tests" / "data" / "together.py"), name, str(folder)]
+    """Run two_workers.py in two workers: the processes' statuses, and what they printed."""
+    script = [sys.executable, str(ROOT / "tests" / "support" / "two_workers.py"), name, str(folder)]
     log = folder / "log"
     with log.open("w") as file:
         children = [
             subprocess.Popen(command, env=environment() | more, **streams(file))
-            for command, more in launch.LAUNCHERS[name](COUNT, script, folder)
+            for command, more in launcher.LAUNCHERS[name](COUNT, script, folder)
         ]
 
         def statuses():
@@ -92,7 +93,7 @@ def one(pytestconfig):
 
     def alone(network):
         if network not in kept:
-            kept[network] = together.steps(pytestconfig.backend, network, 0, 1)
+            kept[network] = two_workers.steps(pytestconfig.backend, network, 0, 1)
         return kept[network]
 
     return alone
@@ -100,7 +101,7 @@ def one(pytestconfig):
 
 def moved(found, network):
     """How far each weight went from where it began."""
-    _, weights, *_ = together.NETWORKS[network]
+    _, weights, *_ = two_workers.NETWORKS[network]
     begun = weights()
     return {n: found[n].astype(np.float64) - begun[n] for n in begun if not is_running(n)}
 
@@ -127,7 +128,7 @@ TOLERANCES = {
 
 @pytest.mark.parametrize("network", TOLERANCES)
 def test_two_workers_are_one(two, one, name, network):
-    if network not in together.networks(name):
+    if network not in two_workers.networks(name):
         return
     found, _ = two
     alone = one(network)
@@ -143,7 +144,7 @@ def test_two_workers_are_one(two, one, name, network):
     assert rights.tolist() == alone["rights"]
 
 
-@pytest.mark.parametrize("bug", together.PLANTS)
+@pytest.mark.parametrize("bug", two_workers.PLANTS)
 def test_a_planted_bug_is_caught(two, one, bug):
     found, _ = two
     caught = [apart(found[bug, rank], one("narrow float32"), "narrow float32") for rank in (0, 1)]
@@ -156,7 +157,7 @@ def test_a_planted_bug_is_caught(two, one, bug):
 def by_the_arbiter(sizes):
     """Batch norm in shards of so many: the weights after one step, and each shard's statistics."""
     fixture = draw_fixture(MINI)
-    (batch,) = list(together.parts((32,), 0, 1))
+    (batch,) = list(two_workers.parts((32,), 0, 1))
     edges, gradients, running = np.cumsum([0, *sizes]), {}, []
     for first, behind in pairwise(edges):
         model = GoogLeNet(MINI, fixture.weights)
@@ -165,7 +166,7 @@ def by_the_arbiter(sizes):
         for name, gradient in found.items():
             gradients[name] = gradients.get(name, 0) + gradient * (behind - first) / 32
         running.append({n: array for n, array in model.weights.items() if is_running(n)})
-    rate = Recipe(lr=together.NETWORKS["norm float32"][3]).lr  # in float32
+    rate = Recipe(lr=two_workers.NETWORKS["norm float32"][3]).lr  # in float32
     return {n: fixture.weights[n] - rate * g for n, g in gradients.items()}, running
 
 
@@ -179,7 +180,7 @@ def far(found, wanted):
 def test_batch_norm_takes_each_part_s_statistics_or_the_whole_batch_s(two, name):
     """And all workers evaluate with the running statistics of the first."""
     found, _ = two
-    network = "norm float32" if name in together.WITHOUT_FLOAT64 else "norm float64"
+    network = "norm float32" if name in two_workers.WITHOUT_FLOAT64 else "norm float64"
     tolerance = 1e-3 if "32" in network else 1e-11
     (whole, (of_whole,)), (parted, (of_first, of_second)) = map(by_the_arbiter, ((32,), (16, 16)))
     right, wrong = (whole, parted) if name in SYNCHRONISED else (parted, whole)
@@ -199,7 +200,7 @@ def test_batch_norm_takes_each_part_s_statistics_or_the_whole_batch_s(two, name)
 def alone(pytestconfig):
     """The run of one worker: its progress and its weights."""
     name, backend = pytestconfig.getoption("--backend"), pytestconfig.backend
-    checkpoint, data = together.small()
+    checkpoint, data = two_workers.small()
     fit = Fit(backend, name, checkpoint, data, "cpu")
     return fit().epochs, backend.read_weights(fit.model)
 
@@ -212,7 +213,7 @@ def narrow_for_all():
 
 
 def images_once():
-    _, data = together.small()
+    _, data = two_workers.small()
     return sorted(int(image.sum()) for image in data.train_images)
 
 
@@ -242,7 +243,7 @@ def test_workers_stop_together_and_one_goes_on_with_their_run(two, alone, backen
         assert found["run", rank]["stopped"].tolist() == [143, 4]
     checkpoint = Run(folder / "kept").load()
     assert checkpoint.progress.steps == 4
-    fit = Fit(backend, name, checkpoint, together.small()[1], "cpu")
+    fit = Fit(backend, name, checkpoint, two_workers.small()[1], "cpu")
     epochs, (wanted, weights) = fit().epochs, alone
     for epoch, other in zip(epochs, wanted, strict=True):
         assert epoch.losses == pytest.approx(other.losses, rel=1e-5)
@@ -279,14 +280,14 @@ class Command:
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             with suppress(OSError):
-                if f"{workers.FOLDER}={self.folder}/".encode() in path.read_bytes():
+                if f"{watchdog.FOLDER}={self.folder}/".encode() in path.read_bytes():
                     found.append(int(path.parent.name))
         return found
 
     def workers(self):
         """What the workers have noted."""
         (place,) = self.folder.glob("googlenet-*")
-        found = {pid: each for pid, each in launch.notes(place).items() if "worker" in each}
+        found = {pid: each for pid, each in launcher.notes(place).items() if "worker" in each}
         return {pid: each for pid, each in found.items() if each["role"] == "worker"}
 
     def end(self, status):
@@ -358,7 +359,7 @@ def by_hand(name, port):
 
     MXNet's scheduler and server come before them.
     """
-    here, there = f"127.0.0.1:{port}", f"127.0.0.1:{launch.free_ports(1)[0]}"
+    here, there = f"127.0.0.1:{port}", f"127.0.0.1:{launcher.free_ports(1)[0]}"
     workers = {"worker": [here, there]}
     rendezvous = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     root = {"DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": str(port)}
@@ -382,7 +383,7 @@ def by_hand(name, port):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_worker_ends_all_whatever_started_them(name, tmp_path, victim):
     """Each says which, within 30 seconds, whatever its framework does of it."""
-    run, (port,) = tmp_path / "run", launch.free_ports(1)
+    run, (port,) = tmp_path / "run", launcher.free_ports(1)
     words = ["--backend", name, "--out", str(run), *LONG, "--limit-train", "64"]
     command = [sys.executable, "-m", "common.cli", "train", "--device", "cpu", "--save-every", "0"]
     children, outs = [], []
@@ -433,7 +434,7 @@ def alone_in(folder, name, more):
 
 
 def test_a_worker_that_never_joins_ends_the_others(name, tmp_path):
-    (port,) = launch.free_ports(1)
+    (port,) = launcher.free_ports(1)
     *_, first, _ = by_hand(name, port)
     status, sentence = alone_in(tmp_path, name, first)
     assert status == 10

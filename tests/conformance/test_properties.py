@@ -4,10 +4,11 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.arithmetic import layers
 from common.errors import SpecError
+from common.parity.checks import Ladder
+from common.parity.fixtures import draw_fixture
 from common.spec import Conv, GlobalAvgPool, Inception, Linear, MaxPool, Norm, Spec
-from common.verify import Ladder, draw_fixture
+from common.spec.arithmetic import layers
 
 sides = st.integers(1, 3)
 kernels = st.one_of(sides, st.tuples(sides, sides))

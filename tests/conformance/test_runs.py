@@ -1,6 +1,6 @@
 """A run that is killed, stopped, spoilt or starved loses nothing, in each framework.
 
-Short versions of `benchmarks/violence.py`; only what kills or limits a process gets one.
+Short versions of tests/durability/fault_injection.py; only what kills or limits a process gets one.
 """
 
 import runpy
@@ -10,17 +10,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from common.run import Run
+from common.training.run import Run
 
-violence = SimpleNamespace(
-    **runpy.run_path(Path(__file__).parents[2] / "benchmarks" / "violence.py", run_name="violence")
+durability = SimpleNamespace(
+    **runpy.run_path(
+        Path(__file__).parents[2] / "tests" / "durability" / "fault_injection.py",
+        run_name="fault_injection",
+    )
 )
 
 
 def go_on(folder, name, *codes):
     """Begin a run, or go on with it, in this process; the sentence that it ended with."""
-    words = violence.words_for(folder, name, violence.SHORT)
-    return violence.check_end(*violence.attempt(*words), *codes)
+    words = durability.words_for(folder, name, durability.SHORT)
+    return durability.check_end(*durability.attempt(*words), *codes)
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +38,13 @@ def test_a_run_killed_twice_ends_like_an_undisturbed_one(name, whole, tmp_path):
     folder = tmp_path / "whole"
     # between the best checkpoint and the last, before an epoch is over; then amid the next one
     for phase, nth, steps in (("write", 9, 4), ("step", 3, 4)):
-        words = violence.words_for(folder, name, violence.SHORT)
-        process = violence.here("at", phase, nth, "SIGKILL", *words)
-        violence.end(process, -signal.SIGKILL)
-        violence.require_whole(folder)
+        words = durability.words_for(folder, name, durability.SHORT)
+        process = durability.here("at", phase, nth, "SIGKILL", *words)
+        durability.end(process, -signal.SIGKILL)
+        durability.require_whole(folder)
         assert Run(folder).load().progress.steps == steps
     go_on(folder, name, 0)
-    violence.require_same(folder, whole)
+    durability.require_same(folder, whole)
 
 
 def test_a_stopped_run_is_saved_and_ends_like_an_undisturbed_one(name, whole, tmp_path):
@@ -51,19 +54,19 @@ def test_a_stopped_run_is_saved_and_ends_like_an_undisturbed_one(name, whole, tm
         ("step", 2, (signal.SIGTERM,), 6),
         ("write", 1, (signal.SIGTERM, signal.SIGTERM), 6),  # the second one does not wait
     ):
-        with violence.signalled(phase, nth, signals):
+        with durability.signalled(phase, nth, signals):
             sentence = go_on(folder, name, 128 + signals[0])
         assert ("--resume" in sentence) == (len(signals) == 1)
         assert Run(folder).load().progress.steps == steps
     go_on(folder, name, 0)
-    violence.require_same(folder, whole)
+    durability.require_same(folder, whole)
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(name, tmp_path):
-    sentences = violence.diverging(tmp_path, name)
+    sentences = durability.diverging(tmp_path, name)
     assert "The loss became" in sentences["steps"]
     assert "The test loss became" in sentences["the test loss"]
 
 
 def test_a_batch_that_does_not_fit_names_a_smaller_one(name, tmp_path):
-    violence.out_of_memory(tmp_path, name)
+    durability.out_of_memory(tmp_path, name)

@@ -10,13 +10,14 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from narrow import BEGUN, CLOSE, FILE, MORE, NARROW, PLANTS, RECIPE, go_on  # in tests/data
+from small_specs import BEGUN, CLOSE, FILE, MORE, NARROW, PLANTS, RECIPE, go_on  # in tests/support
 
 from backends.numpy import GoogLeNet, Trainer
-from common.data import batches, flips, load
-from common.run import Checkpoint, Config, Progress
+from common.data.sampling import batches, flips
+from common.data.sources import load
+from common.parity.report import tensor_error
 from common.spec import SPECS, AdaptiveAvgPool, Auxiliary, Conv, Linear
-from common.verify import tensor_error
+from common.training.checkpoint import Checkpoint, Config, Progress
 from common.weights import load as load_weights
 
 

@@ -8,14 +8,14 @@ import pytest
 from click.testing import CliRunner
 
 from backends.numpy import GoogLeNet, cross_entropy, resize
-from common.cli import main
-from common.data import load
+from common.cli.app import main
+from common.data.sources import load
 from common.errors import DeviceError
-from common.plants import SMALL, SMALL_AUX, SMALL_BN
+from common.parity.fixtures import draw_fixture
+from common.parity.mutations import SMALL, SMALL_AUX, SMALL_BN
 from common.recipe import Recipe
-from common.run import read_history
 from common.spec import MINI
-from common.verify import draw_fixture
+from common.training.history import read_history
 
 WITHOUT_BFLOAT16 = {"paddle"}  #: on a CPU; there its kernels are missing
 

@@ -11,10 +11,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from backends import FRAMEWORKS
-from common import arithmetic
 from common.page import build as pages
 from common.page import source, topics
-from common.spec import SPECS
+from common.spec import SPECS, arithmetic
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 NAMES = list(FRAMEWORKS)

@@ -17,7 +17,7 @@ from backends import FRAMEWORKS
 from common.errors import PageError
 from common.page import build as pages
 from common.page import source, topics, words
-from common.plants import BUGS
+from common.parity.mutations import BUGS
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = words.LANGUAGES

@@ -10,7 +10,7 @@ import pytest
 from backends.numpy import GoogLeNet, cross_entropy
 from backends.numpy import Trainer as Textbook
 from common import spec
-from common.data import Dataset
+from common.data.dataset import Dataset
 from common.spec import Conv, GlobalAvgPool, Linear, MaxPool, Norm, Spec, inception
 from common.weights import check, draw
 

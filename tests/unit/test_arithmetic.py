@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.arithmetic import layers, memory, smallest_input, stage_shapes, totals, walk
 from common.errors import SpecError
 from common.spec import BLOG_224, D2L, D2L_BN, PEERS, SPECS, Conv, Inception, Linear, MaxPool
+from common.spec.arithmetic import layers, memory, smallest_input, stage_shapes, totals, walk
 from common.weights import shapes
 
 KINDS = {  # torchinfo's word: ours

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from here import Here
+from inline_process import Here
 
-from common import bench
-from common.bench import Plan
-from common.cli import main
+from common.bench import benchmark, process, report
+from common.bench.benchmark import Plan
+from common.cli.app import main
 from common.errors import (
     BackendError,
     DeviceError,
@@ -119,15 +119,15 @@ def play(monkeypatch):
     def make(*precisions):
         found = _Machine(precisions or ("float32",))
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the benchmark sets it
-        monkeypatch.setattr(bench, "load_module", lambda name, path: found)
-        monkeypatch.setattr(bench, "PAUSE", 0)
-        monkeypatch.setattr(bench, "load", lambda name: found)
-        monkeypatch.setattr(bench, "require", lambda name: None)
-        monkeypatch.setattr(bench, "Fit", found.Fit)
-        monkeypatch.setattr(bench, "Process", Here)
-        monkeypatch.setattr(bench, "images", lambda: bench.read_images("sample"))
-        monkeypatch.setattr(bench.time, "perf_counter", lambda: found.clock)
-        monkeypatch.setattr(bench, "SIDES", {"cpu": 10, "gpu": 20})
+        monkeypatch.setattr(process, "load_module", lambda name, path: found)
+        monkeypatch.setattr(benchmark, "PAUSE", 0)
+        monkeypatch.setattr(process, "load", lambda name: found)
+        monkeypatch.setattr(process, "require", lambda name: None)
+        monkeypatch.setattr(process, "Fit", found.Fit)
+        monkeypatch.setattr(process, "Process", Here)
+        monkeypatch.setattr(benchmark, "images", lambda: process.read_images("sample"))
+        monkeypatch.setattr(process.time, "perf_counter", lambda: found.clock)
+        monkeypatch.setattr(process, "SIDES", {"cpu": 10, "gpu": 20})
         return found
 
     return make
@@ -135,7 +135,7 @@ def play(monkeypatch):
 
 def test_the_loops_take_turns_and_the_first_step_and_turn_are_not_counted(play):
     machine = play()
-    found = bench.bench(Plan("torch", RECIPE, rounds=3, steps=1))
+    found = benchmark.bench(Plan("torch", RECIPE, rounds=3, steps=1))
     book, ours = found["rows"]
     turn = ["as published", "float32", "float32 epoch"]
     scout, first = ["as published"], ["as published", "float32"]
@@ -152,7 +152,7 @@ def test_the_loops_take_turns_and_the_first_step_and_turn_are_not_counted(play):
 
 def test_start_and_compilation_count_from_each_process_and_may_be_repaid(play):
     play()
-    book, ours = bench.bench(Plan("torch", RECIPE, rounds=3, steps=1))["rows"]
+    book, ours = benchmark.bench(Plan("torch", RECIPE, rounds=3, steps=1))["rows"]
     assert (book["start"], ours["start"]) == (1.0, 5.0)
     assert (book["compile"], ours["compile"]) == (0.0, 2.0), "5 and 1 s; later steps take 2"
     assert (book["repaid"], ours["repaid"]) == (0, 4), "4 s later, 1 s an example faster"
@@ -161,14 +161,14 @@ def test_start_and_compilation_count_from_each_process_and_may_be_repaid(play):
 def test_a_slower_loop_that_starts_later_is_never_repaid(play, monkeypatch):
     monkeypatch.setitem(COSTS, "float32", [5.0, 1.0, 9.0, 9.0, 9.0])
     play()
-    _, ours = bench.bench(Plan("torch", RECIPE, rounds=3, steps=1))["rows"]
+    _, ours = benchmark.bench(Plan("torch", RECIPE, rounds=3, steps=1))["rows"]
     assert ours["repaid"] is None
-    assert "never" in bench.render({"machine": "m", "data": "d", "rows": [ours]})
+    assert "never" in report.render({"machine": "m", "data": "d", "rows": [ours]})
 
 
 def test_the_real_loop_stands_beside_the_drawn_batch_of_its_round(play):
     play()
-    book, ours = bench.bench(Plan("torch", RECIPE, rounds=3, steps=1))["rows"]
+    book, ours = benchmark.bench(Plan("torch", RECIPE, rounds=3, steps=1))["rows"]
     assert (book["real"], book["real_share"], book["wait"]) == (None, None, None)
     assert ours["real"] == 1.0
     assert ours["real_share"] == 0.5, "the median of 1/2, 2/4 and 3/4"
@@ -177,8 +177,8 @@ def test_the_real_loop_stands_beside_the_drawn_batch_of_its_round(play):
 
 def test_the_share_of_the_peak_counts_three_passes_of_two_operations(play):
     play()
-    book, ours = bench.bench(Plan("torch", RECIPE, "cpu", rounds=3, steps=1))["rows"]
-    forward = sum(layer.multiply_adds for layer in bench.layers(RECIPE.network()))
+    book, ours = benchmark.bench(Plan("torch", RECIPE, "cpu", rounds=3, steps=1))["rows"]
+    forward = sum(layer.multiply_adds for layer in process.layers(RECIPE.network()))
     peak = 2 * 10**3 / 2  # operations, seconds
     assert ours["share"] == pytest.approx(2.0 * 6 * forward / peak, abs=1e-3)
     assert book["share"] == pytest.approx(ours["share"] / 3, abs=1e-3)
@@ -188,21 +188,21 @@ def test_the_share_of_the_peak_counts_three_passes_of_two_operations(play):
 def test_the_peak_is_the_best_of_all_loops_on_a_cpu_and_each_ones_own_on_a_gpu(play, device, times):
     machine = play()
     machine.products += [4.0, 2.0]
-    book, ours = bench.bench(Plan("torch", RECIPE, device, rounds=3, steps=1))["rows"]
+    book, ours = benchmark.bench(Plan("torch", RECIPE, device, rounds=3, steps=1))["rows"]
     assert ours["share"] == pytest.approx(times * book["share"], rel=1e-3), "three times the speed"
 
 
 def test_real_images_are_fashion_mnist_where_nothing_has_to_be_downloaded(monkeypatch):
-    monkeypatch.setattr(bench, "read_images", lambda source: source)
+    monkeypatch.setattr(process, "read_images", lambda source: source)
     for cache, debian, source in ((0, 4, None), (4, 0, None), (3, 1, "sample"), (0, 0, "sample")):
         found = {"cache": ("", cache), "Debian": ("", debian), "sample": ("", 4)}
-        monkeypatch.setattr(bench, "whereabouts", lambda found=found: found)
-        assert bench.images() == source
+        monkeypatch.setattr(process, "whereabouts", lambda found=found: found)
+        assert benchmark.images() == source
 
 
 def test_the_fastest_of_ours_is_c_unless_a_precision_is_asked_for(play):
     machine = play("float32", "bfloat16")
-    rows = bench.bench(Plan("torch", RECIPE, rounds=3, steps=1))["rows"]
+    rows = benchmark.bench(Plan("torch", RECIPE, rounds=3, steps=1))["rows"]
     assert [(row["role"], row["precision"]) for row in rows] == [
         ("a", "float32"),
         ("b", "float32"),
@@ -210,19 +210,19 @@ def test_the_fastest_of_ours_is_c_unless_a_precision_is_asked_for(play):
     ]
     assert rows[2]["share"] == pytest.approx(rows[1]["share"], abs=2e-3), "twice speed and peak"
     machine.done.clear()
-    rows = bench.bench(Plan("torch", RECIPE, precision="float32", rounds=3, steps=1))["rows"]
+    rows = benchmark.bench(Plan("torch", RECIPE, precision="float32", rounds=3, steps=1))["rows"]
     assert [row["role"] for row in rows] == ["a", "bc"]
 
 
 def test_a_precision_that_is_asked_for_and_missing_is_refused(play):
     play("float32")
     with pytest.raises(DeviceError, match="no bfloat16"):
-        bench.bench(Plan("torch", RECIPE, precision="bfloat16", rounds=1, steps=1))
+        benchmark.bench(Plan("torch", RECIPE, precision="bfloat16", rounds=1, steps=1))
 
 
 def test_the_steps_of_a_turn_are_divided_out(play):
     machine = play()
-    book, ours = bench.bench(Plan("torch", RECIPE, rounds=1, steps=2))["rows"]
+    book, ours = benchmark.bench(Plan("torch", RECIPE, rounds=1, steps=2))["rows"]
     assert book["median"] == round(4 * 2 / (8 + 6), 1)
     assert ours["ratio"] == 3.5, "14 s to 4 s"
     assert machine.images == (8, 1, 28, 28)
@@ -233,13 +233,13 @@ def test_a_turn_is_two_seconds_of_the_books_loop(play, monkeypatch, step, steps)
     monkeypatch.setitem(COSTS, "as published", [9.0, step, 1.0, *[1.0] * 200])
     monkeypatch.setitem(COSTS, "float32", [1.0] * 201)
     machine = play()
-    bench.bench(Plan("torch", RECIPE, rounds=1))
+    benchmark.bench(Plan("torch", RECIPE, rounds=1))
     assert machine.done.count("float32") == 1 + 2 * steps
 
 
 def test_a_turn_ends_when_the_device_has_done_all_and_memory_is_read_before_the_product(play):
     machine = play()
-    bench.bench(Plan("torch", RECIPE, rounds=3, steps=1))
+    benchmark.bench(Plan("torch", RECIPE, rounds=3, steps=1))
     waits = ["wait"] * (3 + 4 * 3)  # first steps, then turns
     products = ["product", *["wait"] * 4]
     assert machine.calls == [*waits, "memory", "memory", *products, *products]
@@ -247,11 +247,11 @@ def test_a_turn_ends_when_the_device_has_done_all_and_memory_is_read_before_the_
 
 def test_the_gpu_is_taken_as_train_takes_it_and_hidden_where_the_cpu_is_asked_for(play):
     machine = play()
-    book, _ = bench.bench(Plan("torch", RECIPE, rounds=1, steps=1))["rows"]
+    book, _ = benchmark.bench(Plan("torch", RECIPE, rounds=1, steps=1))["rows"]
     assert (book["device"], machine.published_on) == ("gpu:0", "gpu:0")
     assert (os.environ["CUDA_VISIBLE_DEVICES"], book["device_memory"]) == ("", 5)
     machine.done.clear()
-    book, _ = bench.bench(Plan("torch", RECIPE, device="cpu", rounds=1, steps=1))["rows"]
+    book, _ = benchmark.bench(Plan("torch", RECIPE, device="cpu", rounds=1, steps=1))["rows"]
     assert (book["device"], machine.published_on) == ("cpu", "cpu")
     assert (os.environ["CUDA_VISIBLE_DEVICES"], book["device_memory"]) == ("-1", None)
 
@@ -263,7 +263,7 @@ def test_the_command_prints_the_machine_and_every_loop(play):
     result = CliRunner().invoke(main, options)
     assert result.exit_code == 0, result.output
     head, about, *table = [line for line in result.output.splitlines() if line]
-    assert head == f"a GPU; {bench.machine()}; real data: sample"
+    assert head == f"a GPU; {benchmark.machine()}; real data: sample"
     assert about == "torch 0.1 on gpu:0, mini, batch 4 at 33 pixels"
     assert [row.split()[0] for row in table[2:]] == ["a", "bc"]
     machine.done.clear()
@@ -279,8 +279,8 @@ def test_every_combination_of_sizes_batches_and_threads_is_measured(play, monkey
         asked.append((plan.recipe.size, plan.recipe.batch_size, plan.threads))
         return {"machine": "m", "data": "d", "rows": [{"size": plan.recipe.size}]}
 
-    monkeypatch.setattr(bench, "bench", measured)
-    monkeypatch.setattr(bench, "processor", lambda: {"usable": 2})
+    monkeypatch.setattr(benchmark, "bench", measured)
+    monkeypatch.setattr(process, "processor", lambda: {"usable": 2})
     options = ["--spec", "mini", "--size", "33,40", "--batch-size", "2,4", "--threads", "1,2"]
     result = CliRunner().invoke(main, ["bench", "--backend", "torch", *options, "--json"])
     assert result.exit_code == 0, result.output
@@ -312,22 +312,22 @@ def test_a_peer_that_is_not_installed_is_an_error_with_the_way_out(play, monkeyp
     play()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match="pip install torchvision"):
-        bench.bench(Plan("torch", RECIPE, peer=True))
+        benchmark.bench(Plan("torch", RECIPE, peer=True))
 
 
 def test_a_profile_shares_out_the_time_of_the_operators_and_gives_the_floor(play):
     machine = play()
-    found = bench.profile(Plan("torch", RECIPE, device="cpu"), steps=1)
+    found = benchmark.profile(Plan("torch", RECIPE, device="cpu"), steps=1)
     book, ours = found["profiles"]
     assert machine.done == ["as published"] * 4 + ["float32"] * 4
     assert (book["step"], ours["step"]) == (1.0, 2.0), "the second turn, without the profiler"
-    forward = sum(layer.multiply_adds for layer in bench.layers(RECIPE.network()))
+    forward = sum(layer.multiply_adds for layer in process.layers(RECIPE.network()))
     assert ours["floor"] == pytest.approx(4 * 6 * forward / 1000)
     assert [(row["name"], row["share"]) for row in ours["operators"]] == [
         ("conv", 0.75),
         ("relu", 0.25),
     ]
-    text = bench.render_profile(found)
+    text = report.render_profile(found)
     assert "ours in float32, batch 4 at 33 pixels: 2000.0 ms a step" in text
     assert "75.0%" in text
 
@@ -340,12 +340,12 @@ def test_too_little_memory_is_told_in_one_sentence(play, monkeypatch):
 
     monkeypatch.setattr(machine, "place", greedy)
     with pytest.raises(OutOfMemoryError, match="--batch-size"):
-        bench.bench(Plan("torch", RECIPE, rounds=1, steps=1))
+        benchmark.bench(Plan("torch", RECIPE, rounds=1, steps=1))
 
 
 def test_images_are_repeated_to_fill_an_epoch_and_have_the_networks_channels():
-    data = bench.read_images("sample")
-    more = bench.cut(data, 1000, RECIPE.network(channels=3))
+    data = process.read_images("sample")
+    more = benchmark.cut(data, 1000, RECIPE.network(channels=3))
     assert more.train_images.shape == (1000, 3, 28, 28)
     np.testing.assert_array_equal(more.train_images[810, 2], data.train_images[10, 0])
     assert more.train_labels[810] == data.train_labels[10]
@@ -354,28 +354,28 @@ def test_images_are_repeated_to_fill_an_epoch_and_have_the_networks_channels():
 @pytest.fixture
 def loop():
     """A loop in a process that has no framework to run it."""
-    return lambda kind, recipe: bench.Loop(kind, "nothing", recipe, None, "cpu", None)
+    return lambda kind, recipe: process.Loop(kind, "nothing", recipe, None, "cpu", None)
 
 
-@pytest.mark.parametrize("kind", [bench.BOOK, bench.PEER, bench.OURS])
+@pytest.mark.parametrize("kind", [process.BOOK, process.PEER, process.OURS])
 def test_a_process_hands_on_a_refusal(loop, kind):
     with pytest.raises(BackendError, match="There is no backend 'nothing'"):
-        bench.Process(loop(kind, RECIPE), bench.read_images("sample"))
+        process.Process(loop(kind, RECIPE), process.read_images("sample"))
 
 
 def test_a_process_hands_on_a_fault_with_its_traceback(loop):
     with pytest.raises(RuntimeError, match=r"(?s)Traceback.*no attribute 'batch_size'"):
-        bench.Process(loop(bench.BOOK, None), bench.read_images("sample"))
+        process.Process(loop(process.BOOK, None), process.read_images("sample"))
 
 
 def test_threads_bind_what_starts_meanwhile_and_nothing_else(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     before = os.sched_getaffinity(0)
-    with bench.threads(1):
+    with process.threads(1):
         assert (os.environ["OMP_NUM_THREADS"], len(os.sched_getaffinity(0))) == ("1", 1)
     assert (os.environ["OMP_NUM_THREADS"], os.sched_getaffinity(0)) == ("7", before)
     monkeypatch.delenv("OMP_NUM_THREADS")
-    with bench.threads(1):
+    with process.threads(1):
         pass
     assert "OMP_NUM_THREADS" not in os.environ
 
@@ -391,10 +391,10 @@ def test_runs_with_several_workers_take_turns_and_a_ratio_is_within_a_round(monk
         asked.append((dict(zip(words[::2], words[1::2], strict=True)), count))
         return SimpleNamespace(examples=8, seconds=next(seconds), version="0.1", device="cpu")
 
-    monkeypatch.setattr(bench, "_trained", trained)
-    monkeypatch.setattr(bench, "require", lambda name: None)
+    monkeypatch.setattr(benchmark, "_trained", trained)
+    monkeypatch.setattr(process, "require", lambda name: None)
     plan = Plan("torch", RECIPE, device="cpu", precision="bfloat16", rounds=3, steps=2)
-    found = bench.scale(plan, (1, 2))
+    found = benchmark.scale(plan, (1, 2))
     one, two = found["scaling"]
     assert [count for _, count in asked] == [1, 2] * 3
     words = asked[0][0]
@@ -404,20 +404,20 @@ def test_runs_with_several_workers_take_turns_and_a_ratio_is_within_a_round(monk
     assert (one["workers"], one["median"], one["ratio"]) == (1, 2.0, 1.0)
     assert (two["workers"], two["median"], two["ratio"]) == (2, 4.0, 2.0)
     assert (two["lowest"], two["highest"]) == (2.0, 8.0)
-    *_, last = bench.render_scaling(found).splitlines()
+    *_, last = report.render_scaling(found).splitlines()
     assert last.split() == ["2", "4", "2.0", "to", "8.0", "2"]
 
 
 def test_what_train_refuses_is_told_with_its_status():
     words = ["--backend", "torch", "--spec", "none such"]
     with pytest.raises(GoogLeNetError, match=r"none such|not installed") as refused:
-        bench._trained(words, 1)
+        benchmark._trained(words, 1)
     assert refused.value.exit_code in (2, 4)  # 4 where there is no PyTorch
 
 
 @pytest.mark.parametrize("more", [["--size", "33,96"], ["--profile"], ["--threads", "1"]])
 def test_workers_are_timed_at_one_setting(more, monkeypatch):
-    monkeypatch.setattr(bench, "require", lambda name: None)
+    monkeypatch.setattr(process, "require", lambda name: None)
     result = CliRunner().invoke(main, ["bench", "--backend", "torch", "--workers", "1,2", *more])
     assert result.exit_code == SpecError.exit_code
     assert "--workers takes numbers from 1" in result.stderr

@@ -18,14 +18,16 @@ import pytest
 
 import backends
 from backends import simulated
-from common import cli, training, verify
+from common.cli import app
 from common.errors import DeviceError
-from common.plants import BUGS
+from common.parity import fixtures, suite
+from common.parity.mutations import BUGS
+from common.parity.report import Report, Rung
 from common.spec import D2L_BN, SPECS
-from common.verify import Report, Rung
+from common.training import plan
 from common.weights import draw, load, sha256
 
-ROOT = Path(cli.__file__).parents[1]
+ROOT = Path(app.__file__).parents[1]
 COMMANDS = ("specs", "summary", "weights", "verify", "bugs", "train")
 GOLDEN = "47b717b11033a11f4d1b3d3604ea6e0dc2ea0efbbf8e7638022fdf0228da0ed0"
 FRAMEWORKS = {"torch", "tensorflow", "keras", "mxnet", "paddle"}
@@ -37,7 +39,7 @@ def run(capsys):
 
     def call(*words):
         with pytest.raises(SystemExit) as left:
-            cli.main([str(word) for word in words], "googlenet")
+            app.main([str(word) for word in words], "googlenet")
         return (left.value.code, *capsys.readouterr())
 
     return call
@@ -79,8 +81,8 @@ def fake(monkeypatch):
         read_weights=increase,
     )
     monkeypatch.setattr(backends, "load", lambda name: backend)
-    monkeypatch.setattr(verify, "load", lambda name: backend)
-    monkeypatch.setattr(training, "load", lambda name: backend)
+    monkeypatch.setattr(fixtures, "load", lambda name: backend)
+    monkeypatch.setattr(plan, "load", lambda name: backend)
     return backend
 
 
@@ -262,9 +264,9 @@ def test_weights_that_cannot_be_written_are_refused(refused, tmp_path):
     refused(["weights", "--spec", "resnet"], 2, "'resnet'")
 
 
-@pytest.mark.parametrize("backend", [*cli.BACKENDS, "all"])
+@pytest.mark.parametrize("backend", [*app.BACKENDS, "all"])
 def test_verify_refuses_what_makes_no_climb(refused, monkeypatch, backend):
-    monkeypatch.setattr(verify, "in_child", None)
+    monkeypatch.setattr(suite, "in_child", None)
     verifying = ["verify", "--backend", backend]
     refused([*verifying, "--plant", "nonsense"], 2, "'nonsense'; choose one of missing-bias, ")
     refused([*verifying, "--spec", "nonsense"], 2, "'nonsense'; choose one of d2l, ")
@@ -293,7 +295,7 @@ def report(*passed, name="forward"):
     ],
 )
 def test_verify_leaves_with_0_only_if_every_rung_holds(run, monkeypatch, reports, status):
-    monkeypatch.setattr(verify, "verify", lambda *options: iter(reports))
+    monkeypatch.setattr(suite, "verify", lambda *options: iter(reports))
     code, out, err = run("verify", "--backend", "tf")
     assert (code, err) == (status, "")
     assert len(out.splitlines()) == len(reports)
@@ -311,7 +313,7 @@ def children(monkeypatch, *codes, stdout=None):
         seen.append((name, options))
         return subprocess.CompletedProcess([], left.pop(0), stdout)
 
-    monkeypatch.setattr(verify, "in_child", in_child)
+    monkeypatch.setattr(suite, "in_child", in_child)
     return seen
 
 
@@ -366,8 +368,8 @@ def second(monkeypatch):
         yield report(False)
 
     monkeypatch.setattr(simulated, "start", start)
-    monkeypatch.setattr(verify, "climb", climb)
-    monkeypatch.setattr(verify, "plant", lambda backend, bug: nullcontext())
+    monkeypatch.setattr(suite, "climb", climb)
+    monkeypatch.setattr(fixtures, "plant", lambda backend, bug: nullcontext())
     return seen
 
 
@@ -375,7 +377,7 @@ def second(monkeypatch):
 def test_a_bug_that_shows_only_beside_the_cpu_is_planted_on_the_simulated_device(
     run, fake, second, monkeypatch, device
 ):
-    monkeypatch.setattr(verify, "load", lambda name: second.append("load") or fake)
+    monkeypatch.setattr(fixtures, "load", lambda name: second.append("load") or fake)
     assert run("verify", "--backend", "tf", "--plant", BESIDE, *device)[0] == 3
     assert second == [("start", "tf"), "load", ("climb", "simulated:0")]
 
@@ -418,7 +420,7 @@ def test_bugs_leaves_with_0_only_if_a_right_rung_catches_every_bug(run, monkeypa
     def right(bug):
         return report(True, False, name=bug.rungs[-1])
 
-    monkeypatch.setattr(verify, "verify_planted", plant)
+    monkeypatch.setattr(suite, "verify_planted", plant)
     monkeypatch.setattr(simulated, "start", lambda name: "simulated:0")
     for odd, status in ((right, 0), (lambda bug: report(True), 3), (lambda bug: report(False), 3)):
 
@@ -434,7 +436,7 @@ def test_bugs_leaves_with_0_only_if_a_right_rung_catches_every_bug(run, monkeypa
         assert all({"bug", "what"} <= set(row) for row in json.loads(out))
 
 
-@pytest.mark.parametrize("name", cli.BACKENDS)
+@pytest.mark.parametrize("name", app.BACKENDS)
 @pytest.mark.parametrize(
     "command",
     ["train", "verify", "bugs", "weights", "verify --plant norm-eps", f"verify --plant {BESIDE}"],
@@ -457,8 +459,8 @@ def test_beside_another_framework_the_pins_are_those_that_suit_all(monkeypatch):
 
 
 def test_the_backends_of_the_command_line_are_those_there_are():
-    assert tuple(backends.FRAMEWORKS) == cli.BACKENDS
-    for name in cli.BACKENDS:
+    assert tuple(backends.FRAMEWORKS) == app.BACKENDS
+    for name in app.BACKENDS:
         assert (ROOT / "backends" / name / "__init__.py").is_file()
     with pytest.raises(
         backends.BackendError, match="'jax'; choose one of torch, tf, mxnet, paddle"
@@ -471,7 +473,7 @@ def test_the_backends_of_the_command_line_are_those_there_are():
     ["train --data sample", "verify", "verify --plant norm-eps", f"verify --plant {BESIDE}"],
 )
 def test_a_device_that_is_not_there_has_status_6(refused, fake, monkeypatch, command):
-    monkeypatch.setattr(verify, "plant", lambda backend, bug: nullcontext())
+    monkeypatch.setattr(fixtures, "plant", lambda backend, bug: nullcontext())
     words = [*command.split(), "--backend", "tf", "--device"]
     refused([*words, "gpu"], 6, "--device gpu is not there: found cpu")
     refused([*words, "gpu:1"], 6, "--device gpu:1 is not there: found cpu")
@@ -513,7 +515,7 @@ def acted():
 
 
 def test_a_second_signal_acts_as_ever(acted):
-    with cli.heard_signals() as stop:
+    with app.heard_signals() as stop:
         assert stop() == 0
         signal.raise_signal(signal.SIGTERM)
         assert (stop(), acted) == (signal.SIGTERM, [])
@@ -523,8 +525,8 @@ def test_a_second_signal_acts_as_ever(acted):
 
 def test_a_launchers_copy_of_a_signal_is_not_a_second_one(acted, monkeypatch):
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr(cli, "time", clock)
-    with cli.heard_signals(deaf=5.0) as stop:
+    monkeypatch.setattr(app, "time", clock)
+    with app.heard_signals(deaf=5.0) as stop:
         for clock.now in (100.0, 104.9):
             signal.raise_signal(signal.SIGTERM)
             assert (stop(), acted) == (signal.SIGTERM, [])

@@ -9,18 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile import archive, tensor, unicode  # in tests/data
+from hostile import archive, tensor, unicode  # in tests/support
 
 from backends import FRAMEWORKS
-from common import convert, files, foreign, onnx
-from common.cli import main
-from common.convert import SUFFIXES, Work
-from common.dialects import FORMATS
+from common import files
+from common.cli.app import main
+from common.convert import conversion, onnx
+from common.convert.conversion import SUFFIXES, Work
 from common.errors import BackendError, ParityError, WeightsError
+from common.formats import sandbox
+from common.formats.naming import FORMATS
+from common.formats.readers import detect
 from common.spec import D2L, MINI
 from common.weights import draw, load, save, sha256, shapes
 
-FOREIGN = Path(__file__).parents[1] / "data" / "foreign"
+FOREIGN = Path(__file__).parents[1] / "data" / "weight_files"
 
 
 def state_dict(weights):
@@ -115,8 +118,8 @@ def test_check_runs_both_ends_on_the_same_images(tmp_path, capsys):
 
 
 def test_the_images_of_the_check_are_real_and_fit(monkeypatch):
-    x = convert.images(MINI.at(channels=3))
-    assert x.shape == (convert.IMAGES, 3, 33, 33)
+    x = conversion.images(MINI.at(channels=3))
+    assert x.shape == (conversion.IMAGES, 3, 33, 33)
     assert 0 <= x.min() < 0.1 < 0.5 < x.max() <= 1
     np.testing.assert_array_equal(x[:, 0], x[:, 2])
 
@@ -178,7 +181,7 @@ def test_what_is_not_installed_is_named_with_its_install_line(
     """Before anything is read."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    monkeypatch.setattr(foreign, "read", lambda path: pytest.fail("it was read"))
+    monkeypatch.setattr(sandbox, "read", lambda path: pytest.fail("it was read"))
     if suffix == ".safetensors":  # needs nothing, but --check needs the source's framework
         monkeypatch.undo()
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -209,15 +212,15 @@ def test_a_destination_that_comes_back_otherwise_is_not_kept(source, tmp_path, m
 
 
 def test_a_tensor_that_comes_back_more_is_seen():
-    known = convert.Known(MINI, "our names", draw(MINI, 0))
-    convert.verify(draw(MINI, 0), known, Path("a"))
+    known = conversion.Known(MINI, "our names", draw(MINI, 0))
+    conversion.verify(draw(MINI, 0), known, Path("a"))
     with pytest.raises(WeightsError, match="other tensors"):
-        convert.verify(draw(MINI, 0) | {"more": np.zeros(1)}, known, Path("a"))
+        conversion.verify(draw(MINI, 0) | {"more": np.zeros(1)}, known, Path("a"))
     with pytest.raises(WeightsError, match=r"head\.bias came back"):
-        convert.verify({**draw(MINI, 0), "head.bias": np.zeros(10)}, known, Path("a"))
+        conversion.verify({**draw(MINI, 0), "head.bias": np.zeros(10)}, known, Path("a"))
     negative = {**draw(MINI, 0), "head.bias": -np.zeros(10, np.float32)}  # equal, not the same bits
     with pytest.raises(WeightsError, match=r"head\.bias came back"):
-        convert.verify(negative, known, Path("a"))
+        conversion.verify(negative, known, Path("a"))
 
 
 @pytest.mark.parametrize("at", ["write", "fsync", "replace"])
@@ -227,7 +230,7 @@ def test_a_disk_that_fails_leaves_nothing(source, tmp_path, monkeypatch, capsys,
 
     if at == "write":
         monkeypatch.setattr(files, "write_whole", fails)
-        monkeypatch.setattr(convert, "write_whole", fails)
+        monkeypatch.setattr(conversion, "write_whole", fails)
     else:
         saved = getattr(os, at)
 
@@ -240,13 +243,13 @@ def test_a_disk_that_fails_leaves_nothing(source, tmp_path, monkeypatch, capsys,
             return at == "fsync" or str(arguments[1]).startswith(str(tmp_path))
 
         if at == "fsync":
-            put = convert.put
+            put = conversion.put
 
             def put_on_a_full_disk(destination, data):
                 monkeypatch.setattr(os, "fsync", fails)
                 put(destination, data)
 
-            monkeypatch.setattr(convert, "put", put_on_a_full_disk)
+            monkeypatch.setattr(conversion, "put", put_on_a_full_disk)
         else:
             monkeypatch.setattr(os, "replace", later)
     said = refused(capsys, source, tmp_path / "a.safetensors")
@@ -263,8 +266,8 @@ def test_no_room_for_temporary_files_is_one_sentence(source, tmp_path, monkeypat
 
 
 def test_a_disk_that_keeps_other_bytes_is_seen(source, tmp_path, monkeypatch, capsys):
-    write = convert.write_whole
-    monkeypatch.setattr(convert, "write_whole", lambda path, data: write(path, data[:-1] + b"!"))
+    write = conversion.write_whole
+    monkeypatch.setattr(conversion, "write_whole", lambda path, data: write(path, data[:-1] + b"!"))
     assert run(source, tmp_path / "a.safetensors") == 2
     assert "holds other bytes than were written" in capsys.readouterr().err
 
@@ -285,20 +288,20 @@ def test_ends_that_differ_have_status_3_and_nothing_is_written(tmp_path, monkeyp
 def test_a_difference_that_is_no_number_is_a_difference():
     one = np.full((8, 10), np.nan, np.float32)
     with pytest.raises(ParityError):
-        convert.compared("torch", np.ones((8, 10), np.float32), "tf", one, Path("a"))
+        conversion.compared("torch", np.ones((8, 10), np.float32), "tf", one, Path("a"))
 
 
 def test_a_process_that_fails_is_one_sentence(monkeypatch):
     def start(command, **options):
         return subprocess.CompletedProcess(command, 1, "", "Traceback\nValueError: no room\n")
 
-    monkeypatch.setattr(convert.subprocess, "run", start)
+    monkeypatch.setattr(conversion.subprocess, "run", start)
     with pytest.raises(BackendError, match="torch could not write or run the weights: ValueError"):
-        convert.do({"form": "torch"})
+        conversion.do({"form": "torch"})
 
 
 def test_every_framework_has_a_format_and_a_suffix_of_its_own():
-    assert set(FORMATS) == set(foreign.TITLES) == {*FRAMEWORKS, "safetensors"}
+    assert set(FORMATS) == set(detect.TITLES) == {*FRAMEWORKS, "safetensors"}
     assert len(SUFFIXES) == len(FORMATS) + 1
     assert all(FORMATS[name].backend == name for name in FRAMEWORKS)
 
@@ -312,11 +315,11 @@ def test_onnx_needs_no_framework_to_be_asked_for():
 
 
 def test_the_book_s_own_network_is_converted(tmp_path):
-    from common.dialects import DIALECTS
+    from common.formats.naming import DIALECTS
 
     layers = next(DIALECTS["torch"]["the book's names"](D2L))
     names = {name: FORMATS["torch"].name(layers, name) for name in shapes(D2L)}
     weights = draw(D2L, 0)
     (tmp_path / "book.pt").write_bytes(state_dict({names[n]: a for n, a in weights.items()}))
-    found = convert.convert(tmp_path / "book.pt", tmp_path / "a.safetensors")
+    found = conversion.convert(tmp_path / "book.pt", tmp_path / "a.safetensors")
     assert (found.spec, found.names, found.sha256) == ("d2l", "the book's names", sha256(weights))

@@ -17,21 +17,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import data
+from common.data import dataset, fashion_mnist, sampling, sources
 from common.errors import DataError, GoogLeNetError
 
-FULL, DEBIAN_FOLDER = data.FULL, data.DEBIAN_FOLDER
+FULL, DEBIAN_FOLDER = fashion_mnist.FULL, fashion_mnist.DEBIAN_FOLDER
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = NAMES = tuple(FULL)
-PACKED = {name: (data.SAMPLE_FOLDER / f"{name}.gz").read_bytes() for name in NAMES}
+PACKED = {name: (fashion_mnist.SAMPLE_FOLDER / f"{name}.gz").read_bytes() for name in NAMES}
 RAW = {name: gzip.decompress(packed) for name, packed in PACKED.items()}
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     """Let the sample stand for the whole set, and nothing outside of tmp_path be found."""
-    monkeypatch.setattr(data, "FULL", data.SAMPLE)
-    monkeypatch.setattr(data, "DEBIAN_FOLDER", tmp_path / "debian")
-    monkeypatch.setattr(data, "MIRRORS", ())
+    monkeypatch.setattr(fashion_mnist, "FULL", fashion_mnist.SAMPLE)
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "debian")
+    monkeypatch.setattr(fashion_mnist, "MIRRORS", ())
     monkeypatch.setenv("GOOGLENET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return tmp_path
@@ -81,7 +81,7 @@ def sums(files):
 
 
 def test_the_sample():
-    sample = data.load("sample")
+    sample = sources.load("sample")
     images, labels = sample.train_images, sample.train_labels
     assert (images.shape, images.dtype) == ((800, 1, 28, 28), np.uint8)
     assert (sample.test_images.shape, sample.test_labels.dtype) == ((200, 1, 28, 28), np.int64)
@@ -95,14 +95,14 @@ def test_the_sample():
 def test_the_sample_is_cut_from_the_full_set(monkeypatch):
     if not DEBIAN_FOLDER.is_dir():
         pytest.skip(f"no full Fashion-MNIST in {DEBIAN_FOLDER} (dataset-fashion-mnist)")
-    monkeypatch.setattr(data, "FULL", FULL)
-    full = data.load(str(DEBIAN_FOLDER))
+    monkeypatch.setattr(fashion_mnist, "FULL", FULL)
+    full = sources.load(str(DEBIAN_FOLDER))
     assert (len(full.train_images), len(full.test_labels)) == (60_000, 10_000)
-    assert sums(cut_sample(full)) == data.SAMPLE
+    assert sums(cut_sample(full)) == fashion_mnist.SAMPLE
 
 
 def test_limit_takes_the_first_and_refuses_what_is_not_there():
-    sample = data.load("sample")
+    sample = sources.load("sample")
     few = sample.limit(train=3, test=200)
     assert few.train_images.tolist() == sample.train_images[:3].tolist()
     assert few.train_labels.tolist() == sample.train_labels[:3].tolist()
@@ -118,14 +118,17 @@ def test_a_file_may_be_unpacked(home):
     for name in NAMES[1:]:
         (folder / name).write_bytes(RAW[name])
     (folder / f"{TRAIN_LABELS}.gz").write_bytes(b"not looked at: the unpacked one is there too")
-    assert data.load(str(folder)).train_labels.sum() == 80 * 45
+    assert sources.load(str(folder)).train_labels.sum() == 80 * 45
 
 
 def altered(raw):
     return raw[:5000] + bytes([raw[5000] ^ 1]) + raw[5001:]
 
 
-HASHES = [data.SAMPLE[TEST_IMAGES][1][:12], sums({"": altered(RAW[TEST_IMAGES])})[""][1][:12]]
+HASHES = [
+    fashion_mnist.SAMPLE[TEST_IMAGES][1][:12],
+    sums({"": altered(RAW[TEST_IMAGES])})[""][1][:12],
+]
 FAULTS = {  # what is wrong: the file, its ending, its bytes (None: a folder), words of the refusal
     "truncated": (TRAIN_IMAGES, ".gz", PACKED[TRAIN_IMAGES][:-9], ["unpacked", "end"]),
     "no trailer": (TRAIN_LABELS, ".gz", PACKED[TRAIN_LABELS][:-8], ["unpacked"]),
@@ -155,28 +158,32 @@ def test_a_damaged_file_is_refused_wherever_it_is(home, fault, place):
         path.write_bytes(content)
     way_out = {"set": "--data DIR", "debian": "--reinstall"}.get(place, "delete it")
     source = str(folder) if place == "set" else None
-    refusal(lambda: data.load(source), str(path), *words, "--data sample", way_out)
+    refusal(lambda: sources.load(source), str(path), *words, "--data sample", way_out)
 
 
 def test_folders_that_cannot_be_read(home, monkeypatch):
-    refusal(lambda: data.load(str(home / "none")), str(home / "none"), "is missing", "--data DIR")
+    refusal(
+        lambda: sources.load(str(home / "none")), str(home / "none"), "is missing", "--data DIR"
+    )
     folder = fill(home / "set", NAMES[1:])
-    refusal(lambda: data.load(str(folder)), str(folder), f"lacks {TRAIN_IMAGES}", "--data sample")
-    refusal(lambda: data.load("a\0b"), "null")
+    refusal(
+        lambda: sources.load(str(folder)), str(folder), f"lacks {TRAIN_IMAGES}", "--data sample"
+    )
+    refusal(lambda: sources.load("a\0b"), "null")
     file = folder / f"{TRAIN_LABELS}.gz"
-    refusal(lambda: data.load(str(file)), str(file), "Not a directory")
+    refusal(lambda: sources.load(str(file)), str(file), "Not a directory")
     monkeypatch.setenv("GOOGLENET_CACHE", str(file))
-    refusal(data.load, str(file), "Not a directory", "GOOGLENET_CACHE")
+    refusal(sources.load, str(file), "Not a directory", "GOOGLENET_CACHE")
     os.mkfifo(folder / TRAIN_IMAGES)
-    refusal(lambda: data.load(str(folder)), TRAIN_IMAGES, "is not a file")
+    refusal(lambda: sources.load(str(folder)), TRAIN_IMAGES, "is not a file")
 
     def denied(*_):
         raise PermissionError(13, "Permission denied")  # root, as tests often run, never meets one
 
     monkeypatch.setattr(gzip, "open", denied)
-    refusal(lambda: data.load("sample"), TRAIN_IMAGES, "(Permission denied)", "git")
+    refusal(lambda: sources.load("sample"), TRAIN_IMAGES, "(Permission denied)", "git")
     monkeypatch.setattr(os, "listdir", denied)
-    refusal(lambda: data.load(str(folder)), str(folder), "(Permission denied)", "--data")
+    refusal(lambda: sources.load(str(folder)), str(folder), "(Permission denied)", "--data")
 
 
 def test_a_small_file_that_unpacks_to_much_is_not_unpacked(home):
@@ -184,7 +191,7 @@ def test_a_small_file_that_unpacks_to_much_is_not_unpacked(home):
     (folder / f"{TEST_LABELS}.gz").write_bytes(gzip.compress(bytes(2**26)))
     tracemalloc.start()
     try:
-        refusal(lambda: data.load(str(folder)), TEST_LABELS, "more than the expected 208 bytes")
+        refusal(lambda: sources.load(str(folder)), TEST_LABELS, "more than the expected 208 bytes")
         assert tracemalloc.get_traced_memory()[1] < 2**23
     finally:
         tracemalloc.stop()
@@ -231,37 +238,37 @@ def test_a_download_asks_the_next_mirror_and_leaves_nothing_wrong(
     monkeypatch.setattr(pooch.get_logger(), "handle", said.append)
     first = "http://127.0.0.1:1" if bad == "unreachable" else f"{server.url}/{bad}"
 
-    monkeypatch.setattr(data, "MIRRORS", (first,))
+    monkeypatch.setattr(fashion_mnist, "MIRRORS", (first,))
     ways = ("--data DIR", "--data sample", "apt-get install dataset-fashion-mnist")
-    refusal(data.load, TRAIN_IMAGES, "could not be downloaded", reason, *ways)
+    refusal(sources.load, TRAIN_IMAGES, "could not be downloaded", reason, *ways)
     assert os.listdir(home / "cache") == []
 
-    monkeypatch.setattr(data, "MIRRORS", (first, f"{server.url}/good"))
-    loaded = data.load()
+    monkeypatch.setattr(fashion_mnist, "MIRRORS", (first, f"{server.url}/good"))
+    loaded = sources.load()
     assert loaded.source == str(home / "cache")
-    assert (loaded.train_images == data.load("sample").train_images).all()
+    assert (loaded.train_images == sources.load("sample").train_images).all()
     assert sorted(os.listdir(home / "cache")) == sorted(f"{name}.gz" for name in NAMES)
     assert [path for path in server.asked if "good" in path] == [f"/good/{n}.gz" for n in NAMES]
     assert said == []
 
 
 def test_the_order_is_cache_then_debian_then_a_download_of_what_lacks(home, server, monkeypatch):
-    monkeypatch.setattr(data, "MIRRORS", (f"{server.url}/good",))
+    monkeypatch.setattr(fashion_mnist, "MIRRORS", (f"{server.url}/good",))
     monkeypatch.setattr(sys, "stderr", terminal := io.StringIO())
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     fill(home / "cache", NAMES[:3])
     fill(home / "debian")
-    assert data.load().source == str(home / "debian")
+    assert sources.load().source == str(home / "debian")
     assert server.asked == []
     (home / "debian" / f"{TRAIN_IMAGES}.gz").unlink()
-    assert data.load().source == str(home / "cache")
+    assert sources.load().source == str(home / "cache")
     assert server.asked == [f"/good/{TEST_LABELS}.gz"]
     assert "100%|" in terminal.getvalue()
     (home / "debian" / TRAIN_IMAGES).write_bytes(RAW[TRAIN_IMAGES])
-    assert data.load().source == str(home / "cache")
+    assert sources.load().source == str(home / "cache")
     assert len(server.asked) == 1
     monkeypatch.delenv("GOOGLENET_CACHE")
-    assert data.cache_folder() == Path(pooch.os_cache("googlenet"))
+    assert fashion_mnist.cache_folder() == Path(pooch.os_cache("googlenet"))
 
 
 @pytest.mark.parametrize(
@@ -281,7 +288,7 @@ def test_the_order_is_cache_then_debian_then_a_download_of_what_lacks(home, serv
     ],
 )
 def test_a_malformed_idx_file_is_refused(raw, words):
-    refusal(lambda: data.parse_idx(raw, "FILE"), "FILE", words)
+    refusal(lambda: fashion_mnist.parse_idx(raw, "FILE"), "FILE", words)
 
 
 def mutated(valid):
@@ -306,7 +313,7 @@ HEADED = st.builds(lambda sizes, rest: head(*sizes) + rest, SHAPES, st.binary(ma
 @given(st.binary(max_size=64) | HEADED | mutated(RAW[TEST_LABELS]))
 def test_any_bytes_parse_or_are_refused(raw):
     try:
-        array = data.parse_idx(raw, "FILE")
+        array = fashion_mnist.parse_idx(raw, "FILE")
     except DataError:
         return
     assert idx(array) == raw
@@ -318,7 +325,7 @@ def test_any_gzip_file_unpacks_to_the_right_bytes_or_is_refused(tmp_path_factory
     path = tmp_path_factory.getbasetemp() / "fuzzed.gz"
     path.write_bytes(packed)
     try:
-        raw = data._unpack(path, *data.SAMPLE[TEST_LABELS])
+        raw = fashion_mnist._unpack(path, *fashion_mnist.SAMPLE[TEST_LABELS])
     except DataError:
         return
     assert raw == RAW[TEST_LABELS]
@@ -338,23 +345,25 @@ def test_images_and_labels_that_do_not_fit_are_refused(home, monkeypatch, images
     raw = {**RAW, TEST_IMAGES: idx(np.zeros(images)), TEST_LABELS: idx(labels)}
     for name in NAMES:
         (home / name).write_bytes(raw[name])
-    monkeypatch.setattr(data, "FULL", sums(raw))
-    refusal(lambda: data.load(str(home)), "t10k", str(home), words)
+    monkeypatch.setattr(fashion_mnist, "FULL", sums(raw))
+    refusal(lambda: sources.load(str(home)), "t10k", str(home), words)
 
 
 @settings(deadline=None)
 @given(st.integers(0, 300), st.integers(1, 400), st.integers(0, 2**32 - 1), st.integers(0, 99))
 def test_an_epoch_has_every_example_once(count, size, seed, epoch):
-    cut = list(data.batches(count, size, seed, epoch))
+    cut = list(sampling.batches(count, size, seed, epoch))
     assert sorted(np.concatenate([*cut, np.zeros(0, int)])) == list(range(count))
     assert all(len(batch) == size for batch in cut[:-1])
     assert all(1 <= len(batch) <= size and batch.dtype == np.int64 for batch in cut)
 
 
 def test_the_order_of_an_epoch_is_the_same_with_every_numpy():
-    first = next(data.batches(800, 8, seed=0, epoch=0))
+    first = next(sampling.batches(800, 8, seed=0, epoch=0))
     assert first.tolist() == [127, 399, 659, 570, 200, 379, 3, 555]
-    whole = {f"{s} {e}": next(data.batches(60_000, 60_000, s, e)) for s in (0, 7) for e in (0, 1)}
+    whole = {
+        f"{s} {e}": next(sampling.batches(60_000, 60_000, s, e)) for s in (0, 7) for e in (0, 1)
+    }
     found = {
         key: hashlib.sha256(order.astype("<i8")).hexdigest()[:8] for key, order in whole.items()
     }
@@ -362,17 +371,19 @@ def test_the_order_of_an_epoch_is_the_same_with_every_numpy():
 
 
 def test_flips_are_the_same_with_every_numpy_and_drawn_anew_each_epoch():
-    found = data.flips(16, seed=0, epoch=0)
+    found = sampling.flips(16, seed=0, epoch=0)
     assert (found.dtype, found.shape) == (bool, (16,))
     assert found.astype(int).tolist() == [0, 0, 1, 1, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 1, 1]
-    whole = {(seed, epoch): data.flips(60_000, seed, epoch) for seed in (0, 7) for epoch in (0, 1)}
+    whole = {
+        (seed, epoch): sampling.flips(60_000, seed, epoch) for seed in (0, 7) for epoch in (0, 1)
+    }
     for drawn in whole.values():
         assert abs(drawn.mean() - 0.5) < 0.01
     keys = list(whole)
     for index, one in enumerate(keys):
         for other in keys[:index]:
             assert abs((whole[one] == whole[other]).mean() - 0.5) < 0.01, (one, other)
-    order = next(data.batches(60_000, 60_000, 0, 0))
+    order = next(sampling.batches(60_000, 60_000, 0, 0))
     early = whole[0, 0][order[:30_000]].mean()
     assert abs(early - 0.5) < 0.01, "the order and the flips are drawn apart"
 
@@ -388,11 +399,11 @@ def test_flips_are_the_same_with_every_numpy_and_drawn_anew_each_epoch():
 )
 def test_batches_that_make_no_sense_are_refused_at_once(size, seed, words):
     with pytest.raises(GoogLeNetError, match=words):
-        data.batches(10, size, seed, 0)
+        sampling.batches(10, size, seed, 0)
 
 
 def test_the_import_takes_no_framework_and_no_pooch():
     check = "import sys, common.data; print({'pooch', 'torch', 'requests'} & set(sys.modules))"
-    root = Path(data.__file__).parents[1]
+    root = Path(dataset.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", check], cwd=root, capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr

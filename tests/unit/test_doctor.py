@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from backends import FRAMEWORKS
-from common import cli, doctor
+from common import doctor, processor
+from common.cli import app
 
 FINE = {"version": "1.0", "devices": ["cpu", "gpu:0"]}
 
@@ -22,7 +23,7 @@ def run(capsys, monkeypatch):
     def call(frameworks, *words):
         monkeypatch.setattr(doctor, "framework", frameworks.__getitem__)
         with pytest.raises(SystemExit) as left:
-            cli.main(["doctor", *words], "googlenet")
+            app.main(["doctor", *words], "googlenet")
         return left.value.code, capsys.readouterr().out
 
     return call
@@ -124,27 +125,27 @@ flags\t\t: fpu avx avx2 avx512f amx_bf16 fma
 
 def test_instruction_sets(monkeypatch):
     monkeypatch.setattr(Path, "read_text", lambda path: CPUINFO)
-    found = doctor.processor()
+    found = processor.processor()
     assert found["name"] == "A Chip"
     assert found["instructions"] == ["AVX", "AVX2", "FMA", "AVX-512", "AMX bf16"]
 
 
 def test_instruction_sets_without_linux(monkeypatch):
-    real = set(doctor.processor()["instructions"])
+    real = set(processor.processor()["instructions"])
 
     def missing(path):
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(Path, "read_text", missing)
-    found = set(doctor.processor()["instructions"])
+    found = set(processor.processor()["instructions"])
     assert found
     assert found <= real
 
 
 def test_data_that_is_there_and_data_that_is_not(monkeypatch, tmp_path):
-    from common import data
+    from common.data import fashion_mnist
 
-    monkeypatch.setattr(data, "DEBIAN_FOLDER", tmp_path / "debian")
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "debian")
     monkeypatch.setenv("GOOGLENET_CACHE", str(tmp_path / "cache"))
     found = doctor.data()
     assert found["sample"]["files"] == 4
@@ -154,7 +155,7 @@ def test_data_that_is_there_and_data_that_is_not(monkeypatch, tmp_path):
     )
     assert "apt-get install dataset-fashion-mnist" in found["trouble"]
     (tmp_path / "debian").mkdir()
-    for name in data.FULL:
+    for name in fashion_mnist.FULL:
         (tmp_path / "debian" / f"{name}.gz").touch()
     assert doctor.data()["Debian"]["files"] == 4
     assert "trouble" not in doctor.data()

@@ -7,8 +7,8 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from common.arithmetic import layers, stage_shapes, totals
 from common.spec import BLOG_224, D2L, Conv, MaxPool
+from common.spec.arithmetic import layers, stage_shapes, totals
 
 #: what torchinfo printed of the 224-pixel post's network: kind, shape, parameters, depth
 TEXT = Path(__file__).with_name("blog-224.txt").read_text()

@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import cli, inference
-from common.data import CLASSES, load
+from common import inference
+from common.cli import app
+from common.data.fashion_mnist import CLASSES
+from common.data.sources import load
 from common.recipe import Recipe
-from common.run import Checkpoint, Config, Epoch, Progress, Run
+from common.training.checkpoint import Checkpoint, Config, Progress
+from common.training.history import Epoch
+from common.training.run import Run
 
 EPOCH = Epoch(1, 2.0, 0.3, 1.5, 0.4, 8, 1.0, 0.0, "torch", "1", "cpu", {}, (2.5, 2.0, 1.5))
 RECIPE = Recipe(spec="mini", size=33, batch_size=32, epochs=2, precision="bfloat16")
@@ -79,7 +83,7 @@ def call(capsys):
 
     def run(*words):
         with pytest.raises(SystemExit) as left:
-            cli.main([str(word) for word in words], "googlenet")
+            app.main([str(word) for word in words], "googlenet")
         return (left.value.code, *capsys.readouterr())
 
     return run

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from backends import FRAMEWORKS
-from common.cli import main
-from common.plants import BUGS
+from common.cli.app import main
+from common.parity.mutations import BUGS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -16,23 +16,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from common import run as module
 from common.errors import RunError
 from common.recipe import Recipe
-from common.run import (
+from common.training.checkpoint import (
     FORMAT,
-    KEY,
     Checkpoint,
     Config,
-    Epoch,
     Progress,
-    Run,
     fingerprint,
-    open_run,
     read_checkpoint,
-    read_history,
 )
-from common.weights import draw, is_running
+from common.training.history import Epoch, read_history
+from common.training.run import Run, open_run
+from common.weights import KEY, draw, is_running, open_sealed, storage
 
 EPOCH = Epoch(
     number=1,
@@ -196,12 +192,12 @@ json_values = st.recursive(
 def sealed(arrays, found):
     """A file of these tensors and this JSON whose digest is right: only its sense can be wrong."""
     text = found if isinstance(found, str) else json.dumps(found)
-    outer = {"content": text, "sha256": module._digest(arrays, text)}
+    outer = {"content": text, "sha256": storage._sealed_digest(arrays, text)}
     return save(arrays, {KEY: json.dumps(outer)})
 
 
 def opened(checkpoint):
-    arrays, text = module._open(checkpoint.encode())
+    arrays, text = open_sealed(checkpoint.encode())
     return arrays, json.loads(text)
 
 

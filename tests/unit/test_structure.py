@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from backends import FRAMEWORKS
-from common.plants import BUGS
+from common.parity.mutations import BUGS
 
 ROOT = Path(__file__).parents[2]
 FILES = ("googlenet.py", "train.py", "optimizers.py", "weights.py", "parallel.py")
@@ -204,7 +204,7 @@ def test_a_backend_imports_no_other_backend(backend):
 @pytest.mark.parametrize("backend", FRAMEWORKS)
 def test_the_benchmark_asks_every_framework_the_same(backend):
     def functions(name):
-        body = parse(f"benchmarks/instruments/{name}.py").body
+        body = parse(f"benchmarks/probes/{name}.py").body
         found = [node for node in body if isinstance(node, ast.FunctionDef)]
         return [(node.name, ast.unparse(node.args)) for node in found]
 

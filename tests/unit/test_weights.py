@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from common.arithmetic import layers, totals
 from common.errors import WeightsError
 from common.spec import (
     BLOG_224,
@@ -24,6 +23,7 @@ from common.spec import (
     Spec,
     inception,
 )
+from common.spec.arithmetic import layers, totals
 from common.weights import check, draw, is_running, load, save, sha256, shapes
 
 TINY = Spec(

@@ -14,7 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from common import launch, workers
+from common import device, rendezvous
+from common.distributed import launcher, watchdog, workers
 from common.errors import Stopped, WorkersError
 
 
@@ -22,15 +23,15 @@ def test_a_port_that_is_taken_is_told_with_the_way_out():
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(WorkersError, match=f"Port {port} .* taken .* choose another with X"):
-            workers.need_port(port, "X")
-    workers.need_port(port, "X")
+            rendezvous.need_port(port, "X")
+    rendezvous.need_port(port, "X")
 
 
 def test_workers_meet_once_all_have_come():
-    ports = launch.free_ports(3)
+    ports = launcher.free_ports(3)
     addresses = [f"127.0.0.1:{port}" for port in ports]
     threads = [
-        threading.Thread(target=workers.meet, args=(addresses, rank, "X")) for rank in range(3)
+        threading.Thread(target=rendezvous.meet, args=(addresses, rank, "X")) for rank in range(3)
     ]
     for thread in threads[:2]:
         thread.start()
@@ -41,7 +42,7 @@ def test_workers_meet_once_all_have_come():
         thread.join(20)
         assert not thread.is_alive()
     for port in ports:
-        workers.need_port(port, "X")
+        rendezvous.need_port(port, "X")
 
 
 def test_when_a_worker_has_met_the_others_nobody_listens_any_more(monkeypatch):
@@ -58,12 +59,12 @@ def test_when_a_worker_has_met_the_others_nobody_listens_any_more(monkeypatch):
         server = create(address, **options)
         return Slow(fileno=server.detach()) if address[1] == ports[0] else server
 
-    monkeypatch.setattr(workers.socket, "create_server", slow)
-    ports = launch.free_ports(2)
+    monkeypatch.setattr(rendezvous.socket, "create_server", slow)
+    ports = launcher.free_ports(2)
     addresses = [f"127.0.0.1:{port}" for port in ports]
-    first = threading.Thread(target=workers.meet, args=(addresses, 0, "X"))
+    first = threading.Thread(target=rendezvous.meet, args=(addresses, 0, "X"))
     first.start()
-    workers.meet(addresses, 1, "X")
+    rendezvous.meet(addresses, 1, "X")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", ports[0]), 1)
     first.join()
@@ -73,10 +74,10 @@ def test_each_worker_gets_its_own_gpu(monkeypatch):
     found = ["cpu", "gpu:0", "gpu:1"]
     for rank, own in ((0, "gpu:0"), (1, "gpu:1"), (2, "gpu:0")):
         monkeypatch.setenv("LOCAL_RANK", str(rank))
-        assert workers.own_device("gpu:0", "auto", found) == own
-        assert workers.own_device("gpu:0", "gpu", found) == own
-        assert workers.own_device("gpu:1", "gpu:1", found) == "gpu:1"
-        assert workers.own_device("cpu", "auto", ["cpu"]) == "cpu"
+        assert device.own_device("gpu:0", "auto", found) == own
+        assert device.own_device("gpu:0", "gpu", found) == own
+        assert device.own_device("gpu:1", "gpu:1", found) == "gpu:1"
+        assert device.own_device("cpu", "auto", ["cpu"]) == "cpu"
 
 
 def in_worker(folder, code):
@@ -84,7 +85,7 @@ def in_worker(folder, code):
     script = f"from common import errors, workers\nwith workers.worker():\n    {code}"
     return subprocess.Popen(
         [sys.executable, "-c", script],
-        env={**os.environ, workers.FOLDER: str(folder), "PYTHONPATH": str(launch.ROOT)},
+        env={**os.environ, watchdog.FOLDER: str(folder), "PYTHONPATH": str(launcher.ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -95,7 +96,7 @@ def test_a_worker_notes_its_end_and_prints_into_the_folder(tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         child = in_worker(tmp_path, "print('a line'); raise errors.DataError('No data.')")
         assert child.communicate(timeout=60) == (b"", b"")
-    noted = launch.notes(tmp_path)[child.pid]
+    noted = launcher.notes(tmp_path)[child.pid]
     assert noted == {"worker": 0, "role": "worker", "status": 5, "sentence": "No data."}
     assert (tmp_path / f"{child.pid}.out").read_text() == "a line\n"
     assert "No data." in (tmp_path / f"{child.pid}.err").read_text()
@@ -105,7 +106,7 @@ def test_a_worker_does_not_outlive_the_process_that_started_it(tmp_path):
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         child = in_worker(tmp_path, "import time; time.sleep(60)")
-        while child.pid not in launch.notes(tmp_path):
+        while child.pid not in launcher.notes(tmp_path):
             assert child.poll() is None
     child.communicate(timeout=20)
     assert child.returncode == WorkersError.exit_code
@@ -142,11 +143,11 @@ def plan(monkeypatch):
             asked.append("line")
 
         def tell(self, gone):
-            asked.append({workers.NOBODY: "bye"}[gone])
+            asked.append({watchdog.NOBODY: "bye"}[gone])
 
-    monkeypatch.setattr(workers, "end_with", end)
-    monkeypatch.setattr(workers, "Lifeline", Line)
-    monkeypatch.setattr(workers, "VERDICT", 0.1)
+    monkeypatch.setattr(watchdog, "end_with", end)
+    monkeypatch.setattr(watchdog, "Lifeline", Line)
+    monkeypatch.setattr(watchdog, "VERDICT", 0.1)
     monkeypatch.setattr(workers, "LEAVING", threading.Event())
     return SimpleNamespace(backend=backend, run=run, asked=asked)
 
@@ -174,7 +175,9 @@ def test_a_worker_that_fails_waits_for_no_other(plan):
 def test_what_a_framework_raises_waits_for_the_lifeline_to_speak(plan, monkeypatch, last):
     """In the middle of a run, or when all leave."""
     slept = []
-    monkeypatch.setattr(workers.time, "sleep", lambda seconds: slept.append((seconds, *plan.asked)))
+    monkeypatch.setattr(
+        rendezvous.time, "sleep", lambda seconds: slept.append((seconds, *plan.asked))
+    )
 
     def reset(numbers):
         raise RuntimeError("Connection reset by peer")
@@ -185,7 +188,7 @@ def test_what_a_framework_raises_waits_for_the_lifeline_to_speak(plan, monkeypat
     plan.backend.total = reset
     with pytest.raises(RuntimeError), workers.joined(plan, "cpu"):
         (nothing if last else reset)(0)
-    assert (workers.VERDICT, "line") in slept
+    assert (watchdog.VERDICT, "line") in slept
     assert plan.asked[:2] == ["line", "end"]
 
 
@@ -215,7 +218,7 @@ def total(numbers):
 plan = SimpleNamespace(
     backend=SimpleNamespace(total=total), run=SimpleNamespace(folder="runs/x")
 )
-line = workers.Lifeline(plan, rank, 3)
+line = watchdog.Lifeline(plan, rank, 3)
 (folder / str(rank)).touch()
 """
 
@@ -228,7 +231,7 @@ def three(tmp_path):
     def start(code):
         for rank in range(3):
             command = [sys.executable, "-c", WORKER + code, str(tmp_path), str(rank)]
-            env = {**os.environ, "PYTHONPATH": str(launch.ROOT)}
+            env = {**os.environ, "PYTHONPATH": str(launcher.ROOT)}
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             children.append(subprocess.Popen(command, env=env, **pipes))
         deadline = time.monotonic() + 30
@@ -257,7 +260,7 @@ def test_whichever_worker_is_killed_all_others_say_which(three, killed):
 @pytest.mark.parametrize("first", range(3))
 def test_nobody_is_missed_who_says_goodbye(three, first):
     """Whoever ends first, after all have come to the end."""
-    code = f"line.tell(workers.NOBODY); time.sleep(0 if rank == {first} else 3)"
+    code = f"line.tell(watchdog.NOBODY); time.sleep(0 if rank == {first} else 3)"
     for child in three(code):
         assert child.communicate(timeout=20) == ("", "")
         assert child.returncode == 0
@@ -270,7 +273,7 @@ if rank == 2:
     line.stopped = errors.Stopped("stopped.", 15)
     time.sleep(60)
 time.sleep(1 + 0.5 * rank)
-workers.end_with(errors.DataError(f"No data {rank}."))
+watchdog.end_with(errors.DataError(f"No data {rank}."))
 """
     children = three(code)
     found = [(child.communicate(timeout=20)[1], child.returncode) for child in children]
@@ -279,7 +282,7 @@ workers.end_with(errors.DataError(f"No data {rank}."))
 
 
 def test_a_stranger_is_no_worker():
-    line = object.__new__(workers.Lifeline)
+    line = object.__new__(watchdog.Lifeline)
     line.lines = {}
     for said, taken in ((b"GET / HTTP", {}), (b"", {}), (bytes([0, 0, 0, 2, 0, 0, 0, 7]), {2})):
         ours, other = socket.socketpair()
@@ -302,9 +305,9 @@ def test_workers_meet_where_the_environment_says(monkeypatch):
         ("TF_CONFIG", json.dumps(config), "host0"),
     ):
         monkeypatch.setenv(name, value)
-        assert workers.meeting_place() == host
+        assert rendezvous.meeting_place() == host
         monkeypatch.delenv(name)
-    assert workers.own_address() == "127.0.0.1"
+    assert rendezvous.own_address() == "127.0.0.1"
 
 
 ABORT = """
@@ -320,7 +323,7 @@ with workers.slow_abort({count}):
 @pytest.mark.parametrize(("count", "status"), [(1, -signal.SIGABRT), (2, 10)])
 def test_cplusplus_does_not_end_a_worker_before_the_lifeline_speaks(count, status):
     """With Python's lock held, as Paddle holds it."""
-    env = {**os.environ, "PYTHONPATH": str(launch.ROOT)}
+    env = {**os.environ, "PYTHONPATH": str(launcher.ROOT)}
     command = [sys.executable, "-c", ABORT.format(count=count)]
     assert subprocess.run(command, env=env, capture_output=True, timeout=30).returncode == status
 
@@ -329,8 +332,8 @@ def test_cplusplus_does_not_end_a_worker_before_the_lifeline_speaks(count, statu
 def test_mxnet_s_servers_end_when_a_connection_with_the_scheduler_is_gone(monkeypatch):
     ended = threading.Event()
     monkeypatch.setattr(workers, "LEAVING", threading.Event())
-    monkeypatch.setattr(workers, "VERDICT", 1.5)
-    monkeypatch.setattr(workers, "end_with", lambda error: ended.set())
+    monkeypatch.setattr(watchdog, "VERDICT", 1.5)
+    monkeypatch.setattr(watchdog, "end_with", lambda error: ended.set())
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         monkeypatch.setenv("DMLC_PS_ROOT_PORT", str(port))

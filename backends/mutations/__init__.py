@@ -1,0 +1,50 @@
+"""Wrong code on purpose: the injected bugs of `common.parity.mutations`.
+
+One module for each backend, in that framework's own words: one function for each bug, of the bug's
+name, which returns a context manager.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest import mock
+
+from common.spec import Norm, Spec, arithmetic
+from common.weights import Weights
+
+
+def plant(backend: str, bug: str) -> AbstractContextManager[Any]:
+    """Plant the bug in the backend for as long as the context lasts."""
+    module = importlib.import_module(f"backends.mutations.{backend}")
+    planter: Callable[[], AbstractContextManager[Any]] = getattr(module, bug.replace("-", "_"))
+    return planter()
+
+
+def after(owner: Any, method: str, change: Callable[..., None]) -> AbstractContextManager[Any]:
+    """Have `change` called with the object after each call of its `method`."""
+    original = getattr(owner, method)
+
+    def changed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        change(self)
+        return result
+
+    return mock.patch.object(owner, method, changed)
+
+
+def unbiased(
+    spec: Spec, batch: int, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> Weights:
+    """The weights after a step whose running variances took in the unbiased batch variance."""
+    assert isinstance(spec.norm, Norm)
+    momentum, weights = spec.norm.momentum, dict(after)
+    for layer in arithmetic.layers(spec):
+        if layer.kind == "Norm":
+            name = f"{layer.name}.running_var"
+            count = batch * layer.shape[2] * layer.shape[3]
+            new = (after[name] - momentum * before[name]) * count / (count - 1)
+            weights[name] = momentum * before[name] + new
+    return weights

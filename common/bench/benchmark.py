@@ -1,0 +1,372 @@
+"""The speed of a training step: the book's loop and ours, turn about, a process for each loop.
+
+Timings on a shared machine drift, so the loops take turns, round by round, and a ratio is taken
+within a round. Each loop has a process of its own, which waits while another one's turn is on: so
+each has its own threads, memory and start-up, and what our backend sets for a whole process is not
+set for the book's loop. A batch is drawn once, already resized; a step moves it to the device.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends import require
+from common.bench.process import BOOK, OURS, PEER, Loop, Process
+from common.data.dataset import Dataset
+from common.data.sources import load as read_images
+from common.data.sources import whereabouts
+from common.errors import BackendError, DeviceError, GoogLeNetError, SpecError
+from common.files import ROOT
+from common.processor import processor
+from common.recipe import PRECISIONS, Recipe
+from common.spec import Spec
+from common.spec.arithmetic import layers
+from common.training.history import Epoch, read_history
+
+TURN = 2.0  # seconds that the book's loop is given a turn, unless a number of steps is asked for
+PAUSE = 0.25  # seconds before a turn: OpenMP's threads spin for 0.2 s after their work
+
+TOP = 15  # operators of a profile
+PASSES = 3  # a training step's multiply-adds, in those of its forward pass: dx and dw besides
+
+
+@dataclass(frozen=True)
+class Row:
+    """One loop. Speeds are examples a second; `ratio` is the median of those to the book's.
+
+    `role` holds `a` for the book's loop (or a package's own network), `b` for ours by default, `c`
+    for the fastest of ours. What is None is not known of that loop.
+    """
+
+    backend: str
+    version: str
+    role: str
+    loop: str
+    spec: str
+    precision: str
+    device: str
+    threads: int | None  #: None: what the framework takes by itself
+    batch_size: int
+    size: int
+    median: float
+    lowest: float
+    highest: float
+    ratio: float
+    peak: float  #: GFLOP/s of a matrix product in that precision: on a CPU the best of all loops
+    share: float  #: of it that the step reaches
+    memory: int | None  #: peak of the process, in MB
+    device_memory: int | None  #: peak on a GPU, in MB
+    start: float  #: seconds from the start of the process to the end of the first step
+    compile: float  #: seconds that the first step and turn took longer than later ones
+    repaid: int | None  #: examples until a later start than `a`'s is caught up with; None: never
+    real: float | None  #: examples a second of `train`'s loop over real images
+    real_share: float | None  #: of the speed on the drawn batch
+    wait: float | None  #: share of the time that `train`'s loop waited for images
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of one benchmark."""
+
+    backend: str
+    recipe: Recipe
+    device: str = "auto"
+    precision: str | None = None  #: of `c`; None: the fastest of all that there are
+    threads: int | None = None
+    rounds: int = 5
+    steps: int | None = None  #: in a turn; None: as many as the book's loop does in TURN seconds
+    peer: bool = False
+
+    def checked(self) -> Plan:
+        """The same with the peer's spec; SpecError for what the published loop cannot take."""
+        require(self.backend)
+        usable = processor()["usable"]
+        if self.threads is not None and not 1 <= self.threads <= usable:
+            raise SpecError(f"--threads {self.threads} is not possible: give 1 to {usable}.")
+        if not self.peer:
+            spec = self.recipe.network()
+            if spec.auxiliary:
+                raise SpecError(
+                    f"{spec.name} has auxiliary heads: give `--spec` a network without them."
+                )
+            layers(spec)
+            return self
+        if self.backend not in PEERS:
+            raise SpecError(f"{self.backend} has no GoogLeNet of its own: {', '.join(PEERS)} have.")
+        package, name = PEERS[self.backend]
+        if not importlib.util.find_spec(package):
+            raise BackendError(
+                f"{package} is not installed; install it with `pip install {package}`."
+            )
+        plan = replace(self, recipe=replace(self.recipe, spec=name, lr=PEER_LR))
+        layers(plan.spec())
+        return plan
+
+    def spec(self) -> Spec:
+        """The network of all loops."""
+        return self.recipe.network(channels=3 if self.peer else 1)
+
+    def wants(self, precision: str) -> bool:
+        """Whether `c` may have that precision."""
+        return self.precision in (None, precision)
+
+    def loop(self, kind: str, precision: str) -> Loop:
+        """One of its loops."""
+        recipe = replace(self.recipe, precision=precision)
+        return Loop(kind, self.backend, recipe, self.spec(), self.device, self.threads)
+
+    def published(self) -> Loop:
+        """The loop that ours is held against."""
+        return self.loop(PEER if self.peer else BOOK, "float32")
+
+    def own(self) -> list[Loop]:
+        """Ours by default, then the others that are tried."""
+        others = [self.precision] if self.precision else PRECISIONS
+        return [self.loop(OURS, each) for each in dict.fromkeys([self.recipe.precision, *others])]
+
+
+PEER_LR = 1e-3  # with the book's, paddle.vision's network, which has no norm, soon computes NaN
+
+#: the package that has its own GoogLeNet, and our spec of the same function
+PEERS = {"torch": ("torchvision", "torchvision"), "paddle": ("paddle", "paddle-vision")}
+
+
+def bench(plan: Plan) -> dict[str, Any]:
+    """The machine, where the real images are from, and a `Row` for each loop.
+
+    The first step of each loop and the turn after it are not counted. SpecError, DeviceError or
+    BackendError for what cannot be done, OutOfMemoryError for a batch that is too large.
+    """
+    plan = plan.checked()
+    real = images()
+    with ExitStack() as stack:
+
+        def start(loop: Loop, data: Dataset) -> Process:
+            return stack.enter_context(closing(Process(loop, data)))
+
+        with closing(Process(plan.published(), cut(real, 1, plan.spec()))) as scout:
+            # whose start, perhaps from a cold disk, does not count
+            steps = plan.steps or max(2, min(100, round(TURN / scout("turn", 1))))
+        data = cut(real, plan.recipe.batch_size * steps, plan.spec())
+        running = [start(plan.published(), data)]
+        for loop in plan.own():
+            try:
+                running.append(start(loop, data))
+            except DeviceError:  # the framework has no such precision
+                if loop.recipe.precision == plan.precision:
+                    raise
+        rows = _rows(plan, running, steps)
+        where = machine(running[0].facts["gpu"])
+    return {"machine": where, "data": real.source, "rows": [asdict(row) for row in rows]}
+
+
+def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
+    """Let the loops take turns, the book's first; what each came to."""
+    turns: list[Callable[[], tuple[float, float]]] = [
+        *(lambda each=each: (each("turn", steps), 0.0) for each in running),
+        *(lambda each=each: each("epoch") for each in running[1:]),
+    ]
+
+    def round_of_turns() -> Iterator[tuple[float, float]]:
+        for turn in turns:
+            time.sleep(PAUSE)
+            yield turn()
+
+    early = [seconds for seconds, _ in round_of_turns()]
+    taken = np.array([list(round_of_turns()) for _ in range(plan.rounds)])
+    memories = [each("memory") for each in running]  # before the large matrices
+    peaks = [(each.loop.recipe.precision, each.peak()) for each in running]
+
+    size = plan.recipe.batch_size
+    speeds = size * steps / taken[:, :, 0]
+    medians = np.median(speeds, axis=0)
+    asked = [at for at, (precision, _) in enumerate(peaks) if at and plan.wants(precision)]
+    roles = (0, 1, max(asked, key=lambda at: medians[at]))
+    flop = 2 * PASSES * sum(layer.multiply_adds for layer in layers(plan.spec()))
+    rows = []
+    for at, each in enumerate(running):
+        precision = each.loop.recipe.precision
+        resident, on_device = memories[at]
+        same = [found for other, found in peaks if other == precision]
+        # on a GPU a library may round float32 to TF32 in one process and not in another
+        peak = max(same) if each.facts["device"] == "cpu" else peaks[at][1]
+        slow = each.facts["first"] + early[at]
+        later = max(0.0, each.start - running[0].start)
+        gain = 1 / medians[0] - 1 / medians[at]  # seconds an example
+        epoch = len(running) + at - 1
+        row = Row(
+            backend=plan.backend,
+            version=each.facts["version"],
+            role="".join(role for role, its in zip("abc", roles, strict=True) if its == at),
+            loop=each.loop.kind,
+            spec=plan.recipe.spec,
+            precision=precision,
+            device=each.facts["device"],
+            threads=plan.threads,
+            batch_size=size,
+            size=plan.recipe.size,
+            **_figures(speeds, at),
+            peak=round(peak / 1e9, 1),
+            share=round(float(medians[at]) * flop / peak, 3),
+            memory=resident and round(resident / 1e6),
+            device_memory=on_device and round(on_device / 1e6),
+            start=round(each.start, 2),
+            compile=round(max(0.0, slow - (1 + steps) * size / float(medians[at])), 2),
+            repaid=0 if not later else round(later / gain) if gain > 0 else None,
+            real=round(float(medians[epoch]), 1) if at else None,
+            real_share=round(float(np.median(speeds[:, epoch] / speeds[:, at])), 3) if at else None,
+            wait=round(float(np.median(taken[:, epoch, 1] / taken[:, epoch, 0])), 4)
+            if at
+            else None,
+        )
+        rows.append(row)
+    return rows
+
+
+def _figures(speeds: np.ndarray, at: int) -> dict[str, float]:
+    """What one column of speeds (rounds, loops) came to; the ratio is to the first column."""
+    own = speeds[:, at]
+    return {
+        "median": round(float(np.median(own)), 1),
+        "lowest": round(float(own.min()), 1),
+        "highest": round(float(own.max()), 1),
+        "ratio": round(float(np.median(own / speeds[:, 0])), 2),
+    }
+
+
+def profile(plan: Plan, steps: int) -> dict[str, Any]:
+    """Where the time of a step goes, in the book's loop and ours: `{"machine", "profiles"}`.
+
+    Ours in the precision asked for, or by default. `floor` is the seconds that the step's
+    multiply-adds would take at the measured peak, `step` those that it takes without a profiler.
+    """
+    plan = plan.checked()
+    flop = 2 * PASSES * sum(layer.multiply_adds for layer in layers(plan.spec()))
+    flop *= plan.recipe.batch_size
+    found: list[dict[str, Any]] = []
+    for loop in (plan.published(), plan.loop(OURS, plan.precision or plan.recipe.precision)):
+        with closing(Process(loop, cut(images(), loop.recipe.batch_size, loop.spec))) as process:
+            process("turn", steps)
+            step = process("turn", steps) / steps
+            operators = process("operators", steps)
+            whole = sum(seconds for _, _, seconds in operators)
+            found.append(
+                {
+                    "backend": plan.backend,
+                    "version": process.facts["version"],
+                    "loop": loop.kind,
+                    "precision": loop.recipe.precision,
+                    "device": process.facts["device"],
+                    "batch_size": plan.recipe.batch_size,
+                    "size": plan.recipe.size,
+                    "step": step,
+                    "floor": flop / process.peak(),
+                    "operators": [
+                        {"name": n, "calls": c / steps, "seconds": s / steps, "share": s / whole}
+                        for n, c, s in operators[:TOP]
+                    ],
+                }
+            )
+            where = machine(process.facts["gpu"])
+    return {"machine": where, "profiles": found}
+
+
+def scale(plan: Plan, counts: Sequence[int]) -> dict[str, Any]:
+    """The speed of `train` with so many workers, turn about: `{"machine", "data", "scaling"}`.
+
+    A turn is a run of two epochs of `steps` steps over real images, of which the second counts; the
+    batch is that of all workers together. `ratio` is the median of the speeds' ratios to the first
+    count's. Refusals are those of `train`.
+    """
+    plan = plan.checked()
+    real, recipe = images(), plan.recipe
+    examples = min(recipe.batch_size * (plan.steps or 10), len(real.train_labels))
+    words = ["--backend", plan.backend, "--spec", recipe.spec, "--size", str(recipe.size)]
+    words += ["--batch-size", str(recipe.batch_size), "--epochs", "2", "--device", plan.device]
+    words += ["--precision", plan.precision or recipe.precision, "--data", real.source]
+    words += ["--limit-train", str(examples), "--limit-test", str(min(counts[-1], examples))]
+    epochs = [[_trained(words, count) for count in counts] for _ in range(plan.rounds)]
+    speeds = np.array([[epoch.examples / epoch.seconds for epoch in turns] for turns in epochs])
+    last = epochs[-1][0]
+    rows = [
+        {
+            "backend": plan.backend,
+            "version": last.version,
+            "workers": count,
+            "precision": plan.precision or recipe.precision,
+            "device": last.device,
+            "batch_size": recipe.batch_size,
+            "size": recipe.size,
+            **_figures(speeds, at),
+        }
+        for at, count in enumerate(counts)
+    ]
+    return {"machine": machine(), "data": real.source, "scaling": rows}
+
+
+def _trained(words: list[str], count: int) -> Epoch:
+    """The last epoch of a run of `googlenet train` with so many workers."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        run = Path(folder) / "run"
+        command = [sys.executable, "-m", "common.cli", "train", *words, "--workers", str(count)]
+        child = subprocess.run(
+            [*command, "--out", str(run)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        if child.returncode:
+            lines = child.stderr.strip().splitlines() or [f"train ended with {child.returncode}."]
+            refusal = GoogLeNetError(lines[-1].removeprefix("googlenet: "))
+            refusal.exit_code = max(child.returncode, 1)
+            raise refusal
+        return read_history(run / "history.jsonl")[-1]
+
+
+def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The results of several plans as one."""
+    (key,) = {*results[0]} & {"rows", "profiles"}
+    return {**results[0], key: [row for found in results for row in found[key]]}
+
+
+def images() -> Dataset:
+    """Fashion-MNIST where it is there already, else the sample."""
+    found = [count for name, (_, count) in whereabouts().items() if name != "sample"]
+    return read_images(None if max(found) == 4 else "sample")
+
+
+def cut(data: Dataset, count: int, spec: Spec) -> Dataset:
+    """So many training images, repeated if there are fewer, of the spec's channels."""
+
+    def fitted(images: Any, wanted: int) -> np.ndarray:
+        whole = np.resize(images, (wanted, *images.shape[1:]))
+        return np.repeat(whole, spec.input[0], axis=1)
+
+    return replace(
+        data,
+        train_images=fitted(data.train_images, count),
+        train_labels=np.resize(data.train_labels, count),
+        test_images=fitted(data.test_images, 1),
+        test_labels=data.test_labels[:1],
+    )
+
+
+def machine(gpu: str | None = None) -> str:
+    """The processor and what of it may be used, and the GPU that was used, in one line."""
+    chip = processor()
+    best = chip["instructions"][-1:] or ["no instruction sets that are known here"]
+    found = f"{chip['name']}, {chip['usable']} cores, up to {best[0]}, {platform.system()}"
+    return f"{gpu}; {found}" if gpu else found

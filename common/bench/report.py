@@ -1,0 +1,87 @@
+"""The tables of the benchmark as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+from tabulate import tabulate
+
+#: heads of the text's tables, and what of a row stands under each
+COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "": lambda row: row["role"],
+    "loop": lambda row: row["loop"],
+    "precision": lambda row: row["precision"],
+    "examples/s": lambda row: row["median"],
+    "range": lambda row: f"{row['lowest']} to {row['highest']}",
+    "ratio": lambda row: row["ratio"],
+    "of peak": lambda row: f"{row['share']:.1%} of {row['peak']:.0f} GFLOP/s",
+    "memory": lambda row: _memory(row),
+    "start": lambda row: f"{row['start']} s",
+    "compile": lambda row: f"{row['compile']} s",
+    "repaid after": lambda row: "never" if row["repaid"] is None else row["repaid"],
+    "real data": lambda row: row["real"],
+    "of drawn": lambda row: _percent(row["real_share"]),
+    "wait": lambda row: _percent(row["wait"]),
+}
+#: of the tables of several workers
+WORKERS = {
+    "workers": lambda row: row["workers"],
+    **{head: COLUMNS[head] for head in ("examples/s", "range", "ratio")},
+}
+SETTING = ("backend", "version", "device", "spec", "batch_size", "size", "threads")
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{share:.1%}"
+
+
+def _memory(row: dict[str, Any]) -> str:
+    both = {"": row["memory"], " on the GPU": row["device_memory"]}
+    return ", ".join(f"{size} MB{where}" for where, size in both.items() if size is not None)
+
+
+def render(found: dict[str, Any]) -> str:
+    """The rows as text, a table for each setting."""
+    parts = [f"{found['machine']}; real data: {found['data']}"]
+    for setting, rows in groupby(found["rows"], key=lambda row: [row[k] for k in SETTING]):
+        backend, version, device, spec, batch_size, size, count = setting
+        cores = f", --threads {count}" if count else ""
+        parts.append(
+            f"{backend} {version} on {device}, {spec}, batch {batch_size} at {size} pixels{cores}"
+        )
+        table = [[of(row) for of in COLUMNS.values()] for row in rows]
+        parts.append(tabulate(table, list(COLUMNS)))
+    return "\n\n".join(parts)
+
+
+def render_scaling(found: dict[str, Any]) -> str:
+    """The speeds with several workers as text."""
+    first = found["scaling"][0]
+    head = (
+        f"{found['machine']}; real data: {found['data']}\n\n{first['backend']} {first['version']} "
+        f"on {first['device']}, {first['precision']}, batch {first['batch_size']} of all workers "
+        f"at {first['size']} pixels"
+    )
+    rows = [[of(row) for of in WORKERS.values()] for row in found["scaling"]]
+    return f"{head}\n\n{tabulate(rows, list(WORKERS))}"
+
+
+def render_profile(found: dict[str, Any]) -> str:
+    """The profiles as text."""
+    parts = [found["machine"]]
+    for each in found["profiles"]:
+        step, floor = each["step"], each["floor"]
+        parts.append(
+            f"{each['backend']} {each['version']} on {each['device']}, {each['loop']} in "
+            f"{each['precision']}, batch {each['batch_size']} at {each['size']} pixels: "
+            f"{step * 1e3:.1f} ms a step, at the peak {floor * 1e3:.1f} ms ({floor / step:.1%})"
+        )
+        rows = [
+            (row["name"][:60], round(row["calls"], 1), row["seconds"] * 1e3, f"{row['share']:.1%}")
+            for row in each["operators"]
+        ]
+        heads = ("operator", "calls", "ms a step", "share")
+        parts.append(tabulate(rows, heads, floatfmt=".1f"))
+    return "\n\n".join(parts)

@@ -1,0 +1,115 @@
+"""`googlenet evaluate`, `predict`, `plot`: what a finished run can do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from common.cli.app import (
+    checkpoint_option,
+    device_option,
+    json_option,
+    main,
+    other_backend_option,
+    precision_option,
+)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@other_backend_option
+@checkpoint_option
+@device_option
+@precision_option
+@click.option("--data", metavar="DIR|sample", help="Other test images, of the same classes.")
+@click.option("--out", type=click.Path(path_type=Path), help="[default: RUN/confusion.png]")
+@json_option
+def evaluate(
+    run: Path,
+    backend: str | None,
+    checkpoint: str,
+    device: str,
+    precision: str | None,
+    data: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Test a run: loss, accuracy, each class's accuracy, and a picture of the confusions."""
+    from common import inference
+    from common.training import plots
+
+    found_run, read = inference.read(run, checkpoint)
+    images = inference.test_set(read.config, data)
+    opened = inference.enter(found_run, checkpoint, read, backend, device, precision)
+    found = inference.evaluate(opened, images)
+    picture = out or run / "confusion.png"
+    inference.keep(picture, plots.confusion(found["confusion"], images.classes))
+    found["picture"] = str(picture)
+    click.echo(json.dumps(found, indent=2) if as_json else inference.render(found))
+    if not as_json:
+        click.echo(f"confusions in {picture}")
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument(
+    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@other_backend_option
+@checkpoint_option
+@device_option
+@precision_option
+@click.option(
+    "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to name."
+)
+@click.option("--invert", is_flag=True, help="Negate the images first: see above.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="predictions.png", show_default=True
+)
+@json_option
+def predict(
+    run: Path,
+    images: tuple[Path, ...],
+    backend: str | None,
+    checkpoint: str,
+    device: str,
+    precision: str | None,
+    top: int,
+    invert: bool,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Name what image files show, with probabilities, in words and in a picture.
+
+    The images are resized to the height and width of those that the run was trained on, and made
+    grey if those were. Fashion-MNIST shows bright clothes on black: for a photograph on a white
+    ground, use --invert, as the makers of the data set did.
+    """
+    from common import inference
+    from common.training import plots
+
+    found_run, read = inference.read(run, checkpoint)
+    pixels = inference.read_images(read.config, images, invert)
+    opened = inference.enter(found_run, checkpoint, read, backend, device, precision)
+    rows = inference.predict(opened, pixels, images, top)
+    inference.keep(out, plots.predictions(pixels, rows))
+    if as_json:
+        click.echo(json.dumps({**opened.facts(), "images": rows, "picture": str(out)}, indent=2))
+        return
+    for row in rows:
+        click.echo(inference.line(row))
+    click.echo(f"a picture of them in {out}")
+
+
+@main.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default="curves.png", show_default=True)
+def plot(runs: tuple[Path, ...], out: Path) -> None:
+    """Lay the curves of runs over each other. RUN is a run's folder, or a history.jsonl."""
+    from common import inference
+    from common.training import plots
+
+    inference.keep(out, plots.overlay(inference.histories(runs)))
+    click.echo(f"the curves of {len(runs)} runs in {out}" if len(runs) > 1 else f"in {out}")

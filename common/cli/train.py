@@ -1,0 +1,124 @@
+"""`googlenet train`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from common.cli.app import BACKENDS, device_option, heard_signals, json_option, main
+from common.errors import SpecError
+
+
+@main.command()
+@click.option("--backend", type=click.Choice(BACKENDS), help="Not needed with --resume.")
+@click.option("--recipe", "recipe_name", metavar="NAME", help="A named recipe.  [default: d2l]")
+@click.option("--spec", metavar="NAME", help="Instead of the recipe's.")
+@click.option("--size", type=int, help="Height and width of the input, instead of the recipe's.")
+@click.option("--epochs", type=int, help="Instead of the recipe's.")
+@click.option("--batch-size", type=int, help="Images a step, instead of the recipe's.")
+@click.option("--lr", type=float, help="Learning rate, instead of the recipe's.")
+@click.option("--seed", type=int, help="Of weights, order and flips.  [default: 0]")
+@click.option("--precision", help="auto, float32, or bfloat16 for mixed precision.")
+@click.option("--limit-train", type=int, metavar="N", help="Only the first N training images.")
+@click.option("--limit-test", type=int, metavar="N", help="Only the first N test images.")
+@click.option(
+    "--data",
+    metavar="DIR|sample",
+    help="Fashion-MNIST's folder, the small sample, or a folder of train/CLASS/ and test/CLASS/.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="[default: runs/RECIPE-BACKEND]")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run.")
+@click.option(
+    "--save-every",
+    type=click.FloatRange(min=0),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between checkpoints inside an epoch.",
+)
+@click.option("--tensorboard", is_flag=True, help="Also write TensorBoard events.")
+@click.option("--dry-run", is_flag=True, help="Print what would be trained, and train nothing.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes on this machine that divide every batch; --batch-size is that of them all.",
+)
+@device_option
+@json_option
+def train(
+    backend: str | None,
+    recipe_name: str | None,
+    limit_train: int | None,
+    limit_test: int | None,
+    data: str | None,
+    out: Path | None,
+    resume: Path | None,
+    save_every: float,
+    tensorboard: bool,
+    dry_run: bool,
+    workers: int,
+    device: str,
+    as_json: bool,
+    **hyper: Any,
+) -> None:
+    """Train by a recipe, and keep what was learned in a folder.
+
+    Started several times by torchrun, TF_CONFIG, paddle.distributed.launch or DMLC_ROLE it is one
+    worker of several; --workers starts them on this machine.
+    """
+    from common.distributed import launcher
+    from common.distributed.workers import DEAF, joined, worker
+    from common.rendezvous import started
+    from common.training.plan import backend_name, begin, render
+    from common.training.plan import resume as resume_run
+    from common.training.report import Lines, events
+    from common.training.train import train as train_plan
+
+    if workers > 1 and not dry_run:
+        name = backend_name(backend, resume)
+        with heard_signals() as stop:
+            launcher.start(name, workers, words_given("workers"), stop)
+        return
+    changes = {name: value for name, value in hyper.items() if value is not None}
+    with worker():
+        if resume:
+            limits = {"--limit-train": limit_train, "--limit-test": limit_test}
+            given = {"--recipe": recipe_name, "--out": out, **limits}
+            fixed = [option for option, value in given.items() if value is not None]
+            fixed += [f"--{name.replace('_', '-')}" for name in changes if name != "precision"]
+            if fixed:
+                raise SpecError(f"{fixed[0]} cannot change with --resume: the run has its own.")
+            plan = resume_run(resume, backend, changes.get("precision"), data)
+        else:
+            name, limits_given = backend_name(backend, None), (limit_train, limit_test)
+            plan = begin(name, recipe_name or "d2l", changes, data, limits_given, out)
+        chosen = plan.device(device)
+        plan = plan.decided(chosen)
+        if dry_run:
+            found = plan.describe(chosen)
+            click.echo(json.dumps(found, indent=2) if as_json else render(found))
+            return
+        deaf = DEAF if started() else 0.0
+        folder = plan.run.folder
+        with heard_signals(deaf) as stop, joined(plan.backend, chosen, folder) as (rank, count):
+            lines = Lines(as_json, silent=rank > 0)
+            with events(plan, tensorboard and rank == 0) as log:
+                train_plan(plan, chosen, lines, log, stop, save_every, rank, count)
+
+
+def words_given(but: str) -> list[str]:
+    """The options of the command under way as they were given, without one of them."""
+    ctx, words = click.get_current_context(), []
+    for option in ctx.command.params:
+        name = option.name or ""
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE and name != but:
+            flag = isinstance(option, click.Option) and option.is_flag
+            words += [option.opts[0], *([] if flag else [str(ctx.params[name])])]
+    return words

@@ -1,0 +1,337 @@
+"""`googlenet convert`: weights from any native format to any other, and the proof of it.
+
+The source is read by `common.foreign`, named by `common.dialects`, and written by the destination's
+own framework in a process of its own, beside its place. There it is read again and must hold the
+same bits; only then is it moved into its place. `--check` also runs both ends on the same images.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends import FRAMEWORKS, load, require
+from backends.numpy import GoogLeNet, resize
+from common.convert import onnx
+from common.data.sources import load as load_data
+from common.errors import BackendError, ParityError, WeightsError
+from common.files import ROOT, write_whole
+from common.formats import sandbox
+from common.formats.identify import Known, recognise, twins
+from common.formats.naming import FORMATS
+from common.formats.readers import detect
+from common.spec import Spec, find
+from common.weights import Weights, save, sha256
+from common.weights import load as load_canonical
+
+ONNX = "onnx"
+SUFFIXES = {**{form.suffix: name for name, form in FORMATS.items()}, ".onnx": ONNX}
+RUNS = {"safetensors": "NumPy", ONNX: "onnxruntime"}  #: what runs a format, but for frameworks
+IMAGES = 8  #: that `--check` runs
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  #: of logits, over the largest: the ladder's
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was read, what was written, and how far the two ends are apart."""
+
+    source: str
+    destination: str
+    format: str  #: of the source
+    stored: str  #: the kinds of numbers in it
+    names: str  #: whose they are: a key of `dialects.DIALECTS`
+    spec: str
+    also: tuple[str, ...]  #: other specs with these tensors: only `--spec` can tell which it is
+    channels: int
+    classes: int
+    tensors: int
+    dtype: str  #: of the destination
+    sha256: str  #: of the canonical weights, the same at both ends
+    check: dict[str, Any] | None  #: what ran the two ends, and their largest difference
+
+
+def convert(
+    source: Path, destination: Path, spec_name: str | None = None, compare: bool = False
+) -> Converted:
+    """Write `source`'s weights as `destination`, whose suffix names the format.
+
+    WeightsError for a file, a network or a place that will not do; BackendError for a framework
+    that is needed and not installed; ParityError if the ends differ. The destination is whole and
+    verified, or not there.
+    """
+    target = destination_format(source, destination)
+    if spec_name:
+        find(spec_name)
+    sandbox.require_file(source)
+    need(target)
+    file = sandbox.read(source)
+    known = recognise(file, spec_name, str(source))
+    dtype = known.weights["head.weight"].dtype.name
+    if compare:
+        if target == ONNX and dtype != "float32":
+            raise WeightsError(
+                f"{source} holds {dtype}, which onnxruntime does not run: leave out `--check`."
+            )
+        need(file.format)
+        if target == ONNX:
+            onnx.package("onnxruntime")
+    with temporary_folder() as folder:
+        work = Work(folder, known, compare)
+        written = folder / f"weights{suffix_of(target)}"
+        logits = work.write(target, written)
+        verify(read_back(target, written, known), known, destination)
+        check = None
+        if logits is not None:
+            check = compared(file.format, work.run(file.format), target, logits, destination)
+        put(destination, written.read_bytes())
+    return Converted(
+        source=str(source),
+        destination=str(destination),
+        format=detect.TITLES[file.format],
+        stored=file.stored,
+        names=known.dialect,
+        spec=known.spec.name,
+        also=() if spec_name else twins(file, known.spec),
+        channels=known.spec.input[0],
+        classes=known.spec.head.width,
+        tensors=len(known.weights),
+        dtype=dtype,
+        sha256=sha256(known.weights),
+        check=check,
+    )
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that is gone afterwards; WeightsError where the disk has no room for it."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise WeightsError(
+            f"{tempfile.gettempdir()} cannot hold what is being converted "
+            f"({error.strerror or error}): name a folder with room in TMPDIR."
+        ) from error
+
+
+def suffix_of(target: str) -> str:
+    """The suffix that names a format."""
+    return next(suffix for suffix, name in SUFFIXES.items() if name == target)
+
+
+def destination_format(source: Path, destination: Path) -> str:
+    """The format that the destination's name asks for; WeightsError for a bad place."""
+    if destination.is_dir():
+        raise WeightsError(f"{destination} is a folder: name the file to write in it.")
+    target = next((SUFFIXES[s] for s in SUFFIXES if destination.name.endswith(s)), None)
+    if target is None or destination.name in SUFFIXES:
+        raise WeightsError(
+            f"{destination} names no format: its name must end in {', '.join(SUFFIXES)}."
+        )
+    if destination.exists() and source.exists() and destination.samefile(source):
+        raise WeightsError(f"{destination} is the source itself: name another file to write.")
+    if destination.exists() or destination.is_symlink():
+        raise WeightsError(f"{destination} is there already: remove it, or name another file.")
+    if not destination.parent.is_dir():
+        raise WeightsError(f"{destination.parent} is no folder: make it first, or name another.")
+    return target
+
+
+def need(form: str) -> None:
+    """BackendError, with the install line, unless what writes and runs a format is installed."""
+    if form == ONNX:
+        onnx.package("onnx")
+    elif backend := FORMATS[form].backend:
+        require(backend)
+
+
+def put(destination: Path, data: bytes) -> None:
+    """The file in its place, whole and with these bytes, or not there."""
+    try:
+        write_whole(destination, data)
+        same = destination.read_bytes() == data
+    except OSError as error:
+        reason = error.strerror or error
+        raise WeightsError(f"{destination} cannot be written: {reason}.") from error
+    if not same:
+        raise WeightsError(f"{destination} holds other bytes than were written: check the disk.")
+
+
+def verify(back: Weights, known: Known, destination: Path) -> None:
+    """WeightsError unless the weights that were read back are the same bits."""
+    for name, array in known.weights.items():
+        found = back.get(name)
+        if found is None or found.dtype != array.dtype or found.tobytes() != array.tobytes():
+            raise WeightsError(
+                f"{destination} was not written: {name} came back as other values than it had."
+            )
+    if len(back) != len(known.weights):
+        raise WeightsError(f"{destination} was not written: it came back with other tensors.")
+
+
+def read_back(target: str, written: Path, known: Known) -> Weights:
+    """The canonical weights in a file that was just written."""
+    if target == ONNX:
+        return onnx.read(written)
+    return recognise(sandbox.read(written), known.spec.name, written.name).weights
+
+
+@dataclass(frozen=True)
+class Work:
+    """Known weights in a folder, and the processes that write and run them there.
+
+    Every end runs in a process of its own: its framework; NumPy, the arbiter, for safetensors;
+    onnxruntime for ONNX.
+    """
+
+    folder: Path
+    known: Known
+    compare: bool
+
+    def __post_init__(self) -> None:
+        save(self.folder / "canonical.safetensors", self.known.weights, self.known.spec)
+        if self.compare:
+            dtype = self.known.weights["head.weight"].dtype
+            np.save(self.folder / "images.npy", images(self.known.spec).astype(dtype))
+
+    def write(self, target: str, path: Path) -> np.ndarray | None:
+        """Write the file; its logits if they are to be compared, by what reads such files."""
+        if target == ONNX:
+            path.write_bytes(onnx.encode(self.known.spec, self.known.weights))
+        elif target not in FRAMEWORKS:
+            save(path, self.known.weights, self.known.spec)
+        if target in FRAMEWORKS or self.compare:
+            return self.run(target, path)
+        return None
+
+    def run(self, form: str, path: Path | None = None) -> np.ndarray | None:
+        """Run one end; with a path a framework first writes the file there and reads it again."""
+        spec, logits = self.known.spec, self.folder / f"{form}.npy"
+        job = {
+            "form": form,
+            "spec": [spec.name, spec.input[0], spec.head.width],
+            "weights": str(self.folder / "canonical.safetensors"),
+            "file": str(path) if path else None,
+            "images": str(self.folder / "images.npy") if self.compare else None,
+            "logits": str(logits),
+        }
+        do(job)
+        return np.load(logits) if self.compare else None
+
+
+def do(job: dict[str, Any]) -> None:
+    """Do a job in a process of its own; BackendError if that fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "common.convert.conversion"],
+        cwd=ROOT,
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        last = (done.stderr.splitlines() or [f"status {done.returncode}"])[-1]
+        if done.returncode != BackendError.exit_code:
+            last = f"{job['form']} could not write or run the weights: {last}"
+        raise BackendError(last)
+
+
+def images(spec: Spec) -> np.ndarray:
+    """The first images of the shipped sample, as the network takes them: float64 (N, C, H, W)."""
+    channels, height, width = spec.input
+    sample = load_data("sample").test_images[:IMAGES]
+    return np.repeat(resize(sample, height, width), channels, axis=1)
+
+
+def compared(
+    source: str, first: Any, target: str, second: Any, destination: Path
+) -> dict[str, Any]:
+    """How far the logits of the two ends are apart; ParityError if it is too far."""
+    largest = float(np.abs(first.astype(np.float64)).max())
+    difference = float(np.abs(first.astype(np.float64) - second).max())
+    one, other = (RUNS.get(form, form) for form in (source, target))
+    if not difference <= TOLERANCE[first.dtype.name] * largest:
+        raise ParityError(
+            f"{destination} was not written: {one} and {other} give logits that differ by "
+            f"{difference:.1e}, where the largest is {largest:.1e}."
+        )
+    found = {"source": one, "destination": other, "images": len(first)}
+    return found | {"difference": difference, "largest": largest}
+
+
+def render(found: Converted) -> str:
+    """What was converted, for people."""
+    widened = "" if found.stored == found.dtype else f" (held as {found.stored})"
+    text = (
+        f"{found.source}: {found.format} with {found.names}, network {found.spec}, "
+        f"{found.channels} channel(s), {found.classes} classes, {found.dtype}{widened}\n"
+        f"{found.destination}: written, read again: {found.tensors} tensors, the same bits, "
+        f"SHA-256 {found.sha256}"
+    )
+    if found.also:
+        text += (
+            f"\n{' and '.join(found.also)} has the same tensors and is another function: if it is "
+            f"what they were trained as, say so with `--spec {found.also[0]}`."
+        )
+    if found.check is None:
+        return text
+    return (
+        f"{text}\ncheck: {found.check['source']} and {found.check['destination']} on "
+        f"{found.check['images']} images: logits differ by at most "
+        f"{found.check['difference']:.1e}, the largest is {found.check['largest']:.1e}"
+    )
+
+
+# --- in the process of one end
+def main() -> None:
+    """Do what the jobs on stdin say, a line each."""
+    for line in sys.stdin:
+        job = json.loads(line)
+        name, channels, classes = job["spec"]
+        spec = find(name).at(channels=channels, classes=classes)
+        weights = load_canonical(Path(job["weights"]), spec)
+        x = np.load(job["images"]) if job["images"] else None
+        path = Path(job["file"]) if job["file"] else None
+        try:
+            logits = end(job["form"], spec, weights, path, x)
+        except BackendError as error:
+            print(error, file=sys.stderr)
+            sys.exit(error.exit_code)
+        if logits is not None:
+            np.save(job["logits"], logits)
+        print("done", flush=True)
+
+
+def end(
+    form: str, spec: Spec, weights: Weights, path: Path | None, x: np.ndarray | None
+) -> np.ndarray | None:
+    """Write the file if a framework is to, and give its logits of x if there is one."""
+    if form in FRAMEWORKS:
+        backend, dtype = load(form), weights["head.weight"].dtype.name
+        model = backend.build(spec, dtype, "cpu")
+        backend.write_weights(model, weights)
+        if path:
+            backend.save(model, path)
+        if path and x is not None:  # what the framework itself makes of the file
+            model = backend.build(spec, dtype, "cpu")
+            backend.load(model, path)
+        return None if x is None else backend.forward(model, x, False)["head"]
+    if x is None:
+        return None
+    if form == ONNX and path:
+        return onnx.run(path, x)
+    arbiter = GoogLeNet(spec, load_canonical(path, spec) if path else weights)
+    return arbiter.forward(x.astype(np.float64))["head"].astype(x.dtype)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""Fashion-MNIST in NumPy arrays: found, or downloaded; checked by SHA-256; read; cut in batches.
+
+Other images come from a folder of class folders: common/folder.py.
+
+Source: Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
+Learning Algorithms", arXiv:1708.07747, https://github.com/zalandoresearch/fashion-mnist. The IDX
+format is the one described at the end of LeCun's MNIST page, http://yann.lecun.com/exdb/mnist/.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import os
+import sys
+import tempfile
+import textwrap
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.data.dataset import Dataset, Int64, UInt8
+from common.errors import DataError
+
+Contents = dict[str, tuple[int, str]]
+"""What each file has to hold: its name, the count of its unpacked bytes, their SHA-256."""
+
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+FULL: Contents = {
+    "train-images-idx3-ubyte": (
+        16 + 60_000 * 28 * 28,
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    ),
+    "train-labels-idx1-ubyte": (
+        8 + 60_000,
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    ),
+    "t10k-images-idx3-ubyte": (
+        16 + 10_000 * 28 * 28,
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    ),
+    "t10k-labels-idx1-ubyte": (
+        8 + 10_000,
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+}
+
+SAMPLE: Contents = {
+    "train-images-idx3-ubyte": (
+        16 + 800 * 28 * 28,
+        "028fe5199a551cfefb03adb0c90e23711cb64f36c42552a19361b6da46993fd3",
+    ),
+    "train-labels-idx1-ubyte": (
+        8 + 800,
+        "eb4214c489056667c2ba417567865e89dbd080646c3e6a71027e71423577604f",
+    ),
+    "t10k-images-idx3-ubyte": (
+        16 + 200 * 28 * 28,
+        "c5778dde4e96eeb34657888930a98f527ac6b0cb35e9e969ba53f01dfce868bd",
+    ),
+    "t10k-labels-idx1-ubyte": (
+        8 + 200,
+        "3bf96d4b7566f51d8726eb6088e70eb796c98349a6135181dddfcc5bc590cf72",
+    ),
+}
+
+SAMPLE_FOLDER = Path(__file__).parent / "sample"
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
+MIRRORS = (
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",  # the address of its authors
+    "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
+)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A folder, what its four files have to hold, and what helps when they do not."""
+
+    folder: Path
+    contents: Contents
+    way_out: str
+
+    def present(self) -> dict[str, Path]:
+        """Return the paths of those of the four files that are there, packed or not.
+
+        A folder that does not exist has none; raises DataError for one that cannot be read.
+        """
+        try:
+            entries = set(os.listdir(self.folder))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as reason:
+            raise DataError(
+                f"the folder {self.folder} cannot be read ({_short(reason)}); {self.way_out}"
+            ) from None
+        # The unpacked file comes last, so it is the one that counts where both are there.
+        both = ((name, file) for name in self.contents for file in (f"{name}.gz", name))
+        return {name: self.folder / file for name, file in both if file in entries}
+
+    def read(self, path: Path, name: str) -> bytes:
+        """Return the checked bytes of a file; raises DataError with the way out."""
+        try:
+            return _unpack(path, *self.contents[name])
+        except DataError as reason:
+            raise DataError(f"{path} {reason}; {self.way_out}") from None
+
+    def dataset(self, source: str) -> Dataset:
+        """Read the four files; raises DataError if one is missing or damaged."""
+        paths = self.present()
+        missing = [name for name in self.contents if name not in paths]
+        if missing:
+            lack = f"lacks {', '.join(missing)} (or .gz)" if self.folder.exists() else "is missing"
+            raise DataError(f"the folder {self.folder} {lack}; {self.way_out}")
+        return _dataset({name: self.read(path, name) for name, path in paths.items()}, source)
+
+
+def cache_folder() -> Path:
+    """Return the folder of downloads: $GOOGLENET_CACHE, or the user's cache of this system."""
+    if folder := os.environ.get("GOOGLENET_CACHE"):
+        return Path(folder)
+    import pooch  # type: ignore[import-untyped]  # here: who needs no cache waits for no import
+
+    return Path(pooch.os_cache("googlenet"))
+
+
+def parse_idx(data: bytes, where: str) -> UInt8:
+    """Return the array of uint8, 1 to 32 dimensions, in the bytes of an IDX file.
+
+    The bytes are 0, 0, 8 (for uint8), the count of dimensions, each dimension in four bytes, the
+    highest first, and the elements in C order. Raises DataError, naming `where`, for all else.
+    """
+    if len(data) < 4:
+        raise DataError(f"{where} is no IDX file: it ends after {len(data)} bytes")
+    if data[:2] != b"\0\0":
+        raise DataError(f"{where} is no IDX file: it begins with 0x{data[:4].hex()}")
+    kind, ndim = data[2], data[3]
+    if kind != 8:
+        raise DataError(f"{where} has elements of IDX type 0x{kind:02x}, only 0x08 (uint8) is read")
+    if not 1 <= ndim <= 32:  # 32 is the most that NumPy 1 can hold
+        raise DataError(f"{where} has {ndim} dimensions, only 1 to 32 are read")
+    start = 4 + 4 * ndim
+    if len(data) < start:
+        raise DataError(f"{where} is truncated: its header takes {start} bytes, not {len(data)}")
+    shape = tuple(int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4))
+    if 0 in shape:
+        raise DataError(f"{where} is empty: its shape is {shape}")
+    if math.prod(shape) != len(data) - start:
+        raise DataError(
+            f"{where} has {len(data) - start} bytes of elements, its shape {shape} takes"
+            f" {math.prod(shape)}"
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()  # a writable one
+
+
+def _short(reason: Exception) -> str:
+    """Return what an exception says, in one line of at most 120 characters."""
+    text = (reason.strerror if isinstance(reason, OSError) else None) or str(reason)
+    return textwrap.shorten(text, 120, placeholder="...") or type(reason).__name__
+
+
+def _unpack(path: Path, size: int, sha256: str) -> bytes:
+    """Return the bytes of a file, unpacked if it is a .gz, that have this size and SHA-256.
+
+    Raises DataError with the sentence's second half: "is ..."
+    """
+    try:
+        if not path.is_file():  # to open a pipe would wait for ever
+            raise DataError("is not a file")
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            raw: bytes = file.read(size + 1)  # never more: a small .gz can unpack to anything
+    except (gzip.BadGzipFile, EOFError, zlib.error) as reason:
+        raise DataError(f"is damaged: it cannot be unpacked ({_short(reason)})") from None
+    except OSError as reason:
+        raise DataError(f"cannot be read ({_short(reason)})") from None
+    actual = hashlib.sha256(raw).hexdigest()
+    if len(raw) > size:
+        raise DataError(f"is damaged: it holds more than the expected {size} bytes")
+    if actual != sha256:
+        raise DataError(
+            f"is damaged: its {len(raw)} bytes have the SHA-256 {actual[:12]}..., expected are"
+            f" {size} bytes with {sha256[:12]}..."
+        )
+    return raw
+
+
+def _download(name: str, cache: Path) -> bytes:
+    """Download a file into the cache and return its unpacked bytes.
+
+    Only a checked file gets its name there. Raises DataError when no mirror gives one.
+    """
+    import pooch
+
+    pooch.get_logger().setLevel("ERROR")
+    file = f"{name}.gz"
+    last = ""
+    for mirror in MIRRORS:
+        url = f"{mirror}/{file}"
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            # A folder for each try, because pooch does not replace what an earlier one left.
+            with tempfile.TemporaryDirectory(dir=cache, prefix="download-") as folder:
+                pooch.retrieve(url, None, file, folder, progressbar=sys.stderr.isatty())
+                raw = _unpack(Path(folder) / file, *FULL[name])
+                os.replace(Path(folder) / file, cache / file)
+            return raw
+        except DataError as reason:
+            last = f"{url} {reason}"
+        except (OSError, ValueError) as reason:
+            last = _short(reason)
+    raise DataError(
+        f"{name} could not be downloaded into {cache} ({last}); give the data's folder with"
+        " `--data DIR`, use `--data sample`, or on Debian and Ubuntu"
+        " `apt-get install dataset-fashion-mnist`"
+    )
+
+
+def _dataset(raw: dict[str, bytes], source: str) -> Dataset:
+    """Parse the four files' bytes; raises DataError where they do not make a data set."""
+    train_images, train_labels = _pair(raw, "train", source)
+    test_images, test_labels = _pair(raw, "t10k", source)
+    return Dataset(train_images, train_labels, test_images, test_labels, CLASSES, source)
+
+
+def _pair(raw: dict[str, bytes], part: str, source: str) -> tuple[UInt8, Int64]:
+    """Return a part's images (N, 1, 28, 28) and labels (N,); raises DataError if they are not."""
+    where = f"{part}-images-idx3-ubyte of {source}", f"{part}-labels-idx1-ubyte of {source}"
+    images = parse_idx(raw[f"{part}-images-idx3-ubyte"], where[0])
+    labels = parse_idx(raw[f"{part}-labels-idx1-ubyte"], where[1])
+    if images.ndim != 3 or images.shape[1:] != (28, 28):
+        raise DataError(f"{where[0]} has the shape {images.shape}, not (N, 28, 28)")
+    if labels.shape != images.shape[:1]:
+        raise DataError(f"{where[1]} has the shape {labels.shape}, not ({len(images)},)")
+    if labels.max() >= len(CLASSES):
+        raise DataError(f"{where[1]} has a label {labels.max()}, the last class is 9")
+    return images[:, np.newaxis], labels.astype(np.int64)

@@ -1,0 +1,44 @@
+"""Which examples a step takes: batches, mirrored images, the share of each worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from common.data.dataset import Int64
+from common.errors import GoogLeNetError
+
+
+def batches(count: int, size: int, seed: int, epoch: int) -> Iterator[Int64]:
+    """Yield the indices of one epoch's batches, int64 (size,): each of `count` examples once.
+
+    The last batch may be smaller. The order depends on `count`, `seed` and `epoch` alone; NumPy
+    keeps RandomState frozen, so it is the same with every version. Raises GoogLeNetError at once
+    for a size below 1, or for a seed that is not in 32 bits.
+    """
+    if size < 1:
+        raise GoogLeNetError(f"--batch-size {size} is not possible: give 1 or more")
+    if not 0 <= seed < 2**32:
+        raise GoogLeNetError(f"--seed {seed} is not possible: give a number from 0 to {2**32 - 1}")
+    order = np.random.RandomState([seed, 1, epoch]).permutation(count).astype(np.int64)
+    return (order[at : at + size] for at in range(0, count, size))
+
+
+def flips(count: int, seed: int, epoch: int) -> npt.NDArray[np.bool_]:
+    """Which of `count` examples are mirrored in an epoch, bool (count,): about half of them.
+
+    Drawn like the order of `batches`, so every framework mirrors the same images.
+    """
+    return np.random.RandomState([seed, 2, epoch]).randint(0, 2, count).astype(bool)
+
+
+def shard(indices: np.ndarray, rank: int, workers: int) -> tuple[np.ndarray, float]:
+    """One worker's part of a batch, and what it is of the whole.
+
+    A worker that is left without gets the first example, which counts as nothing: to be without
+    one is more than every operation of a framework can take.
+    """
+    part = np.array_split(indices, workers)[rank]
+    return (part, len(part) / len(indices)) if len(part) else (indices[:1], 0.0)

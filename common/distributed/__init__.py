@@ -1,0 +1,1 @@
+"""Several workers: what starts them, what each does, what watches them."""

@@ -1,0 +1,296 @@
+"""What weights are called elsewhere, and how they lie: the names of others as data.
+
+A dialect names every layer of a spec as one kind of program does: ours in each framework, or the
+book's (d2l's `nn.Sequential` of five blocks and its Inception with p1_1 to p4_2). A format says
+what a framework calls a layer's tensors, and in which order their axes are. Both are made from the
+spec, so a new spec brings no table of its own, and a new dialect is one function in DIALECTS.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from string import ascii_lowercase
+
+import numpy as np
+
+from common.spec import Conv, Inception, Row, Spec
+from common.weights import shapes
+
+Layers = dict[str, str]  #: canonical name of a layer (`stage1.0.conv`): its name elsewhere
+
+#: the book's paths of an Inception block by our branches: p1_1, p2_1, p2_2, ...
+PATHS = {"branch1x1": 1, "branch3x3": 2, "branch5x5": 3, "branch_pool": 4}
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a framework's files call a layer's tensors, and in which order their axes are.
+
+    `norm` and `other` give the last word of a name, after the layer's; `conv` and `linear` the
+    canonical axes in the order of the file.
+    """
+
+    backend: str | None  #: whose `save` writes it
+    suffix: str
+    norm: Mapping[str, str]
+    other: Mapping[str, str]
+    conv: tuple[int, int, int, int] = (0, 1, 2, 3)
+    linear: tuple[int, int] = (0, 1)
+
+    def name(self, layers: Layers, canonical: str) -> str:
+        """The name in the file of a canonical tensor."""
+        layer, _, leaf = canonical.rpartition(".")
+        return layers[layer] + (self.norm if layer.endswith("norm") else self.other)[leaf]
+
+    def axes(self, ndim: int) -> tuple[int, ...]:
+        """The canonical axes in the order of the file, for a tensor of so many."""
+        return {4: self.conv, 2: self.linear}.get(ndim, tuple(range(ndim)))
+
+    def canonical(self, array: np.ndarray) -> np.ndarray:
+        """An array of the file with its axes in the canonical order."""
+        return np.ascontiguousarray(array.transpose(np.argsort(self.axes(array.ndim))))
+
+
+OTHER = {"weight": ".weight", "bias": ".bias"}
+NORM = {**OTHER, "running_mean": ".running_mean", "running_var": ".running_var"}
+BY_NUMBER = {"weight": "/vars/0", "bias": "/vars/1"}
+
+FORMATS = {
+    "torch": Format("torch", ".pt", NORM, OTHER),
+    "tf": Format(
+        "tf",
+        ".weights.h5",
+        {**BY_NUMBER, "running_mean": "/vars/2", "running_var": "/vars/3"},
+        BY_NUMBER,
+        conv=(2, 3, 1, 0),  # HWIO
+        linear=(1, 0),  # (in, out)
+    ),
+    "mxnet": Format("mxnet", ".params", {**NORM, "weight": ".gamma", "bias": ".beta"}, OTHER),
+    "paddle": Format(
+        "paddle",
+        ".pdparams",
+        {**NORM, "running_mean": "._mean", "running_var": "._variance"},
+        OTHER,
+        linear=(1, 0),  # (in, out)
+    ),
+    "safetensors": Format(None, ".safetensors", NORM, OTHER),
+}
+
+
+# --- names by attribute and index: PyTorch, Paddle, MXNet, and ours in a safetensors file
+def ours(spec: Spec) -> Iterator[Layers]:
+    """The canonical names."""
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in shapes(spec))
+    yield {layer: layer for layer in layers}
+
+
+def book(spec: Spec) -> Iterator[Layers]:
+    """The book's blocks in a Sequential, `net` in its newer editions, paths p1_1 or b1_1.
+
+    PyTorch's DataParallel puts `module` before all. Where a ReLU is a layer of its own it counts
+    (PyTorch, Paddle), where it is an argument of the convolution it does not (MXNet). The book has
+    no norm in this network; readers write convolution and norm one after the other, or as a
+    Sequential, in the blocks and in the paths.
+    """
+    for prefix, letter, relus in product(("", "net.", "module."), "pb", (True, False)):
+        if not spec.norm:
+            yield _book(spec, prefix, letter, relus, False, "{}_{}", "")
+            continue
+        for nested in (False, True):
+            yield _book(spec, prefix, letter, relus, nested, "{}_{}.0", "{}_{}.1")
+            yield _book(spec, prefix, letter, relus, nested, "{}_{}", "bn{}_{}")
+            yield _book(spec, prefix, letter, relus, nested, "{}_{}", "{}_{}_bn")
+
+
+def _book(
+    spec: Spec, prefix: str, letter: str, relus: bool, nested: bool, conv: str, norm: str
+) -> Layers:
+    layers = {}
+    for number, (stage, rows) in enumerate(spec.stages()):
+        index = 0
+        for place, row in enumerate(rows):
+            at = f"{prefix}{number}.{index}"
+            if isinstance(row, Conv):
+                layers[f"{stage}.{place}.conv"] = f"{at}.0" if nested else at
+                if spec.norm:
+                    follows = f"{at}.1" if nested else f"{prefix}{number}.{index + 1}"
+                    layers[f"{stage}.{place}.norm"] = follows
+                    index += 0 if nested else 1
+                index += 1 if relus and row.activation and not nested else 0
+            elif isinstance(row, Inception):
+                for layer, path, step in _paths(row, f"{stage}.{place}"):
+                    word = f"{at}.{letter}{conv}".format(path, step)
+                    layers[f"{layer}.conv"] = word
+                    if spec.norm:
+                        own = norm if norm.startswith("bn") else letter + norm
+                        layers[f"{layer}.norm"] = f"{at}.{own}".format(path, step)
+            index += 1
+    return layers | {"head": f"{prefix}{len(spec.stages())}"}
+
+
+def _paths(row: Inception, block: str) -> Iterator[tuple[str, int, int]]:
+    """Each convolution of a block: its canonical name, the book's path and step in it."""
+    for branch, rows in row.branches():
+        for place, inner in enumerate(rows):
+            if isinstance(inner, Conv):
+                yield f"{block}.{branch}.{place}", PATHS[branch], place + 1
+
+
+def _numbered(spec: Spec) -> Iterator[tuple[str, Conv | Inception, str]]:
+    """The rows with weights by canonical name: convolutions as 1, 2, ..., blocks as 3a, 3b, ..."""
+    number = 0
+    for stage, rows in spec.stages():
+        letters = iter(ascii_lowercase)
+        for place, row in enumerate(rows):
+            if isinstance(row, Conv):
+                number += 1
+                yield f"{stage}.{place}", row, str(number)
+            elif isinstance(row, Inception):
+                yield f"{stage}.{place}", row, stage[-1] + next(letters)
+
+
+def torchvision(spec: Spec) -> Iterator[Layers]:
+    """torchvision's `GoogLeNet`: conv1 to conv3, inception3a to 5b, aux1 and aux2, fc."""
+    layers = {"head": "fc"}
+    for name, row, word in _numbered(spec):
+        if isinstance(row, Conv):
+            layers |= _with_norm(name, f"conv{word}")
+            continue
+        for layer, path, step in _paths(row, name):
+            inside = f".{step - 1}" if len(row.branches()[path - 1][1]) > 1 else ""
+            layers |= _with_norm(layer, f"inception{word}.branch{path}{inside}")
+    for index, _ in enumerate(spec.auxiliary):
+        ours, theirs = f"auxiliary.{index}", f"aux{index + 1}"
+        layers |= _with_norm(f"{ours}.conv", f"{theirs}.conv")
+        layers |= {f"{ours}.hidden": f"{theirs}.fc1", f"{ours}.head": f"{theirs}.fc2"}
+    yield layers
+
+
+def _with_norm(layer: str, name: str) -> Layers:
+    return {f"{layer}.conv": f"{name}.conv", f"{layer}.norm": f"{name}.bn"}
+
+
+def paddle_vision(spec: Spec) -> Iterator[Layers]:
+    """paddle.vision's `GoogLeNet`: _conv to _conv_2, _ince3a to _ince5b, _fc_out, _out1, _out2."""
+    inside = {(1, 1): "_conv1", (2, 1): "_conv3r", (2, 2): "_conv3", (3, 1): "_conv5r"}
+    inside |= {(3, 2): "_conv5", (4, 2): "_convprj"}
+    layers = {"head": "_fc_out"}
+    for name, row, word in _numbered(spec):
+        if isinstance(row, Conv):
+            before = int(word) - 1
+            layers[f"{name}.conv"] = f"_conv{f'_{before}' if before else ''}._conv"
+            continue
+        for layer, path, step in _paths(row, name):
+            layers[f"{layer}.conv"] = f"_ince{word}.{inside[path, step]}._conv"
+    for index, _ in enumerate(spec.auxiliary):
+        ours, theirs = f"auxiliary.{index}", index + 1
+        layers[f"{ours}.conv.conv"] = f"_conv_o{theirs}._conv"
+        layers |= {f"{ours}.hidden": f"_fc_o{theirs}", f"{ours}.head": f"_out{theirs}"}
+    yield layers
+
+
+# --- names by class and order: Keras
+class Container:
+    """Names the layers of a Keras container: by class, and from the second of a class on by count.
+
+    An attribute whose name sorts before `layers` is filed under its own name instead.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self.count = path, Counter[str]()
+
+    def add(self, kind: str) -> str:
+        """The path of the next layer of a class."""
+        number = self.count[kind]
+        self.count[kind] += 1
+        return f"{self.path}layers/{kind}{f'_{number}' if number else ''}"
+
+
+def keras_ours(spec: Spec) -> Iterator[Layers]:
+    """Our own `GoogLeNet` in Keras."""
+    layers, net = {}, Container("")
+
+    def add(rows: tuple[Row, ...], path: str, prefix: str) -> None:
+        inside = Container(f"{path}/")
+        for place, row in enumerate(rows):
+            layer = f"{prefix}.{place}"
+            if isinstance(row, Conv):
+                at = inside.add("conv")
+                layers[f"{layer}.conv"] = f"{at}/conv"
+                if spec.norm:
+                    layers[f"{layer}.norm"] = f"{at}/norm"
+            elif isinstance(row, Inception):
+                at = inside.add("inception")
+                for branch, inner in row.branches():
+                    add(inner, f"{at}/{branch}", f"{layer}.{branch}")
+
+    for stage, rows in spec.stages():
+        add(rows, net.add("sequential"), stage)
+    for index, _ in enumerate(spec.auxiliary):  # a list, which has no layers of its own
+        at, name = f"auxiliary/auxiliary{f'_{index}' if index else ''}", f"auxiliary.{index}"
+        layers |= {f"{name}.{layer}": f"{at}/{layer}" for layer in ("hidden", "head")}
+        layers |= {f"{name}.conv.{layer}": f"{at}/conv/{layer}" for layer in ("conv", "norm")}
+    yield layers | {"head": "head"}
+
+
+def keras_book(spec: Spec) -> Iterator[Layers]:
+    """The book's blocks in a Sequential, `net` in its newer editions; see `book`.
+
+    The Inception block is a Model, whose p1_1 to p4_2 are filed by class and order, or a Layer,
+    whose are filed by name; b1_1 to b4_2 are filed by name in both.
+    """
+    for prefix, letter in product(("", "layers/sequential/"), ("", "p", "b")):
+        for nested in (False, True) if spec.norm else (False,):
+            for inside in ("sequential", "bn{}_{}", "{}_{}_bn") if spec.norm else ("",):
+                yield _keras_book(spec, prefix, letter, nested, inside)
+
+
+def _keras_book(spec: Spec, prefix: str, letter: str, nested: bool, inside: str) -> Layers:
+    layers, net = {}, Container(prefix)
+
+    def add(layer: str, block: Container, attribute: str, nest: bool, norm: str) -> None:
+        """A convolution and its norm, in a Sequential of their own or one after the other."""
+        if nest:
+            block = Container(f"{attribute or block.add('sequential')}/")
+            attribute = norm = ""
+        layers[f"{layer}.conv"] = attribute or block.add("conv2d")
+        if spec.norm:
+            layers[f"{layer}.norm"] = norm or block.add("batch_normalization")
+
+    for stage, rows in spec.stages():
+        block = Container(f"{net.add('sequential')}/")
+        for place, row in enumerate(rows):
+            if isinstance(row, Conv):
+                add(f"{stage}.{place}", block, "", nested, "")
+            elif isinstance(row, Inception):
+                at = block.add("inception")
+                paths = Container(f"{at}/")
+                for layer, path, step in _paths(row, f"{stage}.{place}"):
+                    attribute = f"{at}/{letter}{path}_{step}" if letter else ""
+                    own = inside if inside.startswith("bn") else letter + inside
+                    norm = f"{at}/{own}".format(path, step) if letter else ""
+                    add(layer, paths, attribute, inside == "sequential", norm)
+    return layers | {"head": net.add("dense")}
+
+
+PADDLE_VISION = "paddle.vision's names"
+
+#: what files of each format are tried for, in this order; each gives one or more namings of a spec
+DIALECTS: dict[str, dict[str, Callable[[Spec], Iterator[Layers]]]] = {
+    "torch": {
+        "our names": ours,
+        "the book's names": book,
+        "torchvision's names": torchvision,
+    },
+    "tf": {"our names": keras_ours, "the book's names": keras_book},
+    "mxnet": {"our names": ours, "the book's names": book},
+    "paddle": {
+        "our names": ours,
+        "the book's names": book,
+        PADDLE_VISION: paddle_vision,
+    },
+    "safetensors": {"our names": ours, "the book's names": book},
+}

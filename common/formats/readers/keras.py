@@ -1,0 +1,46 @@
+"""Reads the HDF5 files that Keras writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from common.formats.readers.base import Unreadable, require_name
+
+
+def read_keras(file: BinaryIO) -> dict[str, np.ndarray]:
+    """Every dataset of an HDF5 file by its path; links that lead elsewhere are refused."""
+    import h5py
+
+    with h5py.File(file, "r") as root:
+        return dict(datasets(root, "", 0))
+
+
+def datasets(group: Any, prefix: str, depth: int) -> Iterator[tuple[str, np.ndarray]]:
+    """The datasets in an HDF5 group and below, stored plainly inside the file."""
+    import h5py
+
+    if depth > 16:  # a group may hold itself
+        raise Unreadable("is no file of Keras weights: its groups are nested without an end.")
+    for name in group:
+        require_name(prefix + name)
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise Unreadable(
+                f"links {prefix + name!r} to another place or file: weights lie inside."
+            )
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            yield from datasets(item, f"{prefix}{name}/", depth + 1)
+        elif not isinstance(item, h5py.Dataset):
+            raise Unreadable(f"holds something that is no array under {prefix + name!r}.")
+        elif item.external or item.is_virtual or item.chunks or item.dtype.kind not in "fiub":
+            raise Unreadable(
+                f"stores {prefix + name!r} compressed, elsewhere or not as numbers: Keras's "
+                "save_weights stores plain arrays."
+            )
+        elif item.shape is None or item.nbytes > max(item.id.get_storage_size(), 0):
+            raise Unreadable(f"is damaged: {prefix + name!r} is not all there.")
+        else:
+            yield prefix + name, np.asarray(item[()])

@@ -1,0 +1,70 @@
+"""Reads MXNet's binary format. Source: NDArray::Load in src/ndarray/ndarray.cc of MXNet 1.9."""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import BinaryIO
+
+import numpy as np
+
+from common.formats.readers.base import Unreadable, array_of, require_shape, width
+
+# --- MXNet's binary format. Source: NDArray::Load in src/ndarray/ndarray.cc of MXNet 1.9.
+MXNET_LIST = 0x112
+MXNET_MAGICS = (0xF993FAC9, 0xF993FACA)  #: the second since NumPy's shapes; a shape () is a scalar
+MXNET_TYPES = {
+    **{0: "float32", 1: "float64", 2: "float16", 3: "uint8", 4: "int32", 5: "int8", 6: "int64"},
+    **{7: "bool", 12: "bfloat16"},
+}
+
+
+class Bytes:
+    """Bytes that are taken from the front; Unreadable where there are not enough."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        if not 0 <= count <= len(self.data) - self.at:
+            raise Unreadable("is cut or damaged: it ends before what it announces.")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def number(self, form: str) -> int:
+        """The next whole number, in `struct`'s words, little-endian."""
+        (value,) = struct.unpack(f"<{form}", self.take(struct.calcsize(f"<{form}")))
+        return int(value)
+
+
+def read_mxnet(file: BinaryIO) -> dict[str, np.ndarray]:
+    """What `save_parameters`, `mx.nd.save` and `mx.npx.save` write: arrays, then their names."""
+    data = Bytes(file.read())
+    data.take(16)  # the magic number and a reserved one
+    arrays = [mxnet_array(data) for _ in range(data.number("Q"))]
+    names = [data.take(data.number("Q")).decode() for _ in range(data.number("Q"))]
+    if len(names) != len(arrays):
+        raise Unreadable("is a list of MXNet arrays without names: save a dict, or parameters.")
+    if len(set(names)) != len(names) or data.at != len(data.data):
+        raise Unreadable("is damaged: a name stands twice, or bytes are left over.")
+    return dict(zip(names, arrays, strict=True))
+
+
+def mxnet_array(data: Bytes) -> np.ndarray:
+    """One array: magic, storage, shape, device, type, values."""
+    magic, storage = data.number("I"), data.number("i")
+    if magic not in MXNET_MAGICS or storage != 0:
+        raise Unreadable("holds an MXNet array that is sparse, or older than MXNet 1.0.")
+    axes = data.number("i")
+    if not 0 <= axes <= 8 or (axes == 0 and magic == MXNET_MAGICS[0]):
+        raise Unreadable("is damaged, or holds an MXNet array without a shape.")
+    shape = [data.number("q") for _ in range(axes)]
+    require_shape(shape)
+    data.take(8)  # the device that it was on
+    kind = data.number("i")
+    if kind not in MXNET_TYPES:
+        raise Unreadable(f"is damaged: MXNet has no type {kind}.")
+    dtype = MXNET_TYPES[kind]
+    size = np.dtype(width(dtype)).itemsize
+    return array_of(data.take(math.prod(shape) * size), dtype, shape)

@@ -1,0 +1,259 @@
+"""A restricted interpreter for pickles: it can build arrays and call nothing else."""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from common.formats.readers.base import Unreadable, array_of, require_shape, require_whole
+
+
+# --- pickles
+class Name(NamedTuple):
+    """Something that a pickle names, as `pickle` would import it; here it is only a name."""
+
+    module: str
+    name: str
+
+
+class Storage(NamedTuple):
+    """A PyTorch storage: where its bytes are found, and what they are."""
+
+    key: str
+    dtype: str
+    length: int
+
+
+class Tensor(NamedTuple):
+    """A PyTorch tensor in a storage; sizes and strides count values."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class Dtype:
+    """A NumPy dtype, whose byte order comes after it."""
+
+    def __init__(self, code: object) -> None:
+        if not isinstance(code, str) or code not in NUMPY_TYPES:
+            raise Unreadable("holds arrays of something that is no plain number.")
+        self.name = NUMPY_TYPES[code]
+
+    def build(self, state: Any) -> None:
+        """Refuse what is not the state of a plain little-endian number."""
+        if tuple(state)[1:5] not in (("<", None, None, None), ("|", None, None, None)):
+            raise Unreadable("holds arrays that are not little-endian numbers.")
+
+
+class Empty:
+    """A NumPy array whose content comes after it."""
+
+    array: np.ndarray | None = None
+
+    def build(self, state: Any) -> None:
+        """Take over shape, dtype, order and bytes."""
+        _, shape, dtype, fortran, data = state
+        if not isinstance(dtype, Dtype) or type(data) is not bytes or type(shape) is not tuple:
+            raise Unreadable("holds arrays of objects.")
+        array = array_of(data, dtype.name, shape[::-1] if fortran else shape)
+        if array.nbytes != len(data):
+            raise Unreadable("is damaged: an array has more bytes than values.")
+        self.array = array.T if fortran else array
+
+
+NUMPY_TYPES = {
+    **{"f2": "float16", "f4": "float32", "f8": "float64", "u2": "uint16"},
+    **{"i4": "int32", "i8": "int64", "u1": "uint8", "i1": "int8", "b1": "bool"},
+}
+TORCH_TYPES = {
+    Name("torch", f"{kind}Storage"): dtype
+    for kind, dtype in {
+        **{"Float": "float32", "Double": "float64", "Half": "float16", "BFloat16": "bfloat16"},
+        **{"Long": "int64", "Int": "int32", "Byte": "uint8", "Char": "int8", "Bool": "bool"},
+    }.items()
+}
+ARRAY = Name("numpy", "ndarray")
+
+
+def rebuild_tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, gradient: Any, hooks: Any, *more: Any
+) -> Tensor:
+    """`torch._utils._rebuild_tensor_v2`."""
+    if not isinstance(storage, Storage) or type(shape) is not tuple or type(strides) is not tuple:
+        raise Unreadable("is damaged: a tensor lies in no storage.")
+    require_shape(shape)
+    require_whole(offset, len(strides), *strides[:9])
+    return Tensor(storage, offset, shape, strides)
+
+
+def rebuild_parameter(tensor: Any, gradient: Any, hooks: Any) -> Any:
+    """`torch._utils._rebuild_parameter`."""
+    return tensor
+
+
+def reconstruct(kind: Any, shape: Any, code: Any) -> Empty:
+    """NumPy's `_reconstruct`."""
+    if kind != ARRAY:
+        raise Unreadable("holds arrays of an unknown kind.")
+    return Empty()
+
+
+def to_bytes(text: Any, code: Any) -> bytes:
+    """`_codecs.encode`, as the oldest pickles spell bytes."""
+    if type(text) is not str or code != "latin1":
+        raise Unreadable("spells bytes in an unknown way.")
+    return text.encode("latin1")
+
+
+#: all that a pickle may call, and what is done instead
+CALLS: dict[Name, Callable[..., Any]] = {
+    Name("collections", "OrderedDict"): lambda: {},
+    Name("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+    Name("torch._utils", "_rebuild_parameter"): rebuild_parameter,
+    Name("numpy.core.multiarray", "_reconstruct"): reconstruct,
+    Name("numpy._core.multiarray", "_reconstruct"): reconstruct,
+    Name("numpy", "dtype"): lambda code, align=False, copy=True: Dtype(code),
+    Name("_codecs", "encode"): to_bytes,
+}
+#: all that it may name and not call
+VALUES = {ARRAY, *TORCH_TYPES}
+
+MARK = object()
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+LITERALS = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+}
+
+
+def unpickle(file: BinaryIO) -> Any:
+    """The value of a pickle of arrays, on a machine that can do nothing but build it.
+
+    `pickletools` splits the bytes into operations. One that is not below, or a name that is not
+    in CALLS or VALUES, is Unreadable.
+    """
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
+
+    def above_mark() -> list[Any]:
+        at = next(at for at in range(len(stack) - 1, -1, -1) if stack[at] is MARK)
+        items = stack[at + 1 :]
+        del stack[at:]
+        return items
+
+    argument: Any
+    for operation, argument, _ in pickletools.genops(file):
+        code = operation.name
+        if code in ("PROTO", "FRAME"):
+            pass
+        elif code == "STOP":
+            break
+        elif code in LITERALS:
+            stack.append(argument)
+        elif code in CONSTANTS:
+            stack.append(CONSTANTS[code])
+        elif code == "MARK":
+            stack.append(MARK)
+        elif code in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = stack[-1]
+        elif code == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif code in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        elif code == "EMPTY_TUPLE":
+            stack.append(())
+        elif code == "TUPLE":
+            stack.append(tuple(above_mark()))
+        elif code in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            items = pop(stack, int(code[-1]))
+            stack.append(tuple(items))
+        elif code == "EMPTY_LIST":
+            stack.append([])
+        elif code == "APPEND":
+            (item,) = pop(stack, 1)
+            extend(stack[-1], [item])
+        elif code == "APPENDS":
+            items = above_mark()
+            extend(stack[-1], items)
+        elif code == "EMPTY_DICT":
+            stack.append({})
+        elif code == "SETITEM":
+            items = pop(stack, 2)
+            update(stack[-1], items)
+        elif code == "SETITEMS":
+            items = above_mark()
+            update(stack[-1], items)
+        elif code == "GLOBAL":
+            stack.append(admit(*argument.split(" ", 1)))
+        elif code == "STACK_GLOBAL":
+            stack.append(admit(*pop(stack, 2)))
+        elif code == "REDUCE":
+            called, arguments = pop(stack, 2)
+            if not isinstance(called, Name) or called not in CALLS or type(arguments) is not tuple:
+                raise Unreadable("calls something that builds no array.")
+            stack.append(CALLS[called](*arguments))
+        elif code == "BUILD":
+            (state,) = pop(stack, 1)
+            if isinstance(stack[-1], (Empty, Dtype)):
+                stack[-1].build(state)
+            elif type(stack[-1]) is not dict:  # PyTorch's version numbers, of a state_dict
+                raise Unreadable("builds something that is no array.")
+        elif code == "BINPERSID":
+            stack.append(stored(*pop(stack, 1)))
+        else:
+            raise Unreadable(f"is no pickle of arrays alone: it has the operation {code}.")
+    (value,) = stack
+    return value
+
+
+def pop(stack: list[Any], count: int) -> list[Any]:
+    """The last `count` items, none of them a mark."""
+    items = stack[len(stack) - count :]
+    if len(items) != count or any(item is MARK for item in items):
+        raise Unreadable("is damaged: its pickle takes what is not there.")
+    del stack[len(stack) - count :]
+    return items
+
+
+def extend(target: Any, items: list[Any]) -> None:
+    """Lengthen a list."""
+    if type(target) is not list:
+        raise Unreadable("is damaged: its pickle lengthens what is no list.")
+    target.extend(items)
+
+
+def update(target: Any, items: list[Any]) -> None:
+    """Set items of a dict, key after value, each once."""
+    if type(target) is not dict or len(items) % 2:
+        raise Unreadable("is damaged: its pickle sets items of what is no dict.")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if type(key) is not str or key in target:
+            raise Unreadable("is damaged: its pickle names something twice, or not by text.")
+        target[key] = value
+
+
+def admit(module: Any, name: Any) -> Name:
+    """The name that a pickle asks for, if arrays need it."""
+    found = Name(module, name)
+    if type(module) is not str or type(name) is not str or found not in {*CALLS, *VALUES}:
+        raise Unreadable(
+            f"asks for {f'{module}.{name}'[:60]!a}, which no array needs, so it was not read: "
+            "save the network's state_dict alone."
+        )
+    return found
+
+
+def stored(identity: Any) -> Storage:
+    """A storage by what PyTorch's pickles call it: ('storage', type, key, device, count)."""
+    word, kind, key, _, count, *more = identity
+    plain = type(word) is type(key) is str and word == "storage" and more in ([], [None])
+    if not plain or not isinstance(kind, Name) or kind not in TORCH_TYPES:
+        raise Unreadable("is damaged, or holds views of storages: save it with torch.save anew.")
+    require_whole(count)
+    return Storage(key, TORCH_TYPES[kind], count)

@@ -1,0 +1,92 @@
+"""Reads what torch.save writes, before and since PyTorch 1.6."""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import zipfile
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from common.formats.readers.base import Unreadable, array_of, width
+from common.formats.readers.pickles import Storage, Tensor, unpickle
+
+
+def tensors(state: Any, storages: Callable[[Storage], bytes]) -> dict[Any, Any]:
+    """The tensors of a state_dict as arrays; the bytes of a storage come from `storages`."""
+    if type(state) is not dict:
+        raise Unreadable("holds no dict of tensors: save the network's state_dict.")
+    return {
+        name: strided(value, storages) if isinstance(value, Tensor) else value
+        for name, value in state.items()
+    }
+
+
+def strided(tensor: Tensor, storages: Callable[[Storage], bytes]) -> np.ndarray:
+    """A tensor as a contiguous array."""
+    storage, offset, shape, strides = tensor
+    if len(shape) != len(strides) or math.prod(shape) > storage.length - offset:
+        raise Unreadable("is damaged: a tensor is larger than its storage.")
+    flat = array_of(storages(storage), storage.dtype, (storage.length,))
+    last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+    if last >= storage.length:
+        raise Unreadable("is damaged: a tensor reaches out of its storage.")
+    bytes_apart = [step * flat.itemsize for step in strides]
+    view = np.lib.stride_tricks.as_strided(flat[offset:], shape, bytes_apart, subok=True)
+    return np.ascontiguousarray(view).view(type(flat)).reshape(shape)
+
+
+def read_torch(file: BinaryIO) -> dict[Any, Any]:
+    """The state_dict in what `torch.save` writes: an archive of a pickle and its storages."""
+    with zipfile.ZipFile(file) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        size = file.seek(0, io.SEEK_END)
+        if len(entries) != len(archive.infolist()):
+            raise Unreadable("is an archive that names an entry twice.")
+        pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise Unreadable(
+                "is an archive, and none that torch.save wrote; of a model in .keras, give what "
+                "save_weights writes."
+            )
+        if sum(entry.file_size for entry in entries.values()) > size:
+            raise Unreadable("is an archive with compressed or overlapping entries.")
+        (folder, _) = pickles[0].split("/")
+        order = f"{folder}/byteorder"  # not there before PyTorch 2.1
+        if order in entries and archive.read(order) != b"little":
+            raise Unreadable("holds big-endian numbers.")
+
+        def storages(storage: Storage) -> bytes:
+            name = f"{folder}/data/{storage.key}"
+            if name not in entries:
+                raise Unreadable("is damaged: a storage is missing.")
+            return archive.read(name)
+
+        return tensors(unpickle(io.BytesIO(archive.read(pickles[0]))), storages)
+
+
+#: the pickle of a number, with which files begin that PyTorch wrote before 1.6
+LEGACY_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+
+
+def read_old_torch(file: BinaryIO) -> dict[Any, Any]:
+    """The same from before PyTorch 1.6: five pickles, then each storage behind its count."""
+    _, version, system, state, keys = (unpickle(file) for _ in range(5))
+    if version != 1001 or system.get("little_endian") is not True or type(keys) is not list:
+        raise Unreadable("is damaged, or holds big-endian numbers.")
+    kinds: dict[str, Storage] = {}
+    for value in state.values() if type(state) is dict else ():
+        if isinstance(value, Tensor):
+            kinds[value.storage.key] = value.storage
+    found = {}
+    for key in keys:
+        if key not in kinds:
+            raise Unreadable("is damaged: a storage belongs to no tensor.")
+        count, size = kinds[key].length, np.dtype(width(kinds[key].dtype)).itemsize
+        if struct.unpack("<q", file.read(8)) != (count,):
+            raise Unreadable("is damaged: a storage is of another size than its tensor says.")
+        found[key] = file.read(count * size)
+    return tensors(state, lambda storage: found[storage.key])

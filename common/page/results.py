@@ -1,0 +1,214 @@
+"""The results in docs/results, as the commands wrote them, for the README and the page.
+
+`verify-B.json` and `bugs-B.json` are what `googlenet verify` and `googlenet bugs` printed with
+`--json`; `same-padding-B.json` is `verify --plant same-padding`; `traps-B.json` comes from the
+tests of docs/porting.md; `bench-B.json` is `googlenet bench --json`, `size-B.json`,
+`batch_size-B.json` and `threads-B.json` are the same with several of these, `peer-B.json` with
+`--peer`, `profile-B.json` with `--profile`; `runs/NAME/` holds the `config.json` and
+`history.jsonl` of a run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from common.errors import GoogLeNetError
+from common.parity.mutations import BUGS
+from common.parity.report import Report, Rung
+from common.recipe import find_recipe
+from common.spec import SPECS
+from common.training.checkpoint import Config, config_from
+from common.training.history import Epoch, read_history, speed
+
+Found = TypeVar("Found")
+
+TITLES = {"torch": "PyTorch", "tf": "TensorFlow", "mxnet": "MXNet Gluon", "paddle": "PaddlePaddle"}
+
+#: published runs of 10 epochs: what, where from, loss, train and test accuracy, examples/s
+PUBLISHED = (
+    ("`d2l`, batch 128", "d2l, MXNet, GPU", 0.256, 0.903, 0.907, 2343.6),
+    ("`d2l`, batch 128", "d2l, PyTorch, GPU", 0.262, 0.900, 0.886, 3265.5),
+    ("`d2l`, batch 128", "d2l, TensorFlow, GPU", 0.248, 0.905, 0.899, 3758.1),
+    ("`d2l`, batch 128", "d2l, Paddle, GPU", 0.213, 0.919, 0.904, 1381.9),
+    ("`d2l`, batch 512", "a blog's PyTorch, GPU", 0.464, 0.824, 0.795, 431.9),
+    ("`blog-224`, Adam", "a blog's PyTorch, GPU", 0.183, None, 0.9154, None),
+)
+
+
+class Unusable(GoogLeNetError):
+    """A results file that cannot be shown: `missing`, `damaged`, or of an `other` version."""
+
+    def __init__(self, why: str, path: Path) -> None:
+        super().__init__(f"{path} is {why}: the command that wrote it writes it anew.")
+        self.why, self.path = why, path
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: what was asked, and how each epoch went."""
+
+    name: str
+    config: Config
+    epochs: list[Epoch]
+
+
+def verified(root: Path, backend: str) -> list[Report]:
+    """Every climb of a backend; Unusable where the file is not one of this version."""
+    return _reports(root / "docs" / "results" / f"verify-{backend}.json", backend)
+
+
+def planted(root: Path, backend: str) -> Report:
+    """The climb with d2l's TensorFlow padding planted; Unusable as above."""
+    path = root / "docs" / "results" / f"same-padding-{backend}.json"
+    (report,) = _reports(path, backend)
+    return report
+
+
+def _reports(path: Path, backend: str) -> list[Report]:
+    def parse(found: Any) -> list[Report]:
+        reports = [Report(**{**each, "rungs": list(map(_rung, each["rungs"]))}) for each in found]
+        if not reports or any(report.backend != backend for report in reports):
+            raise ValueError("another backend's")
+        if not {report.spec for report in reports} <= {*SPECS}:
+            raise ValueError("unknown specs")
+        return reports
+
+    return read(path, parse)
+
+
+def _rung(found: dict[str, Any]) -> Rung:
+    rung = Rung(**found)
+    _number(rung.tolerance)
+    for error in (rung.error, *rung.stages.values()):
+        _number(0 if error is None else error)
+    return rung
+
+
+def caught(root: Path, backend: str) -> dict[str, dict[str, Any]]:
+    """What caught each bug, by the bug's name; Unusable as above."""
+
+    def parse(found: Any) -> dict[str, dict[str, Any]]:
+        rows = {row["bug"]: row for row in found}
+        if not rows or not {*rows} <= {*BUGS}:
+            raise ValueError("other bugs")
+        for row in rows.values():
+            if "rung" in row:
+                _number(0 if row["error"] is None else row["error"])
+                row["where"].split()
+        return rows
+
+    return read(root / "docs" / "results" / f"bugs-{backend}.json", parse)
+
+
+def traps(root: Path, backend: str) -> dict[str, tuple[float, float]]:
+    """How far each trap leads from the arbiter, without our fix and with it; Unusable as above."""
+
+    def parse(found: Any) -> dict[str, tuple[float, float]]:
+        return {
+            name: (_number(both["without"]), _number(both["with"]))
+            for name, both in found["traps"].items()
+        }
+
+    return read(root / "docs" / "results" / f"traps-{backend}.json", parse)
+
+
+def speeds(
+    root: Path, kind: str = "bench", key: str = "rows"
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Each machine and the rows of all benchmarks of a kind on it; Unusable as above."""
+
+    def parse(found: Any) -> tuple[str, list[dict[str, Any]]]:
+        rows = [{str(key): value for key, value in row.items()} for row in found[key]]
+        if not rows or any(list(row) != list(rows[0]) for row in rows):
+            raise ValueError("rows unlike each other")
+        return str(found["machine"]), rows
+
+    folder = root / "docs" / "results"
+    paths = sorted(folder.glob(f"{kind}-*.json"))
+    if not paths:
+        raise Unusable("missing", folder / f"{kind}-*.json")
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for path in paths:
+        machine, rows = read(path, parse)
+        table = tables.setdefault(machine, [])
+        if table and list(table[0]) != list(rows[0]):
+            raise Unusable("other", path)
+        table += rows
+    return list(tables.items())
+
+
+def runs(root: Path) -> tuple[list[Run], list[Unusable]]:
+    """The training runs, and what is wrong with the others."""
+    found, wrong = [], []
+    folder = root / "docs" / "results" / "runs"
+    for each in sorted(folder.iterdir()) if folder.is_dir() else ():
+        try:
+            config = read(each / "config.json", config_from)
+            path = each / "history.jsonl"
+            try:
+                epochs = read_history(path)
+            except GoogLeNetError as error:
+                raise Unusable("damaged" if path.exists() else "missing", path) from error
+            if not epochs:
+                raise Unusable("damaged", path)
+            find_recipe(config.recipe.name)
+            found.append(Run(each.name, config, epochs))
+        except Unusable as error:
+            wrong.append(error)
+        except GoogLeNetError:
+            wrong.append(Unusable("other", each / "config.json"))
+    return found, wrong if found or wrong else [Unusable("missing", folder)]
+
+
+def read(path: Path, parse: Callable[[Any], Found]) -> Found:
+    """What `parse` makes of a JSON file; Unusable where there is none that it understands."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError as error:
+        raise Unusable("missing", path) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unusable("damaged", path) from error
+    try:
+        found = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise Unusable("damaged", path) from error
+    try:
+        return parse(found)
+    except (GoogLeNetError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Unusable("other", path) from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{value!r} is no number")
+    return value
+
+
+def training_rows(found: list[Run]) -> list[tuple[Any, ...]]:
+    """Our runs under the published ones: recipe, run, amount, loss, accuracies, examples/s."""
+    rows: list[tuple[Any, ...]] = [(*row[:2], "60,000 x 10", *row[2:]) for row in PUBLISHED]
+    for run in found:
+        recipe, last = run.config.recipe, run.epochs[-1]
+        name = f"`{recipe.name}`"
+        if recipe.spec != find_recipe(recipe.name).spec:
+            name += f" with `{recipe.spec}`"
+        if recipe.size != find_recipe(recipe.name).size:
+            name += f" at {recipe.size}"
+        what = f"{name}, batch {recipe.batch_size}" + (
+            f", seed {recipe.seed}" if recipe.seed else ""
+        )
+        titles = list(dict.fromkeys(TITLES[epoch.backend] for epoch in run.epochs))
+        where = f"**ours**, {' then '.join(titles)}, {last.device}, {recipe.precision}"
+        amount = f"{last.examples:,} x {len(run.epochs)}"
+        accuracies = (round(last.train_accuracy, 3), round(last.test_accuracy, 4))
+        figures = (round(last.loss, 3), *accuracies, round(speed(run.epochs), 1))
+        rows.append((what, where, amount, *figures))
+    return rows

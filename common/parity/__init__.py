@@ -1,0 +1,1 @@
+"""The parity checks: every backend held against the reference."""

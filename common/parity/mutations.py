@@ -1,0 +1,109 @@
+"""Bugs to plant: each a mistake that a port of GoogLeNet invites, and that a rung must catch.
+
+`backends/<name>/plants.py` plants each of them in that framework's own words: one function a bug,
+of the bug's name, that returns a context manager. What does not depend on a framework is here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from common.errors import SpecError
+from common.spec import D2L, D2L_BN, AdaptiveAvgPool, Auxiliary, Conv, Linear, Spec
+
+#: d2l with one Inception block a stage: all that a bug needs, and a third of the time.
+SMALL = replace(
+    D2L, name="d2l-small", stage3=D2L.stage3[1:], stage4=D2L.stage4[4:], stage5=D2L.stage5[1:]
+)
+SMALL_BN = replace(SMALL, name="d2l-bn-small", norm=D2L_BN.norm)
+
+#: The first pool sees negative values here, as it never does behind a ReLU.
+LINEAR_STEM = replace(
+    SMALL,
+    name="d2l-linear-stem",
+    stage1=(Conv(64, 7, stride=2, padding=3, activation=False), D2L.stage1[1]),
+)
+
+#: With a side classifier, the only place where more than one pixel is flattened.
+SMALL_AUX = replace(
+    SMALL,
+    name="d2l-aux-small",
+    auxiliary=(
+        Auxiliary(
+            after=0,
+            pool=AdaptiveAvgPool(2),
+            conv=Conv(16),
+            features=16 * 2 * 2,
+            hidden=Linear(32, activation=True),
+            dropout=0.0,
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A mistake in words, the rungs that may be the first to catch it, and where it shows."""
+
+    name: str
+    what: str
+    rungs: tuple[str, ...]
+    spec: Spec = SMALL
+    size: int = 33
+    simulated: bool = False  #: shows only beside the CPU: on a simulated device, or on a GPU
+
+
+#: Where gradients were cleared before the first step, only the second one's are a wrong sum.
+_STEPS = ("one step", "ten steps")
+_PLACES = ("one step", "device")
+
+BUGS = {
+    bug.name: bug
+    for bug in (
+        Bug(
+            "missing-bias", "the converter leaves the convolutions' biases at zero", ("parameters",)
+        ),
+        Bug("ceil-pool", "pools round their output size up", ("shapes",), D2L, 96),
+        Bug("same-padding", "TensorFlow's `'same'` where the stride is 2", ("forward",), D2L, 96),
+        Bug("zero-padded-pool", "a pool before any ReLU padded with 0", ("forward",), LINEAR_STEM),
+        Bug("missing-relu", "no ReLU after the 3x3 branches' reduction", ("forward",)),
+        Bug("swapped-branches", "5x5 and pool branch joined in the wrong order", ("forward",), D2L),
+        Bug("transposed-head", "the head reshaped where it should be transposed", ("forward",)),
+        Bug(
+            "flatten-order",
+            "an auxiliary head's features flattened as (H, W, C)",
+            ("forward",),
+            SMALL_AUX,
+        ),
+        Bug("norm-eps", "batch norm's eps 1e-5 instead of 1e-3", ("forward",), SMALL_BN),
+        Bug("double-softmax", "probabilities given to a loss that wants logits", ("loss",)),
+        Bug("detached-branch", "no gradient flows back through pool branches", ("gradients",)),
+        Bug("frozen-head", "the optimizer is not given the head's parameters", ("one step",)),
+        Bug("gradient-twice", "a gradient summed twice, or never cleared", _STEPS),
+        Bug(
+            "norm-momentum",
+            "batch norm's momentum taken for the weight of the new value",
+            ("running statistics",),
+            SMALL_BN,
+        ),
+        Bug("norm-variance", "the unbiased running variance", ("running statistics",), SMALL_BN),
+        # Where a framework refuses to mix devices a step raises; others move tensors in silence.
+        Bug("batch-not-moved", "the batch left on the CPU", _PLACES, simulated=True),
+        Bug("labels-not-moved", "the labels left on the CPU", ("loss", *_PLACES), simulated=True),
+        Bug("model-not-moved", "the model left on the CPU", _PLACES, simulated=True),
+        Bug(
+            "optimizer-before-move",
+            "the optimizer and its state made before the model was moved",
+            _PLACES,
+            simulated=True,
+        ),
+        Bug("silent-fallback", "the CPU, whatever was chosen", ("device",), simulated=True),
+    )
+}
+
+
+def find(name: str) -> Bug:
+    """The named bug; an unknown name is refused with the list of known ones."""
+    if name not in BUGS:
+        raise SpecError(f"There is no bug named {name!r}; choose one of {', '.join(BUGS)}.")
+    return BUGS[name]

@@ -1,0 +1,103 @@
+"""The result of one check and of one run of the checks; how two tensors are compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One comparison: the worst error, what it may be, and where it is or what was raised."""
+
+    name: str
+    passed: bool
+    error: float | None
+    tolerance: float
+    where: str
+    stages: dict[str, float] = field(default_factory=dict)  #: the error of each, where it is known
+
+
+@dataclass(frozen=True)
+class Report:
+    """The climb of one backend for one spec, size and dtype."""
+
+    backend: str
+    version: str
+    spec: str
+    size: int
+    dtype: str
+    rungs: list[Rung]
+
+    @property
+    def failed(self) -> Rung | None:
+        """The rung that failed, if one did."""
+        return next((rung for rung in self.rungs if not rung.passed), None)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain data; JSON has no infinity, so what cannot be measured is null."""
+        plain = asdict(self)
+        for rung in plain["rungs"]:
+            rung["error"] = finite(rung["error"])
+            stages = {name: finite(error) for name, error in rung.pop("stages").items()}
+            rung |= {"stages": stages} if stages else {}
+        return plain
+
+    def sentence(self) -> str:
+        """The outcome in one line."""
+        head = f"{self.backend} {self.version}  {self.spec} at {self.size}, {self.dtype}:"
+        rung = self.failed
+        if rung is None:
+            worst = max(self.rungs, key=lambda rung: rung.error or 0)
+            return (
+                f"{head} all {len(self.rungs)} rungs hold, worst {worst.error:.0e} ({worst.name})"
+            )
+        size = "" if rung.error is None else f", error {rung.error:.1e} of {rung.tolerance:.0e}"
+        return f"{head} FAILED at {rung.name!r}: {rung.where}{size}"
+
+
+def finite(error: float | None) -> float | None:
+    """The error, or None if it is no finite number."""
+    return error if error is not None and math.isfinite(error) else None
+
+
+def kind(name: str) -> str:
+    """`conv.weight`, `norm.bias`, `head.weight`, ...: the last two words of a tensor's name."""
+    return ".".join(name.split(".")[-2:])
+
+
+def tensor_error(got: np.ndarray, want: np.ndarray, floor: float = 0.0) -> float:
+    """The largest difference over the largest wanted value (`floor` at least); inf if misshapen."""
+    if got.shape != want.shape:
+        return math.inf
+    difference = float(np.max(np.abs(got.astype(np.float64) - want)))
+    if not math.isfinite(difference):
+        return math.inf
+    if not difference:
+        return 0.0
+    scale = max(float(np.max(np.abs(want))), floor)
+    return difference / scale if scale else math.inf
+
+
+def compare(
+    name: str, got: Mapping[str, np.ndarray], want: Mapping[str, np.ndarray], tolerance: float
+) -> Rung:
+    """All tensors of `want` in its order: the first that differs, else the worst."""
+    largest: dict[str, float] = {}
+    for tensor, array in want.items():
+        value = float(np.max(np.abs(array)))
+        largest[kind(tensor)] = max(largest.get(kind(tensor), 0.0), value)
+    worst, where = 0.0, ""
+    for tensor, array in want.items():
+        if tensor not in got:
+            return Rung(name, False, None, tolerance, f"{tensor} is missing")
+        error = tensor_error(got[tensor], array, 1e-9 * largest[kind(tensor)])
+        if error > tolerance:
+            return Rung(name, False, error, tolerance, tensor)
+        if error > worst:
+            worst, where = error, tensor
+    return Rung(name, True, worst, tolerance, where)

@@ -1,0 +1,98 @@
+"""Runs the parity checks of one backend: all default specs, one spec, or one injected bug."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from backends import load, simulated
+from backends.mutations import plant
+from common.contract import Backend
+from common.device import choose
+from common.errors import DeviceError
+from common.files import ROOT
+from common.parity.checks import FORWARD, Ladder
+from common.parity.fixtures import fixture_of
+from common.parity.mutations import Bug
+from common.parity.report import Report
+from common.spec import (
+    BLOG_224,
+    D2L,
+    D2L_BN,
+    PADDLE_VISION,
+    TORCHVISION_IMAGENET_AUX,
+    Spec,
+    arithmetic,
+    find,
+)
+
+#: What `googlenet verify` covers by default; the other specs are parts of these.
+DEFAULTS = {
+    D2L.name: (96, 97, 33, 1),
+    BLOG_224.name: (96, 97, 33, 21),
+    D2L_BN.name: (96, 97),
+    TORCHVISION_IMAGENET_AUX.name: (96,),
+    PADDLE_VISION.name: (189,),
+}
+
+
+def climb(
+    backend: Backend, name: str, spec: Spec, sizes: Sequence[int], dtype: str, device: str
+) -> Iterator[Report]:
+    """One climb for each size, all with one model: its weights do not depend on the size."""
+    model = None
+    for size in sizes:
+        ladder = Ladder(backend, fixture_of(spec, size), dtype, device, model)
+        yield Report(name, backend.VERSION, spec.name, size, dtype, list(ladder.climb()))
+        model = ladder.model
+
+
+def verify(
+    name: str, spec: str | None = None, size: int | None = None, device: str = "auto"
+) -> Iterator[Report]:
+    """Climb with one backend: the defaults, those of one spec, or one spec (d2l) at one size."""
+    backend = load(name)
+    chosen = choose(device, backend.devices())
+    names = list(DEFAULTS) if spec is None and size is None else [spec or D2L.name]
+    for case in map(find, names):
+        sizes = DEFAULTS[case.name] if size is None else (size,)
+        for each in sizes:
+            arithmetic.layers(case.at(size=each))  # refuses what is too small
+        for dtype in FORWARD:
+            yield from climb(backend, name, case, sizes, dtype, chosen)
+
+
+def verify_planted(name: str, bug: Bug, device: str = "auto") -> Report:
+    """Climb with a bug planted in the backend, on the spec and size where it shows."""
+    beside = second_device(name, device) if bug.simulated and device in ("auto", "cpu") else None
+    backend = load(name)
+    with plant(name, bug.name):
+        chosen = beside or choose(device, backend.devices())
+        return next(climb(backend, name, bug.spec, [bug.size], "float64", chosen))
+
+
+def second_device(name: str, device: str = "auto") -> str:
+    """Where a bug is planted that shows only beside the CPU: the simulated device.
+
+    To be called before the framework's first use. Where there is a GPU and PyTorch, which takes no
+    second one beside it, what `device` chooses.
+    """
+    try:
+        return simulated.start(name)
+    except DeviceError:
+        chosen = choose(device, load(name).devices())
+        if chosen == "cpu":
+            raise
+        return chosen
+
+
+def in_child(name: str, options: Sequence[str], **streams: Any) -> subprocess.CompletedProcess[str]:
+    """`googlenet verify` in a process of its own: two frameworks never need to share one."""
+    return subprocess.run(
+        [sys.executable, "-m", "common.cli", "verify", "--backend", name, *options],
+        cwd=ROOT,
+        text=True,
+        **streams,
+    )

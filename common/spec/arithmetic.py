@@ -1,0 +1,194 @@
+"""Shapes, parameters and multiply-adds of a spec, by arithmetic alone.
+
+A layer's multiply-adds are counted without its bias (a listing that counts the bias additions
+prints 1.43 G for `blog-224`; without them it is 1.424 G). Shapes are NCHW for a batch of one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from common.errors import SpecError
+from common.spec.rows import (
+    AdaptiveAvgPool,
+    Affine,
+    AvgPool,
+    Conv,
+    GlobalAvgPool,
+    Inception,
+    Linear,
+    MaxPool,
+    Norm,
+    Row,
+    Spec,
+    pair,
+)
+
+FLOAT32_BYTES = 4
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One line of the layer table; `parameters` is None for a layer that never holds any."""
+
+    name: str
+    kind: str
+    shape: Shape
+    parameters: int | None = None
+    multiply_adds: int = 0
+
+
+def layers(spec: Spec) -> list[Layer]:
+    """The layer table, the network itself first; SpecError where the spec cannot take its input."""
+    table: list[Layer] = []
+    shape: Shape = (1, *spec.input)
+    for name, rows in spec.stages():
+        entering = shape
+        stage, shape = walk(rows, shape, spec.norm, f"{name}.")
+        table += stage
+        if name == "stage4":
+            table += _auxiliary(spec, entering)
+    head, shape = _layer(spec.head, shape, spec.norm, "head")
+    return [Layer(spec.name, "GoogLeNet", shape), *table, *head]
+
+
+def _auxiliary(spec: Spec, entering: Shape) -> list[Layer]:
+    """The layers of the auxiliary heads; stage4 takes images of the shape `entering`."""
+    table: list[Layer] = []
+    for index, row in enumerate(spec.auxiliary):
+        name = f"auxiliary.{index}"
+        _, shape = walk(spec.stage4[: row.after + 1], entering, spec.norm, "stage4.")
+        for field, layer in (("pool", row.pool), ("conv", row.conv)):
+            found, shape = _layer(layer, shape, spec.norm, f"{name}.{field}")
+            table += found
+        if math.prod(shape) != row.features:
+            raise SpecError(
+                f"{name}: its convolution leaves {'x'.join(map(str, shape[1:]))}, its hidden layer "
+                f"takes {row.features} features; use another image size than {spec.input[1]}."
+            )
+        table.append(Layer(f"{name}.flatten", "Flatten", (1, row.features)))
+        for field, linear in (("hidden", row.hidden), ("head", spec.head)):
+            found, shape = _layer(linear, shape, spec.norm, f"{name}.{field}")
+            table += found
+    return table
+
+
+def stage_shapes(spec: Spec) -> dict[str, Shape]:
+    """The output shape of the five stages, the head and the auxiliary heads, for a batch of one."""
+    shapes: dict[str, Shape] = {}
+    shape: Shape = (1, *spec.input)
+    for name, rows in spec.stages():
+        _, shape = walk(rows, shape, spec.norm, f"{name}.")
+        shapes[name] = shape
+    heads = ("head", *(f"auxiliary.{index}" for index in range(len(spec.auxiliary))))
+    return shapes | dict.fromkeys(heads, (1, spec.head.width))
+
+
+def walk(
+    rows: Sequence[Row], shape: Shape, norm: Norm | None, prefix: str = ""
+) -> tuple[list[Layer], Shape]:
+    """The layers of `rows`, named `prefix` and their index, and the shape that leaves them."""
+    table: list[Layer] = []
+    for index, row in enumerate(rows):
+        found, shape = _layer(row, shape, norm, f"{prefix}{index}")
+        table += found
+    return table, shape
+
+
+def _layer(row: Row, shape: Shape, norm: Norm | None, name: str) -> tuple[list[Layer], Shape]:
+    match row:
+        case Conv():
+            out = (1, row.width, *_slide(row, shape, name))
+            kernel = shape[1] * math.prod(pair(row.kernel))
+            table = [
+                Layer(
+                    f"{name}.conv",
+                    "Conv",
+                    out,
+                    row.width * (kernel + row.bias),
+                    kernel * math.prod(out),
+                )
+            ]
+            if norm:
+                table.append(Layer(f"{name}.norm", "Norm", out, 2 * row.width))
+            if row.activation:
+                table.append(Layer(f"{name}.relu", "ReLU", out))
+            return table, out
+        case MaxPool() | AvgPool():
+            out = (*shape[:2], *_slide(row, shape, name))
+            return [Layer(name, type(row).__name__, out)], out
+        case AdaptiveAvgPool():
+            out = (*shape[:2], *pair(row.size))
+            return [Layer(name, "AdaptiveAvgPool", out)], out
+        case Affine():
+            row.channels(shape[1])
+            return [Layer(name, "Affine", shape)], shape
+        case Inception():
+            table, widths, sizes = [], 0, {}
+            for branch, rows in row.branches():
+                found, out = walk(rows, shape, norm, f"{name}.{branch}.")
+                table += found
+                widths += out[1]
+                sizes[branch] = out[2:]
+            if len(set(sizes.values())) > 1:
+                raise SpecError(f"{name}: its branches end in different sizes, {sizes}.")
+            out = (1, widths, *out[2:])
+            return [Layer(name, "Inception", out), *table], out
+        case GlobalAvgPool():
+            pooled = Layer(f"{name}.pool", "GlobalAvgPool", (*shape[:2], 1, 1))
+            return [pooled, Layer(f"{name}.flatten", "Flatten", shape[:2])], shape[:2]
+        case Linear():
+            features, out = math.prod(shape), (1, row.width)
+            weights = features * row.width
+            table = [Layer(name, "Linear", out, weights + row.width, weights)]
+            return table + [Layer(f"{name}.relu", "ReLU", out)] * row.activation, out
+
+
+def _slide(row: Conv | MaxPool | AvgPool, shape: Shape, name: str) -> tuple[int, ...]:
+    """The height and width that the row's window leaves of `shape`."""
+    kernel, stride = pair(row.kernel), pair(row.stride)
+    padding = (0, 0) if isinstance(row, AvgPool) else pair(row.padding)
+    padded = tuple(size + 2 * pad for size, pad in zip(shape[2:], padding, strict=True))
+    if any(window > size for window, size in zip(kernel, padded, strict=True)):
+        raise SpecError(
+            f"{name}: the kernel {kernel[0]}x{kernel[1]} is larger than its padded input "
+            f"{padded[0]}x{padded[1]}; use a larger image."
+        )
+    up = isinstance(row, MaxPool) and row.ceil
+    sides = zip(padded, kernel, stride, strict=True)
+    return tuple((p - k + (s - 1) * up) // s + 1 for p, k, s in sides)
+
+
+def smallest_input(spec: Spec) -> int | None:
+    """The smallest square image the spec accepts, up to its own; None if it accepts none."""
+    for size in range(1, max(spec.input[1:]) + 1):
+        try:
+            layers(spec.at(size=size))
+        except SpecError:
+            continue
+        return size
+    return None
+
+
+def totals(table: Sequence[Layer]) -> tuple[int, int]:
+    """Parameters and multiply-adds of a layer table."""
+    parameters = sum(layer.parameters or 0 for layer in table)
+    return parameters, sum(layer.multiply_adds for layer in table)
+
+
+def memory(spec: Spec) -> dict[str, float]:
+    """Float32 megabytes (10^6 bytes) of a batch of one, in the way torchinfo estimates them.
+
+    Forward and backward pass: the outputs of all layers that hold parameters, twice.
+    """
+    table = layers(spec)
+    outputs = sum(math.prod(layer.shape) for layer in table if layer.parameters)
+    megabytes = {
+        "input": math.prod(spec.input) * FLOAT32_BYTES / 1e6,
+        "forward_backward": 2 * outputs * FLOAT32_BYTES / 1e6,
+        "parameters": totals(table)[0] * FLOAT32_BYTES / 1e6,
+    }
+    return {**megabytes, "total": sum(megabytes.values())}

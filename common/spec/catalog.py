@@ -1,0 +1,30 @@
+"""All named specs."""
+
+from __future__ import annotations
+
+from common.errors import SpecError
+from common.spec.family import (
+    PADDLE_VISION,
+    TORCHVISION,
+    TORCHVISION_AUX,
+    TORCHVISION_IMAGENET,
+    TORCHVISION_IMAGENET_AUX,
+)
+from common.spec.networks import BLOG_224, D2L, D2L_BN, MINI
+from common.spec.rows import Spec
+
+SPECS = {
+    spec.name: spec
+    for spec in (
+        *(D2L, D2L_BN, BLOG_224, MINI),
+        *(TORCHVISION, TORCHVISION_AUX, TORCHVISION_IMAGENET, TORCHVISION_IMAGENET_AUX),
+        PADDLE_VISION,
+    )
+}
+
+
+def find(name: str) -> Spec:
+    """The named spec; an unknown name is refused with the list of known ones."""
+    if name not in SPECS:
+        raise SpecError(f"There is no spec named {name!r}; choose one of {', '.join(SPECS)}.")
+    return SPECS[name]

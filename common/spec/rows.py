@@ -1,0 +1,369 @@
+"""Every number of the network, as frozen data that can be held beside the book's page.
+
+Sources: Szegedy et al., "Going Deeper with Convolutions" (2014), in the version of *Dive into Deep
+Learning* (d2l), section GoogLeNet; two published variants of it; the networks that torchvision and
+paddle.vision call GoogLeNet. A spec knows no framework: the backends read it row by row, and a
+row's field is also the attribute of the native model and the segment of a weight's name
+(`stage3.0.branch5x5.1.conv.weight`).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+from common.errors import SpecError
+
+Size = int | tuple[int, int]  #: one number for both directions, or (height, width)
+Windows = list[tuple[int, int]]  #: along one direction: the first pixel, and the first behind
+
+
+def pair(size: Size) -> tuple[int, int]:
+    """`size` as (height, width)."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def float32(value: float) -> float:
+    """`value` as the nearest float32: some frameworks hold hyper-parameters so, all then use it."""
+    return float(struct.unpack("f", struct.pack("f", value))[0])
+
+
+def _require(holds: bool, field: str, value: object, rule: str) -> None:
+    if not holds:
+        raise SpecError(f"{field} is {value!r}: it must be {rule}.")
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _normalise_window(row: Conv | MaxPool | AvgPool) -> None:
+    """Turn kernel, stride and padding into pairs and refuse what cannot slide over an image."""
+    for field, least in (("kernel", 1), ("stride", 1), ("padding", 0)):
+        if field not in row.__dataclass_fields__:
+            continue
+        value = getattr(row, field)
+        both = value if isinstance(value, tuple) else (value, value)
+        holds = len(both) == 2 and all(_whole(side, least) for side in both)
+        rule = f"a whole number of at least {least}, or a pair of them"
+        _require(holds, f"{type(row).__name__}.{field}", value, rule)
+        object.__setattr__(row, field, both)
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution, by default with bias; the network's norm if it has one; a ReLU by default."""
+
+    width: int
+    kernel: Size = 1
+    stride: Size = 1
+    padding: Size = 0
+    activation: bool = True
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        _require(_whole(self.width, 1), "Conv.width", self.width, "a whole number of at least 1")
+        _normalise_window(self)
+
+    def channels(self, incoming: int) -> int:
+        """Channels that leave this row when `incoming` enter it."""
+        return self.width
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """Max pooling; the padding counts as minus infinity.
+
+    `ceil` rounds the number of windows up: the last one is cut, where else it would be left out.
+    """
+
+    kernel: Size
+    stride: Size
+    padding: Size = 0
+    ceil: bool = False
+
+    def __post_init__(self) -> None:
+        _normalise_window(self)
+        steps = zip(pair(self.stride), pair(self.kernel), pair(self.padding), strict=True)
+        holds = not self.ceil or all(stride <= kernel and not pad for stride, kernel, pad in steps)
+        rule = "False with a padding or a stride above the kernel: frameworks differ there"
+        _require(holds, "MaxPool.ceil", self.ceil, rule)
+        halves = [p <= k // 2 for p, k in zip(pair(self.padding), pair(self.kernel), strict=True)]
+        rule = f"at most half of the kernel {self.kernel}, or a window could hold padding alone"
+        _require(all(halves), "MaxPool.padding", self.padding, rule)
+
+    def channels(self, incoming: int) -> int:
+        """Channels that leave this row when `incoming` enter it."""
+        return incoming
+
+
+@dataclass(frozen=True)
+class Inception:
+    """Four parallel branches over one input, joined along the channels in this order."""
+
+    branch1x1: tuple[Conv | MaxPool, ...]
+    branch3x3: tuple[Conv | MaxPool, ...]
+    branch5x5: tuple[Conv | MaxPool, ...]
+    branch_pool: tuple[Conv | MaxPool, ...]
+
+    def __post_init__(self) -> None:
+        for name, rows in self.branches():
+            holds = isinstance(rows, tuple) and bool(rows)
+            holds = holds and all(isinstance(row, (Conv, MaxPool)) for row in rows)
+            _require(holds, f"Inception.{name}", rows, "a tuple of one or more Conv and MaxPool")
+
+    def branches(self) -> list[tuple[str, tuple[Conv | MaxPool, ...]]]:
+        """The branches by name, in the order of their channels."""
+        return [(field.name, getattr(self, field.name)) for field in fields(self)]
+
+    def channels(self, incoming: int) -> int:
+        """Channels that leave this block when `incoming` enter it."""
+        return sum(channels_after(rows, incoming) for _, rows in self.branches())
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool:
+    """The mean over height and width, flattened: (N, C, H, W) becomes (N, C)."""
+
+    def channels(self, incoming: int) -> int:
+        """Channels that leave this row when `incoming` enter it."""
+        return incoming
+
+
+@dataclass(frozen=True)
+class AvgPool:
+    """The mean of every window; nothing is padded and the last window is never cut."""
+
+    kernel: Size
+    stride: Size
+
+    def __post_init__(self) -> None:
+        _normalise_window(self)
+
+    def windows(self, height: int, width: int) -> tuple[Windows, Windows]:
+        """The windows' rows and columns of pixels, each as the first and the first behind."""
+        down, right = (
+            [(start, start + kernel) for start in range(0, length - kernel + 1, stride)]
+            for length, kernel, stride in zip(
+                (height, width), pair(self.kernel), pair(self.stride), strict=True
+            )
+        )
+        return down, right
+
+    def channels(self, incoming: int) -> int:
+        """Channels that leave this row when `incoming` enter it."""
+        return incoming
+
+
+@dataclass(frozen=True)
+class AdaptiveAvgPool:
+    """The means of (height, width) windows over the whole image.
+
+    Of n windows over L pixels the i-th goes from floor(i L / n) to ceil((i + 1) L / n): where n
+    does not divide L they overlap.
+    """
+
+    size: Size
+
+    def __post_init__(self) -> None:
+        holds = all(_whole(side, 1) for side in pair(self.size))
+        _require(holds, "AdaptiveAvgPool.size", self.size, "one or two whole numbers, at least 1")
+        object.__setattr__(self, "size", pair(self.size))
+
+    def windows(self, height: int, width: int) -> tuple[Windows, Windows]:
+        """The windows' rows and columns of pixels, each as the first and the first behind."""
+        down, right = (
+            [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
+            for length, count in zip((height, width), pair(self.size), strict=True)
+        )
+        return down, right
+
+    def channels(self, incoming: int) -> int:
+        """Channels that leave this row when `incoming` enter it."""
+        return incoming
+
+
+@dataclass(frozen=True)
+class Affine:
+    """x * scale + shift, a channel at a time; constants of the network, never trained."""
+
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        holds = len(self.scale) == len(self.shift) and bool(self.scale)
+        _require(holds, "Affine.shift", self.shift, f"as long as scale {self.scale}")
+
+    def channels(self, incoming: int) -> int:
+        """Channels that leave this row; SpecError if others than it has constants for enter."""
+        rule = f"{len(self.scale)}: the network's first row has constants for so many"
+        _require(incoming == len(self.scale), "input channels", incoming, rule)
+        return incoming
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A fully connected layer with bias over the flattened input."""
+
+    width: int
+    activation: bool = False
+
+    def __post_init__(self) -> None:
+        _require(_whole(self.width, 1), "Linear.width", self.width, "a whole number of at least 1")
+
+    def channels(self, incoming: int) -> int:
+        """Features that leave this row."""
+        return self.width
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """A side classifier on the output of a row of stage4, for training: GoogLeNet's second idea.
+
+    Pool, convolution, hidden layer, dropout and a head as wide as the network's own. `features`
+    are what the convolution leaves, flattened in the order of (C, H, W). Training adds `share` of
+    its loss (0.3 in the paper, section 5).
+    """
+
+    after: int
+    pool: AvgPool | AdaptiveAvgPool
+    conv: Conv
+    features: int
+    hidden: Linear
+    dropout: float = 0.7
+    share: float = 0.3
+
+    def __post_init__(self) -> None:
+        for field, least in (("after", 0), ("features", 1)):
+            value = getattr(self, field)
+            rule = f"a whole number of at least {least}"
+            _require(_whole(value, least), f"Auxiliary.{field}", value, rule)
+        for field, kinds in (
+            ("pool", (AvgPool, AdaptiveAvgPool)),
+            ("conv", (Conv,)),
+            ("hidden", (Linear,)),
+        ):
+            value, rule = getattr(self, field), " or ".join(kind.__name__ for kind in kinds)
+            _require(isinstance(value, kinds), f"Auxiliary.{field}", value, f"a row {rule}")
+        _require(0 <= self.dropout < 1, "Auxiliary.dropout", self.dropout, "at least 0 and below 1")
+        holds = 0 < self.share < math.inf
+        _require(holds, "Auxiliary.share", self.share, "larger than 0 and finite")
+
+
+Row = Affine | Conv | MaxPool | Inception | AvgPool | AdaptiveAvgPool | GlobalAvgPool | Linear
+
+
+def channels_after(rows: Sequence[Row], incoming: int) -> int:
+    """Channels that leave `rows` when `incoming` enter them."""
+    for row in rows:
+        incoming = row.channels(incoming)
+    return incoming
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Batch normalization after every convolution, before its ReLU.
+
+    `momentum` is the weight of the old running value (d2l's and PyTorch's 0.1 is the weight of the
+    new one). The running variance is the biased one, divided by the count and not the count less 1.
+    """
+
+    eps: float
+    momentum: float
+
+    def __post_init__(self) -> None:
+        eps, momentum = float32(self.eps), float32(self.momentum)
+        _require(0 < eps < math.inf, "Norm.eps", self.eps, "larger than 0, in float32 too")
+        rule = "at least 0 and below 1, in float32 too"
+        _require(0 <= momentum < 1, "Norm.momentum", self.momentum, rule)
+        object.__setattr__(self, "eps", eps)
+        object.__setattr__(self, "momentum", momentum)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A network: its input (channels, height, width), five stages, a head, an optional norm.
+
+    `dropout` is the share of the features before the head that training sets to zero. A network
+    with auxiliary heads gives their logits besides its own, in the order of `auxiliary`.
+    """
+
+    name: str
+    input: tuple[int, int, int]
+    stage1: tuple[Row, ...]
+    stage2: tuple[Row, ...]
+    stage3: tuple[Row, ...]
+    stage4: tuple[Row, ...]
+    stage5: tuple[Row, ...]
+    head: Linear
+    norm: Norm | None = None
+    dropout: float = 0.0
+    auxiliary: tuple[Auxiliary, ...] = ()
+
+    def __post_init__(self) -> None:
+        holds = isinstance(self.input, tuple) and len(self.input) == 3
+        holds = holds and all(_whole(side, 1) for side in self.input)
+        _require(
+            holds, f"{self.name}.input", self.input, "(channels, height, width), each at least 1"
+        )
+        for name, rows in self.stages():
+            holds = isinstance(rows, tuple) and bool(rows)
+            _require(holds, f"{self.name}.{name}", rows, "a tuple of one or more rows")
+        *body, last = [(name, row) for name, rows in self.stages() for row in rows]
+        for name, row in body:
+            holds = isinstance(row, (Affine, Conv, MaxPool, Inception))
+            _require(holds, f"{self.name}.{name}", row, "a Conv, MaxPool, Inception or Affine here")
+        holds = isinstance(last[1], GlobalAvgPool)
+        _require(holds, f"{self.name}.stage5", last[1], "a GlobalAvgPool in its last row")
+        holds = 0 <= self.dropout < 1
+        _require(holds, f"{self.name}.dropout", self.dropout, "at least 0 and below 1")
+        rule = f"a row of stage4, 0 to {len(self.stage4) - 1}"
+        places = [side.after for side in self.auxiliary]
+        order = "in the order of stage4's rows"
+        _require(places == sorted(places), f"{self.name}.auxiliary", places, order)
+        for side in self.auxiliary:
+            holds = side.after < len(self.stage4)
+            _require(holds, f"{self.name}.auxiliary.after", side.after, rule)
+
+    def stages(self) -> list[tuple[str, tuple[Row, ...]]]:
+        """The five stages by name; the head is not one of them."""
+        return [(f"stage{number}", getattr(self, f"stage{number}")) for number in range(1, 6)]
+
+    def channels(self) -> tuple[int, ...]:
+        """The channels that enter stage1 to stage5 and the head."""
+        ends = [self.input[0]]
+        for _, rows in self.stages():
+            ends.append(channels_after(rows, ends[-1]))
+        return tuple(ends)
+
+    def taps(self) -> list[tuple[Auxiliary, int]]:
+        """The auxiliary heads, and the channels that enter each."""
+        incoming = self.channels()[3]
+        return [
+            (row, channels_after(self.stage4[: row.after + 1], incoming)) for row in self.auxiliary
+        ]
+
+    def at(
+        self,
+        size: int | None = None,
+        channels: int | None = None,
+        classes: int | None = None,
+        dropout: float | None = None,
+    ) -> Spec:
+        """The same network for another input size, number of channels or classes, or dropout.
+
+        The dropout is that of every head.
+        """
+        old_channels, height, width = self.input
+        shape = (
+            old_channels if channels is None else channels,
+            height if size is None else size,
+            width if size is None else size,
+        )
+        head = self.head if classes is None else replace(self.head, width=classes)
+        if dropout is None:
+            return replace(self, input=shape, head=head)
+        auxiliary = tuple(replace(row, dropout=dropout) for row in self.auxiliary)
+        return replace(self, input=shape, head=head, dropout=dropout, auxiliary=auxiliary)

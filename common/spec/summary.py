@@ -1,0 +1,94 @@
+"""A spec's layer table, stages and totals, as plain data and as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tabulate import tabulate
+
+from common.spec.arithmetic import layers, memory, smallest_input, stage_shapes, totals, walk
+from common.spec.peers import PEERS
+from common.spec.rows import Spec
+
+
+def describe(spec: Spec, compare: bool = False) -> dict[str, Any]:
+    """The summary as plain data: shapes NCHW for a batch of one, memory in float32 megabytes."""
+    table = layers(spec)
+    parameters, multiply_adds = totals(table)
+    found = {
+        "spec": spec.name,
+        "input": [1, *spec.input],
+        "parameters": parameters,
+        "multiply_adds": multiply_adds,
+        "smallest_input": smallest_input(spec),
+        "memory": memory(spec),
+        "stages": [{"name": name, "shape": shape} for name, shape in stage_shapes(spec).items()],
+        "layers": [vars(layer) for layer in table],
+    }
+    if compare:
+        found["compare"] = [_peer(name) for name in PEERS]
+    return found
+
+
+def _peer(name: str) -> dict[str, Any]:
+    shape, rows = PEERS[name]
+    parameters, multiply_adds = totals(walk(rows, (1, *shape), None)[0])
+    return {
+        "name": name,
+        "input": [1, *shape],
+        "parameters": parameters,
+        "multiply_adds": multiply_adds,
+    }
+
+
+def render(found: dict[str, Any]) -> str:
+    """The summary as text."""
+    table = [
+        (
+            layer["name"],
+            layer["kind"],
+            _shape(layer["shape"]),
+            "" if layer["parameters"] is None else f"{layer['parameters']:,}",
+            f"{layer['multiply_adds']:,}" if layer["multiply_adds"] else "",
+        )
+        for layer in found["layers"]
+    ]
+    aligned = ("left", "left", "left", "right", "right")
+    heads = ("layer", "kind", "output shape", "parameters", "multiply-adds")
+    stages = [(stage["name"], _shape(stage["shape"])) for stage in found["stages"]]
+    megabytes = {
+        "input size (MB)": found["memory"]["input"],
+        "forward/backward pass size (MB)": found["memory"]["forward_backward"],
+        "parameters size (MB)": found["memory"]["parameters"],
+        "estimated total size (MB)": found["memory"]["total"],
+    }
+    sums = [
+        ("parameters", f"{found['parameters']:,}"),
+        ("multiply-adds", f"{found['multiply_adds']:,}"),
+        ("smallest input", "{0}x{0}".format(found["smallest_input"])),
+        *((name, f"{size:.2f}") for name, size in megabytes.items()),
+    ]
+    parts = [
+        tabulate(table, heads, colalign=aligned, disable_numparse=True),
+        tabulate(stages, ("stage", "output shape")),
+        tabulate(sums, tablefmt="plain", colalign=("left", "right"), disable_numparse=True),
+    ]
+    if "compare" in found:
+        networks = [{"name": found["spec"], **found}, *found["compare"]]
+        rows = [
+            (n["name"], _shape(n["input"]), f"{n['parameters']:,}", f"{n['multiply_adds']:,}")
+            for n in networks
+        ]
+        parts.append(
+            tabulate(
+                rows,
+                ("network", "input", "parameters", "multiply-adds"),
+                colalign=("left", "left", "right", "right"),
+                disable_numparse=True,
+            )
+        )
+    return "\n\n".join(parts)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "(" + ", ".join(str(side) for side in shape) + ")"

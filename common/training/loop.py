@@ -1,0 +1,287 @@
+"""The training loop that every backend shares: batches in; metrics, checkpoints and history out."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from common.contract import Backend
+from common.data.dataset import Dataset
+from common.data.sampling import batches, flips, shard
+from common.device import enough_memory
+from common.errors import DeviceError, DivergedError, RunError, Stopped
+from common.training.checkpoint import Checkpoint, Progress, fingerprint
+from common.training.history import Epoch
+from common.training.run import Run
+
+EVALUATION_BATCH = 256  # images at most; the result does not depend on it
+REFRESH = 20  # steps between two looks at the metrics, each of which waits for the device
+HEARING = 2.0  # seconds between two looks, about, of several workers: a signal waits for the next
+
+#: images, labels, which are mirrored, and what they are of the whole batch
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray | None, float]
+
+
+class Fit:
+    """One run in one backend, from a checkpoint to the last epoch.
+
+    The same checkpoint gives the same weights, the same batches in the same order and the same
+    mirrored images in every backend; the first checkpoint is the initial weights of the seed.
+    Several workers divide every batch among them, so that a run is the same whatever their number.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        name: str,
+        checkpoint: Checkpoint,
+        data: Dataset,
+        device: str,
+        run: Run | None = None,
+        report: Callable[[Epoch], None] = lambda epoch: None,
+        stop: Callable[[], int] = lambda: 0,
+        save_every: float = math.inf,
+        rank: int = 0,
+        workers: int = 1,
+    ) -> None:
+        """`report` is called after each epoch; `stop` gives the number of a signal that came.
+
+        With a `run` there are checkpoints: after each epoch, after `save_every` seconds and when
+        stopped; of several workers, which have joined, the first alone has one. RunError if the
+        data is not what the checkpoint was trained on.
+        """
+        self.config, self.progress = checkpoint.config, deepcopy(checkpoint.progress)
+        classes = tuple(data.classes)
+        if (fingerprint(data), classes) != (self.config.fingerprint, self.config.classes):
+            raise RunError(
+                f"The images in {data.source} are not those that this run was begun with: give "
+                "their folder with `--data`."
+            )
+        self.recipe = self.config.recipe
+        self.backend, self.name, self.device, self.data = backend, name, device, data
+        self.run, self.report, self.stop, self.save_every = run, report, stop, save_every
+        self.rank, self.workers = rank, workers
+        self.refresh = REFRESH if workers == 1 else 1
+        self.steps_an_epoch = self.recipe.steps_an_epoch(len(data.train_labels))
+        with self.memory():
+            self.model = backend.build(self.config.network(), self.recipe.precision, device)
+            backend.write_weights(self.model, checkpoint.weights)
+            self.trainer = backend.Trainer(self.model, self.recipe)
+            if checkpoint.state:
+                self.trainer.write_state(checkpoint.state, self.progress.steps)
+        # losses and numbers right, on the device, and the shares of their batches
+        self.pending: list[tuple[Any, Any, float]] = []
+        self.saved = self.looked = time.monotonic()
+        self.checked = False
+
+    def __call__(self) -> Progress:
+        """Train to the end.
+
+        DeviceError if anything of the first step lay elsewhere than on the device, DivergedError
+        if a loss is not finite, OutOfMemoryError with a batch size to try, Stopped after a signal.
+        """
+        for number in range(len(self.progress.epochs), self.recipe.epochs):
+            with self.memory():
+                self.train(number)
+                test_loss, test_accuracy = self.evaluate()
+            self.finish(number, test_loss, test_accuracy)
+        return self.progress
+
+    def train(self, number: int) -> None:
+        """The steps that are left of an epoch."""
+        progress, recipe = self.progress, self.recipe
+        count, steps = len(self.data.train_labels), self.steps_an_epoch
+        bar = tqdm(
+            total=count,
+            initial=min(count, len(progress.losses) * recipe.batch_size),
+            desc=f"epoch {number + 1}/{recipe.epochs}",
+            unit=" examples",
+            disable=self.rank > 0 or not sys.stderr.isatty(),
+            leave=False,
+        )
+        with bar, ThreadPoolExecutor(1) as pool:
+            start, seconds, wait = time.perf_counter(), progress.seconds, progress.wait
+            order = self.train_batches(number, progress.steps - number * steps)
+            coming = pool.submit(next, order, None)
+            while True:
+                asked = time.perf_counter()
+                batch = coming.result()
+                wait += time.perf_counter() - asked
+                if batch is None:
+                    break
+                coming = pool.submit(next, order, None)  # is cut while the step runs
+                rate = recipe.rate(progress.steps, recipe.epochs * steps)
+                draw = recipe.seed + 1_000_003 * progress.steps + 15_485_863 * self.rank
+                self.trainer.tune(rate, draw % 2**31)
+                self.pending.append((*self.trainer.step(*batch), batch[-1]))
+                progress.steps += 1
+                if not self.checked:
+                    self.checked = True  # resumed in an evaluation, a run may have made no step
+                    self.check_places()
+                bar.update(min(recipe.batch_size, count - bar.n))
+                signum = self.stop() if self.workers == 1 else 0  # else all look at the same step
+                if signum or len(self.pending) >= self.refresh or progress.steps % steps == 0:
+                    signum = self.look(signum)
+                    progress.places = self.check_places()
+                    progress.wait = wait
+                    progress.seconds = seconds + time.perf_counter() - start
+                    done = len(progress.losses) * recipe.batch_size
+                    bar.set_postfix(
+                        loss=f"{np.mean(progress.losses):.3f}",
+                        acc=f"{progress.right / min(done, count):.3f}",
+                        wait=f"{progress.wait / progress.seconds:.1%}",
+                    )
+                    if signum or time.monotonic() - self.saved > self.save_every:
+                        self.save()
+                        start, seconds = time.perf_counter(), progress.seconds
+                    self.leave(signum)
+
+    def look(self, signum: int) -> int:
+        """Wait for the metrics of the last steps; DivergedError for one that is not finite.
+
+        Several workers sum them, and agree on the signal that one of them got and on the next look.
+        """
+        progress = self.progress
+        losses = [share * float(loss) for loss, _, share in self.pending]
+        right = sum(int(right) for _, right, share in self.pending if share)
+        if self.workers > 1:
+            signum = self.stop()
+            heard = [float(signum == each) for each in (signal.SIGTERM, signal.SIGINT)]
+            now = time.monotonic()
+            found = self.backend.total(np.array([*losses, right, *heard, now - self.looked]))
+            *losses, right, terminated, interrupted, seconds = found.tolist()
+            signum = signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0
+            pace = seconds / self.workers / len(losses)
+            self.refresh = min(REFRESH, 1 + int(HEARING / max(pace, 0.01)))
+            self.looked = now
+        for value in losses:
+            if not math.isfinite(value):
+                step = len(progress.losses) + 1
+                where = f"step {step} of epoch {len(progress.epochs) + 1}"
+                raise self.diverged(f"The loss became {value} at {where}")
+            progress.losses.append(value)
+        progress.right += int(right)
+        self.pending.clear()
+        return signum
+
+    def evaluate(self) -> tuple[float, float]:
+        """The mean loss and the accuracy over the test set."""
+        part, share = shard(np.arange(len(self.data.test_labels)), self.rank, self.workers)
+        loss, accuracy = self.trainer.evaluate(self.test_batches(part[0], part[-1] + 1))
+        if self.workers > 1:
+            loss, accuracy = self.backend.total(share * np.array([loss, accuracy])).tolist()
+        return loss, accuracy
+
+    def finish(self, number: int, test_loss: float, test_accuracy: float) -> None:
+        """Turn the epoch under way into one of the history."""
+        progress, count = self.progress, len(self.data.train_labels)
+        if not math.isfinite(test_loss):
+            raise self.diverged(f"The test loss became {test_loss} after epoch {number + 1}")
+        sizes = [len(indices) for indices in self.order(number)]
+        epoch = Epoch(
+            number=number + 1,
+            loss=float(np.average(progress.losses, weights=sizes)),
+            train_accuracy=progress.right / count,
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            examples=count,
+            seconds=progress.seconds,
+            wait=progress.wait,
+            backend=self.name,
+            version=self.backend.VERSION,
+            device=self.device,
+            places=progress.places | {w: on for w, on in self.check_places().items() if on},
+            losses=tuple(progress.losses),
+        )
+        best = all(epoch.test_accuracy > other.test_accuracy for other in progress.epochs)
+        self.progress = Progress(progress.steps, [*progress.epochs, epoch])
+        self.save(best)
+        if self.run:
+            self.run.record(self.progress.epochs)
+        self.report(epoch)
+
+    def checkpoint(self) -> Checkpoint:
+        """Where the run stands now, in canonical form."""
+        weights = self.backend.read_weights(self.model)
+        return Checkpoint(self.config, weights, self.trainer.read_state(), deepcopy(self.progress))
+
+    def save(self, best: bool = False) -> None:
+        """Write the last checkpoint, and the same as the best one; DivergedError if not finite."""
+        if not self.run:
+            return
+        now = self.checkpoint()
+        for name, array in now.weights.items():
+            if not np.isfinite(array).all():
+                raise self.diverged(f"{name} is no longer finite after step {self.progress.steps}")
+        if best:  # first: a run that is killed in between does this epoch's end again
+            self.run.save(now, "best")
+        self.run.save(now)
+        self.saved = time.monotonic()
+
+    def diverged(self, what: str) -> DivergedError:
+        """The refusal to go on from numbers that are not finite."""
+        kept = f"; what was saved before is in {self.run.folder}" if self.run else ""
+        return DivergedError(f"{what}{kept}: a smaller `--lr` may help.")
+
+    def leave(self, signum: int) -> None:
+        """Stopped, if a signal came."""
+        if signum:
+            way_on = f"; go on with `--resume {self.run.folder}`" if self.run else ""
+            raise Stopped(f"stopped after step {self.progress.steps}{way_on}.", signum)
+
+    def check_places(self) -> dict[str, list[str]]:
+        """Where the tensors of the last step lay; DeviceError unless all on the chosen device."""
+        places = {what: sorted(found) for what, found in self.trainer.places().items()}
+        for what, found in places.items():
+            elsewhere = sorted(set(found) - {self.device})
+            if elsewhere or (not found and what != "state" and self.checked):
+                where = ", ".join(elsewhere) or "no device"
+                raise DeviceError(
+                    f"{what}: on {where}, and not on {self.device}, which was chosen."
+                )
+        return places
+
+    def order(self, number: int) -> Iterator[np.ndarray]:
+        """The indices of each of an epoch's batches."""
+        recipe = self.recipe
+        return batches(len(self.data.train_labels), recipe.batch_size, recipe.seed, number)
+
+    def train_batches(self, number: int, done: int) -> Iterator[Batch]:
+        """An epoch's batches, without the first `done`."""
+        data, recipe = self.data, self.recipe
+        mirrored = flips(len(data.train_labels), recipe.seed, number) if recipe.flip else None
+        for step, indices in enumerate(self.order(number)):
+            if step >= done:
+                part, share = shard(indices, self.rank, self.workers)
+                chosen = None if mirrored is None else mirrored[part]
+                yield data.train_images[part], data.train_labels[part], chosen, share
+
+    def test_batches(self, first: int, behind: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """That part of the test set, in order; between two batches one worker hears a signal.
+
+        Several do at their next look.
+        """
+        images, labels = self.data.test_images, self.data.test_labels
+        size = min(EVALUATION_BATCH, self.recipe.batch_size)  # what fits in training fits here
+        for at in range(first, behind, size):
+            if self.workers == 1 and (signum := self.stop()):
+                self.save()
+                self.leave(signum)
+            part = slice(at, min(at + size, behind))
+            yield images[part], labels[part]
+
+    def memory(self) -> AbstractContextManager[None]:
+        """A context in which too little memory is told with a batch size to try."""
+        size = self.recipe.batch_size
+        way_out = f"`--batch-size {size // 2}`" if size > 1 else "a smaller `--size`"
+        return enough_memory(self.backend.out_of_memory, self.device, size, way_out)

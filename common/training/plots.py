@@ -1,0 +1,163 @@
+"""Pictures of runs, as the bytes of PNG files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from common.training.history import Epoch
+
+
+POINTS = 300  # of a curve, at most; what there is more is averaged
+SHOWN = 32  # images in a picture of predictions, at most
+MARKERS = "os^Dv*PX"
+
+
+def curve(epochs: Sequence[Epoch], title: str) -> bytes:
+    """Loss and accuracy, training and test, epoch by epoch."""
+    figure, (left, right) = _two_panels(title)
+    numbers = [epoch.number for epoch in epochs]
+    left.plot(numbers, [epoch.loss for epoch in epochs], "o-", label="train")
+    left.plot(numbers, [epoch.test_loss for epoch in epochs], "s--", label="test")
+    right.plot(numbers, [epoch.train_accuracy for epoch in epochs], "o-", label="train")
+    right.plot(numbers, [epoch.test_accuracy for epoch in epochs], "s--", label="test")
+    left.legend()
+    right.legend()
+    return _png(figure)
+
+
+def overlay(histories: Mapping[str, Sequence[Epoch]]) -> bytes:
+    """The curves of several runs laid over each other: training loss, test accuracy.
+
+    The loss is that of every step, or, of long runs, the mean of a few steps. The first run is
+    drawn widest and the last on top of it, so that curves that fall together are all seen.
+    """
+    figure, (left, right) = _two_panels("")
+    longest = max(sum(len(epoch.losses) for epoch in epochs) for epochs in histories.values())
+    block = -(-longest // POINTS)
+    for index, (name, epochs) in enumerate(histories.items()):
+        width = 1.0 + 2.4 * (1 - (index + 1) / len(histories))
+        colour, marker = f"C{index % 10}", MARKERS[index % len(MARKERS)]
+        at = np.concatenate(
+            [
+                each.number - 1 + np.arange(1, len(each.losses) + 1) / len(each.losses)
+                for each in epochs
+            ]
+        )
+        losses = np.concatenate([each.losses for each in epochs])
+        starts = np.arange(0, len(losses), block)
+        counts = np.diff([*starts, len(losses)])
+        left.plot(
+            np.add.reduceat(at, starts) / counts,
+            np.add.reduceat(losses, starts) / counts,
+            color=colour,
+            linewidth=width,
+            marker=marker,
+            markersize=4 + width,
+            markevery=(index * 5, max(10, len(starts) // 8)),
+            label=name,
+        )
+        right.plot(
+            [epoch.number for epoch in epochs],
+            [epoch.test_accuracy for epoch in epochs],
+            color=colour,
+            linewidth=width,
+            marker=marker,
+            markersize=4 + width,
+        )
+    left.set_ylabel(
+        "training loss" + (f", mean of {block} steps" if block > 1 else " of each step")
+    )
+    right.set_ylabel("test accuracy")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return _png(figure)
+
+
+def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
+    """How many test images of each class, a row, were taken for each class, a column."""
+    from matplotlib.figure import Figure
+
+    table = np.array(counts)
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    side = min(16.0, 3.0 + 0.5 * len(classes))
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.subplots()
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(picture, label="share of the class", shrink=0.7)
+    if len(classes) <= 25:
+        for (row, column), count in np.ndenumerate(table):
+            ink = "white" if shares[row, column] > 0.5 else "black" if count else "lightgrey"
+            axes.text(column, row, str(count), ha="center", va="center", color=ink, fontsize=8)
+    small = min(9.0, 0.5 * 72 * side / len(classes))  # half of a cell's height, in points
+    axes.set_xticks(range(len(classes)), [_plain(n) for n in classes], rotation=90, fontsize=small)
+    axes.set_yticks(range(len(classes)), [_plain(n) for n in classes], fontsize=small)
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("true class")
+    right = table.trace() / max(table.sum(), 1)
+    axes.set_title(f"{table.sum()} test images, {right:.1%} right")
+    return _png(figure)
+
+
+def predictions(images: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The images, uint8 (N, C, H, W), as the network was given them, over their likely classes."""
+    from matplotlib.figure import Figure
+
+    shown = min(len(rows), SHOWN)
+    columns = min(shown, 4)
+    lines = -(-shown // columns)
+    likely = len(rows[0]["classes"])
+    figure = Figure(
+        figsize=(2.6 * columns, (2.3 + 0.26 * likely) * lines + 0.3), layout="constrained"
+    )
+    if shown < len(rows):
+        figure.suptitle(f"the first {shown} of {len(rows)} images")
+    cells = figure.subplots(
+        2 * lines, columns, squeeze=False, height_ratios=[2.0, 0.26 * likely + 0.1] * lines
+    )
+    for axes in cells.flat:
+        axes.set_axis_off()
+    for index, (image, row) in enumerate(zip(images[:shown], rows, strict=False)):
+        above, below = cells[2 * (index // columns) : 2 * (index // columns) + 2, index % columns]
+        above.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=255)
+        above.set_title(_plain(Path(row["file"]).name), fontsize=9)
+        chances = [each["probability"] for each in row["classes"]]
+        below.barh(range(len(chances)), chances, color="lightsteelblue")
+        for at, each in enumerate(row["classes"]):
+            text = f"{_plain(each['class'])}  {each['probability']:.1%}"
+            below.text(0.02, at, text, va="center", fontsize=8)
+        below.set_xlim(0, 1)
+        below.set_ylim(likely - 0.5, -0.5)
+    return _png(figure)
+
+
+def _plain(name: str) -> str:
+    """A name of at most 24 characters, in which a dollar sign means itself."""
+    return (name if len(name) <= 24 else f"{name[:23]}…").replace("$", r"\$")
+
+
+def _two_panels(title: str) -> tuple[Figure, tuple[Axes, Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, label in ((left, "loss"), (right, "accuracy")):
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    return figure, (left, right)
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    return file.getvalue()

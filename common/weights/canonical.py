@@ -1,0 +1,106 @@
+"""Canonical weights: one naming, one layout, one file, for every backend.
+
+Names are the spec's fields joined by dots (`stage3.0.branch5x5.1.conv.weight`; rows keep their
+index, pools count too). Convolutions are (out, in, height, width), linear layers (out, in), a norm
+has `weight`, `bias`, `running_mean` and the biased `running_var`. All values are NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from common.errors import WeightsError
+from common.spec import Conv, Inception, Norm, Row, Spec, pair
+
+Weights = dict[str, np.ndarray]
+
+RUNNING = ("running_mean", "running_var")  #: what training measures and no gradient moves
+
+
+def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
+    """The canonical name and shape of every tensor of the network, in the order of its layers.
+
+    Those of the auxiliary heads come before the head's.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    *incoming, features = spec.channels()
+    for (stage, rows), channels in zip(spec.stages(), incoming, strict=True):
+        found |= _shapes(rows, channels, spec.norm, f"{stage}.")
+    for index, (row, channels) in enumerate(spec.taps()):
+        name = f"auxiliary.{index}"
+        found |= _conv(row.conv, channels, spec.norm, f"{name}.conv.")
+        found |= _linear(f"{name}.hidden", row.hidden.width, row.features)
+        found |= _linear(f"{name}.head", spec.head.width, row.hidden.width)
+    return found | _linear("head", spec.head.width, features)
+
+
+def _linear(name: str, width: int, features: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (width, features), f"{name}.bias": (width,)}
+
+
+def _conv(row: Conv, channels: int, norm: Norm | None, name: str) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {
+        f"{name}conv.weight": (row.width, channels, *pair(row.kernel))
+    }
+    if row.bias:
+        found[f"{name}conv.bias"] = (row.width,)
+    for leaf in ("weight", "bias", *RUNNING) if norm else ():
+        found[f"{name}norm.{leaf}"] = (row.width,)
+    return found
+
+
+def _shapes(
+    rows: tuple[Row, ...], channels: int, norm: Norm | None, prefix: str
+) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {}
+    for index, row in enumerate(rows):
+        name = f"{prefix}{index}."
+        if isinstance(row, Conv):
+            found |= _conv(row, channels, norm, name)
+        elif isinstance(row, Inception):
+            for branch, inner in row.branches():
+                found |= _shapes(inner, channels, norm, f"{name}{branch}.")
+        channels = row.channels(channels)
+    return found
+
+
+def is_running(name: str) -> bool:
+    """Whether the tensor is a running statistic, which has no gradient."""
+    return name.endswith(RUNNING)
+
+
+def draw(spec: Spec, seed: int) -> Weights:
+    """Initial float32 values: d2l's Xavier uniform for weights, zero biases, an identity norm.
+
+    They are drawn once, here, from NumPy's frozen `RandomState`, so that one seed starts all four
+    frameworks from the same bits. Source: Glorot and Bengio (2010).
+    """
+    random = np.random.RandomState(seed)
+    weights: Weights = {}
+    for name, shape in shapes(spec).items():
+        if len(shape) > 1:
+            out, incoming, *window = shape
+            bound = math.sqrt(6 / ((out + incoming) * math.prod(window)))
+            weights[name] = random.uniform(-bound, bound, shape).astype(np.float32)
+        else:
+            one = name.endswith(("norm.weight", "running_var"))
+            weights[name] = np.full(shape, float(one), np.float32)
+    return weights
+
+
+def check(spec: Spec, weights: Mapping[str, np.ndarray]) -> None:
+    """Refuse weights that are not the spec's, naming the first tensor that does not fit."""
+    expected = shapes(spec)
+    for name, shape in expected.items():
+        if name not in weights:
+            raise WeightsError(f"{name} is missing: these are not the weights of {spec.name}.")
+        if weights[name].shape != shape:
+            raise WeightsError(
+                f"{name} has shape {weights[name].shape} where {spec.name} has {shape}."
+            )
+    for name in weights:
+        if name not in expected:
+            raise WeightsError(f"{name} is not a tensor of {spec.name}.")

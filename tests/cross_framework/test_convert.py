@@ -1,0 +1,237 @@
+"""Weights go from any framework to any other, and the book's own files are read, bit for bit."""
+
+import json
+import subprocess
+import sys
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_specs import NARROW  # in tests/support
+
+from backends import FRAMEWORKS
+from backends.numpy import GoogLeNet
+from common import spec
+from common.cli.app import main
+from common.convert import conversion, onnx
+from common.formats import sandbox
+from common.formats.identify import recognise
+from common.formats.naming import FORMATS
+from common.formats.readers import detect
+from common.parity.report import tensor_error
+from common.spec import MINI, SPECS
+from common.weights import save, sha256, shapes
+
+ROOT = Path(__file__).parents[2]
+SUPPORT = ROOT / "tests" / "support"
+PAIRS = list(permutations(FRAMEWORKS, 2))
+
+
+def lively(network, seed, dtype):
+    """Weights by which every tensor can be told from every other; variances are positive."""
+    random = np.random.RandomState(seed)
+    found = {}
+    for name, shape in shapes(network).items():
+        values = random.standard_normal(shape) * np.sqrt(1 / max(np.prod(shape[1:]), 1))
+        found[name] = (np.abs(values) + 0.5 if "running_var" in name else values).astype(dtype)
+    return found
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """A process of each end's own, as `convert` starts them, that lives through all of them."""
+    alive = {}
+
+    def do(job):
+        if job["form"] not in alive:
+            command = [sys.executable, "-m", "common.convert.conversion"]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            alive[job["form"]] = subprocess.Popen(command, cwd=ROOT, **pipes)
+        process = alive[job["form"]]
+        print(json.dumps(job), file=process.stdin, flush=True)
+        assert any(line == "done\n" for line in process.stdout)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conversion, "do", do)
+        yield alive
+    for process in alive.values():
+        process.stdin.close()
+        assert process.wait() == 0
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def native(processes, tmp_path_factory):
+    """The small network's weights, and a file of them by each framework."""
+    folder = tmp_path_factory.mktemp("native")
+    weights = lively(MINI, 0, np.float32)
+    save(folder / "start.safetensors", weights, MINI)
+    files = {}
+    for name in FRAMEWORKS:
+        files[name] = folder / f"{name}{FORMATS[name].suffix}"
+        conversion.convert(folder / "start.safetensors", files[name])
+    return weights, files
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
+def test_there_and_back_changes_no_bit(native, tmp_path, one, other):
+    """Both ends run in their own frameworks meanwhile, and agree."""
+    weights, files = native
+    there = tmp_path / f"there{FORMATS[other].suffix}"
+    back = tmp_path / f"back{FORMATS[one].suffix}"
+    found = conversion.convert(files[one], there, compare=True)
+    again = conversion.convert(there, back)
+    assert found.sha256 == again.sha256 == sha256(weights)
+    assert (found.spec, found.names) == ("mini", "our names")
+    assert (found.format, again.format) == (detect.TITLES[one], detect.TITLES[other])
+    assert found.check["source"] == one
+    assert found.check["destination"] == other
+    assert 0 < found.check["difference"] < 1e-5 * found.check["largest"]
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_a_format_is_told_by_its_content(native, tmp_path, name):
+    weights, files = native
+    wrong = {"torch": ".pdparams", "tf": ".pt", "mxnet": ".weights.h5", "paddle": ".params"}[name]
+    path = tmp_path / f"misnamed{wrong}"
+    path.write_bytes(files[name].read_bytes())
+    found = conversion.convert(path, tmp_path / "found.safetensors")
+    assert found.format == detect.TITLES[name]
+    assert found.sha256 == sha256(weights)
+
+
+def test_ends_that_differ_are_told_and_nothing_is_written(native, tmp_path, monkeypatch):
+    """Were a framework to compute something else with the same bits, `--check` would say so."""
+    _, files = native
+    far = 2 * conversion.TOLERANCE["float32"]
+    run = conversion.Work.run
+
+    def other(self, form, path=None):
+        logits = run(self, form, path)
+        return logits * np.float32(1 + far) if path else logits
+
+    monkeypatch.setattr(conversion.Work, "run", other)
+    with pytest.raises(conversion.ParityError, match="logits that differ by"):
+        conversion.convert(files["torch"], tmp_path / "there.params", compare=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_does_the_same_in_processes_of_its_own(tmp_path):
+    save(tmp_path / "a.safetensors", lively(MINI, 0, np.float32), MINI)
+    for source, destination in (("a.safetensors", "b.pdparams"), ("b.pdparams", "c.params")):
+        command = [sys.executable, "-m", "common.cli", "convert", "--check"]
+        words = [str(tmp_path / source), str(tmp_path / destination)]
+        done = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "the same bits" in done.stdout
+        assert "logits differ by at most" in done.stdout
+    assert "check: paddle and mxnet on 8 images" in done.stdout
+
+
+def test_a_network_with_auxiliary_heads_goes_through_all_four(processes, tmp_path):
+    """Pools that round up, and features whose order Keras would change, on the way."""
+    network = SPECS["torchvision-aux"].at(classes=10)
+    weights = lively(network, 0, np.float32)
+    path = tmp_path / "start.safetensors"
+    save(path, weights, network)
+    for name in (*FRAMEWORKS, "torch"):
+        there = tmp_path / f"{name}-after-{path.name.partition('-')[0]}{FORMATS[name].suffix}"
+        found = conversion.convert(path, there, compare=True)
+        assert (found.spec, found.sha256) == ("torchvision-aux", sha256(weights))
+        path = there
+
+
+# --- the book's own files
+
+BOOKS = {
+    "torch": ("book", "newer", "norm", "norms"),
+    "tf": ("book", "newer", "norm", "norms", "newer-layer", "norm-layer", "norms-layer"),
+    "mxnet": ("book", "newer", "norm", "norms"),
+    "paddle": ("book", "newer", "norm", "norms"),
+}
+SPEC_OF = {"book": "d2l", "newer": "narrow", "norm": "mini", "norms": "mini"}
+FILES = [(name, kind) for name, kinds in BOOKS.items() for kind in kinds]
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory):
+    """The book's network by each framework, and what it gives for the same images."""
+    folder = tmp_path_factory.mktemp("books")
+    np.save(folder / "images.npy", np.random.RandomState(1).standard_normal((2, 1, 33, 33)))
+    for name in FRAMEWORKS:
+        command = [sys.executable, SUPPORT / "d2l_reference.py", name, folder]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize(("name", "kind"), FILES, ids=["-".join(each) for each in FILES])
+def test_a_reader_s_file_gives_the_reader_s_logits(books, monkeypatch, name, kind):
+    """The arbiter computes what the reader's own network computes: 1e-12 in float64."""
+    monkeypatch.setitem(spec.SPECS, "narrow", NARROW)
+    file = sandbox.read(books / f"{name}-{kind}{FORMATS[name].suffix}")
+    known = recognise(file, None, "it")
+    assert (known.spec.name, known.dialect) == (SPEC_OF[kind.partition("-")[0]], "the book's names")
+    logits = GoogLeNet(known.spec, known.weights).forward(np.load(books / "images.npy"))["head"]
+    assert tensor_error(logits, np.load(books / f"{name}-{kind}.npy")) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("torch", "paddle"), ("paddle", "mxnet"), ("mxnet", "tf"), ("tf", "torch")]
+)
+def test_a_reader_s_file_goes_on_in_another_framework(books, processes, tmp_path, one, other):
+    """With batch norm, in float64: the framework reads its own file and gives the same logits."""
+    there = tmp_path / f"there{FORMATS[other].suffix}"
+    converted = conversion.convert(books / f"{one}-norm{FORMATS[one].suffix}", there)
+    known = recognise(sandbox.read(there), None, "it")
+    assert sha256(known.weights) == converted.sha256
+    work = conversion.Work(tmp_path, known, True)
+    np.save(tmp_path / "images.npy", np.load(books / "images.npy"))  # instead of the sample's
+    logits = work.write(other, tmp_path / f"again{FORMATS[other].suffix}")
+    assert tensor_error(logits, np.load(books / f"{one}-norm.npy")) < 1e-12
+
+
+# --- ONNX
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_onnxruntime_agrees_with_the_arbiter(tmp_path, name):
+    size = 189 if name == "paddle-vision" else 49
+    network = SPECS[name].at(size=size, channels=3, classes=7)
+    weights = lively(network, 0, np.float32)
+    path = tmp_path / "network.onnx"
+    path.write_bytes(onnx.encode(network, weights))
+    x = np.random.RandomState(1).standard_normal((3, *network.input)).astype(np.float32)
+    expected = GoogLeNet(network, weights).forward(x)
+    assert tensor_error(onnx.run(path, x), expected["head"]) < 1e-5
+    for index, _ in enumerate(network.auxiliary):
+        name = f"auxiliary.{index}"
+        assert tensor_error(onnx.run(path, x, name), expected[name]) < 1e-5
+    assert sha256(onnx.read(path)) == sha256(weights)
+    assert onnx.encode(network, weights) == path.read_bytes()
+    if not network.auxiliary:  # then the graph takes other sizes too
+        larger = network.at(size=64)
+        x = np.random.RandomState(2).standard_normal((1, *larger.input)).astype(np.float32)
+        expected = GoogLeNet(larger, weights).forward(x)["head"]
+        assert tensor_error(onnx.run(path, x), expected) < 1e-5
+
+
+def test_a_file_of_each_framework_becomes_onnx(native, tmp_path):
+    weights, files = native
+    for name, file in files.items():
+        found = conversion.convert(file, tmp_path / f"{name}.onnx", compare=name == "torch")
+        assert found.sha256 == sha256(weights)
+    assert len({(tmp_path / f"{name}.onnx").read_bytes() for name in files}) == 1
+
+
+def test_float64_is_written_and_not_compared_where_nothing_runs_it(tmp_path, capsys):
+    """onnxruntime has no float64 convolution."""
+    weights = lively(MINI, 0, np.float64)
+    save(tmp_path / "a.safetensors", weights, MINI)
+    words = ["convert", str(tmp_path / "a.safetensors"), str(tmp_path / "a.onnx")]
+    assert main([*words, "--check"], standalone_mode=False) == 2
+    assert "onnxruntime does not run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+    assert main(words, standalone_mode=False) is None
+    assert sha256(onnx.read(tmp_path / "a.onnx")) == sha256(weights)

@@ -1,0 +1,238 @@
+"""Several workers without a framework: how a batch is divided, and who says what went wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backends import FRAMEWORKS
+from common.data import sampling
+from common.data.sampling import shard
+from common.distributed import launcher
+from common.errors import BackendError, WorkersError
+from common.recipe import Recipe
+from common.spec import SPECS
+from common.training import loop
+from common.training.checkpoint import Checkpoint, Config
+from common.training.loop import Fit
+from common.weights import is_running
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 64])
+@pytest.mark.parametrize("size", [1, 2, 7, 128])
+def test_a_batch_is_divided_and_nothing_is_left_or_twice(size, workers):
+    indices = np.arange(100, 100 + size)
+    parts = [shard(indices, rank, workers) for rank in range(workers)]
+    counted = [part for part, share in parts if share]
+    assert np.concatenate(counted).tolist() == indices.tolist()
+    assert sum(share for _, share in parts) == pytest.approx(1, abs=1e-12)
+    for part, share in parts:
+        assert share in (0.0, len(part) / size)
+        assert len(part)
+    lengths = [len(part) for part in counted]
+    assert max(lengths) - min(lengths) <= 1
+    assert parts[0][1] > 0, "worker 0 keeps the running statistics"
+
+
+class Together:
+    """So many workers as threads: what each gives to `total` is summed once all have."""
+
+    def __init__(self, count):
+        self.barrier, self.given = threading.Barrier(count), {}
+
+    def total(self, rank):
+        """The function of one of them."""
+
+        def total(numbers):
+            self.given[rank] = np.asarray(numbers, np.float64)
+            self.barrier.wait(20)
+            found = sum(self.given.values())
+            self.barrier.wait(20)
+            return found
+
+        return total
+
+
+def run(arbiter, recipe, data, count, stops=None, seen=None):
+    """A run of the arbiter in so many threads; the Fits."""
+    together, fits, threads = Together(count), [None] * count, []
+    checkpoint = Checkpoint.first(Config.of(recipe, "arbiter", data))
+
+    def work(rank):
+        class Part(arbiter.Trainer):
+            """Sums the gradients of all, each by its share."""
+
+            def step(self, images, labels, flips=None, share=1.0):
+                if seen is not None:
+                    seen[rank].append(len(labels) if share else 0)
+                self.share = share
+                return super().step(images, labels, flips, share)
+
+            def apply(self, gradients):
+                flat = np.concatenate([self.share * g.ravel() for g in gradients.values()])
+                flat, at, summed = total(flat), 0, {}
+                for name, gradient in gradients.items():
+                    summed[name] = flat[at : at + gradient.size].reshape(gradient.shape)
+                    at += gradient.size
+                super().apply(summed)
+
+        total = together.total(rank)
+        backend = type("Backend", (), {**vars(arbiter), "Trainer": Part, "total": total})
+        backend.total = staticmethod(total)
+        stop = (stops or {}).get(rank, lambda fit: 0)
+        fit = Fit(backend, "a", checkpoint, data, "cpu", rank=rank, workers=count)
+        fit.stop = lambda: stop(fit)
+        fits[rank] = fit
+        try:
+            fit()
+        except sampling.Stopped as error:
+            fit.stopped = error.exit_code
+
+    for rank in range(count):
+        threads.append(threading.Thread(target=work, args=(rank,)))
+        threads[-1].start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    return fits
+
+
+@pytest.fixture
+def recipe(pocket, monkeypatch):
+    """Without norm, whose statistics are each worker's own."""
+    monkeypatch.setitem(SPECS, pocket, replace(SPECS[pocket], norm=None))
+    return Recipe(spec=pocket, size=9, batch_size=8, epochs=2, momentum=0.9, lr=0.05, flip=True)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_whatever_the_number_of_workers_a_run_is_the_same(arbiter, recipe, pictures, count):
+    """The last of three batches has 2 images: with more workers some get none."""
+    data, seen = pictures(18, 7), {rank: [] for rank in range(count)}
+    (alone,) = run(arbiter, recipe, data, 1)
+    fits = run(arbiter, recipe, data, count, seen=seen)
+    for fit in fits:
+        for epoch, other in zip(fit.progress.epochs, alone.progress.epochs, strict=True):
+            assert epoch.losses == pytest.approx(other.losses, rel=1e-6)
+            assert epoch.train_accuracy == other.train_accuracy
+            assert epoch.test_loss == pytest.approx(other.test_loss, rel=1e-6)
+            assert epoch.test_accuracy == pytest.approx(other.test_accuracy)
+        for name, array in alone.model.weights.items():
+            assert is_running(name) or np.abs(fit.model.weights[name] - array).max() < 1e-6
+    assert [sum(step) for step in zip(*seen.values(), strict=True)] == [8, 8, 2] * 2
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_all_stop_after_the_same_step_when_one_hears_a_signal(
+    arbiter, recipe, pictures, monkeypatch, signum
+):
+    monkeypatch.setattr(loop, "HEARING", 0.0)
+    stops = {1: lambda fit: signum * (fit.progress.steps >= 2)}
+    fits = run(arbiter, recipe, pictures(18, 7), 3, stops)
+    assert [fit.progress.steps for fit in fits] == [2, 2, 2]
+    assert [fit.stopped for fit in fits] == [128 + signum] * 3
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_every_framework_has_a_launcher(name, tmp_path):
+    started = launcher.LAUNCHERS[name](3, [sys.executable, "-m", "common.cli", "train"], tmp_path)
+    words = [" ".join(command) for command, _ in started]
+    assert all(each.endswith("-m common.cli train") for each in words)
+    own = {"torch": "torch.distributed.run", "paddle": "paddle.distributed.launch"}
+    if name in own:
+        assert len(words) == 1
+        assert f"-m {own[name]} " in words[0]
+    elif name == "tf":
+        tasks = [json.loads(more["TF_CONFIG"]) for _, more in started]
+        assert [task["task"]["index"] for task in tasks] == [0, 1, 2]
+        assert len(set(tasks[0]["cluster"]["worker"])) == 3
+        assert all(task["cluster"] == tasks[0]["cluster"] for task in tasks)
+    else:
+        roles = [more["DMLC_ROLE"] for _, more in started]
+        assert roles == ["scheduler", "server", "worker", "worker", "worker"]
+
+
+def test_the_cores_are_divided_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert launcher.environment(2)["OMP_NUM_THREADS"] == "4"
+    assert launcher.environment(16)["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert launcher.environment(2)["OMP_NUM_THREADS"] == "3"
+
+
+JOINED = {"folder": "runs/x"}
+LOST = {"status": 10, "sentence": "Worker 1 of 2 is gone."}
+STOPPED = {"status": 143, "sentence": "stopped after step 3."}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "dead", "status", "sentence"),
+    [
+        (LOST | JOINED, JOINED, 1, 10, "Worker 1 of 2 was killed: go on with `--resume runs/x`."),
+        (LOST, {"status": 5, "sentence": "No data."}, None, 5, "No data."),
+        (STOPPED | JOINED, STOPPED | JOINED, None, 143, "stopped after step 3."),
+        (LOST, {}, None, 10, "Worker 1 of 2 never joined: the others waited in vain."),
+        (LOST, LOST, None, 10, "Worker 1 of 2 is gone."),
+        ({"status": 1}, LOST, None, 1, "A worker failed: ValueError: oh"),
+    ],
+)
+def test_one_sentence_tells_most(first, second, dead, status, sentence, tmp_path):
+    for pid, each in ((100, first), (101, second)):
+        facts = {"worker": pid - 100, "role": "worker", **each}
+        (tmp_path / f"{pid}.json").write_text(json.dumps(facts))
+    (tmp_path / "100.err").write_text("Traceback ...\nValueError: oh\n\n")
+    with pytest.raises(WorkersError) as caught:
+        launcher.judge(tmp_path, 2, [] if dead is None else [100 + dead], 0)
+    assert str(caught.value) == sentence
+    assert caught.value.exit_code == status
+
+
+def test_a_run_that_went_well_is_not_judged(tmp_path):
+    for pid in (100, 101):
+        facts = {"worker": pid - 100, "role": "worker", "status": 0}
+        (tmp_path / f"{pid}.json").write_text(json.dumps(facts))
+    launcher.judge(tmp_path, 2, [], 0)
+
+
+def test_a_launcher_that_fails_is_quoted(tmp_path):
+    (tmp_path / "launcher").write_text("No module named torch\n")
+    with pytest.raises(WorkersError, match="The launcher failed: No module named torch"):
+        launcher.judge(tmp_path, 2, [], 0)
+
+
+def test_bad_input_is_told_once():
+    """A recipe that does not exist is found by both workers, and said by one process."""
+    words = ["--backend", "tf", "--recipe", "none"]
+    done = subprocess.run(
+        [sys.executable, "-m", "common.cli", "train", "--workers", "2", *words],
+        capture_output=True,
+        text=True,
+        cwd=Path(launcher.ROOT),
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "There is no recipe named 'none'" in done.stderr
+
+
+def test_a_launcher_that_is_not_installed_is_told_with_the_way_to_install_it(monkeypatch):
+    def missing(count, command, folder):
+        return [([sys.executable, "-m", "no_such_launcher"], {})]
+
+    def refuse(name):
+        raise BackendError(f"{name} is not installed.")
+
+    monkeypatch.setitem(launcher.LAUNCHERS, "torch", missing)
+    monkeypatch.setattr(launcher, "require", refuse)
+    with pytest.raises(BackendError, match=r"^torch is not installed\.$"):
+        launcher.start("torch", 2, [], lambda: 0)
+    monkeypatch.setattr(launcher, "require", lambda name: None)
+    with pytest.raises(WorkersError, match=r"^The launcher failed: .*no_such_launcher"):
+        launcher.start("torch", 2, [], lambda: 0)

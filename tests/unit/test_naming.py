@@ -1,0 +1,214 @@
+"""Names and layouts of others lead to the canonical ones, and what fits nothing is named."""
+
+import io
+
+import hostile  # in tests/support
+import numpy as np
+import pytest
+from small_specs import NARROW  # in tests/support
+
+from common import spec
+from common.errors import WeightsError
+from common.formats.identify import kept_in_training, recognise, twins
+from common.formats.naming import DIALECTS, FORMATS, PADDLE_VISION
+from common.formats.readers.base import File
+from common.formats.readers.detect import parse_open
+from common.spec import BLOG_224, D2L, D2L_BN, MINI, SPECS, Conv, Norm, Spec, find
+from common.weights import draw, shapes
+
+FILES = sorted(
+    path for path in hostile.FOREIGN.iterdir() if path.name not in ("make.py", "__pycache__")
+)
+
+
+def noise(network, seed=0):
+    """Weights that are different everywhere."""
+    random = np.random.RandomState(seed)
+    drawn = draw(network, 0)
+    return {name: random.standard_normal(a.shape).astype(np.float32) for name, a in drawn.items()}
+
+
+def written(form, network, layers, weights):
+    """The file that a program with this naming would write."""
+    made, arrays = FORMATS[form], {}
+    for name, array in weights.items():
+        if array.ndim == 4:
+            array = array.transpose(made.conv)
+        elif array.ndim == 2:
+            array = array.transpose(made.linear)
+        arrays[made.name(layers, name)] = array
+    return File(form, arrays, "float32")
+
+
+def layers_of(form, network, dialect="our names", which=0):
+    return list(DIALECTS[form][dialect](network))[which]
+
+
+def refusal(file, spec_name=None):
+    with pytest.raises(WeightsError) as caught:
+        recognise(file, spec_name, "a.pt")
+    said = str(caught.value)
+    assert said.startswith("a.pt ")
+    assert said.endswith(".")
+    assert "\n" not in said
+    return said
+
+
+OTHERS = [find(name) for name in SPECS if name.startswith(("torchvision", "paddle-vision"))]
+
+
+@pytest.mark.parametrize("network", SPECS.values(), ids=list(SPECS))
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_naming_of_every_spec_leads_back(form, network):
+    """In any order, and to that spec and no other."""
+    weights = noise(network)
+    count = 0
+    for dialect, namings in DIALECTS[form].items():
+        asked = network.name if network in OTHERS else None  # torchvision's has twins
+        for layers in namings(network):
+            if not {name.rpartition(".")[0] for name in weights} <= layers.keys():
+                continue  # the dialect has no word for some layer
+            file = written(form, network, layers, weights)
+            assert len(file.arrays) == len(weights), "two tensors have one name"
+            file = File(form, dict(sorted(file.arrays.items())), "float32")
+            known = recognise(file, asked, "it")
+            assert (known.spec, known.dialect) == (network, dialect)
+            assert list(known.weights) == list(weights)
+            scaled = dialect == PADDLE_VISION
+            expected = kept_in_training(network, weights) if scaled else weights
+            for name, array in expected.items():
+                np.testing.assert_array_equal(known.weights[name], array)
+            count += 1
+            if network not in (MINI, D2L):
+                break  # one of each dialect will do
+    assert count > (network not in OTHERS)
+
+
+@pytest.mark.parametrize(
+    ("form", "names"),
+    [
+        ("torch", {"0.0.weight", "1.0.weight", "1.2.bias", "2.0.p1_1.weight", "5.bias"}),
+        ("torch", {"net.3.4.b4_2.weight", "net.4.1.b2_2.bias", "net.5.weight"}),
+        ("torch", {"module.3.4.p4_2.weight", "module.5.weight"}),
+        ("mxnet", {"0.0.weight", "1.0.weight", "1.1.bias", "2.0.p1_1.weight", "5.bias"}),
+        ("tf", {"layers/sequential_1/layers/conv2d_1/vars/0", "layers/dense/vars/1"}),
+        ("tf", {"layers/sequential_3/layers/inception_4/layers/conv2d_5/vars/0"}),
+        ("tf", {"layers/sequential/layers/sequential_4/layers/inception_1/b3_2/vars/1"}),
+    ],
+)
+def test_the_book_s_names_are_those_that_its_page_makes(form, names):
+    """As read off the page: the ReLU is a layer in PyTorch, an argument in MXNet and Keras."""
+    found = [
+        {FORMATS[form].name(layers, name) for name in shapes(D2L)}
+        for layers in DIALECTS[form]["the book's names"](D2L)
+    ]
+    assert any(names <= each for each in found)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_the_axes_are_those_that_the_framework_wrote(path):
+    """By the files that the frameworks made of known values."""
+    file = parse_open(io.BytesIO(path.read_bytes()))
+    form = FORMATS[file.format]
+    found = [form.canonical(array) for array in file.arrays.values()]
+    for shape in ((3, 2, 1, 2), (2, 3)):  # the convolution's and the linear layer's
+        (array,) = (each for each in found if each.shape == shape)
+        first = {(3, 2, 1, 2): 0, (2, 3): 6}[shape]
+        np.testing.assert_array_equal(array, np.arange(array.size).reshape(shape) + first)
+
+
+def test_the_book_s_names_are_found_for_each_path():
+    layers = layers_of("torch", D2L, "the book's names")
+    assert layers["stage3.1.branch1x1.0.conv"] == "2.1.p1_1"
+    assert layers["stage3.1.branch3x3.0.conv"] == "2.1.p2_1"
+    assert layers["stage3.1.branch3x3.1.conv"] == "2.1.p2_2"
+    assert layers["stage3.1.branch5x5.0.conv"] == "2.1.p3_1"
+    assert layers["stage3.1.branch5x5.1.conv"] == "2.1.p3_2"
+    assert layers["stage3.1.branch_pool.1.conv"] == "2.1.p4_2"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_other_channels_and_classes_are_the_file_s_own(form):
+    network = MINI.at(channels=3, classes=7)
+    known = recognise(written(form, network, layers_of(form, network), noise(network)), None, "it")
+    assert known.spec == network
+
+
+def test_a_row_without_activation_has_no_relu_to_count():
+    """Where a ReLU would be a layer of its own, and the row has none."""
+    stage2 = (Conv(64, 1, activation=False), *D2L.stage2[1:])
+    network = Spec(**{**vars(D2L), "name": "without", "stage2": stage2})
+    layers = layers_of("torch", network, "the book's names")
+    assert layers["stage2.0.conv"] == "1.0"
+    assert layers["stage2.1.conv"] == "1.1"
+
+
+def test_a_missing_tensor_is_named():
+    file = written("torch", D2L, layers_of("torch", D2L, "the book's names"), noise(D2L))
+    del file.arrays["2.0.p2_2.bias"]
+    said = refusal(file)
+    assert "2.0.p2_2.bias (stage3.0.branch3x3.1.conv.bias) is missing" in said
+    assert "holds the weights of no spec" in said
+    assert "(d2l comes closest)" in said
+
+
+def test_a_tensor_too_many_is_named():
+    file = written("torch", D2L, layers_of("torch", D2L), noise(D2L))
+    file.arrays["aux.weight"] = np.zeros(3, np.float32)
+    assert "aux.weight is one tensor too many" in refusal(file)
+    assert "aux.weight is one tensor too many" in refusal(file, "d2l")
+
+
+def test_a_misshapen_tensor_is_named_as_it_lies_in_the_file():
+    layers = layers_of("tf", D2L)
+    file = written("tf", D2L, layers, noise(D2L))
+    name = "layers/sequential_1/layers/conv_1/conv/vars/0"
+    file.arrays[name] = file.arrays[name].transpose(3, 2, 0, 1)
+    said = refusal(file, "d2l")
+    assert f"{name} (stage2.1.conv.weight) has shape (192, 64, 3, 3) where (3, 3, 64, 192)" in said
+
+
+@pytest.mark.parametrize(("held", "asked"), [(BLOG_224, D2L), (D2L_BN, D2L), (D2L, D2L_BN)])
+def test_the_spec_that_would_fit_is_named(held, asked):
+    said = refusal(written("torch", held, layers_of("torch", held), noise(held)), asked.name)
+    assert f"does not hold the weights of {asked.name}" in said
+    assert f"use `--spec {held.name}`" in said
+    assert "is missing" in said or "one tensor too many" in said or "has shape" in said
+
+
+def test_another_network_is_told_from_a_near_one():
+    arrays = {"features.0.weight": np.zeros((64, 3, 3, 3)), "features.0.bias": np.zeros(64)}
+    said = refusal(File("torch", arrays, "float32"))
+    assert "a PyTorch state_dict, of a network that is not known here" in said
+    assert "features.0.weight" in said
+
+
+def test_the_file_s_own_sizes_may_be_no_network_s(monkeypatch):
+    """A class that no spec can have must not end in another error."""
+    file = written("torch", D2L, layers_of("torch", D2L), noise(D2L))
+    file.arrays["head.weight"] = np.zeros((0, 1024), np.float32)
+    assert "head.weight" in refusal(file)
+
+
+def test_a_spec_that_comes_later_brings_its_names(monkeypatch):
+    """No table is kept by hand: names are made from the spec."""
+    network = Spec(**{**vars(NARROW), "name": "later", "norm": Norm(1e-5, 0.9)})
+    monkeypatch.setitem(spec.SPECS, "later", network)
+    for form in FORMATS:
+        for dialect in set(DIALECTS[form]) & {"our names", "the book's names"}:
+            layers = layers_of(form, network, dialect)
+            known = recognise(written(form, network, layers, noise(network)), "later", "it")
+            assert known.spec == network
+
+
+def test_a_network_that_differs_in_what_is_no_weight_is_named_too():
+    network = find("torchvision-imagenet-aux")
+    layers = layers_of("torch", network, "torchvision's names")
+    file = written("torch", network, layers, noise(network))
+    known = recognise(file, None, "it")
+    assert (known.spec.name, twins(file, known.spec)) == ("torchvision-aux", (network.name,))
+    own = written("torch", network, layers_of("torch", network, "our names"), noise(network))
+    known = recognise(own, None, "it")
+    assert known.spec.name == network.name
+    assert twins(own, known.spec) == (), "our names tell them apart"
+    assert recognise(file, network.name, "it").spec == network

@@ -1,0 +1,430 @@
+"""`googlenet train` around its loop: what is planned, refused, said, written and resumed.
+
+The arbiter stands where a framework would.
+"""
+
+import json
+import re
+import signal
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.cli import app
+from common.errors import BackendError, RunError, SpecError
+from common.recipe import Recipe
+from common.training import plan, report
+from common.training.checkpoint import Config
+from common.training.history import read_history
+from common.training.plan import begin, free_folder, resume
+from common.training.report import events
+from common.training.run import Run, open_run
+
+
+@pytest.fixture
+def names(arbiter, monkeypatch, tmp_path):
+    """Let every backend be the arbiter, and the current folder be empty; the names asked for."""
+    asked = []
+    monkeypatch.setattr(plan, "load", lambda name: (asked.append(name), arbiter)[1])
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    monkeypatch.setattr("common.training.plots.curve", lambda epochs, title: repr(epochs).encode())
+    monkeypatch.chdir(tmp_path)
+    return asked
+
+
+@pytest.fixture
+def call(names, pocket, capsys):
+    """Run `googlenet train` in this process: the exit status, stdout and stderr."""
+
+    def run(words):
+        with pytest.raises(SystemExit) as left:
+            app.main(["train", *words.split()], "googlenet")
+        return (left.value.code, *capsys.readouterr())
+
+    return run
+
+
+SMALL = "--data sample --spec pocket --size 9 --batch-size 8 --limit-train 20 --limit-test 10"
+NEW = f"--backend torch {SMALL} --epochs 2"
+
+
+def files(folder="."):
+    found = {p: p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+    return {str(path): data for path, data in found.items()}
+
+
+# In words
+
+
+def test_a_run_says_what_it_does_and_keeps_it(call, names):
+    code, out, err = call(f"{NEW} --seed 3 --lr 0.25")
+    assert (code, err) == (0, "")
+    first, one, two, where, kept, book, speed = out.splitlines()
+    assert first == (
+        "torch 0.0 on cpu, float32: recipe d2l with pocket at 9, 20 images from sample, batch 8; "
+        "in runs/d2l-torch"
+    )
+    numbers = r"loss \d\.\d{3}, train acc \d\.\d{3}, test loss \d\.\d{3}, test acc \d\.\d{3}"
+    for number, line in ((1, one), (2, two)):
+        rest = r"\d+\.\d s, \d+\.\d% of it waiting for images"
+        assert re.fullmatch(rf"epoch {number}: {numbers}, {rest}", line)
+    assert where == (
+        "parameters on cpu; gradients on cpu; batch on cpu; outputs on cpu; evaluation on cpu"
+    )
+    assert kept == "kept in runs/d2l-torch"
+    assert re.fullmatch(r"loss \d\.\d{3}, train acc \d\.\d{3}, test acc \d\.\d{3}", book)
+    assert book.split(", ")[0] in two
+    assert re.fullmatch(r"\d+\.\d examples/sec on cpu", speed)
+    assert names == ["torch"]
+    run = "runs/d2l-torch"
+    assert list(files()) == [
+        f"{run}/checkpoints/best.safetensors",
+        f"{run}/checkpoints/last.safetensors",
+        f"{run}/config.json",
+        f"{run}/curve.png",
+        f"{run}/history.jsonl",
+    ]
+    recipe = json.loads(files()[f"{run}/config.json"])["recipe"]
+    assert (recipe["seed"], recipe["lr"], recipe["batch_size"], recipe["epochs"]) == (3, 0.25, 8, 2)
+    assert len(read_history(Path(run, "history.jsonl"))) == 2
+
+
+def test_json_is_an_object_a_line(call):
+    code, out, err = call(f"{NEW} --json --out here --recipe best --precision bfloat16")
+    assert (code, err) == (0, "")
+    first, *epochs = map(json.loads, out.splitlines())
+    assert set(first) == {"backend", "device", "folder", "recipe", "data"}
+    assert (first["backend"], first["device"]) == ("torch", "cpu")
+    assert (first["folder"], first["data"]) == ("here", "sample")
+    assert first["recipe"]["precision"] == "bfloat16"
+    assert first["recipe"]["nesterov"] is True
+    history = read_history(Path("here/history.jsonl"))
+    assert epochs == [{k: v for k, v in asdict(e).items() if k != "losses"} for e in history]
+    assert [epoch["number"] for epoch in epochs] == [1, 2]
+
+
+# Dry
+
+
+def test_a_dry_run_tells_all_and_writes_nothing(call):
+    code, out, err = call(f"{NEW} --dry-run")
+    assert (code, err, files()) == (0, "", {})
+    lines = {tuple(re.split(r" {2,}", line.strip(), maxsplit=1)) for line in out.splitlines()}
+    for wanted in (
+        ("backend", "torch 0.0"),
+        ("device", "cpu"),
+        ("data", "sample"),
+        ("training images", "20"),
+        ("test images", "10"),
+        ("classes", "10"),
+        ("steps", "6"),
+        ("steps done", "0"),
+        ("folder", "runs/d2l-torch"),
+    ):
+        assert wanted in lines, wanted
+    for word in ("parameters", "multiply-adds", "total size (MB)", "batch_size 8", "stage3"):
+        assert word in out, word
+    code, out, err = call(f"{NEW} --dry-run --json --tensorboard")
+    assert (code, err, files()) == (0, "", {}), "no events either"
+    found = json.loads(out)
+    assert (found["steps"], found["steps done"], found["folder"]) == (6, 0, "runs/d2l-torch")
+    assert found["recipe"]["batch_size"] == 8
+    assert {"parameters", "multiply_adds", "memory"} <= set(found["network"])
+
+
+def test_a_dry_resume_tells_how_far_it_is_and_writes_nothing(call):
+    assert call(f"{NEW} --out here")[0] == 0
+    before = files()
+    code, out, err = call("--resume here --dry-run --json")
+    assert (code, err, files() == before) == (0, "", True)
+    found = json.loads(out)
+    assert (found["steps"], found["steps done"], found["folder"]) == (6, 6, "here")
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (SMALL, 2, "--backend is needed: torch, tf, mxnet, paddle."),
+        (f"{NEW} --recipe worst", 2, "There is no recipe named 'worst'; choose one of d2l, "),
+        (f"{NEW} --precision float16", 2, "Recipe.precision is 'float16': it must be one of "),
+        ("--backend tf --data sample --spec resnet", 2, "no spec named 'resnet'"),
+        ("--backend tf --data sample --spec blog-224 --size 20", 2, "stage2.2: the kernel 3x3"),
+        ("--backend tf --data sample --size 0", 2, "Recipe.size is 0: "),
+        ("--backend tf --data sample --batch-size 0", 2, "Recipe.batch_size is 0: "),
+        ("--backend tf --data sample --epochs 0", 2, "Recipe.epochs is 0: "),
+        ("--backend tf --data sample --seed -1", 2, "Recipe.seed is -1: "),
+        ("--backend tf --data sample --seed 4294967296", 2, "Recipe.seed is 4294967296: "),
+        ("--backend tf --data sample --lr -1", 2, "Recipe.lr is -1.0: "),
+        (f"{NEW} --limit-train 0", 5, "--limit-train 0 is not possible"),
+        (f"{NEW} --device gpu", 6, "--device gpu is not there: found cpu"),
+        ("--backend tf --data nowhere", 5, "nowhere"),
+        ("--resume nowhere", 7, "nowhere is no run: there is no such folder."),
+    ],
+)
+def test_what_cannot_be_begun_is_refused_in_a_sentence_and_writes_nothing(
+    call, words, status, said
+):
+    code, out, err = call(words)
+    assert (code, out) == (status, ""), err
+    assert re.fullmatch(r"googlenet: [^\n]+\n", err)
+    assert said in err
+    assert files() == {}
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--recipe best", "--out there", "--limit-train 9", "--limit-test 9", "--spec mini"),
+        *("--size 33", "--epochs 9", "--batch-size 9", "--lr 9", "--seed 0"),
+    ],
+)
+def test_what_cannot_change_with_resume_is_refused_by_name(call, option):
+    code, out, err = call(f"--resume here {option}")
+    name = option.split()[0]
+    said = f"{name} cannot change with --resume: the run has its own."
+    assert (code, out, err) == (2, "", f"googlenet: {said}\n")
+
+
+@pytest.mark.parametrize("more", ["", "--dry-run", "--tensorboard"])
+def test_a_folder_that_holds_a_run_is_refused_and_left_alone(call, more):
+    assert call(f"{NEW} --out here")[0] == 0
+    before = files()
+    code, out, err = call(f"--backend tf {SMALL} --out here {more}")
+    assert (code, out, files() == before) == (7, "", True)
+    assert "here holds a run already: go on with it by `--resume here`, or choose" in err
+
+
+def test_a_folder_that_holds_something_else_is_taken(call):
+    Path("here").mkdir()
+    Path("here/notes.txt").write_text("mine")
+    assert call(f"{NEW} --out here")[0] == 0
+    assert Path("here/notes.txt").read_text() == "mine"
+
+
+def test_each_run_gets_a_folder_of_its_own(call, tmp_path):
+    for folder in ("runs/d2l-torch", "runs/d2l-torch-2", "runs/d2l-torch-3"):
+        assert free_folder(Path("runs"), "d2l-torch") == Path(folder)
+        code, out, _ = call(f"{NEW} --epochs 1")
+        assert code == 0
+        assert f"kept in {folder}\n" in out
+    assert free_folder(Path("runs"), "d2l-tf") == Path("runs/d2l-tf")
+
+
+# Resumed
+
+
+@pytest.fixture
+def stopped(call, monkeypatch):
+    """A run that got SIGTERM after its fourth step of six."""
+
+    def stop(signum=signal.SIGTERM, more=""):
+        step, steps = plan.Fit.check_places, []
+
+        def count(self):
+            steps.append(self.progress.steps)
+            if self.progress.steps == 4 and len(self.progress.epochs) == 1:
+                signal.raise_signal(signum)
+            return step(self)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("common.training.loop.REFRESH", 1)
+            patch.setattr(plan.Fit, "check_places", count)
+            # the signal comes within the fourth step; it is heard after the fifth
+            return call(f"{NEW} --out here --recipe best {more}")
+
+    return stop
+
+
+def without_time(path):
+    return [replace(epoch, seconds=0, wait=0) for epoch in read_history(Path(path))]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_run_that_then_goes_on_where_it_was(call, stopped, signum):
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    code, out, err = stopped(signum)
+    assert code == 128 + signum
+    assert err == "googlenet: stopped after step 5; go on with `--resume here`.\n"
+    assert len(out.splitlines()) == 2, "the start and an epoch"
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert Run(Path("here")).load().progress.steps == 5
+    code, out, err = call("--resume here")
+    assert (code, err) == (0, "")
+    assert "batch 8; after 5 steps, in here" in out.splitlines()[0]
+    assert call(f"{NEW} --recipe best --out whole")[0] == 0
+    assert without_time("here/history.jsonl") == without_time("whole/history.jsonl")
+    one, other = (Run(Path(name)).load().weights for name in ("here", "whole"))
+    assert all((one[name] == other[name]).all() for name in one)
+
+
+def test_a_resumed_run_goes_on_in_another_backend_and_precision(call, stopped, names):
+    stopped()
+    names.clear()
+    code, out, _ = call("--resume here --backend paddle --precision bfloat16 --json")
+    assert (code, names) == (0, ["paddle"])
+    first, second = map(json.loads, out.splitlines())
+    assert (first["backend"], first["recipe"]["precision"]) == ("paddle", "bfloat16")
+    assert (second["number"], second["backend"]) == (2, "paddle")
+    history = read_history(Path("here/history.jsonl"))
+    assert [epoch.backend for epoch in history] == ["torch", "paddle"]
+    assert open_run(Path("here"))[1].config.recipe.precision == "bfloat16"
+
+
+@pytest.mark.parametrize(("device", "precision"), [("cpu", "float32"), ("gpu:0", "bfloat16")])
+def test_auto_is_the_precision_that_is_fastest_on_the_device(call, arbiter, device, precision):
+    plan = begin("torch", "best", {"spec": "pocket", "size": 9}, "sample", (8, 8), None)
+    assert plan.recipe.precision == "auto"
+    assert plan.decided(device).recipe == replace(plan.recipe, precision=precision)
+
+
+def test_the_precision_that_was_decided_is_the_runs(call):
+    assert call(f"{NEW} --precision auto --out here")[0] == 0
+    assert open_run(Path("here"))[1].config.recipe.precision == "float32"
+
+
+def test_a_precision_that_was_given_is_left_alone(call):
+    plan = begin("torch", "d2l", {"spec": "pocket", "size": 9}, "sample", (8, 8), None)
+    assert plan.decided("gpu:0") is plan
+
+
+def test_worker_0_alone_writes_and_prints(call, capsys):
+    changes = {"spec": "pocket", "size": 9, "batch_size": 8, "epochs": 1}
+    plan = begin("torch", "d2l", changes, "sample", (20, 10), Path("here"))
+    for rank in (1, 0):
+        assert not files()
+        show, seen = report.Lines(False, silent=rank > 0), []
+        plan.train("cpu", show, seen.append, lambda: 0, 0, rank, 2)
+        assert len(seen) == 1
+        assert bool(capsys.readouterr().out) is (rank == 0)
+    assert "here/history.jsonl" in files()
+
+
+def test_a_history_that_a_kill_left_behind_is_written_anew(call, stopped, monkeypatch):
+    stopped()
+    whole = files()["here/history.jsonl"]
+    for damaged in (b"", whole[:50], whole * 3, b"nonsense"):
+        Path("here/history.jsonl").write_bytes(damaged)
+        Path("here/curve.png").unlink(missing_ok=True)
+        plan = resume(Path("here"), None, None, None)
+        with monkeypatch.context() as patch:
+            patch.setattr(plan.Fit, "__call__", lambda fit: fit.progress)  # trains nothing
+            plan.train("cpu", report.Lines(True), lambda epoch: None, lambda: 0, 300)
+        assert files()["here/history.jsonl"] == whole
+        assert Path("here/curve.png").exists()
+
+
+def test_a_finished_run_says_what_it_came_to_again(call):
+    _, before, _ = call(f"{NEW} --out here")
+    code, out, err = call("--resume here")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1:] == before.splitlines()[3:]
+
+
+def test_a_run_that_was_killed_before_its_first_step_is_resumed(call, names, pocket):
+    config = {"spec": pocket, "size": 9, "epochs": 1}
+    plan = begin("torch", "d2l", config, "sample", (8, 4), Path("here"))
+    Run.create(plan.run.folder, plan.checkpoint)
+    code, out, err = call("--resume here")
+    assert (code, err) == (0, "")
+    assert "steps" not in out.splitlines()[0]
+
+
+def test_other_data_is_refused_and_its_way_out_is_taken(call, stopped, monkeypatch):
+    stopped()
+    load = plan.load_data
+    before = files()
+
+    def other(source, *size):
+        data = load("sample", *size)
+        return data if source == "moved" else replace(data, train_labels=data.train_labels[::-1])
+
+    monkeypatch.setattr(plan, "load_data", other)
+    code, _, err = call("--resume here")
+    assert code == 7
+    assert "not those that this run was begun with: give their folder with `--data`" in err
+    assert files() == before
+    assert call("--resume here --data moved")[0] == 0
+    assert Run(Path("here")).load().config.data == "moved"
+
+
+# Plans
+
+
+def test_a_plan_knows_its_data(names, pocket):
+    changes = {"spec": pocket, "size": 9, "epochs": 3, "batch_size": 7}
+    plan = begin("mxnet", "d2l", changes, "sample", (20, 10), Path("here"))
+    assert (plan.new, plan.backend_name, plan.run.folder) == (True, "mxnet", Path("here"))
+    assert plan.recipe == replace(Recipe(), **changes)
+    config = plan.checkpoint.config
+    assert isinstance(config, Config)
+    assert (config.backend, config.data, config.limit_train, config.limit_test) == (
+        *("mxnet", "sample", 20, 10),
+    )
+    assert (len(plan.data.train_labels), len(plan.data.test_labels)) == (20, 10)
+    assert (config.channels, len(config.classes)) == (1, 10)
+    assert plan.describe("cpu")["steps"] == 9, "the last batch of an epoch is not whole"
+    with pytest.raises(SpecError):
+        begin("mxnet", "d2l", {"lr": -1.0}, "sample", (None, None), None)
+
+
+# TensorBoard
+
+
+def scalars(folder):
+    """Every (tag, step, value) in a folder's event files; the format is length, crc, data, crc."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for path in sorted(Path(folder).glob("events.out.tfevents.*")):
+        data = path.read_bytes()
+        while data:
+            length = int.from_bytes(data[:8], "little")
+            event = Event.FromString(data[12 : 12 + length])
+            found += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
+            data = data[16 + length :]
+    return found
+
+
+def test_the_events_hold_every_step_and_epoch(call):
+    pytest.importorskip("tensorboardX", exc_type=ImportError)
+    assert call(f"{NEW} --out here --tensorboard")[0] == 0
+    found, history = scalars("here/tensorboard"), read_history(Path("here/history.jsonl"))
+    losses = [(step, value) for tag, step, value in found if tag == "step/loss"]
+    want = [loss for epoch in history for loss in epoch.losses]
+    assert [step for step, _ in losses] == [1, 2, 3, 4, 5, 6]
+    assert [value for _, value in losses] == [np.float32(loss) for loss in want]
+    for name in ("loss", "train_accuracy", "test_loss", "test_accuracy"):
+        values = [(step, value) for tag, step, value in found if tag == f"epoch/{name}"]
+        assert values == [(e.number, np.float32(getattr(e, name))) for e in history]
+    assert len(found) == 6 + 2 * 4
+
+
+def test_no_events_are_written_unless_they_are_wanted(call):
+    assert call(f"{NEW} --out here")[0] == 0
+    assert not Path("here/tensorboard").exists()
+
+
+def test_events_without_their_package_name_the_line_that_installs_it(names, pocket, monkeypatch):
+    for module in {"tensorboardX", *sys.modules}:
+        if module.split(".")[0] == "tensorboardX":  # another test may have imported it
+            monkeypatch.setitem(sys.modules, module, None)
+    plan = begin("torch", "d2l", {"spec": pocket, "size": 9}, "sample", (8, 4), Path("here"))
+    with pytest.raises(BackendError, match=r"pip install .*tensorboard"), events(plan, True):
+        pass
+    with events(plan, False) as write:
+        assert write(None) is None
+
+
+def test_events_that_cannot_be_written_are_refused(names, pocket):
+    pytest.importorskip("tensorboardX", exc_type=ImportError)
+    Path("here").mkdir()
+    Path("here/tensorboard").write_text("in the way")
+    plan = begin("torch", "d2l", {"spec": pocket, "size": 9}, "sample", (8, 4), Path("here"))
+    with pytest.raises(RunError, match="here/tensorboard cannot be written"), events(plan, True):
+        pass

@@ -1,0 +1,404 @@
+"""Files of others are read for what they are, and hostile ones are refused whole."""
+
+import importlib.util
+import io
+import os
+import pickle
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import hostile  # in tests/support
+import numpy as np
+import pytest
+from hostile import FOREIGN, Watch, archive, entry, mxnet, tensor
+
+from common.errors import WeightsError
+from common.formats import sandbox
+from common.formats.readers import base, detect
+from common.formats.readers.base import Unreadable
+from common.formats.readers.detect import parse_open
+from common.spec import MINI
+from common.weights import draw, save
+
+ROOT = Path(__file__).parents[2]
+SUPPORT = ROOT / "tests" / "support"
+CORPUS = tuple(hostile.corpus(Path("canary")))
+
+
+def load_file(path):
+    found = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+make = load_file(SUPPORT / "make_weight_files.py")
+fuzz = load_file(ROOT / "tests" / "fuzz" / "fuzz.py")
+
+
+def parse(data):
+    return parse_open(io.BytesIO(data))
+
+
+def refusal(data):
+    with pytest.raises(Unreadable) as caught:
+        parse(data)
+    said = str(caught.value)
+    assert said.isascii()
+    assert said.isprintable()
+    assert said.endswith(".")
+    assert len(said) < 400
+    return said
+
+
+# --- what the frameworks wrote
+
+WORDS = {
+    "mxnet.params": {"1.weight": "1.gamma", "1.bias": "1.beta"},
+    "paddle.pdparams": {"1.running_mean": "1._mean", "1.running_var": "1._variance"},
+    "keras.weights.h5": {
+        "0.weight": "layers/conv2d/vars/0",
+        "0.bias": "layers/conv2d/vars/1",
+        "1.weight": "layers/batch_normalization/vars/0",
+        "1.bias": "layers/batch_normalization/vars/1",
+        "1.running_mean": "layers/batch_normalization/vars/2",
+        "1.running_var": "layers/batch_normalization/vars/3",
+        "2.weight": "layers/dense/vars/0",
+        "2.bias": "layers/dense/vars/1",
+    },
+}
+WORDS["paddle-old.pdparams"] = WORDS["paddle.pdparams"]
+FILES = {
+    "torch.pt": ("torch", "float32"),
+    "torch-old.pt": ("torch", "float32"),
+    "torch-bfloat16.pt": ("torch", "bfloat16"),
+    "torch-last.pt": ("torch", "float64"),
+    "keras.weights.h5": ("tf", "float32"),
+    "mxnet.params": ("mxnet", "float32"),
+    "mxnet-old.params": ("mxnet", "float16"),
+    "paddle.pdparams": ("paddle", "float32"),
+    "paddle-old.pdparams": ("paddle", "float32"),
+}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_what_a_framework_wrote_is_read_bit_for_bit(file):
+    """In a process of its own, and with the values that the file was made with."""
+    found = sandbox.read(FOREIGN / file)
+    dtype = "float64" if FILES[file][1] == "float64" else "float32"
+    assert (found.format, found.stored) == FILES[file]
+    names = {name: WORDS.get(file, {}).get(name, name) for name in make.SHAPES}
+    assert set(found.arrays) == set(names.values())
+    for name, array in make.values().items():
+        if file.startswith("keras"):
+            array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+        elif file.startswith("paddle") and name == "2.weight":
+            array = array.T
+        assert found.arrays[names[name]].dtype == dtype
+        np.testing.assert_array_equal(found.arrays[names[name]], array)
+
+
+def test_every_file_of_the_folder_is_among_them():
+    assert {path.name for path in FOREIGN.iterdir() if path.suffix != ".py"} - {
+        "__pycache__"
+    } == set(FILES)
+
+
+def test_the_order_of_the_file_is_kept():
+    assert list(sandbox.read(FOREIGN / "torch.pt").arrays) == list(make.SHAPES)
+
+
+def test_half_precision_is_widened_without_a_change():
+    """All 65,536 bit patterns of a float16 and of a bfloat16; a NaN stays one."""
+    bits = np.arange(2**16, dtype=np.uint16)
+    half = parse(mxnet(shape=(2**16,), kind=2, data=bits.tobytes())).arrays["a"]
+    np.testing.assert_array_equal(half, bits.view(np.float16).astype(np.float32))
+    assert half.dtype == np.float32
+    wide = parse(mxnet(shape=(2**16,), kind=12, data=bits.tobytes())).arrays["a"]
+    assert wide.view(np.uint32).tolist() == [int(value) << 16 for value in bits]
+
+
+def test_the_widest_kind_of_a_file_is_everyones():
+    one, two = mxnet(words=(b"a", b"b")), mxnet(kind=1, data=np.array([1 / 3, 2]).tobytes())
+    arrays, names = one[24:-26] + two[24:-17], one[-26:]  # a count, then names behind their lengths
+    found = parse(one[:16] + (2).to_bytes(8, "little") + arrays + names)
+    assert found.stored == "float32, float64"
+    assert {array.dtype.name for array in found.arrays.values()} == {"float64"}
+    assert found.arrays["b"].tolist() == [1 / 3, 2]
+
+
+def test_a_run_s_checkpoint_gives_its_weights(tmp_path, monkeypatch):
+    from common.data.sources import load
+    from common.recipe import Recipe
+    from common.training.checkpoint import Checkpoint, Config
+
+    start = Checkpoint.first(Config.of(Recipe(spec="mini", size=33), "torch", load("sample")))
+    path = tmp_path / "best.safetensors"
+    path.write_bytes(start.encode())
+    found = sandbox.read(path).arrays
+    assert set(found) == set(start.weights)
+    assert all((found[name] == array).all() for name, array in start.weights.items())
+
+
+def test_bfloat16_of_a_safetensors_file_is_read():
+    header = {"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}
+    found = parse(hostile.safetensors(header, b"\x80\x3f\x00\xc0"))
+    assert found.arrays["a"].tolist() == [1, -2]
+    assert found.stored == "bfloat16"
+
+
+# --- what is wrong with a file
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_cut_file_is_refused_wherever_it_was_cut(file):
+    data = (FOREIGN / file).read_bytes()
+    for length in {*range(0, len(data) - 1, max(len(data) // 60, 1)), len(data) - 1}:
+        refusal(data[:length])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty."),
+        (b"\x89PNG\r\n\x1a\n" + bytes(20), "in none of the formats"),
+        (b"hello, world, this is text", "in none of the formats"),
+        (archive(b"").replace(b"data.pkl", b"config.j"), "none that torch.save wrote"),
+        (pickle.dumps([1, 2]), "no dict of arrays"),
+        (pickle.dumps({"a": 1}), "no array under 'a'"),
+        (archive(entry(b"K\x01")), "no array under 'a'"),
+        (b"PK\x03\x04 and then text", "is cut or damaged"),
+    ],
+)
+def test_another_kind_of_file_is_refused(content, said):
+    if content.startswith(b"\x80\x05"):
+        content = content.replace(b"\x80\x05", b"\x80\x04", 1)
+    assert said in refusal(content)
+
+
+def test_onnx_is_no_source(tmp_path):
+    path = tmp_path / "a.onnx"
+    path.write_bytes(b"\x08\x08\x12\x09googlenet and more")
+    with pytest.raises(WeightsError, match="ONNX is written here and not read"):
+        sandbox.read(path)
+
+
+def test_a_folder_a_missing_and_a_special_file_are_refused(tmp_path):
+    for path, said in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "none", "is not there"),
+        (Path("/dev/zero"), "no ordinary file"),
+    ):
+        with pytest.raises(WeightsError, match=said):
+            sandbox.read(path)
+
+
+def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "huge.pt"
+    with path.open("wb") as file:
+        file.truncate(base.LARGEST + 1)
+    with pytest.raises(WeightsError, match=r"holds 1,073,741,825 bytes"):
+        sandbox.read(path)
+
+
+# --- the process that reads
+
+
+def alone(code, tmp_path, *words):
+    """Run `code` in a process in which `foreign.limit` holds."""
+    code = f"from common import foreign\nforeign.limit(0)\n{code}"
+    command = [sys.executable, "-c", code, *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not bound the address space")
+def test_the_process_that_reads_has_little_memory(tmp_path):
+    done = alone("bytearray(foreign.MEMORY)", tmp_path)
+    assert "MemoryError" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_the_process_that_reads_can_write_no_file(tmp_path):
+    done = alone(
+        "import sys\nwith open(sys.argv[1], 'w') as file: file.write('x')",
+        tmp_path,
+        str(tmp_path / "a"),
+    )
+    assert "File too large" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_the_process_that_reads_has_little_time(tmp_path, monkeypatch):
+    done = alone("sandbox.SECONDS = 1; foreign.limit(0)\nwhile True: pass", tmp_path)
+    assert done.returncode < 0
+
+
+def test_a_reader_that_hangs_or_dies_is_a_refusal(tmp_path, monkeypatch):
+    path = tmp_path / "a.pt"
+    path.write_bytes((FOREIGN / "torch.pt").read_bytes())
+    run = subprocess.run
+
+    def instead(code):
+        def start(command, **options):
+            return run([sys.executable, "-c", code], **options)
+
+        monkeypatch.setattr(base.subprocess, "run", start)
+
+    instead("import os; os.kill(os.getpid(), 11)")
+    with pytest.raises(WeightsError, match=r"ended the process that read it \(status -11\)"):
+        sandbox.read(path)
+    monkeypatch.setattr(sandbox, "SECONDS", 0.2)
+    instead("import time; time.sleep(60)")
+    start = time.monotonic()
+    with pytest.raises(WeightsError, match=r"could not be read in 0\.2 seconds"):
+        sandbox.read(path)
+    assert time.monotonic() - start < 30
+
+
+# --- the hostile corpus
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    canary = tmp_path_factory.mktemp("canary") / "canary"
+    return canary, hostile.corpus(canary)
+
+
+@pytest.mark.parametrize("what", CORPUS)
+def test_a_hostile_file_is_refused_and_nothing_of_it_runs(corpus, what):
+    canary, files = corpus
+    parse((FOREIGN / "keras.weights.h5").read_bytes())  # what is imported late is imported now
+    with Watch() as watch:
+        refusal(files[what])
+    assert not watch.events
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        *("pickle: os.system, 4", "archive: os.system", "old torch: exec", "archive: a zip bomb"),
+        *("mxnet: a huge shape", "safetensors: a deep header", "hdf5: bytes of another file"),
+    ],
+)
+def test_a_hostile_file_is_refused_by_the_process_that_reads(corpus, tmp_path, what):
+    canary, files = corpus
+    path = tmp_path / "hostile.pt"
+    path.write_bytes(files[what])
+    with pytest.raises(WeightsError, match=f"^{re.escape(str(path))} .*[.]$"):
+        sandbox.read(path)
+    assert not canary.exists()
+    assert [path] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("pickle: os.system, 4", "asks for 'posix.system', which no array needs"),
+        ("archive: another class", "asks for '__torch__.googlenet.GoogLeNet', which no array"),
+        ("pickle: INST", "has the operation INST"),
+        ("archive: a zip bomb", "compressed or overlapping entries"),
+        ("archive: tensors that overlap", "claims more values than it has room for"),
+        ("hdf5: a link to another file", "links 'a' to another place"),
+        ("hdf5: bytes of another file", "compressed, elsewhere or not as numbers"),
+        ("mxnet: many arrays", "it ends before what it announces"),
+        ("safetensors: a lie about its digest", "have not the SHA-256 that it names"),
+        ("pickle: terminal codes in a name", "names are printable ASCII"),
+    ],
+)
+def test_a_refusal_says_what_was_seen(corpus, what, said):
+    if sys.platform == "win32":
+        said = said.replace("posix", "nt")
+    assert said in refusal(corpus[1][what])
+
+
+@pytest.mark.parametrize("what", ["os.system", "eval", "exec", "subprocess", "open"])
+def test_the_payloads_are_live(tmp_path, what):
+    """Python's own unpickler runs them, so that the canary proves something."""
+    canary = tmp_path / "canary"
+    with Watch() as watch:
+        found = pickle.loads(hostile.corpus(canary)[f"pickle: {what}, 4"])["a"]
+    if what == "subprocess":
+        found.wait()
+    elif what == "open":
+        found.close()
+    assert canary.exists()
+    assert watch.events
+
+
+def test_what_the_hostile_tensors_are_made_of_is_right():
+    """The builders of the corpus make files that are read, when nothing is wrong with them."""
+    values = np.arange(2, dtype=np.float32)
+    for data in (
+        archive(entry(tensor()), values.tobytes()),
+        mxnet(data=values.tobytes()),
+        pickle.dumps({"a": values}, 4),
+        pickle.dumps({"a": values}, 2),
+        hostile.hdf5(lambda root: root.create_dataset("a", data=values)),
+        hostile.safetensors(
+            {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, values.tobytes()
+        ),
+        hostile.old_torch(
+            entry(tensor()),
+            b"\x80\x02]"
+            + hostile.unicode("0")
+            + b"a."
+            + (2).to_bytes(8, "little")
+            + values.tobytes(),
+        ),
+    ):
+        assert parse(data).arrays["a"].tolist() == [0, 1]
+
+
+def test_nothing_of_ours_reads_a_foreign_file_by_a_framework():
+    """`torch.load` and its like stand in `load` of a backend alone, which gets our own files."""
+    readers = r"torch\.load|paddle\.load|load_model|\bnd\.load|npx\.load|pickle\.load|load_weights"
+    readers += r"|load_parameters|allow_pickle|import pickle$"
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for folder in ("common", "backends")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line in path.read_text().splitlines()
+        if re.search(readers, line)
+    ]
+    assert found == [
+        "backends/mxnet/weights.py: model.load_parameters(str(path), "
+        "ctx=model.head.weight.list_ctx())",
+        "backends/paddle/weights.py: model.set_state_dict(paddle.load(str(path)))",
+        "backends/tf/weights.py: model.load_weights(path)",
+        "backends/torch/weights.py: model.load_state_dict(torch.load(path, weights_only=True))",
+    ]
+
+
+# --- fuzzing
+
+
+@pytest.mark.parametrize("kind", fuzz.KINDS)
+def test_whatever_the_bytes_a_file_is_read_or_refused(kind):
+    found = fuzz.run(kind, 150)
+    assert sum(found.values()) >= 150
+    assert {outcome.partition(":")[0] for outcome in found} <= {"read", "refused"}
+
+
+def test_the_fuzzer_sees_what_must_not_happen(monkeypatch):
+    """A reader that lets another exception through, or imports something, is seen."""
+    data = mxnet()
+
+    def fails(file):
+        raise KeyError
+
+    monkeypatch.setattr(detect, "parse_open", fails)
+    with pytest.raises(KeyError):
+        fuzz.attempt(data)
+    found = base.File("torch", {}, "float32")
+    monkeypatch.setattr(detect, "parse_open", lambda file: (os.system("true"), found)[1])
+    with pytest.raises(fuzz.Lost, match=r"os\.system"):
+        fuzz.attempt(data)
+
+
+def test_the_files_of_the_library_are_told_apart(tmp_path):
+    save(tmp_path / "a", draw(MINI, 0), MINI)
+    assert sandbox.read(tmp_path / "a").format == "safetensors"
