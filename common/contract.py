@@ -1,8 +1,9 @@
 """What a backend is: the functions that everything outside it calls.
 
-Only NumPy arrays travel: images uint8 (N, C, 28, 28), inputs float (N, C, H, W), labels int64 (N,),
+Only NumPy arrays travel: images uint8 (N, C, H, W), inputs float (N, C, H, W), labels int64 (N,),
 weights by canonical name. Losses are means over the batch, in nats. A device is named `cpu` or
-`gpu:N` in every backend. What is "native" is the framework's own tensor and is never looked into.
+`gpu:N` in every backend. What is "native" is the framework's own tensor; nothing outside looks
+into it.
 """
 
 from __future__ import annotations
@@ -23,41 +24,33 @@ Batches = Iterable[tuple[np.ndarray, np.ndarray]]  #: uint8 images and int64 lab
 class Trainer(Protocol):
     """One training run's optimizer over a model, on the device that the model was built on.
 
-    `update` leaves the new weights and running statistics in the model itself.
+    `train_step` leaves the new weights and running statistics in the model itself.
     """
 
     def __init__(self, model: Any, recipe: Recipe) -> None: ...
 
-    def tune(self, rate: float, seed: int) -> None:
-        """Set the learning rate of the next step, and what its dropout is drawn from."""
+    def set_step(self, rate: float, seed: int) -> None:
+        """Set the learning rate of the next step, and the seed of its dropout."""
 
-    def prepare(self, images: np.ndarray, flips: np.ndarray | None = None) -> Any:
+    def prepare(self, images: np.ndarray, flip_mask: np.ndarray | None = None) -> Any:
         """Move uint8 images to the device; mirror, scale to 0..1 and resize them there; native.
 
-        `flips`, bool (N,), says which are mirrored, left to right.
+        `flip_mask`, bool (N,), says which are mirrored, left to right.
         """
 
-    def update(self, inputs: Any, labels: np.ndarray, share: float = 1.0) -> tuple[Any, Any]:
-        """One optimizer step on native inputs; the mean loss and the number right, both native.
+    def train_step(self, inputs: Any, labels: Any, weight: float = 1.0) -> tuple[Any, Any]:
+        """One optimizer step on native inputs and labels; the mean loss and the number correct.
 
-        The two are scalars on the device, of these examples and of the weights before the step.
-        `share` is what these examples are of the whole batch, that of all workers: its mean loss
-        is what the step goes down. All workers must take part; the shares sum to 1.
+        Both are native scalars on the device, of these examples and of the weights before the step.
+        `weight` is the share of these examples in the whole batch, that of all workers: the step
+        descends the whole batch's mean loss. All workers must take part; the weights sum to 1.
         """
 
-    def step(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        flips: np.ndarray | None = None,
-        share: float = 1.0,
-    ) -> tuple[Any, Any]:
-        """`update(prepare(images, flips), labels, share)`."""
+    def evaluate(self, batches: Batches) -> tuple[Any, Any, int]:
+        """The summed loss without smoothing, the number correct, both native; how many examples.
 
-    def evaluate(self, batches: Batches) -> tuple[float, float]:
-        """The mean loss, without smoothing, and the accuracy over all batches of this worker.
-
-        All workers must take part: each evaluates with the running statistics of worker 0.
+        Of this worker's batches. All workers must take part: each evaluates with the running
+        statistics of worker 0.
         """
 
     def predict(self, images: np.ndarray) -> np.ndarray:
@@ -69,13 +62,6 @@ class Trainer(Protocol):
     def write_state(self, state: dict[str, Weights], steps: int) -> None:
         """Take over such a state, as it was after that many steps."""
 
-    def places(self) -> dict[str, set[str]]:
-        """The devices that the last tensors really lay on.
-
-        Keys: parameters, gradients, state (of the optimizer), batch and outputs of the last step,
-        evaluation (the last batch, its outputs and the sums) once there was one.
-        """
-
 
 class Backend(Protocol):
     """The module that `backends.load` returns."""
@@ -84,31 +70,16 @@ class Backend(Protocol):
     Trainer: type[Trainer]
     VERSION: str
 
-    def join(self, device: str) -> tuple[int, int]:
-        """Take part as the launcher's environment says: this worker's number, and how many.
-
-        (0, 1) where no launcher started this process. Before anything else that computes.
-        WorkersError for a port that is taken; it may wait for ever for a worker that never comes.
-        """
-
-    def leave(self) -> None:
-        """Take no further part: once all workers are done, and the process is about to end."""
-
-    def total(self, numbers: np.ndarray) -> np.ndarray:
-        """The sum of all workers' float64 vectors; each of them must ask, and gets it."""
+    # ---- devices
 
     def devices(self) -> list[str]:
         """The devices there are: `cpu`, then `gpu:0` and on."""
 
-    def fastest(self, device: str) -> str:
-        """What `--precision auto` is there: `bfloat16` where it is faster, else `float32`."""
+    def device_name(self, tensor: Any) -> str:
+        """The name of the device that a native tensor lies on."""
 
-    def build(self, spec: Spec, dtype: str, device: str) -> Any:
-        """The native network on the device; dtype is `float32`, `float64` or `bfloat16`.
-
-        `bfloat16` is the framework's own mixed precision: the weights stay float32.
-        DeviceError where the framework has none.
-        """
+    def fastest_precision(self, device: str) -> str:
+        """What `--precision auto` stands for: `bfloat16` where it is faster, else `float32`."""
 
     def out_of_memory(self, error: BaseException) -> bool:
         """Whether the framework says by this exception that the memory is too small."""
@@ -116,16 +87,16 @@ class Backend(Protocol):
     def place(self, model: Any, x: np.ndarray) -> Any:
         """A float array (N, C, H, W) as native input of the model: its dtype, layout and device."""
 
-    def forward(self, model: Any, x: np.ndarray, training: bool) -> Weights:
-        """The output of every stage and head, (N, C, H, W) or (N, C), by name.
+    def place_labels(self, model: Any, labels: np.ndarray) -> Any:
+        """Labels int64 (N,) as a native tensor on the model's device."""
 
-        `auxiliary.0` and on besides. Of a spec without dropout: what is dropped is random.
-        """
+    # ---- the network
 
-    def gradients(self, model: Any, x: np.ndarray, labels: np.ndarray) -> tuple[float, Weights]:
-        """The loss in training mode, and its gradient by canonical name.
+    def build(self, spec: Spec, dtype: str, device: str) -> Any:
+        """The native network on the device; dtype is `float32`, `float64` or `bfloat16`.
 
-        Auxiliary heads count with their share, here and in `Trainer.update`.
+        `bfloat16` is the framework's own mixed precision: the weights stay float32.
+        DeviceError where the framework has none.
         """
 
     def read_weights(self, model: Any) -> Weights:
@@ -138,4 +109,40 @@ class Backend(Protocol):
         """Write the weights as the framework's users do, in its own format."""
 
     def load(self, model: Any, path: Path) -> None:
-        """Read a file that `save` wrote. What others wrote is read by `common.foreign` alone."""
+        """Read a file that `save` wrote; others' files are read by `common.formats` alone."""
+
+    # ---- what tests and the parity checks ask
+
+    def forward(self, model: Any, x: np.ndarray, training: bool) -> Weights:
+        """The output of every stage and head, (N, C, H, W) or (N, C), by name.
+
+        Those of auxiliary heads are `auxiliary.0` and on. For specs without dropout only: what is
+        dropped is random.
+        """
+
+    def gradients(self, model: Any, x: np.ndarray, labels: np.ndarray) -> tuple[float, Weights]:
+        """The loss in training mode, and its gradient by canonical name.
+
+        Auxiliary heads count with their share, here and in `Trainer.train_step`.
+        """
+
+    def tensor_devices(self, trainer: Any) -> dict[str, set[str]]:
+        """The devices that the trainer's tensors really lie on.
+
+        Keys: `parameters`; `gradients`, of the last step; `state`, of the optimizer.
+        """
+
+    # ---- several workers
+
+    def init_process_group(self, device: str) -> tuple[int, int]:
+        """Join the other workers as the launcher's environment says: this one's rank, their count.
+
+        (0, 1) where no launcher started this process. Before anything else that computes.
+        WorkersError for a port that is taken; it may wait for ever for a worker that never comes.
+        """
+
+    def destroy_process_group(self) -> None:
+        """Leave the other workers: once all are done, and the process is about to end."""
+
+    def all_reduce_sum(self, numbers: np.ndarray) -> np.ndarray:
+        """The sum of all workers' float64 vectors; each of them must ask, and gets it."""

@@ -52,7 +52,7 @@ print("\\n" + json.dumps(found))
 """
 
 
-def look() -> dict[str, Any]:
+def examine() -> dict[str, Any]:
     """All that is found. A framework or package that cannot be used has `trouble`: a sentence."""
     with ThreadPoolExecutor(len(FRAMEWORKS)) as pool:  # each only waits for its process
         asked = pool.map(framework, FRAMEWORKS)

@@ -16,7 +16,7 @@ class WeightsError(GoogLeNetError, ValueError):
 
 
 class ParityError(GoogLeNetError):
-    """A backend computes another function than the arbiter."""
+    """A backend computes another function than the reference."""
 
     exit_code = 3
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from backends import load
 from common.contract import Backend
 from common.data.dataset import Dataset
-from common.data.image_files import Files, decode, look
+from common.data.image_files import Files, decode, inspect_image
 from common.data.sources import load as load_data
 from common.device import choose, enough_memory
 from common.errors import RunError
@@ -159,7 +159,7 @@ def render(found: dict[str, Any]) -> str:
 def read_images(config: Config, paths: Sequence[Path], invert: bool) -> np.ndarray:
     """Image files as the run's own images are, uint8 (N, C, H, W); DataError for a damaged one."""
     for path in paths:
-        look(path)
+        inspect_image(path)
     images = np.stack([decode(path, config.channels, *config.pixels) for path in paths])
     return 255 - images if invert else images
 

@@ -3,7 +3,7 @@
 They are lines of the source, and results. `python docs/generate.py` rewrites them, tests hold the
 pages to them. The results are what the commands printed: `googlenet bugs --backend B --json >
 docs/results/bugs-B.json`, `verify` alike, `bench` as common/results.py says, `pytest tests/porting
---backend B --write-results` for the traps; of a training run docs/results/runs/ holds the
+--backend B --write-results` for the pitfalls; of a training run docs/results/runs/ holds the
 `config.json` and `history.jsonl` that it wrote itself.
 """
 
@@ -32,7 +32,7 @@ from common.page import (  # noqa: E402
     words,
 )
 from common.page.results import TITLES  # noqa: E402
-from common.parity.mutations import BUGS  # noqa: E402
+from common.parity.mutations import INJECTED_BUGS  # noqa: E402
 
 tables.WIDE_CHARS_MODE = False  # else the width of Chinese depends on what else is installed
 READMES = ("README.md", "README.zh-CN.md")  # by language: 0 English, 1 Chinese
@@ -53,11 +53,11 @@ def inception_blocks(language: int) -> str:
 
 
 def bug_matrix(language: int) -> str:
-    """Bug x first failing rung x error, a column for each backend."""
+    """Bug x first failing check x error, a column for each backend."""
     found = {backend: results.caught(ROOT, backend) for backend in FRAMEWORKS}
     rows = []
-    for bug in BUGS.values():
-        what = words.BUGS[bug.name] if language else bug.what
+    for bug in INJECTED_BUGS.values():
+        what = words.INJECTED_BUGS[bug.name] if language else bug.what
         cells = [_caught(found[backend][bug.name], language) for backend in FRAMEWORKS]
         rows.append([f"`{bug.name}`", what, *cells])
     heads = (said("bug", language), said("what", language), *TITLES.values())
@@ -67,10 +67,10 @@ def bug_matrix(language: int) -> str:
 def _caught(row: dict, language: int) -> str:
     if "rung" not in row:
         return said("escaped", language)
-    rung = words.RUNGS[row["rung"]] if language else row["rung"]
+    check = words.CHECKS[row["rung"]] if language else row["rung"]
     if row["error"] is not None:
-        return f"{rung}, {row['error']:.0e}"
-    return f"{rung}, {said('refused', language)}" if "Error" in row["where"] else rung
+        return f"{check}, {row['error']:.0e}"
+    return f"{check}, {said('refused', language)}" if "Error" in row["where"] else check
 
 
 def said(word: str, language: int) -> str:
@@ -81,25 +81,25 @@ def said(word: str, language: int) -> str:
 def shapes_alone(language: int) -> str:
     """How many of the bugs a comparison of shapes would have found."""
     caught = [row for row in results.caught(ROOT, "torch").values() if row["rung"] == "shapes"]
-    return said("bugs_shapes", language).format(len(caught), len(BUGS))
+    return said("bugs_shapes", language).format(len(caught), len(INJECTED_BUGS))
 
 
 def parity(language: int) -> str:
-    """The worst error of every rung that allows one, over all specs and sizes."""
+    """The worst error of every check that allows one, over all specs and sizes."""
     rows = {}
     for backend, title in TITLES.items():
         for report in results.verified(ROOT, backend):
-            for rung in report.rungs:
-                if rung.error is not None and rung.tolerance > 0:
-                    row = rows.setdefault((report.dtype, rung.name), {})
-                    row[title] = max(row.get(title, 0.0), rung.error)
-    longest = max((report.rungs for report in results.verified(ROOT, "torch")), key=len)
-    climbed = [rung.name for rung in longest]
+            for check in report.checks:
+                if check.error is not None and check.tolerance > 0:
+                    row = rows.setdefault((report.dtype, check.name), {})
+                    row[title] = max(row.get(title, 0.0), check.error)
+    longest = max((report.checks for report in results.verified(ROOT, "torch")), key=len)
+    climbed = [check.name for check in longest]
     order = sorted(rows, key=lambda key: (key[0] == "float32", climbed.index(key[1])))
     table = [
         [
             key[0],
-            words.RUNGS[key[1]] if language else key[1],
+            words.CHECKS[key[1]] if language else key[1],
             *(f"{rows[key][title]:.0e}" for title in TITLES.values()),
         ]
         for key in order
@@ -181,8 +181,8 @@ def line(path: str, owner: str, code: str) -> int:
     raise LookupError(f"docs/porting.md: there is no line `{code}` in {owner} of {path}.")
 
 
-def traps(backend: str) -> dict[str, tuple[str, str]]:
-    """The file and the name of the test of every trap that shows in a framework, by its name."""
+def pitfalls(backend: str) -> dict[str, tuple[str, str]]:
+    """The file and the name of the test of every pitfall that shows in a framework, by its name."""
     found = {}
     for path in (f"tests/porting/test_{name}.py" for name in ("every", backend)):
         for node in ast.parse((ROOT / path).read_text()).body:
@@ -191,13 +191,13 @@ def traps(backend: str) -> dict[str, tuple[str, str]]:
     return found
 
 
-def figures(trap: str) -> str:
-    """How far each framework in which the trap shows is off without the fix and with it."""
+def figures(pitfall: str) -> str:
+    """How far each framework in which the pitfall shows is off without the fix and with it."""
     rows = []
     for backend, title in TITLES.items():
-        measured = results.traps(ROOT, backend).get(trap)
+        measured = results.pitfalls(ROOT, backend).get(pitfall)
         if measured:
-            path, test = traps(backend)[trap]
+            path, test = pitfalls(backend)[pitfall]
             where = line(path, test, f"def {test}(")
             cells = (f"{error:.2g}" for error in measured)
             rows.append([title, *cells, f"[`{test}`](../{path}#L{where})"])

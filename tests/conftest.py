@@ -1,5 +1,5 @@
 """`pytest` runs the unit tests; `pytest --backend NAME` the conformance suite for that backend and
-the traps of porting that show in it; `pytest tests/port` what needs all four frameworks; `pytest
+the pitfalls of porting that show in it; `pytest tests/port` what needs all four frameworks; `pytest
 tests/originals --backend torch` what needs torchvision; `pytest tests/page` what needs a browser.
 """
 
@@ -19,7 +19,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--write-results",
         action="store_true",
-        help="write what tests/porting measured to docs/results/traps-NAME.json",
+        help="write what tests/porting measured to docs/results/pitfalls-NAME.json",
     )
 
 

@@ -7,8 +7,8 @@ name, which returns a context manager.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
@@ -16,11 +16,11 @@ from common.spec import Norm, Spec, arithmetic
 from common.weights import Weights
 
 
-def plant(backend: str, bug: str) -> AbstractContextManager[Any]:
-    """Plant the bug in the backend for as long as the context lasts."""
+def inject(backend: str, bug: str) -> AbstractContextManager[Any]:
+    """Inject the bug in the backend for as long as the context lasts."""
     module = importlib.import_module(f"backends.mutations.{backend}")
-    planter: Callable[[], AbstractContextManager[Any]] = getattr(module, bug.replace("-", "_"))
-    return planter()
+    function: Callable[[], AbstractContextManager[Any]] = getattr(module, bug.replace("-", "_"))
+    return function()
 
 
 def after(owner: Any, method: str, change: Callable[..., None]) -> AbstractContextManager[Any]:
@@ -33,6 +33,15 @@ def after(owner: Any, method: str, change: Callable[..., None]) -> AbstractConte
         return result
 
     return mock.patch.object(owner, method, changed)
+
+
+@contextmanager
+def both(*patches: AbstractContextManager[Any]) -> Iterator[None]:
+    """Several patches as one."""
+    with ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(patch)
+        yield
 
 
 def unbiased(

@@ -1,4 +1,4 @@
-"""The bugs of `common.plants` in MXNet Gluon's words."""
+"""The bugs of `common.injects` in MXNet Gluon's words."""
 
 from contextlib import contextmanager, suppress
 from unittest import mock
@@ -167,12 +167,12 @@ def norm_variance():
 
 
 @contextmanager
-def settled(planted):
-    """The planted bug, and when it is over nothing is left queued on the other context.
+def settled(injected):
+    """The injected bug, and when it is over nothing is left queued on the other context.
 
     Two contexts that compute on the CPU at once can hang in OpenBLAS.
     """
-    with planted:
+    with injected:
         yield
     with suppress(mx.MXNetError):  # what the bug led to may be raised only here
         mx.nd.waitall()

@@ -1,4 +1,4 @@
-"""The bugs of `common.plants` in TensorFlow's words."""
+"""The bugs of `common.injects` in TensorFlow's words."""
 
 from unittest import mock
 

@@ -1,4 +1,4 @@
-"""The bugs of `common.plants` in PyTorch's words."""
+"""The bugs of `common.injects` in PyTorch's words."""
 
 from unittest import mock
 
@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from backends.mutations import after
+from backends import torch as torch_backend
+from backends.mutations import after, both
 from backends.torch import googlenet, train, weights
 
 
@@ -138,26 +139,38 @@ def norm_variance():
 
 
 def batch_not_moved():
-    update = train.Trainer.update
+    place, prepare = torch_backend.place, train.Trainer.prepare
 
-    def wrong(self, inputs, labels, share=1.0):
-        return update(self, inputs.cpu(), labels, share)
+    def left(model, x):
+        return place(model, x).cpu()
 
-    return mock.patch.object(train.Trainer, "update", wrong)
+    def prepared(self, *args):
+        return prepare(self, *args).cpu()
+
+    return both(
+        mock.patch.object(torch_backend, "place", left),
+        mock.patch.object(train.Trainer, "prepare", prepared),
+    )
 
 
 def labels_not_moved():
-    return mock.patch.object(train, "place_labels", lambda model, labels: torch.from_numpy(labels))
+    def left(model, labels):
+        return torch.from_numpy(labels)
+
+    return both(
+        mock.patch.object(torch_backend, "place_labels", left),
+        mock.patch.object(train, "place_labels", left),
+    )
 
 
 def model_not_moved():
-    update = train.Trainer.update
+    train_step = train.Trainer.train_step
 
-    def wrong(self, inputs, labels, share=1.0):
+    def wrong(self, inputs, labels, weight=1.0):
         self.model.cpu()
-        return update(self, inputs, labels, share)
+        return train_step(self, inputs, labels, weight)
 
-    return mock.patch.object(train.Trainer, "update", wrong)
+    return mock.patch.object(train.Trainer, "train_step", wrong)
 
 
 def optimizer_before_move():

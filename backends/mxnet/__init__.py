@@ -29,9 +29,9 @@ with warnings.catch_warnings():  # it asks NumPy for names that are on their way
 
 npx.set_np()  # NumPy semantics: arrays of mxnet.np, zero-dimensional ones included
 
-from backends.mxnet.googlenet import GoogLeNet  # noqa: E402
-from backends.mxnet.parallel import join, leave, total  # noqa: E402
-from backends.mxnet.train import (  # noqa: E402
+from backends.mxnet.googlenet import GoogLeNet
+from backends.mxnet.parallel import all_reduce_sum, destroy_process_group, init_process_group
+from backends.mxnet.train import (
     VERSION,
     Trainer,
     build,
@@ -42,7 +42,7 @@ from backends.mxnet.train import (  # noqa: E402
     out_of_memory,
     place,
 )
-from backends.mxnet.weights import load, read_weights, save, write_weights  # noqa: E402
+from backends.mxnet.weights import load, read_weights, save, write_weights
 
 __all__ = [
     "VERSION",

@@ -8,7 +8,7 @@ of `mx.nd`; a parameter's own `lr_mult` and `wd_mult` scale the rate and the wei
 import mxnet as mx
 from mxnet import gluon, np
 
-from backends.mxnet.parallel import engine
+from backends.mxnet.parallel import wrap_model
 from backends.mxnet.weights import tensors, to_canonical, to_native
 from common.weights import is_running
 
@@ -62,7 +62,7 @@ def make(model, recipe):
     for parameter in parameters:
         parameter.wd_mult = float(len(parameter.shape) > 1)
     # of several workers each updates its own weights: a server would keep the optimizer's state
-    how = {"kvstore": engine(), "update_on_kvstore": False}
+    how = {"kvstore": wrap_model(), "update_on_kvstore": False}
     match recipe.optimizer:
         case "sgd":
             return gluon.Trainer(parameters, SGD(recipe), **how)

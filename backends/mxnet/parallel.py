@@ -17,7 +17,7 @@ LENGTHS = 1_000_000  # where the keys of `total` begin, behind those of the weig
 stores = {}  # of this process: the kvstore, the keys it knows, the number of Trainers
 
 
-def join(device):
+def init_process_group(device):
     """Take part as the environment says: this worker's number, and how many there are."""
     count = int(os.environ.get("DMLC_NUM_WORKER", 1))
     if count == 1:
@@ -27,14 +27,14 @@ def join(device):
     return store.rank, count
 
 
-def leave():
+def destroy_process_group():
     """Take no further part: the servers end when all workers have left."""
     if stores:
         mx.nd.waitall()
         stores.clear()
 
 
-def total(numbers):
+def all_reduce_sum(numbers):
     """The sum of all workers' vectors, in float32."""
     if not stores:
         return numbers
@@ -59,7 +59,7 @@ def announce(store, key, value):
     store._barrier()
 
 
-def engine():
+def wrap_model():
     """What Gluon's Trainer sums the gradients with, before each worker updates its weights."""
     if not stores:
         return None
@@ -88,17 +88,17 @@ class Store(mx.kvstore.KVStore):
         super().pushpull(self.first + key, value, out, priority)
 
 
-def weighted(loss, share):
+def scale_loss(loss, weight):
     """The loss to go backward from: the engine's sum of them is that of the whole batch."""
-    return loss * share
+    return loss * weight
 
 
-def settle(model):
+def sync_batch_norm_stats(model):
     """Running statistics are each worker's own: all take over those of worker 0."""
     running = {name: tensor for name, tensor in tensors(model).items() if is_running(name)}
     if stores and running:
         first = stores["store"].rank == 0
         for parameter in running.values():
             array = parameter.data().asnumpy()
-            found = total(array if first else np.zeros_like(array))
+            found = all_reduce_sum(array if first else np.zeros_like(array))
             parameter.set_data(mx.np.array(found, dtype=array.dtype))

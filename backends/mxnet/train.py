@@ -12,7 +12,7 @@ from mxnet import autograd, gluon, np, npx
 from mxnet.contrib import amp
 
 from backends.mxnet import optimizers, parallel
-from backends.mxnet.googlenet import GoogLeNet, tapped
+from backends.mxnet.googlenet import GoogLeNet, run_stage
 from backends.mxnet.weights import tensors, to_canonical
 from common.device import has_amx, has_bfloat16
 from common.errors import DeviceError
@@ -101,7 +101,7 @@ def forward(model, x, training):
     with autograd.train_mode() if training else autograd.predict_mode():
         for name, _ in model.spec.stages():
             heads = model.auxiliary if name == "stage4" else ()
-            x, sides = tapped(getattr(model, name), heads, x)
+            x, sides = run_stage(getattr(model, name), heads, x)
             outputs[name] = x
             outputs |= {f"auxiliary.{index}": side for index, side in enumerate(sides)}
         outputs["head"] = model.head(x)
@@ -160,17 +160,17 @@ class Trainer:
         self.optimizer = optimizers.make(model, recipe)
         self.seen = {}  # the last tensors of a step and of an evaluation, for `places`
 
-    def tune(self, rate, seed):
+    def set_step(self, rate, seed):
         """The learning rate of the next step, and what its dropout is drawn from."""
         optimizers.set_rate(self.optimizer, rate)
         mx.random.seed(seed, self.model.head.weight.list_ctx()[0])
 
-    def prepare(self, images, flips=None):
+    def prepare(self, images, flip_mask=None):
         """Move uint8 images to the device; there mirror, scale to 0..1, resize to the input."""
         weight = self.model.head.weight
         x = np.array(images, "uint8", ctx=weight.list_ctx()[0])
-        if flips is not None:
-            mirrored = np.array(flips, "bool", ctx=x.ctx).reshape(-1, 1, 1, 1)
+        if flip_mask is not None:
+            mirrored = np.array(flip_mask, "bool", ctx=x.ctx).reshape(-1, 1, 1, 1)
             x = np.where(mirrored, np.flip(x, WIDTH), x)
         x = x.astype(weight.dtype) / 255
         sides = self.model.spec.input[1:]
@@ -188,16 +188,16 @@ class Trainer:
         with autograd.record():
             outputs = self.network(inputs)
             loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
-            goal = parallel.weighted(loss, share)
+            goal = parallel.scale_loss(loss, share)
         goal.backward()
         self.optimizer.step(1)  # the loss is a mean already
         loss, logits = loss.detach(), logits.detach()
         self.seen |= {"batch": (inputs, labels), "outputs": (logits, loss)}
-        return loss, count_right(logits, labels)
+        return loss, count_correct(logits, labels)
 
-    def step(self, images, labels, flips=None, share=1.0):
+    def step(self, images, labels, flip_mask=None, share=1.0):
         """One step on uint8 images, some of them mirrored."""
-        return self.update(self.prepare(images, flips), labels, share)
+        return self.update(self.prepare(images, flip_mask), labels, share)
 
     def logits(self, images):
         """The logits of uint8 images in evaluation mode, in the weights' dtype."""
@@ -206,12 +206,12 @@ class Trainer:
 
     def evaluate(self, batches):
         """The mean loss and the accuracy over all batches."""
-        parallel.settle(self.model)
+        parallel.sync_batch_norm_stats(self.model)
         loss, right, count = 0, 0, 0
         for images, labels in batches:
             logits, labels = self.logits(images), place_labels(self.model, labels)
             loss += cross_entropies(logits, labels).sum()
-            right += count_right(logits, labels)
+            right += count_correct(logits, labels)
             count += len(labels)
         self.seen["evaluation"] = (logits, labels, loss, right)
         return float(loss) / count, float(right) / count
@@ -242,6 +242,6 @@ class Trainer:
         return {what: {device_name(tensor) for tensor in found[what]} for what in found}
 
 
-def count_right(logits, labels):
+def count_correct(logits, labels):
     """How many of the largest logits are the labels', as a scalar on the device."""
     return (logits.argmax(axis=1).astype("int64") == labels).sum()

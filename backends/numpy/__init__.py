@@ -1,6 +1,17 @@
-"""The arbiter: NumPy float64, the one implementation that the others are held against."""
+"""The reference: NumPy float64, the implementation that the other backends are held against."""
 
+from numpy import __version__ as VERSION
+
+from backends.numpy.device import (
+    device_name,
+    devices,
+    fastest_precision,
+    out_of_memory,
+    place,
+    place_labels,
+)
 from backends.numpy.googlenet import GoogLeNet, cross_entropy
-from backends.numpy.train import Trainer, resize
-
-__all__ = ["GoogLeNet", "Trainer", "cross_entropy", "resize"]
+from backends.numpy.parallel import all_reduce_sum, destroy_process_group, init_process_group
+from backends.numpy.probes import forward, gradients, tensor_devices
+from backends.numpy.train import Trainer, build, resize
+from backends.numpy.weights import load, read_weights, save, write_weights

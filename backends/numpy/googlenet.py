@@ -1,4 +1,4 @@
-"""The arbiter: the network in NumPy float64, forward and backward, short enough to check by eye.
+"""The reference: the network in NumPy float64, forward and backward, short enough to check by eye.
 
 Nothing else is trusted. Every function returns its output and the function that takes the output's
 gradient back; a test holds each against central differences and cases computed by hand.
@@ -186,30 +186,34 @@ def backward_through(chain: Sequence[Backward]) -> Backward:
 
 
 class GoogLeNet:
-    """The network of `spec`; `weights` are canonical and copied to float64."""
+    """The network of `spec`; `weights` are canonical and copied to float64.
 
-    def __init__(self, spec: Spec, weights: Weights) -> None:
+    `dtype` is what weights and states are kept in between steps; all arithmetic is float64.
+    """
+
+    def __init__(self, spec: Spec, weights: Weights, dtype: str = "float64") -> None:
         check(spec, weights)
-        self.spec = spec
+        self.spec, self.dtype = spec, np.dtype(dtype)
         self.weights = {name: array.astype(np.float64) for name, array in weights.items()}
 
     def forward(self, x: Array, training: bool = False) -> Weights:
         """The output of every stage and head; x is (N, C, H, W).
 
-        Training mode moves the running statistics.
+        Training mode updates the running statistics.
         """
         self._gradients: Weights = {}
         self._backward: list[Backward] = []
-        self._sides: Weights = {}  # the gradients of the auxiliary heads' logits, on the way back
-        outputs = {}
-        taps = [(row, f"auxiliary.{index}") for index, row in enumerate(self.spec.auxiliary)]
+        self._aux_gradients: Weights = {}  # of the auxiliary heads' logits, on the way back
+        self.outputs: Weights = {}
+        outputs = self.outputs
+        heads = [(row, f"auxiliary.{index}") for index, row in enumerate(self.spec.auxiliary)]
         for stage, rows in self.spec.stages():
             for index, row in enumerate(rows):
                 x, backward = self._row(x, row, f"{stage}.{index}", training)
                 self._backward.append(backward)
-                for side, name in taps:
-                    if (stage, index) == ("stage4", side.after):
-                        outputs[name], backward = self._tap(x, side, name, training)
+                for head, name in heads:
+                    if (stage, index) == ("stage4", head.after):
+                        outputs[name], backward = self._auxiliary(x, head, name, training)
                         self._backward.append(backward)
             outputs[stage] = x
         outputs["head"], backward = self._affine(linear, x, "head")
@@ -223,7 +227,7 @@ class GoogLeNet:
         for index, row in enumerate(self.spec.auxiliary):
             name = f"auxiliary.{index}"
             its_loss, its_dy = cross_entropy(outputs[name], labels, smoothing)
-            loss, self._sides[name] = loss + row.share * its_loss, row.share * its_dy
+            loss, self._aux_gradients[name] = loss + row.share * its_loss, row.share * its_dy
         backward_through(self._backward)(dy)
         return loss, {n: self._gradients[n] for n in self.weights if not is_running(n)}
 
@@ -261,7 +265,7 @@ class GoogLeNet:
                 return avg_pool(x, row)
             case Affine():
                 return affine(x, row)
-        raise TypeError(f"the arbiter knows no {type(row).__name__}")
+        raise TypeError(f"the reference knows no {type(row).__name__}")
 
     def _conv(self, x: Array, row: Conv, name: str, training: bool) -> Any:
         chain = []
@@ -291,7 +295,7 @@ class GoogLeNet:
 
         return np.concatenate(outputs, axis=1), backward
 
-    def _tap(self, x: Array, row: Auxiliary, name: str, training: bool) -> Any:
+    def _auxiliary(self, x: Array, row: Auxiliary, name: str, training: bool) -> Any:
         """An auxiliary head's logits, and what adds its gradient to that of `x`."""
         chain = []
         y, backward = self._row(x, row.pool, f"{name}.pool", training)
@@ -307,4 +311,4 @@ class GoogLeNet:
             chain.append(backward)
         y, backward = self._affine(linear, y, f"{name}.head")
         chain.append(backward)
-        return y, lambda dy: dy + backward_through(chain)(self._sides[name])
+        return y, lambda dy: dy + backward_through(chain)(self._aux_gradients[name])

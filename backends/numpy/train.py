@@ -1,15 +1,29 @@
-"""The arbiter's training step: textbook formulas in float64.
+"""The reference's training step: textbook formulas in float64.
 
 Sources: stochastic gradient descent as d2l writes it; momentum as Sutskever et al. (2013) with the
 learning rate outside the velocity; Adam as Kingma and Ba (2015); bilinear resize with half-pixel
 centres.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from backends.numpy.googlenet import GoogLeNet
+from backends.numpy.googlenet import GoogLeNet, cross_entropy
+from common.errors import DeviceError
 from common.recipe import Recipe
-from common.weights import Weights, is_running
+from common.spec import Spec
+from common.weights import Weights, draw, is_running
+
+
+def build(spec: Spec, dtype: str, device: str) -> GoogLeNet:
+    """The network with the initial weights of seed 0; `float32` or `float64`.
+
+    DeviceError for `bfloat16`, and for another device than the CPU.
+    """
+    if dtype == "bfloat16" or device != "cpu":
+        raise DeviceError("The reference computes in float64 on the CPU alone.")
+    return GoogLeNet(spec, draw(spec, 0), dtype)
 
 
 def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -29,7 +43,7 @@ def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 class Trainer:
-    """One optimizer over the arbiter's weights, which it changes in place."""
+    """One optimizer over the reference's weights, which it changes in place."""
 
     def __init__(self, model: GoogLeNet, recipe: Recipe) -> None:
         self.model, self.recipe = model, recipe
@@ -40,21 +54,27 @@ class Trainer:
             for slot in recipe.slots()
         }
 
-    def tune(self, rate: float, seed: int) -> None:
-        """The learning rate of the next step; the arbiter has no dropout to seed."""
+    def set_step(self, rate: float, seed: int) -> None:
+        """The learning rate of the next step; the reference has no dropout to seed."""
         self.rate = rate
 
-    def prepare(self, images: np.ndarray, flips: np.ndarray | None = None) -> np.ndarray:
+    def prepare(self, images: np.ndarray, flip_mask: np.ndarray | None = None) -> np.ndarray:
         """Mirror, scale and resize uint8 images to the spec's input."""
-        if flips is not None:
-            images = np.where(flips[:, None, None, None], images[..., ::-1], images)
+        if flip_mask is not None:
+            images = np.where(flip_mask[:, None, None, None], images[..., ::-1], images)
         return resize(images, *self.model.spec.input[1:])
 
-    def update(self, inputs: np.ndarray, labels: np.ndarray) -> float:
-        """One step; the loss before it."""
+    def train_step(
+        self, inputs: np.ndarray, labels: np.ndarray, weight: float = 1.0
+    ) -> tuple[float, int]:
+        """One step; the mean loss and the number correct before it.
+
+        `weight` is 1: the reference is always the only worker.
+        """
         loss, gradients = self.model.gradients(inputs, labels, self.recipe.label_smoothing)
+        logits = self.model.outputs["head"]
         self.apply(gradients)
-        return loss
+        return loss, count_correct(logits, labels)
 
     def apply(self, gradients: Weights) -> None:
         """Change every weight by its gradient: the formulas of `Recipe`."""
@@ -65,6 +85,10 @@ class Trainer:
                 gradient = gradient + self.recipe.weight_decay * weight
             rule = self.adam if self.recipe.optimizer == "adam" else self.sgd
             weight -= self.rate * rule(name, gradient)
+        if self.model.dtype != np.float64:
+            for arrays in (self.model.weights, *self.state.values()):
+                for array in arrays.values():
+                    array[...] = array.astype(self.model.dtype)
 
     def sgd(self, name: str, gradient: np.ndarray) -> np.ndarray:
         """The direction that momentum, Nesterov's or not, takes."""
@@ -84,10 +108,30 @@ class Trainer:
         root: np.ndarray = np.sqrt(square / (1 - recipe.beta2**self.steps))
         return corrected / (root + recipe.eps)
 
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """The logits of uint8 images in evaluation mode."""
+        return self.model.forward(self.prepare(images))["head"]
+
+    def evaluate(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int, int]:
+        """The summed loss and the number correct; and how many examples."""
+        loss, correct, count = 0.0, 0, 0
+        for images, labels in batches:
+            logits = self.logits(images)
+            loss += cross_entropy(logits, labels)[0] * len(labels)
+            correct += count_correct(logits, labels)
+            count += len(labels)
+        return loss, correct, count
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """The probabilities (N, classes) of uint8 images."""
+        logits = self.logits(images)
+        exp = np.exp(logits - logits.max(1, keepdims=True))
+        return exp / exp.sum(1, keepdims=True)
+
     def read_state(self) -> dict[str, Weights]:
-        """Copies of the optimizer's state by slot and canonical name."""
+        """Copies of the optimizer's state by slot and canonical name, in the model's dtype."""
         return {
-            slot: {name: array.copy() for name, array in arrays.items()}
+            slot: {name: array.astype(self.model.dtype) for name, array in arrays.items()}
             for slot, arrays in self.state.items()
         }
 
@@ -97,3 +141,8 @@ class Trainer:
         for slot, arrays in self.state.items():
             for name, array in arrays.items():
                 array[:] = state[slot][name]
+
+
+def count_correct(logits: np.ndarray, labels: np.ndarray) -> int:
+    """How many of the largest logits are the labels'."""
+    return int((logits.argmax(1) == labels).sum())

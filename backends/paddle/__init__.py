@@ -8,7 +8,7 @@ warnings.filterwarnings("ignore", message="No ccache found")
 warnings.filterwarnings("ignore", message="When training, we now always track global mean")
 
 from backends.paddle.googlenet import GoogLeNet  # after the filters  # noqa: E402
-from backends.paddle.parallel import join, leave, total  # noqa: E402
+from backends.paddle.parallel import all_reduce_sum, destroy_process_group, init_process_group  # noqa: E402
 from backends.paddle.train import (  # noqa: E402
     VERSION,
     Trainer,

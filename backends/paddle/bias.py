@@ -11,7 +11,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 
-def quicken(model):
+def use_matmul_bias(model):
     """Let every convolution of the model that has a bias add it so."""
     for layer in model.sublayers():
         if isinstance(layer, nn.Conv2D) and layer.bias is not None:

@@ -115,22 +115,22 @@ class GoogLeNet(nn.Layer):
         self.stage5 = sequential(spec.stage5, c4, spec.norm)  # (N, 1024)
         self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Linear(c5, spec.head.width)  # (N, 10)
-        self.auxiliary = nn.LayerList(Auxiliary(row, c, spec) for row, c in spec.taps())
+        self.auxiliary = nn.LayerList(Auxiliary(row, c, spec) for row, c in spec.aux_inputs())
 
     def forward(self, x):
         x = self.stage3(self.stage2(self.stage1(x)))
-        x, sides = tapped(self.stage4, self.auxiliary, x)
+        x, aux_logits = run_stage(self.stage4, self.auxiliary, x)
         logits = self.head(self.dropout(self.stage5(x)))
-        return (logits, *sides) if sides else logits
+        return (logits, *aux_logits) if aux_logits else logits
 
 
-def tapped(stage, heads, x):
+def run_stage(stage, heads, x):
     """The stage's output, and those of the auxiliary heads on its rows."""
-    sides = []
+    aux_logits = []
     for index, block in enumerate(stage):
         x = block(x)
-        sides += [head(x) for head in heads if head.after == index]
-    return x, sides
+        aux_logits += [head(x) for head in heads if head.after == index]
+    return x, aux_logits
 
 
 def sequential(table, channels, norm):

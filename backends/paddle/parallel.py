@@ -15,7 +15,7 @@ from common.rendezvous import meet, need_port
 from common.weights import is_running
 
 
-def join(device):
+def init_process_group(device):
     """Take part as the environment says: this worker's number, and how many there are."""
     count = int(os.environ.get("PADDLE_TRAINERS_NUM", 1))
     if count == 1:
@@ -32,13 +32,13 @@ def join(device):
     return rank, count
 
 
-def leave():
+def destroy_process_group():
     """Take no further part."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def total(numbers):
+def all_reduce_sum(numbers):
     """The sum of all workers' vectors."""
     if not dist.is_initialized():
         return numbers
@@ -47,7 +47,7 @@ def total(numbers):
     return tensor.numpy()
 
 
-def engine(model):
+def wrap_model(model):
     """What runs the model so that `backward` leaves the mean of all workers' gradients."""
     if not dist.is_initialized():
         return model
@@ -56,12 +56,12 @@ def engine(model):
     return paddle.DataParallel(model)
 
 
-def weighted(loss, share):
+def scale_loss(loss, weight):
     """The loss to go backward from: the engine's mean of them is that of the whole batch."""
-    return loss * (share * dist.get_world_size() if dist.is_initialized() else share)
+    return loss * (weight * dist.get_world_size() if dist.is_initialized() else weight)
 
 
-def settle(model):
+def sync_batch_norm_stats(model):
     """Running statistics are each worker's own: all take over those of worker 0."""
     if dist.is_initialized():
         for name, tensor in tensors(model).items():

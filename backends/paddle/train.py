@@ -8,8 +8,8 @@ import paddle
 from paddle.nn import functional as F
 
 from backends.paddle import optimizers, parallel
-from backends.paddle.bias import quicken
-from backends.paddle.googlenet import GoogLeNet, tapped
+from backends.paddle.bias import use_matmul_bias
+from backends.paddle.googlenet import GoogLeNet, run_stage
 from backends.paddle.weights import tensors, to_canonical
 from common.errors import DeviceError
 from common.weights import is_running
@@ -48,7 +48,7 @@ def build(spec, dtype, device):
     paddle.set_device(device)
     model = GoogLeNet(spec)
     if device == "cpu":
-        quicken(model)
+        use_matmul_bias(model)
     model.mixed = mixed
     model.to(device, "float32" if mixed else dtype)
     return model
@@ -77,7 +77,7 @@ def forward(model, x, training):
     with paddle.no_grad():
         for name, _ in model.spec.stages():
             heads = model.auxiliary if name == "stage4" else ()
-            x, sides = tapped(getattr(model, name), heads, x)
+            x, sides = run_stage(getattr(model, name), heads, x)
             outputs[name] = x
             outputs |= {f"auxiliary.{index}": side for index, side in enumerate(sides)}
         outputs["head"] = model.head(x)
@@ -130,23 +130,23 @@ class Trainer:
 
     def __init__(self, model, recipe):
         self.model, self.recipe = model, recipe
-        self.network = parallel.engine(model)
+        self.network = parallel.wrap_model(model)
         paddle.set_device(device_name(model.head.weight))  # where the optimizer's state will lie
         self.optimizer = optimizers.make(model, recipe)
         self.state_places = set()  # before each step
         self.seen = {}  # the last tensors of a step and of an evaluation, for `places`
 
-    def tune(self, rate, seed):
+    def set_step(self, rate, seed):
         """The learning rate of the next step, and what its dropout is drawn from."""
         optimizers.set_rate(self.optimizer, rate)
         paddle.seed(seed)
 
-    def prepare(self, images, flips=None):
+    def prepare(self, images, flip_mask=None):
         """Move uint8 images to the device; there mirror, scale to 0..1, resize to the input."""
         weight = self.model.head.weight
         x = paddle.to_tensor(images, place=weight.place).astype(weight.dtype)
-        if flips is not None:  # Paddle mirrors no uint8
-            mirrored = paddle.to_tensor(flips, place=weight.place)[:, None, None, None]
+        if flip_mask is not None:  # Paddle mirrors no uint8
+            mirrored = paddle.to_tensor(flip_mask, place=weight.place)[:, None, None, None]
             x = paddle.where(mirrored, x.flip(WIDTH), x)
         x = x / 255
         sides = self.model.spec.input[1:]
@@ -164,7 +164,7 @@ class Trainer:
         with autocast(self.model):
             outputs = self.network(inputs)
         loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
-        parallel.weighted(loss, share).backward()
+        parallel.scale_loss(loss, share).backward()
         # a step moves in silence what of the state lies elsewhere: where it lay is noted before
         slots = [optimizers.SLOTS[slot] for slot in self.recipe.slots()]
         states = [self.optimizer._accumulators[slot].values() for slot in slots]
@@ -172,11 +172,11 @@ class Trainer:
         self.optimizer.step()
         loss, logits = loss.detach(), logits.detach()
         self.seen |= {"batch": (inputs, labels), "outputs": (logits, loss)}
-        return loss, count_right(logits, labels)
+        return loss, count_correct(logits, labels)
 
-    def step(self, images, labels, flips=None, share=1.0):
+    def step(self, images, labels, flip_mask=None, share=1.0):
         """One step on uint8 images, some of them mirrored."""
-        return self.update(self.prepare(images, flips), labels, share)
+        return self.update(self.prepare(images, flip_mask), labels, share)
 
     def logits(self, images):
         """The logits of uint8 images in evaluation mode, in the weights' dtype."""
@@ -187,12 +187,12 @@ class Trainer:
 
     def evaluate(self, batches):
         """The mean loss and the accuracy over all batches."""
-        parallel.settle(self.model)
+        parallel.sync_batch_norm_stats(self.model)
         loss, right, count = 0, 0, 0
         for images, labels in batches:
             logits, labels = self.logits(images), place_labels(self.model, labels)
             loss += cross_entropy(logits, labels) * len(labels)
-            right += count_right(logits, labels)
+            right += count_correct(logits, labels)
             count += len(labels)
         self.seen["evaluation"] = (logits, labels, loss, right)
         return float(loss) / count, float(right) / count
@@ -222,6 +222,6 @@ class Trainer:
         return {**places, "state": self.state_places}
 
 
-def count_right(logits, labels):
+def count_correct(logits, labels):
     """How many of the largest logits are the labels', as a scalar on the device."""
     return (logits.argmax(1) == labels).sum()

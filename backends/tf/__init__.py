@@ -6,7 +6,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # Keras 3 could also run o
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only: it warns of each float64 layer
 
 from backends.tf.googlenet import GoogLeNet
-from backends.tf.parallel import join, leave, total
+from backends.tf.parallel import all_reduce_sum, destroy_process_group, init_process_group
 from backends.tf.train import (
     VERSION,
     Trainer,

@@ -20,8 +20,10 @@ class MaxPool(layers.Layer):
         super().__init__()
         self.kernel, self.stride = row.kernel, row.stride
         # a stride less 1 behind the image rounds the windows up
-        sides = [[p, p + (s - 1) * row.ceil] for p, s in zip(row.padding, row.stride, strict=True)]
-        self.padding, self.mode = [[0, 0], *sides, [0, 0]], "SAME" if centred(row) else "VALID"
+        aux_logits = [
+            [p, p + (s - 1) * row.ceil] for p, s in zip(row.padding, row.stride, strict=True)
+        ]
+        self.padding, self.mode = [[0, 0], *aux_logits, [0, 0]], "SAME" if centred(row) else "VALID"
 
     def call(self, x):
         if self.mode == "VALID":
@@ -136,19 +138,19 @@ class GoogLeNet(keras.Model):
 
     def call(self, x):
         x = self.stage3(self.stage2(self.stage1(x)))
-        x, sides = tapped(self.stage4, self.auxiliary, x)
+        x, aux_logits = run_stage(self.stage4, self.auxiliary, x)
         logits = self.head(self.dropout(self.stage5(x)))
-        return (logits, *sides) if sides else logits
+        return (logits, *aux_logits) if aux_logits else logits
 
 
-def tapped(stage, heads, x, **mode):
+def run_stage(stage, heads, x, **mode):
     """The stage's output, and those of the auxiliary heads on its rows."""
-    sides = []
+    aux_logits = []
     for index, block in enumerate(stage.layers):
         x = block(x, **mode)
-        sides += [head(x, **mode) for head in heads if head.after == index]
+        aux_logits += [head(x, **mode) for head in heads if head.after == index]
     stage.built = True  # now its layers are, and it was never called itself
-    return x, sides
+    return x, aux_logits
 
 
 def centred(row):

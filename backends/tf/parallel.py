@@ -14,7 +14,7 @@ from common.errors import DeviceError
 from common.rendezvous import meet
 
 
-def join(device):
+def init_process_group(device):
     """Take part as the environment says: this worker's number, and how many there are."""
     config = json.loads(os.environ.get("TF_CONFIG", "{}"))
     addresses = config.get("cluster", {}).get("worker", [])
@@ -35,11 +35,11 @@ def join(device):
     return rank, len(addresses)
 
 
-def leave():
+def destroy_process_group():
     """Take no further part: a strategy has no end but that of the process."""
 
 
-def total(numbers):
+def all_reduce_sum(numbers):
     """The sum of all workers' vectors."""
     if not tf.distribute.has_strategy():
         return numbers
@@ -56,7 +56,7 @@ def add_up(vector):
     return tf.distribute.get_strategy().run(add, (vector,))
 
 
-def engine(step):
+def wrap_model(step):
     """What runs the step as one of several, in whose optimizer the gradients are summed."""
 
     def parallel_step(*arguments):
@@ -65,12 +65,12 @@ def engine(step):
     return parallel_step
 
 
-def weighted(loss, share):
+def scale_loss(loss, weight):
     """The loss to differentiate: the engine's sum of them is that of the whole batch."""
-    return loss * share
+    return loss * weight
 
 
-def settle(model):
+def sync_batch_norm_stats(model):
     """Batch norms take the statistics of the whole batch, so all workers have the same."""
     for layer in model._flatten_layers():
         if hasattr(layer, "synchronized"):

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from backends.tf import optimizers, parallel
-from backends.tf.googlenet import GoogLeNet, tapped
+from backends.tf.googlenet import GoogLeNet, run_stage
 from backends.tf.weights import tensors, to_canonical
 from common.device import has_bfloat16
 from common.weights import is_running
@@ -94,7 +94,7 @@ def forward(model, x, training):
     with native_device(model.device):
         for name, _ in model.spec.stages():
             heads = model.auxiliary if name == "stage4" else ()
-            x, sides = tapped(getattr(model, name), heads, x, training=training)
+            x, sides = run_stage(getattr(model, name), heads, x, training=training)
             outputs[name] = x
             outputs |= {f"auxiliary.{index}": side for index, side in enumerate(sides)}
         outputs["head"] = model.head(x)
@@ -147,18 +147,18 @@ class Trainer:
 
     def __init__(self, model, recipe):
         self.model, self.recipe = model, recipe
-        parallel.settle(model)
+        parallel.sync_batch_norm_stats(model)
         with native_device(model.device):  # where the optimizer's state will lie
             self.optimizer = optimizers.make(model, recipe)
         inputs = tf.TensorSpec((None, None, None, model.spec.input[0]), model.variable_dtype)
         labels = tf.TensorSpec((None,), tf.int64)
         # One graph for all batches and images: a resumed run goes through the very same one.
         share = tf.TensorSpec((), model.variable_dtype)
-        self._update = tf.function(parallel.engine(self._update), (inputs, labels, share))
+        self._update = tf.function(parallel.wrap_model(self._update), (inputs, labels, share))
         self._logits = tf.function(self._logits, (inputs,))
         self.seen = {}  # the last tensors of a step and of an evaluation, for `places`
 
-    def tune(self, rate, seed):
+    def set_step(self, rate, seed):
         """The learning rate of the next step, and what its dropout is drawn from."""
         with native_device(self.model.device):
             optimizers.set_rate(self.optimizer, rate)
@@ -166,12 +166,12 @@ class Trainer:
                 if head.dropout.rate:  # each head draws its own; the second number counts draws
                     head.dropout.seed_generator.state.assign((seed + index, 0))
 
-    def prepare(self, images, flips=None):
+    def prepare(self, images, flip_mask=None):
         """Move uint8 images to the device; there scale to 0..1, mirror, resize to the input."""
         with native_device(self.model.device):
             x = tf.cast(tf.constant(images.transpose(0, 2, 3, 1)), tf.float32) / 255
-            if flips is not None:
-                mirrored = tf.constant(flips[:, None, None, None])
+            if flip_mask is not None:
+                mirrored = tf.constant(flip_mask[:, None, None, None])
                 x = tf.where(mirrored, tf.reverse(x, (WIDTH,)), x)
             x = tf.image.resize(x, self.model.spec.input[1:], "bilinear")
             return tf.cast(x, self.model.variable_dtype)
@@ -189,14 +189,14 @@ class Trainer:
         with tf.GradientTape() as tape:
             outputs = self.model(inputs, training=True)
             loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
-            goal = parallel.weighted(loss, share)
+            goal = parallel.scale_loss(loss, share)
         gradients = tape.gradient(goal, self.model.trainable_variables)
         self.optimizer.apply(gradients)
-        return loss, count_right(logits, labels), logits, gradients
+        return loss, count_correct(logits, labels), logits, gradients
 
-    def step(self, images, labels, flips=None, share=1.0):
+    def step(self, images, labels, flip_mask=None, share=1.0):
         """One step on uint8 images, some of them mirrored."""
-        return self.update(self.prepare(images, flips), labels, share)
+        return self.update(self.prepare(images, flip_mask), labels, share)
 
     def logits(self, images):
         """The logits of uint8 images in evaluation mode, in the weights' dtype."""
@@ -215,7 +215,7 @@ class Trainer:
             logits, labels = self.logits(images), place_labels(self.model, labels)
             with native_device(self.model.device):
                 loss += cross_entropy(logits, labels) * len(labels)
-                right += count_right(logits, labels)
+                right += count_correct(logits, labels)
             count += len(labels)
         self.seen["evaluation"] = (logits, labels, loss, right)
         return float(loss) / count, float(right) / count
@@ -244,7 +244,7 @@ class Trainer:
         return {what: {device_name(tensor) for tensor in found[what]} for what in found}
 
 
-def count_right(logits, labels):
+def count_correct(logits, labels):
     """How many of the largest logits are the labels', as a scalar on the device."""
     hits = tf.equal(tf.argmax(logits, axis=1), labels)
     return tf.reduce_sum(tf.cast(hits, tf.float32))

@@ -1,36 +1,17 @@
 """GoogLeNet in PyTorch."""
 
-from backends.torch.googlenet import GoogLeNet
-from backends.torch.parallel import join, leave, total
-from backends.torch.train import (
-    VERSION,
-    Trainer,
-    build,
+from torch import __version__ as VERSION
+
+from backends.torch.device import (
+    device_name,
     devices,
-    fastest,
-    forward,
-    gradients,
+    fastest_precision,
     out_of_memory,
     place,
+    place_labels,
 )
+from backends.torch.googlenet import GoogLeNet
+from backends.torch.parallel import all_reduce_sum, destroy_process_group, init_process_group
+from backends.torch.probes import forward, gradients, tensor_devices
+from backends.torch.train import Trainer, build
 from backends.torch.weights import load, read_weights, save, write_weights
-
-__all__ = [
-    "VERSION",
-    "GoogLeNet",
-    "Trainer",
-    "build",
-    "devices",
-    "fastest",
-    "forward",
-    "gradients",
-    "join",
-    "leave",
-    "load",
-    "out_of_memory",
-    "place",
-    "read_weights",
-    "save",
-    "total",
-    "write_weights",
-]

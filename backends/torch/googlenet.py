@@ -1,49 +1,22 @@
 """GoogLeNet in PyTorch: the network of a spec as `nn.Module`s.
 
-Source: d2l, section GoogLeNet. PyTorch's conventions: NCHW; every layer is told its incoming
+Source: d2l, section GoogLeNet. PyTorch's conventions: NCHW; a layer gets the number of its incoming
 channels; `model.train()` and `model.eval()` switch the mode.
 """
 
+from typing import Final
+
 import torch
-from torch import nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
+from backends.torch.layers import Affine, BatchNorm
 from common import spec as rows
-
-CHANNELS = 1  # the axis of NCHW
-
-
-class BatchNorm(nn.BatchNorm2d):
-    """PyTorch keeps the unbiased running variance, the spec the biased one."""
-
-    def forward(self, x):
-        if not self.training:
-            return super().forward(x)
-        mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-        x = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1, self.eps)  # of this batch
-        with torch.no_grad():
-            count = x.numel() / x.size(CHANNELS)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * ((count - 1) / count), self.momentum)
-        return x
-
-
-class Affine(nn.Module):
-    """x * scale + shift with the row's constants, a channel at a time."""
-
-    def __init__(self, row):
-        super().__init__()
-        self.scale, self.shift = row.scale, row.shift
-
-    def forward(self, x):
-        channels = zip(x.unbind(CHANNELS), self.scale, self.shift, strict=True)
-        return torch.stack([channel * a + b for channel, a, b in channels], CHANNELS)
 
 
 class Conv(nn.Module):
     """Convolution, norm if the network has one, ReLU unless the row has none."""
 
-    def __init__(self, row, channels, norm):
+    def __init__(self, row: rows.Conv, channels: int, norm: rows.Norm | None):
         super().__init__()
         self.conv = nn.Conv2d(
             channels, row.width, row.kernel, row.stride, row.padding, bias=row.bias
@@ -52,31 +25,31 @@ class Conv(nn.Module):
         self.norm = BatchNorm(row.width, norm.eps, 1 - norm.momentum) if norm else nn.Identity()
         self.relu = nn.ReLU() if row.activation else nn.Identity()
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.relu(self.norm(self.conv(x)))
 
 
 class Inception(nn.Module):
     """Four branches over the same input, joined along the channels."""
 
-    def __init__(self, row, channels, norm):
+    def __init__(self, row: rows.Inception, channels: int, norm: rows.Norm | None):
         super().__init__()
         self.branch1x1 = sequential(row.branch1x1, channels, norm)
         self.branch3x3 = sequential(row.branch3x3, channels, norm)
         self.branch5x5 = sequential(row.branch5x5, channels, norm)
         self.branch_pool = sequential(row.branch_pool, channels, norm)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return torch.cat(
             (self.branch1x1(x), self.branch3x3(x), self.branch5x5(x), self.branch_pool(x)),
-            dim=CHANNELS,
+            dim=1,
         )
 
 
 class Auxiliary(nn.Module):
     """A side classifier: (N, C, H, W) in, logits (N, classes) out."""
 
-    def __init__(self, row, channels, spec):
+    def __init__(self, row: rows.Auxiliary, channels: int, spec: rows.Spec):
         super().__init__()
         self.after = row.after
         self.pool = layer(row.pool, channels, spec.norm)
@@ -86,18 +59,21 @@ class Auxiliary(nn.Module):
         self.dropout = nn.Dropout(row.dropout)
         self.head = nn.Linear(row.hidden.width, spec.head.width)
 
-    def forward(self, x):
-        x = self.conv(self.pool(x)).flatten(CHANNELS)
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(self.pool(x)).flatten(1)
         return self.head(self.dropout(self.relu(self.hidden(x))))
 
 
 class GoogLeNet(nn.Module):
     """The network of `spec`: (N, C, H, W) in, logits (N, classes) out; shapes are d2l's at 96.
 
-    With auxiliary heads, a tuple: the logits, then those of each of them.
+    With auxiliary heads a list: the logits, then those of each head.
     """
 
-    def __init__(self, spec):
+    has_auxiliary: Final[bool]  # TorchScript compiles one of the two returns
+    mixed, layout = False, torch.contiguous_format  # `build` may choose others
+
+    def __init__(self, spec: rows.Spec):
         super().__init__()
         self.spec = spec
         c0, c1, c2, c3, c4, c5 = spec.channels()
@@ -108,25 +84,38 @@ class GoogLeNet(nn.Module):
         self.stage5 = sequential(spec.stage5, c4, spec.norm)  # (N, 1024)
         self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Linear(c5, spec.head.width)  # (N, 10)
-        self.auxiliary = nn.ModuleList(Auxiliary(row, c, spec) for row, c in spec.taps())
+        self.auxiliary = nn.ModuleList(Auxiliary(row, c, spec) for row, c in spec.aux_inputs())
+        self.has_auxiliary = bool(spec.auxiliary)
+        self.apply(initialize)
 
-    def forward(self, x):
+    def forward(self, x: Tensor):
         x = self.stage3(self.stage2(self.stage1(x)))
-        x, sides = tapped(self.stage4, self.auxiliary, x)
+        x, aux_logits = self.run_stage4(x)
         logits = self.head(self.dropout(self.stage5(x)))
-        return (logits, *sides) if sides else logits
+        if self.has_auxiliary:
+            return [logits] + aux_logits  # noqa: RUF005  # TorchScript knows no star
+        return logits
+
+    def run_stage4(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The output of stage4, and the logits of the auxiliary heads on its rows."""
+        aux_logits: list[Tensor] = []
+        for index, block in enumerate(self.stage4):
+            x = block(x)
+            for head in self.auxiliary:
+                if head.after == index:
+                    aux_logits.append(head(x))
+        return x, aux_logits
 
 
-def tapped(stage, heads, x):
-    """The stage's output, and those of the auxiliary heads on its rows."""
-    sides = []
-    for index, block in enumerate(stage):
-        x = block(x)
-        sides += [head(x) for head in heads if head.after == index]
-    return x, sides
+def initialize(module: nn.Module) -> None:
+    """Xavier uniform weights and zero biases, as d2l starts; PyTorch's own start is another."""
+    if isinstance(module, (nn.Conv2d, nn.Linear)):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
-def sequential(table, channels, norm):
+def sequential(table: tuple[rows.Row, ...], channels: int, norm: rows.Norm | None) -> nn.Sequential:
     """The rows of a stage or branch, one native layer after the other."""
     layers = nn.Sequential()
     for row in table:
@@ -135,7 +124,7 @@ def sequential(table, channels, norm):
     return layers
 
 
-def layer(row, channels, norm):
+def layer(row: rows.Row, channels: int, norm: rows.Norm | None) -> nn.Module:
     """The native layer of one row of the spec."""
     match row:
         case rows.Conv():
@@ -151,4 +140,5 @@ def layer(row, channels, norm):
         case rows.AdaptiveAvgPool():
             return nn.AdaptiveAvgPool2d(row.size)
         case rows.Affine():
-            return Affine(row)
+            return Affine(row.scale, row.shift)
+    raise TypeError(f"PyTorch has no layer for {row!r}")

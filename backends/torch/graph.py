@@ -4,43 +4,46 @@ Launched one by one, the kernels of a GoogLeNet take longer to start than to run
 notes on CUDA graphs.
 """
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor, nn
 
 WARM = 2  # steps of a shape before it is captured, in which the libraries choose their kernels
 
 
 class Graphs:
-    """`passes(inputs, labels, share)`, which gives tensors and leaves gradients; on a GPU captured.
+    """`passes(inputs, labels, weight)`, which gives tensors and leaves gradients; on a GPU captured.
 
-    A graph for each shape of batch and share, from its third step on: an epoch has at most two.
+    A graph for each shape of batch and weight, from its third step on: an epoch has at most two.
     """
 
-    def __init__(self, model, passes):
+    def __init__(self, model: nn.Module, passes: Callable[..., tuple[Tensor, ...]]) -> None:
         self.model, self.passes = model, passes
         self.steps, self.graphs = {}, {}
 
-    def __call__(self, inputs, labels, share):
+    def __call__(self, inputs: Tensor, labels: Tensor, weight: float) -> tuple[Tensor, ...]:
         """What `passes` gives, as tensors of its own."""
         if inputs.device.type != "cuda":
-            return self.passes(inputs, labels, share)
-        kind = inputs.shape, share
+            return self.passes(inputs, labels, weight)
+        kind = inputs.shape, weight
         self.steps[kind] = self.steps.get(kind, 0) + 1
         if self.steps[kind] <= WARM:
-            return self.passes(inputs, labels, share)
+            return self.passes(inputs, labels, weight)
         if kind not in self.graphs:
-            self.graphs[kind] = Graph(self.model, self.passes, inputs, labels, share)
+            self.graphs[kind] = Graph(self.model, self.passes, inputs, labels, weight)
         return self.graphs[kind](inputs, labels)
 
 
 class Graph:
     """One captured pass: its tensors stay where they are, and each replay writes them anew."""
 
-    def __init__(self, model, passes, inputs, labels, share):
+    def __init__(self, model, passes, inputs, labels, weight):
         self.inputs, self.labels = inputs.clone(), labels.clone()
         self.parameters = list(model.parameters())
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):  # nothing is computed here
-            self.outputs = passes(self.inputs, self.labels, share)
+            self.outputs = passes(self.inputs, self.labels, weight)
         self.gradients = [parameter.grad for parameter in self.parameters]
 
     def __call__(self, inputs, labels):
@@ -50,4 +53,4 @@ class Graph:
         self.graph.replay()
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
-        return [output.clone() for output in self.outputs]
+        return tuple(output.clone() for output in self.outputs)

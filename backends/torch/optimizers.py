@@ -5,15 +5,19 @@ the corrected root. What a group of parameters says overrides the optimizer's de
 """
 
 import torch
+from torch import Tensor
+from torch.optim import Optimizer
 
+from backends.torch.googlenet import GoogLeNet
 from backends.torch.weights import tensors, to_canonical, to_native
-from common.weights import is_running
+from common.recipe import Recipe
+from common.weights import Weights, is_running
 
 #: what PyTorch calls the slots of the state
 SLOTS = {"velocity": "momentum_buffer", "mean": "exp_avg", "square": "exp_avg_sq"}
 
 
-def make(model, recipe):
+def make(model: GoogLeNet, recipe: Recipe) -> Optimizer:
     """The recipe's optimizer over the model's parameters."""
     weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
@@ -23,15 +27,16 @@ def make(model, recipe):
             return torch.optim.SGD(groups, recipe.lr, recipe.momentum, nesterov=recipe.nesterov)
         case "adam":
             return torch.optim.Adam(groups, recipe.lr, (recipe.beta1, recipe.beta2), recipe.eps)
+    raise ValueError(f"PyTorch has no optimizer for {recipe.optimizer!r}")
 
 
-def set_rate(optimizer, rate):
+def set_rate(optimizer: Optimizer, rate: float) -> None:
     """The learning rate from the next step on."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
-def read_state(optimizer, model, recipe):
+def read_state(optimizer: Optimizer, model: GoogLeNet, recipe: Recipe) -> dict[str, Weights]:
     """Copies of the state by slot and canonical name; zeros before the first step."""
     return {
         slot: {
@@ -42,7 +47,13 @@ def read_state(optimizer, model, recipe):
     }
 
 
-def write_state(optimizer, model, recipe, state, steps):
+def write_state(
+    optimizer: Optimizer,
+    model: GoogLeNet,
+    recipe: Recipe,
+    state: dict[str, Weights],
+    steps: int,
+) -> None:
     """Copy a canonical state into the optimizer, as it was after that many steps."""
     for name, tensor in trained(model).items():
         native = {"step": torch.tensor(float(steps))} if recipe.optimizer == "adam" else {}
@@ -52,6 +63,6 @@ def write_state(optimizer, model, recipe, state, steps):
         optimizer.state[tensor] = native
 
 
-def trained(model):
+def trained(model: GoogLeNet) -> dict[str, Tensor]:
     """The native parameters that the optimizer changes, by canonical name."""
     return {name: tensor for name, tensor in tensors(model).items() if not is_running(name)}

@@ -9,16 +9,17 @@ import warnings
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch import distributed as dist
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from backends.torch.googlenet import CHANNELS, BatchNorm
+from backends.torch.googlenet import GoogLeNet
+from backends.torch.layers import BatchNorm
 from common.rendezvous import need_port
 
 
-def join(device):
-    """Take part as the environment says: this worker's number, and how many there are."""
+def init_process_group(device: str) -> tuple[int, int]:
+    """Join the other workers as the environment says: this worker's rank, and how many there are."""
     count = int(os.environ.get("WORLD_SIZE", 1))
     if count == 1:
         return 0, 1
@@ -33,14 +34,14 @@ def join(device):
     return rank, count
 
 
-def leave():
-    """Take no further part."""
+def destroy_process_group() -> None:
+    """Leave the other workers."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def total(numbers):
-    """The sum of all workers' vectors."""
+def all_reduce_sum(numbers: np.ndarray) -> np.ndarray:
+    """The sum of all workers' vectors, float64."""
     if not dist.is_initialized():
         return numbers
     device = "cpu" if dist.get_backend() == "gloo" else "cuda"
@@ -49,14 +50,14 @@ def total(numbers):
     return tensor.cpu().numpy()
 
 
-def engine(model):
+def wrap_model(model: GoogLeNet) -> nn.Module:
     """What runs the model so that `backward` leaves the mean of all workers' gradients."""
     if not dist.is_initialized():
         return model
     for block in model.modules():
         if isinstance(getattr(block, "norm", None), BatchNorm) and block.norm.weight.is_cuda:
             block.norm = SyncBatchNorm.of(block.norm)
-    # a 1x1 convolution's gradient has strides of its own, which PyTorch would tell as slow
+    # PyTorch warns that the gradient of a 1x1 convolution has strides of its own, which are slower
     warnings.filterwarnings("ignore", message="Grad strides do not match")
     return DistributedDataParallel(model)
 
@@ -65,32 +66,32 @@ class SyncBatchNorm(nn.SyncBatchNorm):
     """The statistics of the whole batch, which PyTorch has on GPUs; as `BatchNorm` otherwise."""
 
     @classmethod
-    def of(cls, norm):
-        """With the very parameters and statistics of a `BatchNorm`."""
+    def of(cls, norm: BatchNorm) -> "SyncBatchNorm":
+        """One with the very parameters and statistics of a `BatchNorm`."""
         new = cls(norm.num_features, norm.eps, norm.momentum)
         new._parameters, new._buffers = norm._parameters, norm._buffers
         return new
 
-    def forward(self, x):
-        """Normalise, and move the running statistics."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise, and update the running statistics."""
         if not self.training:
             return super().forward(x)
         before = self.running_var * (1 - self.momentum)
         y = super().forward(x)
         with torch.no_grad():
-            count = torch.full((), x.numel() / x.size(CHANNELS), device=x.device)
+            count = torch.full((), x.numel() / x.size(1), device=x.device)
             dist.all_reduce(count)
             self.running_var.sub_(before).mul_((count - 1) / count).add_(before)
         return y
 
 
-def weighted(loss, share):
-    """The loss to go backward from: the engine's mean of them is that of the whole batch."""
-    return loss * (share * dist.get_world_size() if dist.is_initialized() else share)
+def scale_loss(loss: Tensor, weight: float) -> Tensor:
+    """The loss to go backward from: the mean of all workers' is that of the whole batch."""
+    return loss * (weight * dist.get_world_size() if dist.is_initialized() else weight)
 
 
-def settle(model):
-    """Running statistics are each worker's own: all take over those of worker 0."""
+def sync_batch_norm_stats(model: GoogLeNet) -> None:
+    """Give all workers the running statistics of worker 0; each has measured its own."""
     if dist.is_initialized():
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)

@@ -1,130 +1,64 @@
-"""Training in PyTorch: device, precision, one step, evaluation.
+"""Training in PyTorch: mixed precision, one step, evaluation.
 
 PyTorch's conventions: `backward` adds to the gradients, so they are cleared first; tensors are
 moved to a device by hand, and an operation between devices raises.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from backends.torch import optimizers, parallel
-from backends.torch.googlenet import GoogLeNet, tapped
+from backends.torch.device import native_device, place_labels, to_device
+from backends.torch.fused import fuse_1x1
+from backends.torch.googlenet import GoogLeNet
 from backends.torch.graph import Graphs
-from backends.torch.merged import merge
-from backends.torch.weights import tensors, to_canonical
-from common.device import has_bfloat16
-from common.weights import is_running
+from common.recipe import Recipe
+from common.spec import Spec
+from common.weights import Weights
 
-VERSION = torch.__version__
 WIDTH = 3  # the axis of NCHW
 
 
-def devices():
-    """The devices there are: `cpu`, then `gpu:0` and on."""
-    return ["cpu", *(f"gpu:{index}" for index in range(torch.cuda.device_count()))]
-
-
-def native_device(device):
-    """PyTorch's device of that name; it calls a GPU `cuda`."""
-    return torch.device(device.replace("gpu", "cuda"))
-
-
-def device_name(tensor):
-    """The contract's name for where a tensor lies."""
-    return str(tensor.device).replace("cuda", "gpu")
-
-
-def fastest(device):
-    """The precision that `auto` stands for: `bfloat16` where it is faster, else `float32`."""
-    if device == "cpu":
-        faster = has_bfloat16()
-    else:
-        faster = torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bfloat16" if faster else "float32"
-
-
-def build(spec, dtype, device):
+def build(spec: Spec, dtype: str, device: str) -> GoogLeNet:
     """The network on the device: `float32`, `float64`, or `bfloat16` for mixed precision.
 
-    Mixed precision keeps float32 weights; the arithmetic is what `torch.autocast` makes of it.
+    Mixed precision keeps float32 weights; `torch.autocast` chooses what is computed in bfloat16.
     """
     model = GoogLeNet(spec)
     model.mixed = dtype == "bfloat16"
     # with the channels last a step on a CPU takes half the time in bfloat16, 0.7 of it in float32
     last = model.mixed or (device == "cpu" and dtype == "float32")
     model.layout = torch.channels_last if last else torch.contiguous_format
-    if model.mixed and device == "cpu" and not spec.norm:
-        merge(model)
+    if model.mixed and device == "cpu":
+        fuse_1x1(model)
     weights = torch.float32 if model.mixed else getattr(torch, dtype)
     return model.to(native_device(device), weights, memory_format=model.layout)
 
 
-def autocast(model):
+def autocast(model: GoogLeNet) -> torch.autocast:
     """Mixed precision inside this context, if the model was built for it."""
     return torch.autocast(model.head.weight.device.type, torch.bfloat16, enabled=model.mixed)
 
 
-def out_of_memory(error):
-    """Whether PyTorch means by this exception that the memory is too small."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def place(model, x):
-    """A NumPy array (N, C, H, W) as the model's input: its dtype, layout and device."""
-    weight = model.head.weight
-    x = moved(np.ascontiguousarray(x), weight.device).to(weight.dtype)
-    return x.contiguous(memory_format=model.layout)
-
-
-def forward(model, x, training):
-    """The output of every stage and head by name, as NumPy arrays."""
-    model.train(training)
-    outputs, x = {}, place(model, x)
-    with torch.no_grad():
-        for name, _ in model.spec.stages():
-            heads = model.auxiliary if name == "stage4" else ()
-            x, sides = tapped(getattr(model, name), heads, x)
-            outputs[name] = x
-            outputs |= {f"auxiliary.{index}": side for index, side in enumerate(sides)}
-        outputs["head"] = model.head(x)
-    return {name: output.cpu().numpy() for name, output in outputs.items()}
-
-
-def gradients(model, x, labels):
-    """The loss in training mode, and its gradient by canonical name."""
-    model.train()
-    model.zero_grad()
-    loss, _ = objective(model, model(place(model, x)), place_labels(model, labels))
-    loss.backward()
-    found = tensors(model)
-    return loss.item(), {n: to_canonical(n, t.grad) for n, t in found.items() if not is_running(n)}
-
-
-def place_labels(model, labels):
-    """Labels on the model's device."""
-    return moved(labels, model.head.weight.device)
-
-
-def moved(array, device):
-    """A NumPy array on the device; from pinned memory to a GPU, so that the host need not wait."""
-    tensor = torch.from_numpy(array)
-    tensor = tensor.pin_memory() if device.type == "cuda" else tensor
-    return tensor.to(device, non_blocking=True)
-
-
-def logits_of(model, outputs):
+def split_logits(model: GoogLeNet, outputs: Any) -> tuple[Tensor, list[Tensor]]:
     """The logits, then a list of those of the auxiliary heads, all in the weights' dtype."""
-    outputs = outputs if model.spec.auxiliary else (outputs,)
-    logits, *sides = [output.to(model.head.weight.dtype) for output in outputs]
-    return logits, sides
+    outputs = outputs if model.spec.auxiliary else [outputs]
+    logits, *aux_logits = [output.to(model.head.weight.dtype) for output in outputs]
+    return logits, aux_logits
 
 
-def objective(model, outputs, labels, smoothing=0.0):
+def objective(
+    model: GoogLeNet, outputs: Any, labels: Tensor, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """The mean loss, with the share of each auxiliary head's; and the logits."""
-    logits, sides = logits_of(model, outputs)
+    logits, aux_logits = split_logits(model, outputs)
     loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-    for row, side in zip(model.spec.auxiliary, sides, strict=True):
+    for row, side in zip(model.spec.auxiliary, aux_logits, strict=True):
         loss = loss + row.share * F.cross_entropy(side, labels, label_smoothing=smoothing)
     return loss, logits
 
@@ -132,96 +66,83 @@ def objective(model, outputs, labels, smoothing=0.0):
 class Trainer:
     """One optimizer over the model's parameters, on the model's device."""
 
-    def __init__(self, model, recipe):
+    def __init__(self, model: GoogLeNet, recipe: Recipe) -> None:
         self.model, self.recipe = model, recipe
-        self.network = parallel.engine(model)
+        self.network = parallel.wrap_model(model)
         self.optimizer = optimizers.make(model, recipe)
         alone = self.network is model
-        self.passes = Graphs(model, self._passes) if alone else self._passes
-        self.seen = {}  # the last tensors of a step and of an evaluation, for `places`
+        self.passes = Graphs(model, self.forward_backward) if alone else self.forward_backward
 
-    def tune(self, rate, seed):
-        """The learning rate of the next step, and what its dropout is drawn from."""
+    def set_step(self, rate: float, seed: int) -> None:
+        """The learning rate of the next step, and the seed of its dropout."""
         optimizers.set_rate(self.optimizer, rate)
         torch.manual_seed(seed)
 
-    def prepare(self, images, flips=None):
+    def prepare(self, images: np.ndarray, flip_mask: np.ndarray | None = None) -> Tensor:
         """Move uint8 images to the device; there mirror, scale to 0..1, resize to the input."""
         weight = self.model.head.weight
-        x = moved(images, weight.device)
-        if flips is not None:
-            mirrored = moved(flips, weight.device)[:, None, None, None]
+        x = to_device(images, weight.device)
+        if flip_mask is not None:
+            mirrored = to_device(flip_mask, weight.device)[:, None, None, None]
             x = torch.where(mirrored, x.flip(WIDTH), x)
         x = x.to(weight.dtype) / 255
         size = self.model.spec.input[1:]
         x = F.interpolate(x, size, mode="bilinear", align_corners=False)
         return x.contiguous(memory_format=self.model.layout)
 
-    def update(self, inputs, labels, share=1.0):
-        """One step; the mean loss and the number right before it, as scalars on the device."""
+    def train_step(
+        self, inputs: Tensor, labels: Tensor, weight: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """One step; the mean loss and the number correct before it, as scalars on the device."""
         self.model.train()
-        labels = place_labels(self.model, labels)
         self.optimizer.zero_grad()
-        loss, logits = self.passes(inputs, labels, share)
+        loss, correct = self.passes(inputs, labels, weight)
         self.optimizer.step()
-        self.seen |= {"batch": (inputs, labels), "outputs": (logits, loss)}
-        return loss, count_right(logits, labels)
+        return loss, correct
 
-    def _passes(self, inputs, labels, share):
-        """Forward and backward: the loss and the logits; gradients are left in the parameters."""
+    def forward_backward(
+        self, inputs: Tensor, labels: Tensor, weight: float
+    ) -> tuple[Tensor, Tensor]:
+        """Loss and number correct; the gradients are left in the parameters."""
         with autocast(self.model):
             outputs = self.network(inputs)
         loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
-        parallel.weighted(loss, share).backward()
-        return loss.detach(), logits.detach()
+        parallel.scale_loss(loss, weight).backward()
+        return loss.detach(), count_correct(logits, labels)
 
-    def step(self, images, labels, flips=None, share=1.0):
-        """One step on uint8 images, some of them mirrored."""
-        return self.update(self.prepare(images, flips), labels, share)
-
-    def logits(self, images):
+    def logits(self, images: np.ndarray) -> Tensor:
         """The logits of uint8 images in evaluation mode, in the weights' dtype."""
         self.model.eval()
         with torch.no_grad(), autocast(self.model):
-            logits, _ = logits_of(self.model, self.model(self.prepare(images)))
+            logits, _ = split_logits(self.model, self.model(self.prepare(images)))
             return logits
 
-    def evaluate(self, batches):
-        """The mean loss and the accuracy over all batches."""
-        parallel.settle(self.model)
-        loss, right, count = 0, 0, 0
+    def evaluate(
+        self, batches: Iterable[tuple[np.ndarray, np.ndarray]]
+    ) -> tuple[Tensor, Tensor, int]:
+        """The summed loss and the number correct, on the device; and how many examples."""
+        parallel.sync_batch_norm_stats(self.model)
+        loss, correct, count = 0, 0, 0
         for images, labels in batches:
             logits, labels = self.logits(images), place_labels(self.model, labels)
             loss += F.cross_entropy(logits, labels, reduction="sum")
-            right += count_right(logits, labels)
+            correct += count_correct(logits, labels)
             count += len(labels)
-        self.seen["evaluation"] = (logits, labels, loss, right)
-        return float(loss) / count, float(right) / count
+        return loss, correct, count
 
-    def predict(self, images):
+    def predict(self, images: np.ndarray) -> np.ndarray:
         """The probabilities (N, classes) of uint8 images, as a NumPy array."""
         return self.logits(images).softmax(1).cpu().numpy()
 
-    def read_state(self):
+    def read_state(self) -> dict[str, Weights]:
         """The optimizer's state by slot and canonical name."""
         return optimizers.read_state(self.optimizer, self.model, self.recipe)
 
-    def write_state(self, state, steps):
+    def write_state(self, state: dict[str, Weights], steps: int) -> None:
         """Take over a canonical state, as it was after that many steps."""
         optimizers.write_state(self.optimizer, self.model, self.recipe, state, steps)
 
-    def places(self):
-        """The devices that the last tensors of a step, and of an evaluation, really lay on."""
-        states = [value for state in self.optimizer.state.values() for value in state.values()]
-        found = {
-            "parameters": list(self.model.state_dict().values()),
-            "gradients": [p.grad for p in self.model.parameters() if p.grad is not None],
-            "state": [value for value in states if value is not None and value.ndim],
-            **self.seen,
-        }
-        return {what: {device_name(tensor) for tensor in found[what]} for what in found}
 
-
-def count_right(logits, labels):
+def count_correct(logits: Tensor, labels: Tensor) -> Tensor:
     """How many of the largest logits are the labels', as a scalar on the device."""
     return (logits.argmax(1) == labels).sum()

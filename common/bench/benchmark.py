@@ -1,4 +1,4 @@
-"""The speed of a training step: the book's loop and ours, turn about, a process for each loop.
+"""The speed of a training step: the book's loop and ours, in alternating runs, a process for each loop.
 
 Timings on a shared machine drift, so the loops take turns, round by round, and a ratio is taken
 within a round. Each loop has a process of its own, which waits while another one's turn is on: so
@@ -284,7 +284,7 @@ def profile(plan: Plan, steps: int) -> dict[str, Any]:
 
 
 def scale(plan: Plan, counts: Sequence[int]) -> dict[str, Any]:
-    """The speed of `train` with so many workers, turn about: `{"machine", "data", "scaling"}`.
+    """The speed of `train` with so many workers, in alternating runs: `{"machine", "data", "scaling"}`.
 
     A turn is a run of two epochs of `steps` steps over real images, of which the second counts; the
     batch is that of all workers together. `ratio` is the median of the speeds' ratios to the first

@@ -24,7 +24,7 @@ from common.errors import BackendError, GoogLeNetError, OutOfMemoryError
 from common.recipe import Recipe
 from common.spec import Spec
 from common.training.checkpoint import Checkpoint, Config
-from common.training.loop import Fit
+from common.training.loop import TrainingLoop
 
 if TYPE_CHECKING:
     from common.contract import Backend
@@ -64,46 +64,52 @@ class Runner:
         if loop.kind == OURS:
             self.backend = load(loop.backend)
         else:  # without what `load` sets for a whole process: it is not the book's
-            published = load_module(loop.backend, f"benchmarks.baselines.{loop.backend}")
+            baseline = load_module(loop.backend, f"benchmarks.baselines.{loop.backend}")
             self.backend = cast("Backend", load_module(loop.backend, f"backends.{loop.backend}"))
         self.device = choose(loop.requested, self.backend.devices())
         self.precision = loop.recipe.precision
-        self.instruments = load_module(loop.backend, f"benchmarks.probes.{loop.backend}")
+        self.probes = load_module(loop.backend, f"benchmarks.probes.{loop.backend}")
         images, labels = loop.inputs()
-        self.fit: Fit | None = None
-        with self.memory_told():
+        self.loop: TrainingLoop | None = None
+        with self.enough_memory():
             if loop.kind == OURS:
                 checkpoint = Checkpoint.first(Config.of(loop.recipe, loop.backend, data))
-                fit = self.fit = Fit(self.backend, loop.backend, checkpoint, data, self.device)
-                self.step: Callable[[], Any] = lambda: fit.trainer.update(
-                    self.backend.place(fit.model, images), labels
-                )[0]
+                self.loop = TrainingLoop(self.backend, loop.backend, checkpoint, data, self.device)
+                self.step: Callable[[], Any] = lambda: self.train_step(images, labels)
             else:
-                made = published.Peer if loop.kind == PEER else published.Published
+                made = baseline.Peer if loop.kind == PEER else baseline.Published
                 book = made(loop.spec, self.device, loop.recipe.lr)
                 self.step = lambda: book.step(images, labels)[0]
         self.first = self.turn(1)
 
-    def memory_told(self) -> Any:
-        """A context in which too little memory is told in one sentence."""
+    def train_step(self, images: np.ndarray, labels: np.ndarray) -> Any:
+        """Our step on a float batch; its loss."""
+        assert self.loop
+        inputs = self.backend.place(self.loop.model, images)
+        return self.loop.trainer.train_step(
+            inputs, self.backend.place_labels(self.loop.model, labels)
+        )[0]
+
+    def enough_memory(self) -> Any:
+        """A context that turns too little memory into an error of one sentence."""
         return enough_memory(
             self.backend.out_of_memory, self.device, self.size, "a smaller `--batch-size`"
         )
 
     def about(self) -> dict[str, Any]:
         """The version, the device, what a GPU is called, and the seconds of the first step."""
-        gpu = None if self.device == "cpu" else self.instruments.label(self.device)
+        gpu = None if self.device == "cpu" else self.probes.label(self.device)
         facts = {"version": self.backend.VERSION, "device": self.device}
         return {**facts, "gpu": gpu, "first": self.first}
 
     def turn(self, steps: int) -> float:
         """The seconds of so many steps, until the last one's loss is here and all work is done."""
-        with self.memory_told():
+        with self.enough_memory():
             start = time.perf_counter()
             for _ in range(steps):
                 loss = self.step()
             float(loss)
-            self.instruments.wait(self.device)
+            self.probes.wait(self.device)
             return time.perf_counter() - start
 
     def epoch(self) -> tuple[float, float]:
@@ -111,18 +117,18 @@ class Runner:
 
         The data set is as large as an epoch is to be.
         """
-        assert self.fit
-        with self.memory_told():
+        assert self.loop
+        with self.enough_memory():
             start = time.perf_counter()
-            self.fit.train(len(self.fit.progress.epochs))
-            self.instruments.wait(self.device)
-            seconds, wait = time.perf_counter() - start, self.fit.progress.wait
-        self.fit.finish(len(self.fit.progress.epochs), 0.0, 0.0)
+            self.loop.train(len(self.loop.progress.epochs))
+            self.probes.wait(self.device)
+            seconds, wait = time.perf_counter() - start, self.loop.progress.wait
+        self.loop.finish(len(self.loop.progress.epochs), 0.0, 0.0)
         return seconds, wait
 
     def memory(self) -> tuple[int | None, int | None]:
         """The peak so far, in bytes: resident, and on the GPU."""
-        found = self.instruments.peak_memory(self.device)
+        found = self.probes.peak_memory(self.device)
         try:  # not `ru_maxrss` on Linux: it begins with the peak of the process that started this
             lines = Path("/proc/self/status").read_text().splitlines()
             (peak,) = [line for line in lines if line.startswith("VmHWM:")]
@@ -133,19 +139,19 @@ class Runner:
     def peak(self, side: int) -> float:
         """Floating-point operations a second of a product of two square matrices."""
         count = 1 if self.device == "cpu" else 20
-        multiply = self.instruments.product(side, self.precision, self.device)
+        multiply = self.probes.product(side, self.precision, self.device)
         seconds = []
         for _ in range(4):  # the first may be slow
             start = time.perf_counter()
             for _ in range(count):
                 multiply()
-            self.instruments.wait(self.device)
+            self.probes.wait(self.device)
             seconds.append(time.perf_counter() - start)
         return float(2 * side**3 * count / min(seconds))
 
     def operators(self, steps: int) -> list[tuple[str, int, float]]:
         """Name, calls and seconds of each operator in so many steps, the slowest first."""
-        found = self.instruments.operators(lambda: self.turn(steps), self.device)
+        found = self.probes.operators(lambda: self.turn(steps), self.device)
         return sorted(found, key=lambda row: -row[2])
 
 

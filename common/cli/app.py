@@ -70,7 +70,7 @@ def interrupt(signum: int, frame: Any) -> None:
 
 @click.group(cls=Commands, epilog=STATUS, context_settings={"max_content_width": 100})
 def main() -> None:
-    """GoogLeNet in four frameworks: one spec, one arbiter, the same function everywhere."""
+    """GoogLeNet in four frameworks: one spec, one reference, the same function everywhere."""
 
 
 spec_option = click.option("--spec", "spec_name", default="d2l", show_default=True, metavar="NAME")
@@ -82,7 +82,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON i
 
 
 @contextmanager
-def heard_signals(deaf: float = 0.0) -> Iterator[Callable[[], int]]:
+def deferred_signals(debounce: float = 0.0) -> Iterator[Callable[[], int]]:
     """Note SIGINT and SIGTERM instead of dying of them; a second one acts as ever.
 
     Unless it comes within `deaf` seconds: a launcher passes on what its workers have got already.
@@ -97,7 +97,7 @@ def heard_signals(deaf: float = 0.0) -> Iterator[Callable[[], int]]:
         now = time.monotonic()
         if not came:
             came.append((signum, now))
-        elif now - came[0][1] >= deaf:
+        elif now - came[0][1] >= debounce:
             restore()
             signal.raise_signal(signum)
 

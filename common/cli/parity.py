@@ -15,7 +15,7 @@ from common.errors import ParityError, SpecError
 @click.option("--backend", required=True, type=click.Choice([*BACKENDS, "all"]))
 @click.option("--spec", "spec_name", metavar="NAME", help="Only this spec.")
 @click.option("--size", type=int, help="Only this image size.")
-@click.option("--plant", "bug_name", metavar="BUG", help="Plant a bug and see it caught.")
+@click.option("--inject", "bug_name", metavar="BUG", help="Inject a bug and see it caught.")
 @device_option
 @json_option
 @click.pass_context
@@ -28,9 +28,9 @@ def verify(
     device: str,
     as_json: bool,
 ) -> None:
-    """Hold a backend against the NumPy arbiter: activations, loss, gradients, steps, statistics.
+    """Hold a backend against the NumPy reference: activations, loss, gradients, steps, statistics.
 
-    Exit status 0 only if every rung holds, so with --plant it is 3 when the bug is caught.
+    Exit status 0 only if every check holds, so with --inject it is 3 when the bug is caught.
     """
     from common.parity import mutations, suite
     from common.spec import find
@@ -39,16 +39,16 @@ def verify(
         find(spec_name)
     bug = mutations.find(bug_name) if bug_name else None
     if bug and (spec_name or size is not None):
-        raise SpecError("--plant brings its own spec and size; leave out --spec and --size.")
+        raise SpecError("--inject brings its own spec and size; leave out --spec and --size.")
     if backend == "all":
-        given = {"--spec": spec_name, "--size": size, "--plant": bug_name, "--device": device}
+        given = {"--spec": spec_name, "--size": size, "--inject": bug_name, "--device": device}
         options = [
             str(word) for option in given.items() if option[1] is not None for word in option
         ]
         ctx.exit(verify_all(options, as_json))
     reports = []
     for report in (
-        [suite.verify_planted(backend, bug, device)]
+        [suite.verify_injected(backend, bug, device)]
         if bug
         else suite.verify(backend, spec_name, size, device)
     ):
@@ -82,22 +82,22 @@ def verify_all(options: list[str], as_json: bool) -> int:
 @json_option
 @click.pass_context
 def bugs(ctx: click.Context, backend: str, as_json: bool) -> None:
-    """Plant every known bug in a backend, one by one, and show the rung that catches it.
+    """Inject every known bug in a backend, one by one, and show the check that catches it.
 
-    Exit status 0 only if all are caught by a rung that should catch them.
+    Exit status 0 only if all are caught by a check that should catch them.
     """
     from tabulate import tabulate
 
     from common.parity import suite
-    from common.parity.mutations import BUGS
+    from common.parity.mutations import INJECTED_BUGS
 
     suite.second_device(backend)  # before the framework is used
     rows, escaped = [], False
-    for bug in BUGS.values():
-        report = suite.verify_planted(backend, bug)
+    for bug in INJECTED_BUGS.values():
+        report = suite.verify_injected(backend, bug)
         last = report.as_json()["rungs"][-1]
         caught = {"rung": last["name"], "error": last["error"], "where": last["where"]}
-        escaped |= report.failed is None or last["name"] not in bug.rungs
+        escaped |= report.failed is None or last["name"] not in bug.checks
         rows.append({"bug": bug.name, "what": bug.what, **(caught if report.failed else {})})
     if as_json:
         click.echo(json.dumps(rows, indent=2))

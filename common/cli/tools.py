@@ -22,7 +22,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     """
     from common import doctor
 
-    found = doctor.look()
+    found = doctor.examine()
     click.echo(json.dumps(found, indent=2) if as_json else doctor.render(found))
     ctx.exit(0 if doctor.can_train(found) else BackendError.exit_code)
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from common.cli.app import BACKENDS, device_option, heard_signals, json_option, main
+from common.cli.app import BACKENDS, deferred_signals, device_option, json_option, main
 from common.errors import SpecError
 
 
@@ -74,7 +74,7 @@ def train(
     worker of several; --workers starts them on this machine.
     """
     from common.distributed import launcher
-    from common.distributed.workers import DEAF, joined, worker
+    from common.distributed.workers import DEBOUNCE, joined, worker
     from common.rendezvous import started
     from common.training.plan import backend_name, begin, render
     from common.training.plan import resume as resume_run
@@ -83,7 +83,7 @@ def train(
 
     if workers > 1 and not dry_run:
         name = backend_name(backend, resume)
-        with heard_signals() as stop:
+        with deferred_signals() as stop:
             launcher.start(name, workers, words_given("workers"), stop)
         return
     changes = {name: value for name, value in hyper.items() if value is not None}
@@ -105,9 +105,12 @@ def train(
             found = plan.describe(chosen)
             click.echo(json.dumps(found, indent=2) if as_json else render(found))
             return
-        deaf = DEAF if started() else 0.0
+        debounce = DEBOUNCE if started() else 0.0
         folder = plan.run.folder
-        with heard_signals(deaf) as stop, joined(plan.backend, chosen, folder) as (rank, count):
+        with (
+            deferred_signals(debounce) as stop,
+            joined(plan.backend, chosen, folder) as (rank, count),
+        ):
             lines = Lines(as_json, silent=rank > 0)
             with events(plan, tensorboard and rank == 0) as log:
                 train_plan(plan, chosen, lines, log, stop, save_every, rank, count)

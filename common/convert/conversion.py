@@ -1,6 +1,6 @@
 """`googlenet convert`: weights from any native format to any other, and the proof of it.
 
-The source is read by `common.foreign`, named by `common.dialects`, and written by the destination's
+The source is read by `common.foreign`, named by `common.namings`, and written by the destination's
 own framework in a process of its own, beside its place. There it is read again and must hold the
 same bits; only then is it moved into its place. `--check` also runs both ends on the same images.
 """
@@ -26,7 +26,7 @@ from common.data.sources import load as load_data
 from common.errors import BackendError, ParityError, WeightsError
 from common.files import ROOT, write_whole
 from common.formats import sandbox
-from common.formats.identify import Known, recognise, twins
+from common.formats.identify import Known, equivalent_specs, identify
 from common.formats.naming import FORMATS
 from common.formats.readers import detect
 from common.spec import Spec, find
@@ -37,7 +37,7 @@ ONNX = "onnx"
 SUFFIXES = {**{form.suffix: name for name, form in FORMATS.items()}, ".onnx": ONNX}
 RUNS = {"safetensors": "NumPy", ONNX: "onnxruntime"}  #: what runs a format, but for frameworks
 IMAGES = 8  #: that `--check` runs
-TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  #: of logits, over the largest: the ladder's
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  #: of logits, over the largest: the parity checks's
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Converted:
     destination: str
     format: str  #: of the source
     stored: str  #: the kinds of numbers in it
-    names: str  #: whose they are: a key of `dialects.DIALECTS`
+    names: str  #: whose they are: a key of `namings.DIALECTS`
     spec: str
     also: tuple[str, ...]  #: other specs with these tensors: only `--spec` can tell which it is
     channels: int
@@ -74,7 +74,7 @@ def convert(
     sandbox.require_file(source)
     need(target)
     file = sandbox.read(source)
-    known = recognise(file, spec_name, str(source))
+    known = identify(file, spec_name, str(source))
     dtype = known.weights["head.weight"].dtype.name
     if compare:
         if target == ONNX and dtype != "float32":
@@ -98,9 +98,9 @@ def convert(
         destination=str(destination),
         format=detect.TITLES[file.format],
         stored=file.stored,
-        names=known.dialect,
+        names=known.naming,
         spec=known.spec.name,
-        also=() if spec_name else twins(file, known.spec),
+        also=() if spec_name else equivalent_specs(file, known.spec),
         channels=known.spec.input[0],
         classes=known.spec.head.width,
         tensors=len(known.weights),
@@ -182,14 +182,14 @@ def read_back(target: str, written: Path, known: Known) -> Weights:
     """The canonical weights in a file that was just written."""
     if target == ONNX:
         return onnx.read(written)
-    return recognise(sandbox.read(written), known.spec.name, written.name).weights
+    return identify(sandbox.read(written), known.spec.name, written.name).weights
 
 
 @dataclass(frozen=True)
 class Work:
     """Known weights in a folder, and the processes that write and run them there.
 
-    Every end runs in a process of its own: its framework; NumPy, the arbiter, for safetensors;
+    Every end runs in a process of its own: its framework; NumPy, the reference, for safetensors;
     onnxruntime for ONNX.
     """
 
@@ -329,8 +329,8 @@ def end(
         return None
     if form == ONNX and path:
         return onnx.run(path, x)
-    arbiter = GoogLeNet(spec, load_canonical(path, spec) if path else weights)
-    return arbiter.forward(x.astype(np.float64))["head"].astype(x.dtype)
+    reference = GoogLeNet(spec, load_canonical(path, spec) if path else weights)
+    return reference.forward(x.astype(np.float64))["head"].astype(x.dtype)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def decode(path: Path, channels: int, height: int, width: int) -> UInt8:
         return np.asarray(upright).reshape(height, width, channels).transpose(2, 0, 1)
 
 
-def look(path: Path) -> tuple[int, int, int]:
+def inspect_image(path: Path) -> tuple[int, int, int]:
     """Channels (1 if it is grey, else 3), height and width, from the head of an image's file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of what is refused here anyway

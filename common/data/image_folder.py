@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.data.dataset import Dataset
-from common.data.image_files import Files, endings, look
+from common.data.image_files import Files, endings, inspect_image
 from common.errors import DataError
 
 PARTS = ("train", "test")
@@ -105,7 +105,7 @@ def _take_turns(classes: Sequence[Sequence[Path]]) -> list[tuple[Path, int]]:
 
 def _common_shape(paths: Sequence[Path], size: int) -> tuple[int, int, int]:
     bar = tqdm(paths, "looking at", unit=" images", disable=not sys.stderr.isatty(), leave=False)
-    shapes = {look(path) for path in bar}
+    shapes = {inspect_image(path) for path in bar}
     channels, sizes = max(shape[0] for shape in shapes), {shape[1:] for shape in shapes}
     height, width = sizes.pop()
     if sizes or max(height, width) > size:

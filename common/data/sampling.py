@@ -26,7 +26,7 @@ def batches(count: int, size: int, seed: int, epoch: int) -> Iterator[Int64]:
     return (order[at : at + size] for at in range(0, count, size))
 
 
-def flips(count: int, seed: int, epoch: int) -> npt.NDArray[np.bool_]:
+def flip_mask(count: int, seed: int, epoch: int) -> npt.NDArray[np.bool_]:
     """Which of `count` examples are mirrored in an epoch, bool (count,): about half of them.
 
     Drawn like the order of `batches`, so every framework mirrors the same images.

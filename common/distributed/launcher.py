@@ -160,8 +160,8 @@ def attend(children: list[subprocess.Popen], folder: Path, stop: Callable[[], in
 def silent(folder: Path) -> list[int]:
     """The processes that ended without a word."""
     gone = [pid for pid in notes(folder) if not alive(pid)]
-    told = notes(folder)  # read again: one may have told it just before it ended
-    return [pid for pid in gone if "status" not in told[pid]]
+    reported = notes(folder)  # read again: one may have told it just before it ended
+    return [pid for pid in gone if "status" not in reported[pid]]
 
 
 def show(folder: Path, shown: dict[Path, int]) -> None:
@@ -208,8 +208,8 @@ def judge(folder: Path, count: int, dead: list[int], signum: int) -> None:
     found.sort(key=lambda item: item[1]["worker"])
     if len(found) == count and all(each.get("status") == 0 for _, each in found):
         return
-    told = [each for _, each in found if "sentence" in each]
-    of_its_own = [each for each in told if each["status"] != WorkersError.exit_code]
+    reported = [each for _, each in found if "sentence" in each]
+    of_its_own = [each for each in reported if each["status"] != WorkersError.exit_code]
     crashed = [pid for pid, each in found if each.get("status") == 1]
     gone = [each for pid, each in found if pid in dead]
     absent = [each for _, each in found if "folder" not in each and "status" not in each]
@@ -226,8 +226,8 @@ def judge(folder: Path, count: int, dead: list[int], signum: int) -> None:
     elif absent:
         which = f"Worker {absent[0]['worker']} of {count} never joined"
         sentence, status = f"{which}: the others waited in vain.", WorkersError.exit_code
-    elif told:
-        sentence, status = told[0]["sentence"], told[0]["status"]
+    elif reported:
+        sentence, status = reported[0]["sentence"], reported[0]["status"]
     else:
         words = last_words(folder / "launcher")
         sentence, status = f"The launcher failed: {words}", WorkersError.exit_code

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 FOLDER = "GOOGLENET_WORKERS"
 
-VERDICT = 5.0  # seconds in which a worker learns that another is gone, if that is its fault
+DEATH_GRACE = 5.0  # seconds in which a worker learns that another is gone, if that is its fault
 #: a machine that is lost closes nothing: it is known within a minute by answering no more
 LOST_MACHINE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}
-NOBODY = 2**32 - 1  # said in the place of the number of the worker that is gone
+CLEAN_EXIT = 2**32 - 1  # said in the place of the number of the worker that is gone
 ENDING = threading.Lock()
 
 
-class Lifeline:
+class PeerWatchdog:
     """A connection of every worker with worker 0, which its system closes when a process is gone.
 
     Then every other worker ends, with a sentence that says which. A thread waits for that: it runs
@@ -48,7 +48,7 @@ class Lifeline:
         self.stopped: Stopped | None = None  # then it does not matter who is gone
         self.lines: dict[int, socket.socket] = {}
         if rank or count == 1:
-            *route, port, token = backend.total(np.zeros(6)).astype(int).tolist()
+            *route, port, token = backend.all_reduce_sum(np.zeros(6)).astype(int).tolist()
             if rank:
                 self.reach(".".join(map(str, route)), port, struct.pack("!II", rank, token))
         else:
@@ -57,10 +57,10 @@ class Lifeline:
             with socket.create_server(("", 0), family=family, dualstack_ipv6=both) as server:
                 token = secrets.randbelow(2**24)  # exact also where float32 is summed
                 route = socket.inet_aton(own_address())
-                told = [*route, server.getsockname()[1], token]
-                backend.total(np.array(told, np.float64))
+                message = [*route, server.getsockname()[1], token]
+                backend.all_reduce_sum(np.array(message, np.float64))
                 while len(self.lines) < count - 1:
-                    self.admit(server.accept()[0], token)
+                    self.accept_worker(server.accept()[0], token)
         for other, line in self.lines.items():
             line.settimeout(None)
             line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -73,7 +73,7 @@ class Lifeline:
         """Connect with worker 0: by its own address, or by the host that the environment names."""
         for host in (route, meeting_place()):
             with suppress(OSError):
-                line = socket.create_connection((host, port), VERDICT)
+                line = socket.create_connection((host, port), DEATH_GRACE)
                 line.sendall(hello)
                 if line.recv(len(hello)) == hello:
                     self.lines[0] = line
@@ -83,10 +83,10 @@ class Lifeline:
             "the workers connect with each other at any port."
         )
 
-    def admit(self, line: socket.socket, token: int) -> None:
+    def accept_worker(self, line: socket.socket, token: int) -> None:
         """Take up a worker that says its number and the token; whatever else came is let go."""
         with suppress(OSError, struct.error):
-            line.settimeout(VERDICT)
+            line.settimeout(DEATH_GRACE)
             hello = line.recv(8)
             other, said = struct.unpack("!II", hello)
             if said == token:
@@ -107,7 +107,7 @@ class Lifeline:
         with suppress(OSError):
             word = line.recv(4)
         gone = struct.unpack("!I", word)[0] if word else other
-        if gone == NOBODY:
+        if gone == CLEAN_EXIT:
             return
         self.tell(gone)
         time.sleep(1)  # what this worker has to say of itself comes first

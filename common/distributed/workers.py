@@ -1,4 +1,4 @@
-"""A process that is one of several workers: they meet, hold a lifeline, and leave together.
+"""A process that is one of several workers: they meet, hold a watchdog, and leave together.
 
 A worker is the very command `googlenet train` in a process that a launcher started: it finds its
 part in the environment (`join` of its backend). Under `launch.start` there is one more variable,
@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from backends import load
-from common.distributed.watchdog import FOLDER, NOBODY, VERDICT, Lifeline, end_with, note
+from common.distributed.watchdog import (
+    CLEAN_EXIT,
+    DEATH_GRACE,
+    FOLDER,
+    PeerWatchdog,
+    end_with,
+    note,
+)
 from common.errors import GoogLeNetError, Stopped, WorkersError, one_line
 from common.rendezvous import local_rank
 
@@ -28,10 +35,10 @@ if TYPE_CHECKING:
 
 
 JOIN = "GOOGLENET_JOIN_SECONDS"  # how long a worker waits for the others to join
-DEAF = 5.0  # seconds in which a second signal is the launcher's copy of the first
+DEBOUNCE = 5.0  # seconds in which a second signal is the launcher's copy of the first
 
 LEAVING = threading.Event()
-LEFT = "A worker, a server or the scheduler is gone."  # all that MXNet's processes know
+PEER_LOST = "A worker, a server or the scheduler is gone."  # all that MXNet's processes know
 
 
 @contextmanager
@@ -50,8 +57,8 @@ def joined(backend: Backend, device: str, folder: Path) -> Iterator[tuple[int, i
     timer.daemon = True
     timer.start()
     try:
-        rank, count = backend.join(device)
-        line = Lifeline(backend, folder, rank, count)  # no worker goes on before all have come
+        rank, count = backend.init_process_group(device)
+        line = PeerWatchdog(backend, folder, rank, count)  # no worker goes on before all have come
     except GoogLeNetError as error:
         end_with(error)
     except Exception as error:
@@ -59,42 +66,42 @@ def joined(backend: Backend, device: str, folder: Path) -> Iterator[tuple[int, i
     finally:
         timer.cancel()
     note(worker=rank, folder=str(folder))
-    with slow_abort(count):
+    with delayed_terminate(count):
         try:
             yield rank, count
         except Stopped as error:
             # a copy: the frames of the other hold tensors, which must go before their framework
             line.stopped = Stopped(str(error), error.exit_code - 128)
-            part(backend, line)
+            shut_down(backend, line)
             raise
         except Exception as error:
             if count > 1:
                 fail(error)
             raise
-        part(backend, line)
+        shut_down(backend, line)
 
 
-def part(backend: Backend, line: Lifeline) -> None:
+def shut_down(backend: Backend, line: PeerWatchdog) -> None:
     """Leave when all do: worker 0 has saved before a launcher sees any of them end."""
     try:
-        backend.total(np.zeros(1))
+        backend.all_reduce_sum(np.zeros(1))
     except Exception as error:
         fail(error)
-    line.tell(NOBODY)
+    line.tell(CLEAN_EXIT)
     LEAVING.set()
-    backend.leave()
+    backend.destroy_process_group()
 
 
 def fail(error: Exception) -> NoReturn:
-    """End with this error, if the lifeline does not say that another worker is gone."""
+    """End with this error, if the watchdog does not say that another worker is gone."""
     if not isinstance(error, GoogLeNetError):
-        time.sleep(VERDICT)  # the framework may see it first
+        time.sleep(DEATH_GRACE)  # the framework may see it first
     end_with(error)
 
 
 @contextmanager
-def slow_abort(count: int) -> Iterator[None]:
-    """Let the lifeline speak before an exception that C++ does not catch ends the process.
+def delayed_terminate(count: int) -> Iterator[None]:
+    """Let the watchdog speak before an exception that C++ does not catch ends the process.
 
     Paddle's gloo and PyTorch's NCCL raise one when another worker is gone.
     """
@@ -108,7 +115,7 @@ def slow_abort(count: int) -> Iterator[None]:
     set_terminate.restype = kind = ctypes.CFUNCTYPE(None)
 
     def wait() -> None:
-        time.sleep(VERDICT)
+        time.sleep(DEATH_GRACE)
         before()
 
     handler = kind(wait)
@@ -166,13 +173,13 @@ def accompany(whole: int) -> None:
     So many connections with the scheduler this process has while all live.
     """
     seen = float("inf")
-    while time.monotonic() - seen < VERDICT:
+    while time.monotonic() - seen < DEATH_GRACE:
         time.sleep(1)
         with suppress(OSError):
             if connections(int(os.environ["DMLC_PS_ROOT_PORT"])) >= whole:
                 seen = time.monotonic()
     if not LEAVING.is_set():
-        end_with(WorkersError(LEFT))
+        end_with(WorkersError(PEER_LOST))
 
 
 def connections(port: int) -> int:

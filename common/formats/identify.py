@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from common.errors import SpecError, WeightsError
-from common.formats.naming import DIALECTS, FORMATS, PADDLE_VISION, Layers
+from common.formats.naming import FORMATS, NAMINGS, PADDLE_VISION, Layers
 from common.formats.readers.base import File
 from common.formats.readers.detect import TITLES
 from common.spec import SPECS, Spec, find, float32
@@ -19,7 +19,7 @@ class Known:
     """The weights of a file, in canonical form, and what they are."""
 
     spec: Spec  #: for the file's own channels and classes
-    dialect: str
+    naming: str
     weights: Weights
 
 
@@ -28,17 +28,17 @@ class Reading:
     """A file held against one naming of one spec."""
 
     spec: Spec
-    dialect: str
+    naming: str
     names: dict[str, str]  #: canonical: the file's
-    misfits: list[str]  #: what is wrong, as sentences without their end; the first one counts
+    mismatches: list[str]  #: what is wrong, as sentences without their end; the first one counts
 
     @property
-    def closeness(self) -> int:
+    def score(self) -> int:
         """How many tensors are where they should be."""
-        return len(self.names) - len(self.misfits)
+        return len(self.names) - len(self.mismatches)
 
 
-def recognise(file: File, spec_name: str | None, called: str) -> Known:
+def identify(file: File, spec_name: str | None, called: str) -> Known:
     """Find the spec (or hold it against the named one) and give the canonical weights.
 
     WeightsError with the first tensor that is missing, misshapen or too many, and the spec that
@@ -46,23 +46,23 @@ def recognise(file: File, spec_name: str | None, called: str) -> Known:
     """
     form = FORMATS[file.format]
     for reading in readings(file, [spec_name] if spec_name else list(SPECS), likely=True):
-        if not reading.misfits:
+        if not reading.mismatches:
             names = reading.names
             weights = {name: form.canonical(file.arrays[names[name]]) for name in names}
-            if reading.dialect == PADDLE_VISION:
-                weights = kept_in_training(reading.spec, weights)
-            return Known(reading.spec, reading.dialect, weights)
+            if reading.naming == PADDLE_VISION:
+                weights = undo_downscale_in_infer(reading.spec, weights)
+            return Known(reading.spec, reading.naming, weights)
     raise WeightsError(refusal(file, spec_name, called))
 
 
-def twins(file: File, found: Spec) -> tuple[str, ...]:
+def equivalent_specs(file: File, found: Spec) -> tuple[str, ...]:
     """The other specs that the file fits as well: they differ from `found` in what is no weight."""
     others = [name for name in SPECS if name != found.name]
-    fits = [reading for reading in readings(file, others, likely=True) if not reading.misfits]
+    fits = [reading for reading in readings(file, others, likely=True) if not reading.mismatches]
     return tuple(dict.fromkeys(reading.spec.name for reading in fits))
 
 
-def kept_in_training(spec: Spec, weights: Weights) -> Weights:
+def undo_downscale_in_infer(spec: Spec, weights: Weights) -> Weights:
     """The weights for a dropout that scales up in training, from those for one that scales down.
 
     paddle.vision's dropout is `downscale_in_infer`: training zeroes a share of the features, and
@@ -78,36 +78,36 @@ def kept_in_training(spec: Spec, weights: Weights) -> Weights:
 def readings(file: File, spec_names: list[str], likely: bool = False) -> Iterator[Reading]:
     """The file held against every naming of these specs; `likely`: of those that may well fit.
 
-    A dialect that has no word for some layer of a spec does not name it.
+    A naming that has no word for some layer of a spec does not name it.
     """
     form = FORMATS[file.format]
     for spec in map(find, spec_names):
         if likely and len(shapes(spec)) != len(file.arrays):
             continue
         needed = {name.rpartition(".")[0] for name in shapes(spec)}
-        for dialect, namings in DIALECTS[file.format].items():
+        for naming, namings in NAMINGS[file.format].items():
             for layers in namings(spec):
                 if likely and form.name(layers, "head.weight") not in file.arrays:
                     continue
                 if needed <= layers.keys():
-                    yield read_as(file, fitted(file, spec, layers), dialect, layers)
+                    yield read_as(file, fitted(file, spec, layers), naming, layers)
 
 
-def read_as(file: File, spec: Spec, dialect: str, layers: Layers) -> Reading:
+def read_as(file: File, spec: Spec, naming: str, layers: Layers) -> Reading:
     """The file held against one naming of a spec."""
-    form, names, misfits = FORMATS[file.format], {}, []
+    form, names, mismatches = FORMATS[file.format], {}, []
     for canonical, shape in shapes(spec).items():
         names[canonical] = name = form.name(layers, canonical)
         also = "" if name == canonical else f" ({canonical})"
         wanted = tuple(shape[axis] for axis in form.axes(len(shape)))
         if name not in file.arrays:
-            misfits.append(f"{name}{also} is missing")
+            mismatches.append(f"{name}{also} is missing")
         elif file.arrays[name].shape != wanted:
             found = file.arrays[name].shape
-            misfits.append(f"{name}{also} has shape {found} where {wanted} is expected")
+            mismatches.append(f"{name}{also} has shape {found} where {wanted} is expected")
     known = set(names.values())
-    misfits += [f"{name} is one tensor too many" for name in file.arrays if name not in known]
-    return Reading(spec, dialect, names, misfits)
+    mismatches += [f"{name} is one tensor too many" for name in file.arrays if name not in known]
+    return Reading(spec, naming, names, mismatches)
 
 
 def fitted(file: File, spec: Spec, layers: Layers) -> Spec:
@@ -131,8 +131,8 @@ def refusal(file: File, spec_name: str | None, called: str) -> str:
     """Why no reading fits, by the one that comes closest, and which spec would fit."""
     every = list(readings(file, list(SPECS)))
     asked = [reading for reading in every if spec_name in (None, reading.spec.name)]
-    best = max(asked, key=lambda reading: reading.closeness)
-    fits = [reading.spec.name for reading in every if not reading.misfits]
+    best = max(asked, key=lambda reading: reading.score)
+    fits = [reading.spec.name for reading in every if not reading.mismatches]
     if fits:
         return (
             f"{called} does not hold the weights of {spec_name}: {best.misfits[0]}; they are those "

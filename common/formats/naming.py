@@ -1,9 +1,9 @@
 """What weights are called elsewhere, and how they lie: the names of others as data.
 
-A dialect names every layer of a spec as one kind of program does: ours in each framework, or the
+A naming names every layer of a spec as one kind of program does: ours in each framework, or the
 book's (d2l's `nn.Sequential` of five blocks and its Inception with p1_1 to p4_2). A format says
 what a framework calls a layer's tensors, and in which order their axes are. Both are made from the
-spec, so a new spec brings no table of its own, and a new dialect is one function in DIALECTS.
+spec, so a new spec brings no table of its own, and a new naming is one function in DIALECTS.
 """
 
 from __future__ import annotations
@@ -279,7 +279,7 @@ def _keras_book(spec: Spec, prefix: str, letter: str, nested: bool, inside: str)
 PADDLE_VISION = "paddle.vision's names"
 
 #: what files of each format are tried for, in this order; each gives one or more namings of a spec
-DIALECTS: dict[str, dict[str, Callable[[Spec], Iterator[Layers]]]] = {
+NAMINGS: dict[str, dict[str, Callable[[Spec], Iterator[Layers]]]] = {
     "torch": {
         "our names": ours,
         "the book's names": book,

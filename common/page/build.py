@@ -20,7 +20,7 @@ from common.errors import BackendError, PageError, one_line
 from common.files import ROOT, write_whole
 from common.page import results
 from common.page.results import TITLES, Unusable
-from common.parity.mutations import BUGS
+from common.parity.mutations import INJECTED_BUGS
 from common.parity.report import Report
 from common.spec import D2L, SPECS
 
@@ -32,8 +32,8 @@ try:
 except ImportError as error:
     raise BackendError("The page needs Jinja2 and Pygments: `pip install -e '.[page]'`.") from error
 from common.page.topics import CALLS, TOPICS, WITHOUT, Text, Topic
-from common.page.words import BUGS as BUGS_ZH
-from common.page.words import LANGUAGES, RUNGS, TRAPS, WORDS, run_in_chinese
+from common.page.words import CHECKS, LANGUAGES, PITFALLS, WORDS, run_in_chinese
+from common.page.words import INJECTED_BUGS as BUGS_ZH
 
 FILES = {"en": "index.html", "zh-CN": "index.zh-CN.html"}
 READMES = {"en": "README.md", "zh-CN": "README.zh-CN.md"}
@@ -42,7 +42,7 @@ CODE_FILES = ("googlenet.py", "train.py", "optimizers.py", "weights.py")
 #: what makes a results file anew, by the beginning of its name
 COMMANDS = {
     "verify-": "googlenet verify --backend {0} --json > docs/results/verify-{0}.json",
-    "same-padding-": "googlenet verify --backend {0} --plant same-padding --json"
+    "same-padding-": "googlenet verify --backend {0} --inject same-padding --json"
     " > docs/results/same-padding-{0}.json",
     "bugs-": "googlenet bugs --backend {0} --json > docs/results/bugs-{0}.json",
 }
@@ -93,7 +93,7 @@ def render(language: str, root: Path = ROOT) -> str:
     page = Page(language, root)
     environment.globals.update(say=page.say, pick=page.pick)
     environment.filters.update(
-        science=science, inline=inline, shape=shape_text, rung=page.rung, count="{:,}".format
+        science=science, inline=inline, shape=shape_text, check=page.check, count="{:,}".format
     )
     here = Path(__file__).parent
     return environment.get_template("page.html").render(
@@ -157,7 +157,9 @@ class Page:
     def __init__(self, language: str, root: Path) -> None:
         self.index, self.root, self.readme = LANGUAGES.index(language), root, READMES[language]
         self.guide = guide_titles(root / "docs" / "porting.md")
-        self.traps = {name: self.usable(partial(results.traps, root, name)) for name in TITLES}
+        self.pitfalls = {
+            name: self.usable(partial(results.pitfalls, root, name)) for name in TITLES
+        }
         self.topics = [self.topic(topic) for topic in TOPICS]
         self.specs = {name: drawing.stages(spec) for name, spec in SPECS.items()}
         self.default = D2L.name
@@ -170,9 +172,9 @@ class Page:
         """A word of the page, with values filled in."""
         return inline(WORDS[key][self.index].format(*values))
 
-    def rung(self, name: str) -> str:
-        """What a rung is called."""
-        return name if self.index == 0 else RUNGS.get(name, name)
+    def check(self, name: str) -> str:
+        """What a check is called."""
+        return name if self.index == 0 else CHECKS.get(name, name)
 
     def usable(self, reader: Callable[[], Found]) -> Found | Unusable:
         """What the reader finds, or what is wrong with its file."""
@@ -213,7 +215,7 @@ class Page:
         return [*kept, *topic.also.get(backend, ())]
 
     def topic(self, topic: Topic) -> SimpleNamespace:
-        """A topic's columns, lines aligned, and the traps of each."""
+        """A topic's columns, lines aligned, and the pitfalls of each."""
         has = {backend: self.addresses(topic, backend) for backend in TITLES}
         parts = []
         for address in dict.fromkeys(name for names in has.values() for name in names):
@@ -227,21 +229,21 @@ class Page:
             }
             block = source.is_block(next(iter(paths.values())), address)
             parts.append((source.align(snippets), block))
-        traps = {backend: self.trap_rows(topic.traps, backend) for backend in TITLES}
+        pitfalls = {backend: self.trap_rows(topic.pitfalls, backend) for backend in TITLES}
         return SimpleNamespace(
             id=topic.id,
             title=topic.title,
             about=topic.about,
             columns=source.stack(parts),
-            traps=traps,
+            pitfalls=pitfalls,
         )
 
     def trap_rows(self, ids: tuple[str, ...], backend: str) -> list[SimpleNamespace]:
-        """The measured traps of a backend among these."""
-        found = self.traps[backend]
+        """The measured pitfalls of a backend among these."""
+        found = self.pitfalls[backend]
         if isinstance(found, Unusable):
             return []
-        chinese = TRAPS if self.index else {}
+        chinese = PITFALLS if self.index else {}
         return [
             SimpleNamespace(
                 id=name,
@@ -255,18 +257,18 @@ class Page:
         ]
 
     def traps_elsewhere(self) -> dict[str, list[SimpleNamespace]]:
-        """The measured traps that no topic names, by backend."""
-        placed = {name for topic in TOPICS for name in topic.traps}
+        """The measured pitfalls that no topic names, by backend."""
+        placed = {name for topic in TOPICS for name in topic.pitfalls}
         rest = {}
-        for backend, found in self.traps.items():
+        for backend, found in self.pitfalls.items():
             ids = () if isinstance(found, Unusable) else tuple(n for n in found if n not in placed)
             if ids:
                 rest[backend] = self.trap_rows(ids, backend)
         return rest
 
     def trap_notes(self) -> list[Markup]:
-        """What is wrong with the results of the traps, and with the guide that names them."""
-        notes = [self.note(each) for each in self.traps.values() if isinstance(each, Unusable)]
+        """What is wrong with the results of the pitfalls, and with the guide that names them."""
+        notes = [self.note(each) for each in self.pitfalls.values() if isinstance(each, Unusable)]
         if not self.guide:
             notes.insert(0, self.note(Unusable("missing", self.root / "docs" / "porting.md")))
         return notes
@@ -274,7 +276,7 @@ class Page:
     # ---- picture
 
     def picture(self) -> SimpleNamespace:
-        """The error of every stage, with d2l's TensorFlow padding planted and without."""
+        """The error of every stage, with d2l's TensorFlow padding injected and without."""
         spec, size = D2L.name, D2L.input[1]
 
         def ours(root: Path, backend: str) -> dict[str, float]:
@@ -284,9 +286,9 @@ class Page:
 
         def bug(root: Path, backend: str) -> dict[str, float]:
             path = root / "docs" / "results" / f"same-padding-{backend}.json"
-            return stages_of([results.planted(root, backend)], path)
+            return stages_of([results.injected(root, backend)], path)
 
-        planted, notes = self.split(bug)
+        injected, notes = self.split(bug)
         clean, more = self.split(ours)
         names = stage_names()
         x = drawing.Axis(0, len(names) - 1, 84, 586)
@@ -299,16 +301,16 @@ class Page:
                 },
                 (x, y),
             )
-            for which, found in (("bug", planted), ("ours", clean))
+            for which, found in (("bug", injected), ("ours", clean))
         }
         dots = [
             (which, name, x(at), y(errors[stage]), errors[stage], stage)
-            for which, found in (("bug", planted), ("ours", clean))
+            for which, found in (("bug", injected), ("ours", clean))
             for name, errors in found.items()
             for at, stage in enumerate(names)
         ]
         return SimpleNamespace(
-            planted=planted,
+            injected=injected,
             clean=clean,
             notes=notes + more,
             names=names,
@@ -327,12 +329,14 @@ class Page:
                 inline(bug.what if self.index == 0 else BUGS_ZH.get(bug.name, bug.what)),
                 {name: rows.get(bug.name) for name, rows in found.items()},
             )
-            for bug in BUGS.values()
+            for bug in INJECTED_BUGS.values()
         ]
         notes += [
-            self.say("note_behind", f"docs/results/bugs-{name}.json", len(BUGS) - len(rows))
+            self.say(
+                "note_behind", f"docs/results/bugs-{name}.json", len(INJECTED_BUGS) - len(rows)
+            )
             for name, rows in found.items()
-            if len(rows) < len(BUGS)
+            if len(rows) < len(INJECTED_BUGS)
         ]
         first = next(iter(found.values()), {})
         shapes = [row for row in first.values() if row.get("rung") == "shapes"]
@@ -343,7 +347,7 @@ class Page:
             notes=notes,
             shapes=len(shapes),
             caught=len(right),
-            planted=sum(map(len, found.values())),
+            injected=sum(map(len, found.values())),
             compared=len(first),
         )
 
@@ -378,26 +382,26 @@ class Page:
     # ---- proof
 
     def ladder(self) -> SimpleNamespace:
-        """Every rung of every spec: the worst error over its sizes, and what it may be."""
+        """Every check of every spec: the worst error over its sizes, and what it may be."""
         found, notes = self.split(results.verified)
         groups: dict[tuple[str, str], dict[str, Any]] = {}
         for name, reports in found.items():
             for report in reports:
                 group = groups.setdefault((report.spec, report.dtype), {"sizes": {}, "rungs": {}})
                 group["sizes"][report.size] = True
-                for rung in report.rungs:
-                    row = group["rungs"].setdefault(rung.name, {"tolerance": 0.0, "cells": {}})
-                    row["tolerance"] = max(row["tolerance"], rung.tolerance)
+                for check in report.checks:
+                    row = group["rungs"].setdefault(check.name, {"tolerance": 0.0, "cells": {}})
+                    row["tolerance"] = max(row["tolerance"], check.tolerance)
                     worst, passed = row["cells"].get(name, (0.0, True))
-                    error = worst if rung.error is None else max(worst, rung.error)
-                    row["cells"][name] = (error, passed and rung.passed)
+                    error = worst if check.error is None else max(worst, check.error)
+                    row["cells"][name] = (error, passed and check.passed)
         versions = [f"{TITLES[name]} {reports[0].version}" for name, reports in found.items()]
         forward = [
-            rung.error
+            check.error
             for reports in found.values()
             for report in reports
-            for rung in report.rungs
-            if (rung.name, report.dtype) == ("forward", "float64") and rung.error is not None
+            for check in report.checks
+            if (check.name, report.dtype) == ("forward", "float64") and check.error is not None
         ]
         return SimpleNamespace(
             groups=list(groups.items()),
@@ -503,15 +507,15 @@ def stage_names() -> list[str]:
 def stages_of(reports: list[Report], path: Path) -> dict[str, float]:
     """The error of each stage in the only report; Unusable where it is not known."""
     for report in reports:
-        for rung in report.rungs:
-            known = [name for name, error in rung.stages.items() if error is not None]
-            if rung.name == "forward" and known == stage_names():
-                return rung.stages
+        for check in report.checks:
+            known = [name for name, error in check.stages.items() if error is not None]
+            if check.name == "forward" and known == stage_names():
+                return check.stages
     raise Unusable("other", path)
 
 
 def guide_titles(path: Path) -> dict[str, str]:
-    """The heading of each trap's section in the guide, by its anchor."""
+    """The heading of each pitfall's section in the guide, by its anchor."""
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError):

@@ -1,7 +1,7 @@
 """The results in docs/results, as the commands wrote them, for the README and the page.
 
 `verify-B.json` and `bugs-B.json` are what `googlenet verify` and `googlenet bugs` printed with
-`--json`; `same-padding-B.json` is `verify --plant same-padding`; `traps-B.json` comes from the
+`--json`; `same-padding-B.json` is `verify --inject same-padding`; `pitfalls-B.json` comes from the
 tests of docs/porting.md; `bench-B.json` is `googlenet bench --json`, `size-B.json`,
 `batch_size-B.json` and `threads-B.json` are the same with several of these, `peer-B.json` with
 `--peer`, `profile-B.json` with `--profile`; `runs/NAME/` holds the `config.json` and
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from common.errors import GoogLeNetError
-from common.parity.mutations import BUGS
-from common.parity.report import Report, Rung
+from common.parity.mutations import INJECTED_BUGS
+from common.parity.report import Check, Report
 from common.recipe import find_recipe
 from common.spec import SPECS
 from common.training.checkpoint import Config, config_from
@@ -57,12 +57,12 @@ class Run:
 
 
 def verified(root: Path, backend: str) -> list[Report]:
-    """Every climb of a backend; Unusable where the file is not one of this version."""
+    """Every run of a backend; Unusable where the file is not one of this version."""
     return _reports(root / "docs" / "results" / f"verify-{backend}.json", backend)
 
 
-def planted(root: Path, backend: str) -> Report:
-    """The climb with d2l's TensorFlow padding planted; Unusable as above."""
+def injected(root: Path, backend: str) -> Report:
+    """The run with d2l's TensorFlow padding injected; Unusable as above."""
     path = root / "docs" / "results" / f"same-padding-{backend}.json"
     (report,) = _reports(path, backend)
     return report
@@ -80,12 +80,12 @@ def _reports(path: Path, backend: str) -> list[Report]:
     return read(path, parse)
 
 
-def _rung(found: dict[str, Any]) -> Rung:
-    rung = Rung(**found)
-    _number(rung.tolerance)
-    for error in (rung.error, *rung.stages.values()):
+def _rung(found: dict[str, Any]) -> Check:
+    check = Check(**found)
+    _number(check.tolerance)
+    for error in (check.error, *check.stages.values()):
         _number(0 if error is None else error)
-    return rung
+    return check
 
 
 def caught(root: Path, backend: str) -> dict[str, dict[str, Any]]:
@@ -93,7 +93,7 @@ def caught(root: Path, backend: str) -> dict[str, dict[str, Any]]:
 
     def parse(found: Any) -> dict[str, dict[str, Any]]:
         rows = {row["bug"]: row for row in found}
-        if not rows or not {*rows} <= {*BUGS}:
+        if not rows or not {*rows} <= {*INJECTED_BUGS}:
             raise ValueError("other bugs")
         for row in rows.values():
             if "rung" in row:
@@ -104,16 +104,16 @@ def caught(root: Path, backend: str) -> dict[str, dict[str, Any]]:
     return read(root / "docs" / "results" / f"bugs-{backend}.json", parse)
 
 
-def traps(root: Path, backend: str) -> dict[str, tuple[float, float]]:
-    """How far each trap leads from the arbiter, without our fix and with it; Unusable as above."""
+def pitfalls(root: Path, backend: str) -> dict[str, tuple[float, float]]:
+    """How far each pitfall leads from the reference, without our fix and with it; Unusable as above."""
 
     def parse(found: Any) -> dict[str, tuple[float, float]]:
         return {
             name: (_number(both["without"]), _number(both["with"]))
-            for name, both in found["traps"].items()
+            for name, both in found["pitfalls"].items()
         }
 
-    return read(root / "docs" / "results" / f"traps-{backend}.json", parse)
+    return read(root / "docs" / "results" / f"pitfalls-{backend}.json", parse)
 
 
 def speeds(

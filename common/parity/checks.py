@@ -1,7 +1,7 @@
-"""The parity ladder: a backend held against the arbiter, rung by rung, until one fails.
+"""The parity checks: a backend held against the reference, check by check, until one fails.
 
 parameters, shapes, forward, loss, gradients, one step, ten steps, running statistics, device.
-A rung stands on the ones below, so the first that fails ends the climb and names the first stage or
+A check stands on the ones below, so the first that fails ends the run and names the first stage or
 tensor that differs. float64 is the gate; float32 is held to what float32 can hold.
 
 The error of a tensor is its largest difference over its largest value, or over 1e-9 of the largest
@@ -20,7 +20,7 @@ from backends.numpy import GoogLeNet, Trainer
 from common.contract import Backend
 from common.errors import one_line
 from common.parity.fixtures import SEEDS, Fixture, expected
-from common.parity.report import Rung, compare, tensor_error
+from common.parity.report import Check, compare, tensor_error
 from common.spec import arithmetic
 from common.weights import is_running
 
@@ -28,13 +28,13 @@ EXACT = 0.0
 FORWARD = {"float64": 1e-12, "float32": 1e-5}
 GPU_GRADIENT = 1e-3  # in float32: cuDNN's of a 5x5 kernel is off by 2e-4, without cuDNN by 8e-7
 TRAINING = 1e-11  # with norm, in training mode
-TEN_STEPS = 1e-9  # without norm; with norm every step starts from the arbiter's state
+TEN_STEPS = 1e-9  # without norm; with norm every step starts from the reference's state
 ZERO_GRADIENT = 1e-10  # of a bias in front of a norm, as a share of its weight's gradient
 LEAST_LOSS = 0.5  # below it later steps prove nothing
 
 
-class Ladder:
-    """One climb: a backend's model on a device beside the arbiter, both started from a fixture."""
+class ParityChecks:
+    """One run: a backend's model on a device beside the reference, both started from a fixture."""
 
     def __init__(
         self, backend: Backend, fixture: Fixture, dtype: str, device: str, model: Any = None
@@ -42,40 +42,40 @@ class Ladder:
         self.backend, self.fixture, self.dtype, self.device = backend, fixture, dtype, device
         self.spec, self.model = fixture.spec, model
 
-    def climb(self) -> Iterator[Rung]:
-        """The rungs, one by one; what a framework raises is a rung that failed."""
-        for name, rung in self.rungs():
+    def run_checks(self) -> Iterator[Check]:
+        """The checks, one by one; what a framework raises is a check that failed."""
+        for name, check in self.checks():
             try:
-                found = rung()
-            except Exception as error:  # a planted or real bug may raise anything
+                found = check()
+            except Exception as error:  # an injected or real bug may raise anything
                 where = f"{type(error).__name__}: {one_line(error)[:120]}"
-                found = Rung(name, False, None, 0.0, where)
+                found = Check(name, False, None, 0.0, where)
             yield found
             if not found.passed:
                 return
 
-    def rungs(self) -> list[tuple[str, Callable[[], Rung]]]:
+    def checks(self) -> list[tuple[str, Callable[[], Check]]]:
         """The comparisons that this spec and dtype allow, lowest first."""
         norm, double = self.spec.norm is not None, self.dtype == "float64"
         vetted = (self.spec.name, self.spec.input[1]) in SEEDS
-        rungs: list[tuple[str, Callable[[], Rung]]] = [
+        checks: list[tuple[str, Callable[[], Check]]] = [
             ("parameters", self.parameters),
             ("shapes", self.shapes),
             ("forward", self.forward),
         ]
         if double and norm:
-            rungs.append(("forward in training", self.forward_in_training))
+            checks.append(("forward in training", self.forward_in_training))
         if double or (vetted and not norm):
-            rungs += [("loss", self.loss), ("gradients", self.gradients)]
+            checks += [("loss", self.loss), ("gradients", self.gradients)]
         if double and norm:
-            rungs.append(("zero gradients", self.zero_gradients))
+            checks.append(("zero gradients", self.zero_gradients))
         if double:
-            rungs += [("one step", self.one_step), ("ten steps", self.ten_steps)]
+            checks += [("one step", self.one_step), ("ten steps", self.ten_steps)]
         if double and norm:
-            rungs.append(("running statistics", self.running_statistics))
+            checks.append(("running statistics", self.running_statistics))
         if double:
-            rungs.append(("device", self.places))
-        return rungs
+            checks.append(("device", self.devices))
+        return checks
 
     @property
     def tolerance(self) -> float:
@@ -88,7 +88,7 @@ class Ladder:
         """Give the model the fixture's weights again."""
         self.backend.write_weights(self.model, self.fixture.weights)
 
-    def parameters(self) -> Rung:
+    def parameters(self) -> Check:
         """The weights come back from the model as they went in, none missing and none besides."""
         if self.model is None:
             self.model = self.backend.build(self.spec, self.dtype, self.device)
@@ -96,19 +96,19 @@ class Ladder:
         got = self.backend.read_weights(self.model)
         for name in got:
             if name not in self.fixture.weights:
-                return Rung("parameters", False, None, EXACT, f"{name} is not in the spec")
+                return Check("parameters", False, None, EXACT, f"{name} is not in the spec")
         return compare("parameters", got, self.fixture.weights, EXACT)
 
-    def shapes(self) -> Rung:
+    def shapes(self) -> Check:
         """Every stage's output has the shape that arithmetic gives."""
         got = self.backend.forward(self.model, self.fixture.inputs[:1], False)
         for stage, shape in arithmetic.stage_shapes(self.spec).items():
             found = got[stage].shape if stage in got else None
             if found != shape:
-                return Rung("shapes", False, None, EXACT, f"{stage} is {found}, not {shape}")
-        return Rung("shapes", True, 0.0, EXACT, "")
+                return Check("shapes", False, None, EXACT, f"{stage} is {found}, not {shape}")
+        return Check("shapes", True, 0.0, EXACT, "")
 
-    def forward(self) -> Rung:
+    def forward(self) -> Check:
         """Every stage's activations in evaluation mode."""
         self.restart()
         got = self.backend.forward(self.model, self.fixture.inputs, False)
@@ -116,13 +116,13 @@ class Ladder:
         stages = {name: tensor_error(got[name], want[name]) for name in want if name in got}
         return replace(compare("forward", got, want, FORWARD[self.dtype]), stages=stages)
 
-    def forward_in_training(self) -> Rung:
+    def forward_in_training(self) -> Check:
         """Every stage's activations in training mode, where a norm uses the batch's statistics."""
         self.restart()
         got = self.backend.forward(self.model, self.fixture.inputs, True)
         return compare("forward in training", got, expected(self.fixture).training, TRAINING)
 
-    def loss(self) -> Rung:
+    def loss(self) -> Check:
         """The loss in training mode."""
         self.restart()
         loss, self.found = self.backend.gradients(
@@ -130,10 +130,10 @@ class Ladder:
         )
         want = expected(self.fixture).loss
         if want < LEAST_LOSS:
-            return Rung("loss", False, want, LEAST_LOSS, "the fixture's own loss is too small")
+            return Check("loss", False, want, LEAST_LOSS, "the fixture's own loss is too small")
         return compare("loss", {"loss": np.array(loss)}, {"loss": np.array(want)}, self.tolerance)
 
-    def gradients(self) -> Rung:
+    def gradients(self) -> Check:
         """Every gradient, from the head back: the first that differs is nearest to its cause."""
         want = expected(self.fixture).gradients
         order = [name for name in reversed(want) if not self.without_gradient(name)]
@@ -143,38 +143,40 @@ class Ladder:
         """Whether the norm behind this bias takes it out again."""
         return self.spec.norm is not None and name.endswith("conv.bias")
 
-    def zero_gradients(self) -> Rung:
+    def zero_gradients(self) -> Check:
         """The gradients that are zero on paper, over the largest of their layer's weight."""
         want = expected(self.fixture).gradients
         worst, where = 0.0, ""
         for name in filter(self.without_gradient, want):
             if name not in self.found:
                 missing = f"{name} is missing"
-                return Rung("zero gradients", False, None, ZERO_GRADIENT, missing)
+                return Check("zero gradients", False, None, ZERO_GRADIENT, missing)
             for side in (want, self.found):
                 scale = np.max(np.abs(side[name.replace("bias", "weight")]))
                 share = float(np.max(np.abs(side[name])) / scale)
                 if not share <= ZERO_GRADIENT:
-                    return Rung("zero gradients", False, share, ZERO_GRADIENT, name)
+                    return Check("zero gradients", False, share, ZERO_GRADIENT, name)
                 if share > worst:
                     worst, where = share, name
-        return Rung("zero gradients", True, worst, ZERO_GRADIENT, where)
+        return Check("zero gradients", True, worst, ZERO_GRADIENT, where)
 
-    def one_step(self) -> Rung:
+    def one_step(self) -> Check:
         """The weights after the first optimizer step, by the method that training runs."""
         self.restart()
-        self.arbiter = GoogLeNet(self.spec, self.fixture.weights)
-        self.teacher = Trainer(self.arbiter, self.fixture.recipe)
+        self.reference = GoogLeNet(self.spec, self.fixture.weights)
+        self.teacher = Trainer(self.reference, self.fixture.recipe)
         self.trainer = self.backend.Trainer(self.model, self.fixture.recipe)
+        # some frameworks move in the first step what lies elsewhere
+        self.before = self.backend.tensor_devices(self.trainer)
         return self.compare_step("one step", self.tolerance)
 
-    def ten_steps(self) -> Rung:
-        """The weights after ten steps; with norm, each from the arbiter's weights."""
+    def ten_steps(self) -> Check:
+        """The weights after ten steps; with norm, each from the reference's weights."""
         for _ in range(8):
             if self.spec.norm:
-                rung = self.compare_step("ten steps", TRAINING)
-                if not rung.passed:
-                    return rung
+                check = self.compare_step("ten steps", TRAINING)
+                if not check.passed:
+                    return check
             else:
                 self.step()
         return self.compare_step("ten steps", TRAINING if self.spec.norm else TEN_STEPS)
@@ -182,31 +184,36 @@ class Ladder:
     def step(self) -> None:
         """One step on both sides."""
         if self.spec.norm:
-            self.backend.write_weights(self.model, self.arbiter.weights)
-        self.teacher.update(self.fixture.inputs.astype(np.float64), self.fixture.labels)
+            self.backend.write_weights(self.model, self.reference.weights)
+        self.teacher.train_step(self.fixture.inputs.astype(np.float64), self.fixture.labels)
         inputs = self.backend.place(self.model, self.fixture.inputs)
-        self.trainer.update(inputs, self.fixture.labels)
+        labels = self.backend.place_labels(self.model, self.fixture.labels)
+        outputs = self.trainer.train_step(inputs, labels)
+        self.last = {"batch": (inputs, labels), "outputs": outputs}
 
-    def compare_step(self, name: str, tolerance: float) -> Rung:
+    def compare_step(self, name: str, tolerance: float) -> Check:
         """One step on both sides, then every weight."""
         self.step()
-        want = {n: array for n, array in self.arbiter.weights.items() if not is_running(n)}
+        want = {n: array for n, array in self.reference.weights.items() if not is_running(n)}
         return compare(name, self.backend.read_weights(self.model), want, tolerance)
 
-    def running_statistics(self) -> Rung:
+    def running_statistics(self) -> Check:
         """The running means and variances that the last step left."""
-        want = {n: array for n, array in self.arbiter.weights.items() if is_running(n)}
+        want = {n: array for n, array in self.reference.weights.items() if is_running(n)}
         got = self.backend.read_weights(self.model)
         return compare("running statistics", got, want, TRAINING)
 
-    def places(self) -> Rung:
+    def devices(self) -> Check:
         """Parameters, gradients, optimizer state, batch and outputs lie on the chosen device."""
-        found = self.trainer.places()
+        found = self.backend.tensor_devices(self.trainer)
+        found = {what: devices | self.before[what] for what, devices in found.items()}
+        for what, tensors in self.last.items():
+            found[what] = {self.backend.device_name(tensor) for tensor in tensors}
         for what in ("parameters", "gradients", "batch", "outputs"):  # momentum 0 has no state
             if not found.get(what):
-                return Rung("device", False, None, EXACT, f"{what} on no device")
+                return Check("device", False, None, EXACT, f"{what} on no device")
         for what, devices in found.items():
             if devices - {self.device}:
                 where = f"{what} on {', '.join(sorted(devices))}, chosen {self.device}"
-                return Rung("device", False, None, EXACT, where)
-        return Rung("device", True, 0.0, EXACT, "")
+                return Check("device", False, None, EXACT, where)
+        return Check("device", True, 0.0, EXACT, "")

@@ -55,14 +55,14 @@ def draw_fixture(spec: Spec, seed: int | None = None) -> Fixture:
     inputs = random.uniform(0, 1, (batch, *spec.input)).astype(np.float32)
     labels = np.arange(batch) % spec.head.width
     # Rates at which the loss falls and stays above LEAST_LOSS. With norm each step starts from the
-    # arbiter's weights, so there is no velocity to carry.
+    # reference's weights, so there is no velocity to carry.
     recipe = Recipe(lr=5e-5) if spec.norm else Recipe(lr=1e-4, momentum=0.9)
     return Fixture(spec, inputs, labels, weights, recipe)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the arbiter finds for a fixture."""
+    """What the reference finds for a fixture."""
 
     evaluation: Weights
     training: Weights
@@ -72,12 +72,12 @@ class Expected:
 
 @lru_cache
 def expected(fixture: Fixture) -> Expected:
-    """The arbiter's activations, loss and gradients for a fixture, computed once."""
+    """The reference's activations, loss and gradients for a fixture, computed once."""
     inputs = fixture.inputs.astype(np.float64)
-    arbiter = GoogLeNet(fixture.spec, fixture.weights)
-    evaluation = arbiter.forward(inputs)
-    training = arbiter.forward(inputs, training=True)
-    return Expected(evaluation, training, *arbiter.gradients(inputs, fixture.labels))
+    reference = GoogLeNet(fixture.spec, fixture.weights)
+    evaluation = reference.forward(inputs)
+    training = reference.forward(inputs, training=True)
+    return Expected(evaluation, training, *reference.gradients(inputs, fixture.labels))
 
 
 @lru_cache

@@ -1,6 +1,6 @@
-"""Bugs to plant: each a mistake that a port of GoogLeNet invites, and that a rung must catch.
+"""Bugs to inject: each a mistake that a port of GoogLeNet invites, and that a check must catch.
 
-`backends/<name>/plants.py` plants each of them in that framework's own words: one function a bug,
+`backends/<name>/injects.py` injects each of them in that framework's own words: one function a bug,
 of the bug's name, that returns a context manager. What does not depend on a framework is here.
 """
 
@@ -42,12 +42,12 @@ SMALL_AUX = replace(
 
 
 @dataclass(frozen=True)
-class Bug:
-    """A mistake in words, the rungs that may be the first to catch it, and where it shows."""
+class InjectedBug:
+    """A mistake in words, the checks that may be the first to catch it, and where it shows."""
 
     name: str
     what: str
-    rungs: tuple[str, ...]
+    checks: tuple[str, ...]
     spec: Spec = SMALL
     size: int = 33
     simulated: bool = False  #: shows only beside the CPU: on a simulated device, or on a GPU
@@ -57,53 +57,71 @@ class Bug:
 _STEPS = ("one step", "ten steps")
 _PLACES = ("one step", "device")
 
-BUGS = {
+INJECTED_BUGS = {
     bug.name: bug
     for bug in (
-        Bug(
+        InjectedBug(
             "missing-bias", "the converter leaves the convolutions' biases at zero", ("parameters",)
         ),
-        Bug("ceil-pool", "pools round their output size up", ("shapes",), D2L, 96),
-        Bug("same-padding", "TensorFlow's `'same'` where the stride is 2", ("forward",), D2L, 96),
-        Bug("zero-padded-pool", "a pool before any ReLU padded with 0", ("forward",), LINEAR_STEM),
-        Bug("missing-relu", "no ReLU after the 3x3 branches' reduction", ("forward",)),
-        Bug("swapped-branches", "5x5 and pool branch joined in the wrong order", ("forward",), D2L),
-        Bug("transposed-head", "the head reshaped where it should be transposed", ("forward",)),
-        Bug(
+        InjectedBug("ceil-pool", "pools round their output size up", ("shapes",), D2L, 96),
+        InjectedBug(
+            "same-padding", "TensorFlow's `'same'` where the stride is 2", ("forward",), D2L, 96
+        ),
+        InjectedBug(
+            "zero-padded-pool", "a pool before any ReLU padded with 0", ("forward",), LINEAR_STEM
+        ),
+        InjectedBug("missing-relu", "no ReLU after the 3x3 branches' reduction", ("forward",)),
+        InjectedBug(
+            "swapped-branches", "5x5 and pool branch joined in the wrong order", ("forward",), D2L
+        ),
+        InjectedBug(
+            "transposed-head", "the head reshaped where it should be transposed", ("forward",)
+        ),
+        InjectedBug(
             "flatten-order",
             "an auxiliary head's features flattened as (H, W, C)",
             ("forward",),
             SMALL_AUX,
         ),
-        Bug("norm-eps", "batch norm's eps 1e-5 instead of 1e-3", ("forward",), SMALL_BN),
-        Bug("double-softmax", "probabilities given to a loss that wants logits", ("loss",)),
-        Bug("detached-branch", "no gradient flows back through pool branches", ("gradients",)),
-        Bug("frozen-head", "the optimizer is not given the head's parameters", ("one step",)),
-        Bug("gradient-twice", "a gradient summed twice, or never cleared", _STEPS),
-        Bug(
+        InjectedBug("norm-eps", "batch norm's eps 1e-5 instead of 1e-3", ("forward",), SMALL_BN),
+        InjectedBug("double-softmax", "probabilities given to a loss that wants logits", ("loss",)),
+        InjectedBug(
+            "detached-branch", "no gradient flows back through pool branches", ("gradients",)
+        ),
+        InjectedBug(
+            "frozen-head", "the optimizer is not given the head's parameters", ("one step",)
+        ),
+        InjectedBug("gradient-twice", "a gradient summed twice, or never cleared", _STEPS),
+        InjectedBug(
             "norm-momentum",
             "batch norm's momentum taken for the weight of the new value",
             ("running statistics",),
             SMALL_BN,
         ),
-        Bug("norm-variance", "the unbiased running variance", ("running statistics",), SMALL_BN),
+        InjectedBug(
+            "norm-variance", "the unbiased running variance", ("running statistics",), SMALL_BN
+        ),
         # Where a framework refuses to mix devices a step raises; others move tensors in silence.
-        Bug("batch-not-moved", "the batch left on the CPU", _PLACES, simulated=True),
-        Bug("labels-not-moved", "the labels left on the CPU", ("loss", *_PLACES), simulated=True),
-        Bug("model-not-moved", "the model left on the CPU", _PLACES, simulated=True),
-        Bug(
+        InjectedBug("batch-not-moved", "the batch left on the CPU", _PLACES, simulated=True),
+        InjectedBug(
+            "labels-not-moved", "the labels left on the CPU", ("loss", *_PLACES), simulated=True
+        ),
+        InjectedBug("model-not-moved", "the model left on the CPU", _PLACES, simulated=True),
+        InjectedBug(
             "optimizer-before-move",
             "the optimizer and its state made before the model was moved",
             _PLACES,
             simulated=True,
         ),
-        Bug("silent-fallback", "the CPU, whatever was chosen", ("device",), simulated=True),
+        InjectedBug("silent-fallback", "the CPU, whatever was chosen", ("device",), simulated=True),
     )
 }
 
 
-def find(name: str) -> Bug:
+def find(name: str) -> InjectedBug:
     """The named bug; an unknown name is refused with the list of known ones."""
-    if name not in BUGS:
-        raise SpecError(f"There is no bug named {name!r}; choose one of {', '.join(BUGS)}.")
-    return BUGS[name]
+    if name not in INJECTED_BUGS:
+        raise SpecError(
+            f"There is no bug named {name!r}; choose one of {', '.join(INJECTED_BUGS)}."
+        )
+    return INJECTED_BUGS[name]

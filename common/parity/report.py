@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
+#: keys in JSON: the words of the first version, which the files in docs/results and scripts use
+CHECK_KEY, CHECKS_KEY = "rung", "rungs"
+
 
 @dataclass(frozen=True)
-class Rung:
+class Check:
     """One comparison: the worst error, what it may be, and where it is or what was raised."""
 
     name: str
@@ -24,40 +27,41 @@ class Rung:
 
 @dataclass(frozen=True)
 class Report:
-    """The climb of one backend for one spec, size and dtype."""
+    """The run of one backend for one spec, size and dtype."""
 
     backend: str
     version: str
     spec: str
     size: int
     dtype: str
-    rungs: list[Rung]
+    checks: list[Check]
 
     @property
-    def failed(self) -> Rung | None:
-        """The rung that failed, if one did."""
-        return next((rung for rung in self.rungs if not rung.passed), None)
+    def failed(self) -> Check | None:
+        """The check that failed, if one did."""
+        return next((check for check in self.checks if not check.passed), None)
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain data; JSON has no infinity, so what cannot be measured is null."""
         plain = asdict(self)
-        for rung in plain["rungs"]:
-            rung["error"] = finite(rung["error"])
-            stages = {name: finite(error) for name, error in rung.pop("stages").items()}
-            rung |= {"stages": stages} if stages else {}
+        plain[CHECKS_KEY] = plain.pop("checks")
+        for check in plain[CHECKS_KEY]:
+            check["error"] = finite(check["error"])
+            stages = {name: finite(error) for name, error in check.pop("stages").items()}
+            check |= {"stages": stages} if stages else {}
         return plain
 
     def sentence(self) -> str:
         """The outcome in one line."""
         head = f"{self.backend} {self.version}  {self.spec} at {self.size}, {self.dtype}:"
-        rung = self.failed
-        if rung is None:
-            worst = max(self.rungs, key=lambda rung: rung.error or 0)
+        check = self.failed
+        if check is None:
+            worst = max(self.checks, key=lambda check: check.error or 0)
             return (
-                f"{head} all {len(self.rungs)} rungs hold, worst {worst.error:.0e} ({worst.name})"
+                f"{head} all {len(self.checks)} checks hold, worst {worst.error:.0e} ({worst.name})"
             )
-        size = "" if rung.error is None else f", error {rung.error:.1e} of {rung.tolerance:.0e}"
-        return f"{head} FAILED at {rung.name!r}: {rung.where}{size}"
+        size = "" if check.error is None else f", error {check.error:.1e} of {check.tolerance:.0e}"
+        return f"{head} FAILED at {check.name!r}: {check.where}{size}"
 
 
 def finite(error: float | None) -> float | None:
@@ -85,7 +89,7 @@ def tensor_error(got: np.ndarray, want: np.ndarray, floor: float = 0.0) -> float
 
 def compare(
     name: str, got: Mapping[str, np.ndarray], want: Mapping[str, np.ndarray], tolerance: float
-) -> Rung:
+) -> Check:
     """All tensors of `want` in its order: the first that differs, else the worst."""
     largest: dict[str, float] = {}
     for tensor, array in want.items():
@@ -94,10 +98,10 @@ def compare(
     worst, where = 0.0, ""
     for tensor, array in want.items():
         if tensor not in got:
-            return Rung(name, False, None, tolerance, f"{tensor} is missing")
+            return Check(name, False, None, tolerance, f"{tensor} is missing")
         error = tensor_error(got[tensor], array, 1e-9 * largest[kind(tensor)])
         if error > tolerance:
-            return Rung(name, False, error, tolerance, tensor)
+            return Check(name, False, error, tolerance, tensor)
         if error > worst:
             worst, where = error, tensor
-    return Rung(name, True, worst, tolerance, where)
+    return Check(name, True, worst, tolerance, where)

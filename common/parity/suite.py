@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from backends import load, simulated
-from backends.mutations import plant
+from backends.mutations import inject
 from common.contract import Backend
 from common.device import choose
 from common.errors import DeviceError
 from common.files import ROOT
-from common.parity.checks import FORWARD, Ladder
+from common.parity.checks import FORWARD, ParityChecks
 from common.parity.fixtures import fixture_of
-from common.parity.mutations import Bug
+from common.parity.mutations import InjectedBug
 from common.parity.report import Report
 from common.spec import (
     BLOG_224,
@@ -38,21 +38,21 @@ DEFAULTS = {
 }
 
 
-def climb(
+def run_checks(
     backend: Backend, name: str, spec: Spec, sizes: Sequence[int], dtype: str, device: str
 ) -> Iterator[Report]:
-    """One climb for each size, all with one model: its weights do not depend on the size."""
+    """One run for each size, all with one model: its weights do not depend on the size."""
     model = None
     for size in sizes:
-        ladder = Ladder(backend, fixture_of(spec, size), dtype, device, model)
-        yield Report(name, backend.VERSION, spec.name, size, dtype, list(ladder.climb()))
-        model = ladder.model
+        one = ParityChecks(backend, fixture_of(spec, size), dtype, device, model)
+        yield Report(name, backend.VERSION, spec.name, size, dtype, list(one.run_checks()))
+        model = one.model
 
 
 def verify(
     name: str, spec: str | None = None, size: int | None = None, device: str = "auto"
 ) -> Iterator[Report]:
-    """Climb with one backend: the defaults, those of one spec, or one spec (d2l) at one size."""
+    """Run the checks of one backend: the defaults, those of one spec, or one spec (d2l) at one size."""
     backend = load(name)
     chosen = choose(device, backend.devices())
     names = list(DEFAULTS) if spec is None and size is None else [spec or D2L.name]
@@ -61,20 +61,20 @@ def verify(
         for each in sizes:
             arithmetic.layers(case.at(size=each))  # refuses what is too small
         for dtype in FORWARD:
-            yield from climb(backend, name, case, sizes, dtype, chosen)
+            yield from run_checks(backend, name, case, sizes, dtype, chosen)
 
 
-def verify_planted(name: str, bug: Bug, device: str = "auto") -> Report:
-    """Climb with a bug planted in the backend, on the spec and size where it shows."""
+def verify_injected(name: str, bug: InjectedBug, device: str = "auto") -> Report:
+    """Run the checks with a bug injected in the backend, on the spec and size where it shows."""
     beside = second_device(name, device) if bug.simulated and device in ("auto", "cpu") else None
     backend = load(name)
-    with plant(name, bug.name):
+    with inject(name, bug.name):
         chosen = beside or choose(device, backend.devices())
-        return next(climb(backend, name, bug.spec, [bug.size], "float64", chosen))
+        return next(run_checks(backend, name, bug.spec, [bug.size], "float64", chosen))
 
 
 def second_device(name: str, device: str = "auto") -> str:
-    """Where a bug is planted that shows only beside the CPU: the simulated device.
+    """Where a bug is injected that shows only beside the CPU: the simulated device.
 
     To be called before the framework's first use. Where there is a GPU and PyTorch, which takes no
     second one beside it, what `device` chooses.

@@ -338,7 +338,7 @@ class Spec:
             ends.append(channels_after(rows, ends[-1]))
         return tuple(ends)
 
-    def taps(self) -> list[tuple[Auxiliary, int]]:
+    def aux_inputs(self) -> list[tuple[Auxiliary, int]]:
         """The auxiliary heads, and the channels that enter each."""
         incoming = self.channels()[3]
         return [

@@ -1,4 +1,4 @@
-"""The training loop that every backend shares: batches in; metrics, checkpoints and history out."""
+"""The training loop that all backends share: batches in; metrics, checkpoints and history out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from common.contract import Backend
 from common.data.dataset import Dataset
-from common.data.sampling import batches, flips, shard
+from common.data.sampling import batches, flip_mask, shard
 from common.device import enough_memory
 from common.errors import DeviceError, DivergedError, RunError, Stopped
 from common.training.checkpoint import Checkpoint, Progress, fingerprint
@@ -25,19 +25,19 @@ from common.training.history import Epoch
 from common.training.run import Run
 
 EVALUATION_BATCH = 256  # images at most; the result does not depend on it
-REFRESH = 20  # steps between two looks at the metrics, each of which waits for the device
-HEARING = 2.0  # seconds between two looks, about, of several workers: a signal waits for the next
+LOG_EVERY = 20  # steps between metric syncs; each of them waits for the device
+SIGNAL_POLL_SECONDS = 2.0  # several workers poll for signals about this often
 
-#: images, labels, which are mirrored, and what they are of the whole batch
+#: images, labels, which images are mirrored, the share of this worker's examples in the batch
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray | None, float]
 
 
-class Fit:
+class TrainingLoop:
     """One run in one backend, from a checkpoint to the last epoch.
 
     The same checkpoint gives the same weights, the same batches in the same order and the same
     mirrored images in every backend; the first checkpoint is the initial weights of the seed.
-    Several workers divide every batch among them, so that a run is the same whatever their number.
+    Several workers divide every batch among them, so the run does not depend on their number.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Fit:
         """`report` is called after each epoch; `stop` gives the number of a signal that came.
 
         With a `run` there are checkpoints: after each epoch, after `save_every` seconds and when
-        stopped; of several workers, which have joined, the first alone has one. RunError if the
-        data is not what the checkpoint was trained on.
+        stopped. Of several workers only the first has a run. RunError if the data is not what the
+        checkpoint was trained on.
         """
         self.config, self.progress = checkpoint.config, deepcopy(checkpoint.progress)
         classes = tuple(data.classes)
@@ -71,7 +71,7 @@ class Fit:
         self.backend, self.name, self.device, self.data = backend, name, device, data
         self.run, self.report, self.stop, self.save_every = run, report, stop, save_every
         self.rank, self.workers = rank, workers
-        self.refresh = REFRESH if workers == 1 else 1
+        self.log_every = LOG_EVERY if workers == 1 else 1
         self.steps_an_epoch = self.recipe.steps_an_epoch(len(data.train_labels))
         with self.memory():
             self.model = backend.build(self.config.network(), self.recipe.precision, device)
@@ -79,16 +79,16 @@ class Fit:
             self.trainer = backend.Trainer(self.model, self.recipe)
             if checkpoint.state:
                 self.trainer.write_state(checkpoint.state, self.progress.steps)
-        # losses and numbers right, on the device, and the shares of their batches
+        # of the steps since the last sync: loss and number correct, on the device, and the weight
         self.pending: list[tuple[Any, Any, float]] = []
-        self.saved = self.looked = time.monotonic()
-        self.checked = False
+        self.last: dict[str, tuple[Any, ...]] = {}  # native tensors of the last step and evaluation
+        self.saved = self.synced = time.monotonic()
 
     def __call__(self) -> Progress:
         """Train to the end.
 
-        DeviceError if anything of the first step lay elsewhere than on the device, DivergedError
-        if a loss is not finite, OutOfMemoryError with a batch size to try, Stopped after a signal.
+        DeviceError if a tensor of the first step is not on the chosen device, DivergedError if a
+        loss is not finite, OutOfMemoryError with a batch size to try, Stopped after a signal.
         """
         for number in range(len(self.progress.epochs), self.recipe.epochs):
             with self.memory():
@@ -98,7 +98,7 @@ class Fit:
         return self.progress
 
     def train(self, number: int) -> None:
-        """The steps that are left of an epoch."""
+        """The remaining steps of an epoch."""
         progress, recipe = self.progress, self.recipe
         count, steps = len(self.data.train_labels), self.steps_an_epoch
         bar = tqdm(
@@ -120,19 +120,12 @@ class Fit:
                 if batch is None:
                     break
                 coming = pool.submit(next, order, None)  # is cut while the step runs
-                rate = recipe.rate(progress.steps, recipe.epochs * steps)
-                draw = recipe.seed + 1_000_003 * progress.steps + 15_485_863 * self.rank
-                self.trainer.tune(rate, draw % 2**31)
-                self.pending.append((*self.trainer.step(*batch), batch[-1]))
-                progress.steps += 1
-                if not self.checked:
-                    self.checked = True  # resumed in an evaluation, a run may have made no step
-                    self.check_places()
+                self.step(batch)
                 bar.update(min(recipe.batch_size, count - bar.n))
-                signum = self.stop() if self.workers == 1 else 0  # else all look at the same step
-                if signum or len(self.pending) >= self.refresh or progress.steps % steps == 0:
-                    signum = self.look(signum)
-                    progress.places = self.check_places()
+                signum = self.stop() if self.workers == 1 else 0  # several poll in `sync_metrics`
+                if signum or len(self.pending) >= self.log_every or progress.steps % steps == 0:
+                    signum = self.sync_metrics(signum)
+                    progress.places = self.check_devices()
                     progress.wait = wait
                     progress.seconds = seconds + time.perf_counter() - start
                     done = len(progress.losses) * recipe.batch_size
@@ -144,46 +137,71 @@ class Fit:
                     if signum or time.monotonic() - self.saved > self.save_every:
                         self.save()
                         start, seconds = time.perf_counter(), progress.seconds
-                    self.leave(signum)
+                    self.raise_if_stopped(signum)
 
-    def look(self, signum: int) -> int:
+    def step(self, batch: Batch) -> None:
+        """One optimizer step; its metrics stay on the device until `sync_metrics`."""
+        images, labels, mirrored, weight = batch
+        progress, recipe = self.progress, self.recipe
+        rate = recipe.rate(progress.steps, recipe.epochs * self.steps_an_epoch)
+        seed = recipe.seed + 1_000_003 * progress.steps + 15_485_863 * self.rank
+        self.trainer.set_step(rate, seed % 2**31)
+        first = not self.last  # of this process: a resumed run may begin with an evaluation
+        if first:
+            self.check_devices()  # an optimizer's state that lies elsewhere moves in the step
+        inputs = self.trainer.prepare(images, mirrored)
+        native_labels = self.backend.place_labels(self.model, labels)
+        loss, correct = self.trainer.train_step(inputs, native_labels, weight)
+        self.last |= {"batch": (inputs, native_labels), "outputs": (loss, correct)}
+        self.pending.append((loss, correct, weight))
+        progress.steps += 1
+        if first:
+            self.check_devices()
+
+    def sync_metrics(self, signum: int) -> int:
         """Wait for the metrics of the last steps; DivergedError for one that is not finite.
 
-        Several workers sum them, and agree on the signal that one of them got and on the next look.
+        Several workers sum them. They also agree here on a signal that one of them got, and on the
+        number of steps until the next sync.
         """
         progress = self.progress
-        losses = [share * float(loss) for loss, _, share in self.pending]
-        right = sum(int(right) for _, right, share in self.pending if share)
+        losses = [weight * float(loss) for loss, _, weight in self.pending]
+        correct = sum(int(correct) for _, correct, weight in self.pending if weight)
         if self.workers > 1:
             signum = self.stop()
-            heard = [float(signum == each) for each in (signal.SIGTERM, signal.SIGINT)]
+            came = [float(signum == each) for each in (signal.SIGTERM, signal.SIGINT)]
             now = time.monotonic()
-            found = self.backend.total(np.array([*losses, right, *heard, now - self.looked]))
-            *losses, right, terminated, interrupted, seconds = found.tolist()
+            numbers = np.array([*losses, correct, *came, now - self.synced])
+            found = self.backend.all_reduce_sum(numbers)
+            *losses, correct, terminated, interrupted, seconds = found.tolist()
             signum = signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0
             pace = seconds / self.workers / len(losses)
-            self.refresh = min(REFRESH, 1 + int(HEARING / max(pace, 0.01)))
-            self.looked = now
+            self.log_every = min(LOG_EVERY, 1 + int(SIGNAL_POLL_SECONDS / max(pace, 0.01)))
+            self.synced = now
         for value in losses:
             if not math.isfinite(value):
                 step = len(progress.losses) + 1
                 where = f"step {step} of epoch {len(progress.epochs) + 1}"
                 raise self.diverged(f"The loss became {value} at {where}")
             progress.losses.append(value)
-        progress.right += int(right)
+        progress.right += int(correct)
         self.pending.clear()
         return signum
 
     def evaluate(self) -> tuple[float, float]:
         """The mean loss and the accuracy over the test set."""
-        part, share = shard(np.arange(len(self.data.test_labels)), self.rank, self.workers)
-        loss, accuracy = self.trainer.evaluate(self.test_batches(part[0], part[-1] + 1))
+        part, weight = shard(np.arange(len(self.data.test_labels)), self.rank, self.workers)
+        batches = self.test_batches(part[0], part[-1] + 1)
+        loss, correct, count = self.trainer.evaluate(batches)
+        self.last["evaluation"] = (loss, correct)
+        means = np.array([float(loss), float(correct)]) / count
         if self.workers > 1:
-            loss, accuracy = self.backend.total(share * np.array([loss, accuracy])).tolist()
+            means = self.backend.all_reduce_sum(weight * means)
+        loss, accuracy = means.tolist()
         return loss, accuracy
 
     def finish(self, number: int, test_loss: float, test_accuracy: float) -> None:
-        """Turn the epoch under way into one of the history."""
+        """Add the epoch to the history; save."""
         progress, count = self.progress, len(self.data.train_labels)
         if not math.isfinite(test_loss):
             raise self.diverged(f"The test loss became {test_loss} after epoch {number + 1}")
@@ -200,7 +218,7 @@ class Fit:
             backend=self.name,
             version=self.backend.VERSION,
             device=self.device,
-            places=progress.places | {w: on for w, on in self.check_places().items() if on},
+            places=progress.places | {w: on for w, on in self.check_devices().items() if on},
             losses=tuple(progress.losses),
         )
         best = all(epoch.test_accuracy > other.test_accuracy for other in progress.epochs)
@@ -211,7 +229,7 @@ class Fit:
         self.report(epoch)
 
     def checkpoint(self) -> Checkpoint:
-        """Where the run stands now, in canonical form."""
+        """The present state of the run, in canonical form."""
         weights = self.backend.read_weights(self.model)
         return Checkpoint(self.config, weights, self.trainer.read_state(), deepcopy(self.progress))
 
@@ -223,28 +241,34 @@ class Fit:
         for name, array in now.weights.items():
             if not np.isfinite(array).all():
                 raise self.diverged(f"{name} is no longer finite after step {self.progress.steps}")
-        if best:  # first: a run that is killed in between does this epoch's end again
+        if best:  # first: a run that is killed in between repeats the end of this epoch
             self.run.save(now, "best")
         self.run.save(now)
         self.saved = time.monotonic()
 
     def diverged(self, what: str) -> DivergedError:
-        """The refusal to go on from numbers that are not finite."""
+        """The error for numbers that are not finite."""
         kept = f"; what was saved before is in {self.run.folder}" if self.run else ""
         return DivergedError(f"{what}{kept}: a smaller `--lr` may help.")
 
-    def leave(self, signum: int) -> None:
+    def raise_if_stopped(self, signum: int) -> None:
         """Stopped, if a signal came."""
         if signum:
             way_on = f"; go on with `--resume {self.run.folder}`" if self.run else ""
             raise Stopped(f"stopped after step {self.progress.steps}{way_on}.", signum)
 
-    def check_places(self) -> dict[str, list[str]]:
-        """Where the tensors of the last step lay; DeviceError unless all on the chosen device."""
-        places = {what: sorted(found) for what, found in self.trainer.places().items()}
-        for what, found in places.items():
-            elsewhere = sorted(set(found) - {self.device})
-            if elsewhere or (not found and what != "state" and self.checked):
+    def check_devices(self) -> dict[str, list[str]]:
+        """The devices of the last step's tensors; DeviceError if one is not the chosen device."""
+        found = self.backend.tensor_devices(self.trainer)
+        found |= {
+            what: {self.backend.device_name(tensor) for tensor in tensors}
+            for what, tensors in self.last.items()
+        }
+        places = {what: sorted(devices) for what, devices in found.items()}
+        stepped = "outputs" in self.last
+        for what, devices in places.items():
+            elsewhere = sorted(set(devices) - {self.device})
+            if elsewhere or (not devices and what != "state" and stepped):
                 where = ", ".join(elsewhere) or "no device"
                 raise DeviceError(
                     f"{what}: on {where}, and not on {self.device}, which was chosen."
@@ -259,29 +283,30 @@ class Fit:
     def train_batches(self, number: int, done: int) -> Iterator[Batch]:
         """An epoch's batches, without the first `done`."""
         data, recipe = self.data, self.recipe
-        mirrored = flips(len(data.train_labels), recipe.seed, number) if recipe.flip else None
+        count = len(data.train_labels)
+        mirrored = flip_mask(count, recipe.seed, number) if recipe.flip else None
         for step, indices in enumerate(self.order(number)):
             if step >= done:
-                part, share = shard(indices, self.rank, self.workers)
+                part, weight = shard(indices, self.rank, self.workers)
                 chosen = None if mirrored is None else mirrored[part]
-                yield data.train_images[part], data.train_labels[part], chosen, share
+                yield data.train_images[part], data.train_labels[part], chosen, weight
 
-    def test_batches(self, first: int, behind: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """That part of the test set, in order; between two batches one worker hears a signal.
+    def test_batches(self, first: int, end: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The test examples from `first` to before `end`, in order.
 
-        Several do at their next look.
+        A single worker polls for signals between batches; several poll at their next metric sync.
         """
         images, labels = self.data.test_images, self.data.test_labels
         size = min(EVALUATION_BATCH, self.recipe.batch_size)  # what fits in training fits here
-        for at in range(first, behind, size):
+        for at in range(first, end, size):
             if self.workers == 1 and (signum := self.stop()):
                 self.save()
-                self.leave(signum)
-            part = slice(at, min(at + size, behind))
+                self.raise_if_stopped(signum)
+            part = slice(at, min(at + size, end))
             yield images[part], labels[part]
 
     def memory(self) -> AbstractContextManager[None]:
-        """A context in which too little memory is told with a batch size to try."""
+        """A context that turns too little memory into an error with a batch size to try."""
         size = self.recipe.batch_size
         way_out = f"`--batch-size {size // 2}`" if size > 1 else "a smaller `--size`"
         return enough_memory(self.backend.out_of_memory, self.device, size, way_out)

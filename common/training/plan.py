@@ -48,7 +48,7 @@ class Plan:
         config = self.checkpoint.config
         if config.recipe.precision != AUTO:
             return self
-        recipe = replace(config.recipe, precision=self.backend.fastest(device))
+        recipe = replace(config.recipe, precision=self.backend.fastest_precision(device))
         checkpoint = replace(self.checkpoint, config=replace(config, recipe=recipe))
         return replace(self, checkpoint=checkpoint)
 

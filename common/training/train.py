@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from common.training.history import Epoch
-from common.training.loop import Fit
+from common.training.loop import TrainingLoop
 from common.training.plan import Plan
 from common.training.report import Lines
 from common.training.run import Run
@@ -28,7 +28,7 @@ def train(
         lines.epoch(epoch)
 
     run = None if rank else plan.run
-    loop = Fit(  # a device or precision that is refused leaves no folder behind
+    loop = TrainingLoop(  # a device or precision that is refused leaves no folder behind
         plan.backend,
         plan.backend_name,
         plan.checkpoint,

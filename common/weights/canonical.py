@@ -29,7 +29,7 @@ def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     *incoming, features = spec.channels()
     for (stage, rows), channels in zip(spec.stages(), incoming, strict=True):
         found |= _shapes(rows, channels, spec.norm, f"{stage}.")
-    for index, (row, channels) in enumerate(spec.taps()):
+    for index, (row, channels) in enumerate(spec.aux_inputs()):
         name = f"auxiliary.{index}"
         found |= _conv(row.conv, channels, spec.norm, f"{name}.conv.")
         found |= _linear(f"{name}.hidden", row.hidden.width, row.features)

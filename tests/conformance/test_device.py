@@ -13,20 +13,20 @@ from unittest import mock
 import pytest
 
 from backends import simulated
-from backends.mutations import plant
+from backends.mutations import inject
 from common.data.sources import load
 from common.device import choose
 from common.errors import DeviceError
-from common.parity.mutations import BUGS
+from common.parity.mutations import INJECTED_BUGS
 from common.parity.report import tensor_error
 from common.recipe import Recipe
 from common.training.checkpoint import Checkpoint, Config
-from common.training.loop import Fit
+from common.training.loop import TrainingLoop
 
 STEPS = 2
 RECIPE = Recipe(spec="mini", size=33, batch_size=8, epochs=1, lr=0.02, momentum=0.9)
 PLACES = ["parameters", "gradients", "state", "batch", "outputs", "evaluation"]
-DEVICE_BUGS = [bug.name for bug in BUGS.values() if bug.simulated]
+DEVICE_BUGS = [bug.name for bug in INJECTED_BUGS.values() if bug.simulated]
 
 #: where a run in mixed precision can be on the simulated device; why the others cannot
 MIXED = ("torch", "tf")
@@ -40,7 +40,7 @@ def start(backend, name, device, precision="float32"):
     """A run of two steps and an evaluation."""
     data = load("sample").limit(train=STEPS * RECIPE.batch_size, test=8)
     config = Config.of(replace(RECIPE, precision=precision), name, data)
-    return Fit(backend, name, Checkpoint.first(config), data, device)
+    return TrainingLoop(backend, name, Checkpoint.first(config), data, device)
 
 
 def assert_a_run_is_wholly_on(device, backend, name, precision, tolerance):
@@ -80,8 +80,8 @@ def test_a_run_is_wholly_on_the_gpu(backend, name, gpu, precision, tolerance):
 
 @pytest.mark.parametrize("bug", DEVICE_BUGS)
 def test_a_run_with_a_device_bug_fails(backend, name, second, bug):
-    """In its first step, by the check of places or by the framework; test_bugs.py: the ladder."""
-    with plant(name, bug):
+    """In its first step, by the check of places or by the framework; test_bugs.py: the parity checks."""
+    with inject(name, bug):
         run = start(backend, name, second)
         with pytest.raises((DeviceError, RuntimeError)) as caught:
             run()
@@ -112,7 +112,7 @@ def copies_of_five_steps(backend, name, device):
     run.trainer.step(*batch)
     before = simulated.copies(name)
     for step in range(5):
-        run.trainer.tune(0.01, step)
+        run.trainer.set_step(0.01, step)
         run.trainer.step(*batch)
     return simulated.copies(name) - before
 
@@ -142,7 +142,7 @@ def test_a_step_never_waits_for_the_gpu(backend, name, gpu):
     run = start(backend, name, gpu)
     batch = next(run.train_batches(0, 0))
     for step in range(6):  # the first ones choose their kernels, the fourth replays a graph
-        run.trainer.tune(0.01, step)
+        run.trainer.set_step(0.01, step)
         with refusing_to_wait(torch, step > 3):
             loss, _ = run.trainer.step(*batch)
     with pytest.raises(RuntimeError, match="synchronizing"), refusing_to_wait(torch, True):
@@ -173,7 +173,7 @@ def test_replayed_steps_are_the_steps(backend, name, gpu, spec):
     for captured in (True, False):
         with mock.patch("backends.torch.graph.WARM", 2 if captured else math.inf):
             config = Config.of(replace(recipe, epochs=2), name, data)
-            run = Fit(backend, name, Checkpoint.first(config), data, gpu)
+            run = TrainingLoop(backend, name, Checkpoint.first(config), data, gpu)
             run()
             assert bool(run.trainer.passes.graphs) is captured
             weights.append(backend.read_weights(run.model))

@@ -1,31 +1,31 @@
-"""The ladder catches every bug that can be planted in the backend, by the rung that should."""
+"""The parity checks catches every bug that can be injected in the backend, by the check that should."""
 
 import pytest
 
-from common.parity.mutations import BUGS, SMALL
+from common.parity.mutations import INJECTED_BUGS, SMALL
 from common.parity.report import sentence
-from common.parity.suite import DEFAULTS, climb, verify_planted
+from common.parity.suite import DEFAULTS, run_checks, verify_injected
 
-#: what the bugs are planted in, where test_ladder.py does not climb it already
-CONTROLS = {bug.spec.name: bug for bug in BUGS.values() if bug.spec.name not in DEFAULTS}
+#: what the bugs are injected in, where test_ladder.py does not run it already
+CONTROLS = {bug.spec.name: bug for bug in INJECTED_BUGS.values() if bug.spec.name not in DEFAULTS}
 
 
 @pytest.mark.parametrize("bug", CONTROLS.values(), ids=list(CONTROLS))
-def test_without_the_bug_every_rung_holds(backend, name, bug):
-    (report,) = climb(backend, name, bug.spec, [bug.size], "float64", "cpu")
+def test_without_the_bug_every_check_holds(backend, name, bug):
+    (report,) = run_checks(backend, name, bug.spec, [bug.size], "float64", "cpu")
     assert report.failed is None, sentence(report)
 
 
-def test_without_a_bug_every_rung_holds_on_the_simulated_device(backend, name, simulated_device):
-    (report,) = climb(backend, name, SMALL, [33], "float64", simulated_device)
+def test_without_a_bug_every_check_holds_on_the_simulated_device(backend, name, simulated_device):
+    (report,) = run_checks(backend, name, SMALL, [33], "float64", simulated_device)
     assert report.failed is None, sentence(report)
 
 
-@pytest.mark.parametrize("bug", BUGS.values(), ids=lambda bug: bug.name)
+@pytest.mark.parametrize("bug", INJECTED_BUGS.values(), ids=lambda bug: bug.name)
 def test_the_bug_is_caught(name, bug):
-    report = verify_planted(name, bug)
+    report = verify_injected(name, bug)
     assert report.failed is not None, f"{bug.name} escaped: {bug.what}"
-    assert report.failed.name in bug.rungs, sentence(report)
+    assert report.failed.name in bug.checks, sentence(report)
     if not bug.simulated:  # there a framework may refuse; elsewhere it means a bad planting
         assert "Error" not in report.failed.where, sentence(report)
     if report.failed.error is not None:

@@ -1,4 +1,4 @@
-"""Every optimizer is the arbiter's textbook formula, under a rate that changes at every step."""
+"""Every optimizer is the reference's textbook formula, under a rate that changes at every step."""
 
 from dataclasses import replace
 
@@ -28,12 +28,12 @@ RULES |= DECAYED
 
 
 def pair(backend, built, recipe):
-    """The backend's trainer in float64 and the arbiter's, from the same weights."""
+    """The backend's trainer in float64 and the reference's, from the same weights."""
     fixture = draw_fixture(SPEC)
     model = built(SPEC, "float64")
     backend.write_weights(model, fixture.weights)
-    arbiter = GoogLeNet(SPEC, fixture.weights)
-    return fixture, backend.Trainer(model, recipe), Trainer(arbiter, recipe)
+    reference = GoogLeNet(SPEC, fixture.weights)
+    return fixture, backend.Trainer(model, recipe), Trainer(reference, recipe)
 
 
 def both_step(backend, fixture, ours, theirs, step):
@@ -41,21 +41,21 @@ def both_step(backend, fixture, ours, theirs, step):
     rate = replace(ours.recipe, schedule="cosine", warmup=0.3).rate(step, STEPS)
     random = np.random.RandomState(step)
     x, labels = random.rand(*fixture.inputs.shape), random.randint(0, 10, len(fixture.labels))
-    ours.tune(rate, step)
-    theirs.tune(rate, step)
+    ours.set_step(rate, step)
+    theirs.set_step(rate, step)
     loss, _ = ours.update(backend.place(ours.model, x), labels)
     return abs(float(loss) - theirs.update(x, labels))
 
 
 def assert_same(backend, ours, theirs):
     weights = backend.read_weights(ours.model)
-    rung = compare("weights", weights, theirs.model.weights, 1e-11)
-    assert rung.passed, rung
+    check = compare("weights", weights, theirs.model.weights, 1e-11)
+    assert check.passed, check
     state = ours.read_state()
     assert list(state) == list(theirs.state)
     for slot, want in theirs.state.items():
-        rung = compare(slot, state[slot], want, 1e-11)
-        assert rung.passed, rung
+        check = compare(slot, state[slot], want, 1e-11)
+        assert check.passed, check
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -27,7 +27,7 @@ from common.parity.fixtures import draw_fixture
 from common.parity.report import tensor_error
 from common.recipe import Recipe
 from common.spec import MINI, SPECS
-from common.training.loop import Fit
+from common.training.loop import TrainingLoop
 from common.training.run import Run
 from common.weights import is_running
 
@@ -99,7 +99,7 @@ def one(pytestconfig):
     return alone
 
 
-def moved(found, network):
+def to_device(found, network):
     """How far each weight went from where it began."""
     _, weights, *_ = two_workers.NETWORKS[network]
     begun = weights()
@@ -108,7 +108,7 @@ def moved(found, network):
 
 def apart(found, wanted, network):
     """The largest difference, over the largest change of its tensor, and in itself."""
-    got, want = moved(found, network), moved(wanted, network)
+    got, want = to_device(found, network), to_device(wanted, network)
     changes = max(tensor_error(got[n], change) for n, change in want.items())
     return changes, max(float(np.abs(got[n] - want[n]).max()) for n in want)
 
@@ -144,8 +144,8 @@ def test_two_workers_are_one(two, one, name, network):
     assert rights.tolist() == alone["rights"]
 
 
-@pytest.mark.parametrize("bug", two_workers.PLANTS)
-def test_a_planted_bug_is_caught(two, one, bug):
+@pytest.mark.parametrize("bug", two_workers.INJECTED)
+def test_a_injected_bug_is_caught(two, one, bug):
     found, _ = two
     caught = [apart(found[bug, rank], one("narrow float32"), "narrow float32") for rank in (0, 1)]
     print(caught)
@@ -154,7 +154,7 @@ def test_a_planted_bug_is_caught(two, one, bug):
         assert largest > 100 * TOLERANCES["narrow float32"][1]
 
 
-def by_the_arbiter(sizes):
+def by_the_reference(sizes):
     """Batch norm in shards of so many: the weights after one step, and each shard's statistics."""
     fixture = draw_fixture(MINI)
     (batch,) = list(two_workers.parts((32,), 0, 1))
@@ -182,7 +182,7 @@ def test_batch_norm_takes_each_part_s_statistics_or_the_whole_batch_s(two, name)
     found, _ = two
     network = "norm float32" if name in two_workers.WITHOUT_FLOAT64 else "norm float64"
     tolerance = 1e-3 if "32" in network else 1e-11
-    (whole, (of_whole,)), (parted, (of_first, of_second)) = map(by_the_arbiter, ((32,), (16, 16)))
+    (whole, (of_whole,)), (parted, (of_first, of_second)) = map(by_the_reference, ((32,), (16, 16)))
     right, wrong = (whole, parted) if name in SYNCHRONISED else (parted, whole)
     running, other = (of_whole, of_first) if name in SYNCHRONISED else (of_first, of_second)
     for rank in range(COUNT):
@@ -201,7 +201,7 @@ def alone(pytestconfig):
     """The run of one worker: its progress and its weights."""
     name, backend = pytestconfig.getoption("--backend"), pytestconfig.backend
     checkpoint, data = two_workers.small()
-    fit = Fit(backend, name, checkpoint, data, "cpu")
+    fit = TrainingLoop(backend, name, checkpoint, data, "cpu")
     return fit().epochs, backend.read_weights(fit.model)
 
 
@@ -243,7 +243,7 @@ def test_workers_stop_together_and_one_goes_on_with_their_run(two, alone, backen
         assert found["run", rank]["stopped"].tolist() == [143, 4]
     checkpoint = Run(folder / "kept").load()
     assert checkpoint.progress.steps == 4
-    fit = Fit(backend, name, checkpoint, two_workers.small()[1], "cpu")
+    fit = TrainingLoop(backend, name, checkpoint, two_workers.small()[1], "cpu")
     epochs, (wanted, weights) = fit().epochs, alone
     for epoch, other in zip(epochs, wanted, strict=True):
         assert epoch.losses == pytest.approx(other.losses, rel=1e-5)
@@ -408,7 +408,7 @@ def test_a_killed_worker_ends_all_whatever_started_them(name, tmp_path, victim):
     of_worker = f"Worker {number} of 2 is gone: go on with `--resume {run}`."
     for index, (child, (_, err)) in enumerate(zip(children, outs, strict=True)):
         if index != killed:
-            of_all = of_worker if index >= len(children) - COUNT else workers.LEFT
+            of_all = of_worker if index >= len(children) - COUNT else workers.PEER_LOST
             errors = err.read_text()
             assert child.returncode == 10
             said = [line for line in errors.splitlines() if line.startswith("googlenet: ")]

@@ -1,11 +1,11 @@
-"""Random small networks at odd sizes: the backend is the arbiter's function there too."""
+"""Random small networks at odd sizes: the backend is the reference's function there too."""
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import SpecError
-from common.parity.checks import Ladder
+from common.parity.checks import ParityChecks
 from common.parity.fixtures import draw_fixture
 from common.spec import Conv, GlobalAvgPool, Inception, Linear, MaxPool, Norm, Spec
 from common.spec.arithmetic import layers
@@ -70,10 +70,10 @@ def accepted(spec):
 @given(spec=specs().filter(accepted))
 def test_a_random_network_is_the_same_function(pytestconfig, spec):
     fixture = draw_fixture(spec)
-    ladder = Ladder(pytestconfig.backend, fixture, "float64", "cpu")
-    for rung in (ladder.parameters(), ladder.shapes(), ladder.forward()):
-        assert rung.passed, (rung, spec)
+    ladder = ParityChecks(pytestconfig.backend, fixture, "float64", "cpu")
+    for check in (ladder.parameters(), ladder.shapes(), ladder.forward()):
+        assert check.passed, (check, spec)
     if spec.norm is None:  # tiny batches make a norm's gradients ill-conditioned
-        for rung in (ladder.loss(), ladder.gradients()):
-            assert rung.passed, (rung, spec)
+        for check in (ladder.loss(), ladder.gradients()):
+            assert check.passed, (check, spec)
     assert np.isfinite(ladder.backend.forward(ladder.model, fixture.inputs, False)["head"]).all()

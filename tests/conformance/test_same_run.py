@@ -10,10 +10,19 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from small_specs import BEGUN, CLOSE, FILE, MORE, NARROW, PLANTS, RECIPE, go_on  # in tests/support
+from small_specs import (
+    BEGUN,
+    CLOSE,
+    FILE,
+    MORE,
+    NARROW,
+    INJECTED,
+    RECIPE,
+    go_on,
+)  # in tests/support
 
 from backends.numpy import GoogLeNet, Trainer
-from common.data.sampling import batches, flips
+from common.data.sampling import batches, flip_mask
 from common.data.sources import load
 from common.parity.report import tensor_error
 from common.spec import SPECS, AdaptiveAvgPool, Auxiliary, Conv, Linear
@@ -23,12 +32,12 @@ from common.weights import load as load_weights
 
 @lru_cache
 def learned():
-    """The arbiter's checkpoint after a few steps, and its next losses and weights."""
+    """The reference's checkpoint after a few steps, and its next losses and weights."""
     data = load("sample")
     config = Config.of(RECIPE, "numpy", data, "sample")
     trainer = Trainer(GoogLeNet(NARROW, load_weights(FILE, NARROW)), RECIPE)
     losses, checkpoint, steps = [], None, RECIPE.epochs * 25
-    mirrored = flips(len(data.train_labels), RECIPE.seed, 0)
+    mirrored = flip_mask(len(data.train_labels), RECIPE.seed, 0)
     order = batches(len(data.train_labels), RECIPE.batch_size, RECIPE.seed, 0)
     for step, indices in enumerate(order):
         if step == BEGUN:
@@ -38,7 +47,7 @@ def learned():
                 {slot: float32(arrays) for slot, arrays in trainer.read_state().items()},
                 Progress(BEGUN, losses=losses[:]),
             )
-        trainer.tune(RECIPE.rate(step, steps), 0)
+        trainer.set_step(RECIPE.rate(step, steps), 0)
         inputs = trainer.prepare(data.train_images[indices], mirrored[indices])
         losses.append(trainer.update(inputs, data.train_labels[indices]))
     assert step == BEGUN + MORE - 1
@@ -58,13 +67,13 @@ def run(backend, name, checkpoint, steps):
 
 
 def distances(losses, weights):
-    """How far these are from the arbiter's: the largest difference of losses, of weights."""
+    """How far these are from the reference's: the largest difference of losses, of weights."""
     _, want_losses, want = learned()
     away = max(abs(a - b) for a, b in zip(losses, want_losses, strict=True))
     return away, max(tensor_error(weights[name], array) for name, array in want.items())
 
 
-def test_the_next_losses_and_weights_are_the_arbiters(backend, name):
+def test_the_next_losses_and_weights_are_the_references(backend, name):
     checkpoint, want, _ = learned()
     assert np.mean(want) < 1.5, "on the plateau this proves nothing"
     losses, after = run(backend, name, checkpoint, MORE)
@@ -74,9 +83,9 @@ def test_the_next_losses_and_weights_are_the_arbiters(backend, name):
     assert weight < CLOSE
 
 
-@pytest.mark.parametrize("plant", PLANTS)
-def test_a_wrong_checkpoint_is_another_run(backend, name, plant):
-    losses, after = run(backend, name, PLANTS[plant](learned()[0]), MORE)
+@pytest.mark.parametrize("inject", INJECTED)
+def test_a_wrong_checkpoint_is_another_run(backend, name, inject):
+    losses, after = run(backend, name, INJECTED[inject](learned()[0]), MORE)
     loss, weight = distances(losses, after.weights)
     assert loss > 10 * CLOSE
     assert weight > 10 * CLOSE

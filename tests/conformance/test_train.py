@@ -65,21 +65,21 @@ def test_a_loss_however_large_is_not_cut_off(backend, built, far):
     weights = fixture.weights | {"head.bias": bias}
     model = built(fixture.spec, "float64")
     backend.write_weights(model, weights)
-    arbiter = GoogLeNet(fixture.spec, weights)
+    reference = GoogLeNet(fixture.spec, weights)
     labels = np.array([1, 2])
     recipe = Recipe(lr=1.0, label_smoothing=0.1)
     smoothing = recipe.label_smoothing
-    want, gradients = arbiter.gradients(fixture.inputs.astype(float), labels, smoothing)
+    want, gradients = reference.gradients(fixture.inputs.astype(float), labels, smoothing)
     assert want > far / 2
     trainer = backend.Trainer(model, recipe)
     loss, _ = trainer.update(backend.place(model, fixture.inputs), labels)
     assert float(loss) == pytest.approx(want, rel=1e-12)
-    moved = weights["head.bias"] - backend.read_weights(model)["head.bias"]
-    assert moved == pytest.approx(gradients["head.bias"], abs=1e-12)
+    to_device = weights["head.bias"] - backend.read_weights(model)["head.bias"]
+    assert to_device == pytest.approx(gradients["head.bias"], abs=1e-12)
     images = load("sample").test_images[:2]
     backend.write_weights(model, weights)
     evaluated, _ = backend.Trainer(model, Recipe()).evaluate([(images, labels)])
-    logits = arbiter.forward(resize(images, 33, 33))["head"]
+    logits = reference.forward(resize(images, 33, 33))["head"]
     assert evaluated == pytest.approx(cross_entropy(logits, labels)[0], rel=1e-6)
 
 
@@ -110,14 +110,14 @@ def test_evaluation_leaves_the_weights_and_statistics_alone(backend, built):
 
 @pytest.mark.parametrize("size", [96, 33, 20])
 def test_the_images_that_are_told_are_mirrored(backend, built, size):
-    images, flips = load("sample").train_images[:4], np.array([True, False, True, False])
+    images, flip_mask = load("sample").train_images[:4], np.array([True, False, True, False])
     trainer = backend.Trainer(built(SMALL.at(size=size)), Recipe())
-    got = channels_first(trainer.prepare(images, flips))
-    images = np.where(flips[:, None, None, None], images[..., ::-1], images)
+    got = channels_first(trainer.prepare(images, flip_mask))
+    images = np.where(flip_mask[:, None, None, None], images[..., ::-1], images)
     assert np.abs(got - resize(images, size, size)).max() < 5e-6
 
 
-def test_predictions_are_the_arbiters_probabilities(backend, built):
+def test_predictions_are_the_references_probabilities(backend, built):
     fixture = draw_fixture(SMALL_BN.at(size=33))
     model = built(fixture.spec, "float64")
     backend.write_weights(model, fixture.weights)
@@ -136,7 +136,7 @@ def relative(got, want):
     return float(np.sqrt(sum(differences) / sum(np.square(each).sum() for each in want.values())))
 
 
-def test_mixed_precision_keeps_float32_weights_and_is_near_the_arbiter(backend, name):
+def test_mixed_precision_keeps_float32_weights_and_is_near_the_reference(backend, name):
     """Seen in all three: 0.6 % of the logits, 4 % of the gradients; in d2l at 96 0.7 and 9 %."""
     spec = SMALL.at(size=33)
     fixture = draw_fixture(spec)
@@ -146,8 +146,8 @@ def test_mixed_precision_keeps_float32_weights_and_is_near_the_arbiter(backend, 
         return
     images, labels = load("sample").train_images[:8], load("sample").train_labels[:8]
     inputs = resize(images, 33, 33)
-    arbiter = GoogLeNet(spec, fixture.weights)
-    logits, (_, gradients) = arbiter.forward(inputs)["head"], arbiter.gradients(inputs, labels)
+    reference = GoogLeNet(spec, fixture.weights)
+    logits, (_, gradients) = reference.forward(inputs)["head"], reference.gradients(inputs, labels)
     model = backend.build(spec, "bfloat16", "cpu")
     backend.write_weights(model, fixture.weights)
     trainer = backend.Trainer(model, Recipe(lr=1.0))  # whose step is the gradient
@@ -173,14 +173,14 @@ def test_a_network_with_auxiliary_heads_trains_on_all_and_answers_with_its_own(
     fixture = draw_fixture(spec)
     model = backend.build(spec, precision, "cpu")
     backend.write_weights(model, fixture.weights)
-    arbiter = GoogLeNet(spec, fixture.weights)
+    reference = GoogLeNet(spec, fixture.weights)
     images, labels = load("sample").train_images[:4], load("sample").train_labels[:4]
     inputs = resize(images, 33, 33)
     close = 0.1 if precision == "bfloat16" else 1e-3
     trainer = backend.Trainer(model, Recipe(lr=0.0))
     loss, _ = trainer.step(images, labels)
-    want = arbiter.gradients(inputs, labels)[0]
-    head = arbiter.forward(inputs)["head"]
+    want = reference.gradients(inputs, labels)[0]
+    head = reference.forward(inputs)["head"]
     assert float(loss) == pytest.approx(want, rel=close)
     assert abs(want - cross_entropy(head, labels)[0]) > 0.1, "the side counts for nothing"
     assert trainer.predict(images).shape == head.shape

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from upstream_states import ORIGINALS, draw_images, draw_state, read
 
-from common.formats.identify import recognise
+from common.formats.identify import identify
 from common.formats.readers.base import File
 from common.parity.checks import FORWARD, TRAINING
 from common.parity.report import tensor_error
@@ -20,7 +20,7 @@ def converted(spec):
     form = {"torchvision": "torch", "paddle": "paddle"}[written["package"]]
     state = draw_state(written["tensors"], linear_in_first=form == "paddle")
     twin = "imagenet" in spec  # the input transform is no weight
-    known = recognise(File(form, state, "float64"), spec if twin else None, spec)
+    known = identify(File(form, state, "float64"), spec if twin else None, spec)
     return known.spec.at(size=written["size"], dropout=0.0), known.weights, written
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from common.errors import WeightsError
 from common.formats import sandbox
-from common.formats.identify import recognise
+from common.formats.identify import identify
 from common.formats.naming import FORMATS
 from common.spec import D2L, D2L_BN, MINI, SPECS
 from common.weights import draw, sha256, shapes
@@ -69,6 +69,6 @@ def test_the_framework_s_own_file_brings_back_the_same_bits(backend, built, requ
     backend.write_weights(model, draw(MINI, 0))
     backend.load(model, path)
     assert sha256(backend.read_weights(model)) == sha256(weights)
-    known = recognise(sandbox.read(path), None, "it")
-    assert (known.spec, known.dialect) == (MINI, "our names")
+    known = identify(sandbox.read(path), None, "it")
+    assert (known.spec, known.naming) == (MINI, "our names")
     assert sha256(known.weights) == sha256(weights)

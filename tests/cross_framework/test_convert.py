@@ -16,7 +16,7 @@ from common import spec
 from common.cli.app import main
 from common.convert import conversion, onnx
 from common.formats import sandbox
-from common.formats.identify import recognise
+from common.formats.identify import identify
 from common.formats.naming import FORMATS
 from common.formats.readers import detect
 from common.parity.report import tensor_error
@@ -168,11 +168,11 @@ def books(tmp_path_factory):
 
 @pytest.mark.parametrize(("name", "kind"), FILES, ids=["-".join(each) for each in FILES])
 def test_a_reader_s_file_gives_the_reader_s_logits(books, monkeypatch, name, kind):
-    """The arbiter computes what the reader's own network computes: 1e-12 in float64."""
+    """The reference computes what the reader's own network computes: 1e-12 in float64."""
     monkeypatch.setitem(spec.SPECS, "narrow", NARROW)
     file = sandbox.read(books / f"{name}-{kind}{FORMATS[name].suffix}")
-    known = recognise(file, None, "it")
-    assert (known.spec.name, known.dialect) == (SPEC_OF[kind.partition("-")[0]], "the book's names")
+    known = identify(file, None, "it")
+    assert (known.spec.name, known.naming) == (SPEC_OF[kind.partition("-")[0]], "the book's names")
     logits = GoogLeNet(known.spec, known.weights).forward(np.load(books / "images.npy"))["head"]
     assert tensor_error(logits, np.load(books / f"{name}-{kind}.npy")) < 1e-12
 
@@ -184,7 +184,7 @@ def test_a_reader_s_file_goes_on_in_another_framework(books, processes, tmp_path
     """With batch norm, in float64: the framework reads its own file and gives the same logits."""
     there = tmp_path / f"there{FORMATS[other].suffix}"
     converted = conversion.convert(books / f"{one}-norm{FORMATS[one].suffix}", there)
-    known = recognise(sandbox.read(there), None, "it")
+    known = identify(sandbox.read(there), None, "it")
     assert sha256(known.weights) == converted.sha256
     work = conversion.Work(tmp_path, known, True)
     np.save(tmp_path / "images.npy", np.load(books / "images.npy"))  # instead of the sample's
@@ -196,7 +196,7 @@ def test_a_reader_s_file_goes_on_in_another_framework(books, processes, tmp_path
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_onnxruntime_agrees_with_the_arbiter(tmp_path, name):
+def test_onnxruntime_agrees_with_the_reference(tmp_path, name):
     size = 189 if name == "paddle-vision" else 49
     network = SPECS[name].at(size=size, channels=3, classes=7)
     weights = lively(network, 0, np.float32)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_specs import BEGUN, CLOSE, FILE, MORE, NARROW, PLANTS, RECIPE  # in tests/support
+from small_specs import BEGUN, CLOSE, FILE, MORE, NARROW, INJECTED, RECIPE  # in tests/support
 
 from backends import FRAMEWORKS
 from common import spec
@@ -50,21 +50,21 @@ def runs(folder):
         for one in FRAMEWORKS:
             pairs = [(folder / f"{k}-start", folder / f"{k}-{one}") for k in RECIPES]
             follow(one, BEGUN, *(file for pair in pairs for file in pair))
-        for bug in PLANTS:
+        for bug in INJECTED:
             for kind in RECIPES:
-                planted = PLANTS[bug](read_checkpoint(folder / f"{kind}-torch"))
-                (folder / f"{kind}-{bug}").write_bytes(planted.encode())
+                injected = INJECTED[bug](read_checkpoint(folder / f"{kind}-torch"))
+                (folder / f"{kind}-{bug}").write_bytes(injected.encode())
         for other in FRAMEWORKS:
             pairs = [
                 (folder / f"{kind}-{one}", folder / f"{kind}-{one}-{other}")
                 for kind in RECIPES
-                for one in (*FRAMEWORKS, *PLANTS)
+                for one in (*FRAMEWORKS, *INJECTED)
             ]
             follow(other, MORE, *(file for pair in pairs for file in pair))
         found = {
             (kind, one, other): read_checkpoint(folder / f"{kind}-{one}-{other}")
             for kind in RECIPES
-            for one in (*FRAMEWORKS, *PLANTS)
+            for one in (*FRAMEWORKS, *INJECTED)
             for other in FRAMEWORKS
         }
     return found
@@ -119,8 +119,8 @@ def test_a_run_goes_on_elsewhere_as_it_would_have_at_home(runs, kind, one, other
 
 @pytest.mark.parametrize("kind", RECIPES)
 @pytest.mark.parametrize("other", FRAMEWORKS)
-@pytest.mark.parametrize("plant", PLANTS)
-def test_a_wrong_handover_is_another_run(runs, kind, plant, other):
-    loss, weight = distances(runs[kind, "torch", "torch"], runs[kind, plant, other])
+@pytest.mark.parametrize("inject", INJECTED)
+def test_a_wrong_handover_is_another_run(runs, kind, inject, other):
+    loss, weight = distances(runs[kind, "torch", "torch"], runs[kind, inject, other])
     assert loss > 10 * CLOSE
     assert weight > 10 * CLOSE

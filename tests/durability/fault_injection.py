@@ -34,23 +34,16 @@ import click  # noqa: E402
 import numpy as np  # noqa: E402
 
 from common import weights  # noqa: E402
-from common.cli.app import (  # noqa: E402
-    BACKENDS,
-    main,
-)
-from common.data import (  # noqa: E402
-    dataset,
-    fashion_mnist,
-    sources,
-)
+from common.cli.app import BACKENDS, main  # noqa: E402
+from common.data import sources  # noqa: E402
+from common.data.dataset import Dataset  # noqa: E402
+from common.data.fashion_mnist import SAMPLE, SAMPLE_FOLDER  # noqa: E402
 from common.errors import GoogLeNetError, one_line  # noqa: E402
 from common.recipe import Recipe  # noqa: E402
 from common.spec import MINI  # noqa: E402
-from common.training import (  # noqa: E402
-    checkpoint,
-    history,
-    run,
-)
+from common.training.checkpoint import Checkpoint, Config, Progress  # noqa: E402
+from common.training.history import Epoch, read_history  # noqa: E402
+from common.training.run import Run  # noqa: E402
 
 #: momentum, dropout, flips and a schedule: all that a resumed run must take up again
 TRAIN = (
@@ -75,7 +68,7 @@ def require(holds: bool, *what: object) -> None:
 # --- what a run is, and whether two are the same
 
 
-def content(checkpoint: checkpoint.Checkpoint) -> dict[str, Any]:
+def content(checkpoint: Checkpoint) -> dict[str, Any]:
     """All of a checkpoint that two equal runs share: everything but times and names of folders."""
     found = asdict(replace(checkpoint, weights={}, state={}))
     for part in (found["progress"], *found["progress"]["epochs"]):
@@ -87,10 +80,10 @@ def content(checkpoint: checkpoint.Checkpoint) -> dict[str, Any]:
 def require_same(folder: Path, whole: Path) -> None:
     """Lost unless two runs ended bit for bit alike: checkpoints, optimizer state and history."""
     for which in ("last", "best"):
-        got, want = (content(run.Run(each).load(which)) for each in (folder, whole))
+        got, want = (content(Run(each).load(which)) for each in (folder, whole))
         for field in want:
             require(got[field] == want[field], folder, f"{which}: another {field}")
-    got, want = (history.read_history(run.Run(each).history_file) for each in (folder, whole))
+    got, want = (read_history(Run(each).history_file) for each in (folder, whole))
     times = {"seconds": 0.0, "wait": 0.0}
     require(
         [replace(epoch, **times) for epoch in got] == [replace(epoch, **times) for epoch in want],
@@ -102,10 +95,10 @@ def require_same(folder: Path, whole: Path) -> None:
 def require_whole(folder: Path) -> None:
     """Lost unless whatever files of a run are there can be read."""
     for which in ("last", "best"):
-        if run.Run(folder).checkpoint(which).exists():
-            run.Run(folder).load(which)
-    if run.Run(folder).history_file.exists():
-        history.read_history(run.Run(folder).history_file)
+        if Run(folder).checkpoint(which).exists():
+            Run(folder).load(which)
+    if Run(folder).history_file.exists():
+        read_history(Run(folder).history_file)
 
 
 # --- processes
@@ -130,7 +123,7 @@ def here(*words: object) -> subprocess.Popen[str]:
 
 
 def end(process: subprocess.Popen[str], *codes: int) -> str:
-    """What a process printed; Lost if it left otherwise or told anything but one sentence."""
+    """What a process printed; Lost if it left otherwise or said anything but one sentence."""
     output = process.communicate(timeout=600)[0]
     check_end(process.returncode, output, *codes)
     return output
@@ -148,17 +141,17 @@ def check_end(code: int | None, output: str, *codes: int) -> str:
 
 def words_for(folder: Path, backend: str, begin: list[str] = BEGIN) -> list[str]:
     """How to go on with a run, or to begin it where nothing was saved yet."""
-    if run.Run(folder).checkpoint("last").exists():
+    if Run(folder).checkpoint("last").exists():
         return ["train", "--resume", str(folder), "--save-every", "0", "--device", "cpu"]
     return [*begin, "--backend", backend, "--out", str(folder)]
 
 
 PHASES = {
     "begin": "common.training.plan.begin",
-    "import": "common.training.load",
-    "model": "common.training.loop.Fit.__init__",
+    "import": "common.training.plan.load",
+    "model": "common.training.loop.TrainingLoop.__init__",
     "step": "common.recipe.Recipe.rate",
-    "evaluation": "common.training.loop.Fit.test_batches",
+    "evaluation": "common.training.loop.TrainingLoop.test_batches",
     "save": "common.training.checkpoint.Checkpoint.encode",
     "write": "os.fsync",  # of the temporary file, and then of its folder
     "picture": "common.training.plots.curve",
@@ -168,10 +161,9 @@ PHASES = {
 @contextmanager
 def signalled(phase: str, nth: int, signals: tuple[int, ...]) -> Iterator[None]:
     """The process sends itself signals at the nth time that it comes to a phase."""
-    import common.fit
-    import common.pictures
-
-    import common.training.loop  # noqa: F401
+    import common.training.loop
+    import common.training.plan
+    import common.training.plots  # noqa: F401
 
     calls = 0
 
@@ -196,24 +188,22 @@ def signalled(phase: str, nth: int, signals: tuple[int, ...]) -> Iterator[None]:
 # --- 1. kills of the checkpoint writer
 
 RECIPE = Recipe(spec="mini", size=33, momentum=0.9)
-CONFIG = checkpoint.Config(RECIPE, "none", None, None, None, 1, ("",) * 10, "")
+CONFIG = Config(RECIPE, "none", None, None, None, 1, ("",) * 10, "")
 DRAWN = weights.draw(MINI, 0)
 
 
-def checkpoint_of(step: int) -> checkpoint.Checkpoint:
-    """A whole checkpoint of that step, told by all of its tensors."""
+def checkpoint_of(step: int) -> Checkpoint:
+    """A whole checkpoint of that step, which shows in all of its tensors."""
     trained = {n: a for n, a in DRAWN.items() if not weights.is_running(n)}
     state = {"velocity": {name: np.full_like(array, step) for name, array in trained.items()}}
-    moved = {name: array + np.float32(step) for name, array in DRAWN.items()}
-    return checkpoint.Checkpoint(
-        CONFIG, moved, state, checkpoint.Progress(step, [epoch_of(1, step)])
-    )
+    shifted = {name: array + np.float32(step) for name, array in DRAWN.items()}
+    return Checkpoint(CONFIG, shifted, state, Progress(step, [epoch_of(1, step)]))
 
 
-def epoch_of(number: int, value: float = 1.0) -> history.Epoch:
+def epoch_of(number: int, value: float = 1.0) -> Epoch:
     """An epoch with as many losses as a real one has, and a loss to tell it by."""
     losses = tuple(value + index / 512 for index in range(469))
-    return history.Epoch(
+    return Epoch(
         number,
         value,
         0.5,
@@ -232,21 +222,21 @@ def epoch_of(number: int, value: float = 1.0) -> history.Epoch:
 
 def write_for_ever(folder: Path) -> None:
     """Save checkpoints and histories of growing numbers, and acknowledge each on stdout."""
-    run_ = run.Run(folder)
-    step = run_.load().progress.steps if run_.checkpoint("last").exists() else 0
+    run = Run(folder)
+    step = run.load().progress.steps if run.checkpoint("last").exists() else 0
     picture = bytes(60_000)
     with mock.patch("common.training.plots.curve", return_value=picture):
         while True:
             step += 1
-            run_.save(checkpoint_of(step))
+            run.save(checkpoint_of(step))
             print(step, 0, flush=True)
-            run_.record([epoch_of(1, step)])
+            run.record([epoch_of(1, step)])
             print(step, step, flush=True)
 
 
 def kills_writer(folder: Path, count: int, seed: int) -> dict[str, int]:
     """Kill the writer at random moments; what it acknowledged must be there, and whole."""
-    chance, run_ = random.Random(seed), run.Run(folder)
+    chance, run = random.Random(seed), Run(folder)
     saved = recorded = halves = 0
     nursery = here("writer", folder)
     assert nursery.stdin
@@ -259,20 +249,20 @@ def kills_writer(folder: Path, count: int, seed: int) -> dict[str, int]:
         os.kill(pid, signal.SIGKILL)
         for line in (*lines, *iter(nursery.stdout.readline, "killed\n")):
             require(len(line.split()) == 2, "the writer", line)
-            now, history = map(int, line.split())
-            saved, recorded = max(saved, now), max(recorded, history)
+            now, then = map(int, line.split())
+            saved, recorded = max(saved, now), max(recorded, then)
         halves += any(folder.rglob(".*.part"))
-        if not saved and not run_.checkpoint("last").exists():
+        if not saved and not run.checkpoint("last").exists():
             continue
-        found = run_.load()
+        found = run.load()
         require(saved <= found.progress.steps <= saved + 1, found.progress.steps, saved)
         want = checkpoint_of(found.progress.steps)
         require(content(found) == content(want), "another content", found.progress.steps)
         if recorded:
-            (epoch,) = history.read_history(run_.history_file)
+            (epoch,) = read_history(run.history_file)
             require(recorded <= epoch.loss <= found.progress.steps, epoch.loss, recorded)
             require(epoch == epoch_of(1, epoch.loss), "another history", epoch.loss)
-            require(run_.curve_file.read_bytes() == bytes(60_000), "another picture")
+            require(run.curve_file.read_bytes() == bytes(60_000), "another picture")
     nursery.communicate()
     return {
         "kills": count,
@@ -322,7 +312,7 @@ def kills_run(folder: Path, backend: str, count: int, seed: int) -> dict[str, An
             click.echo(f"{found['kills']} kills, {found['runs']} runs", err=True)
             found["aimed at a save"] += aimed
             found["with a half-written file left"] += any(one.rglob(".*.part"))
-            found["before anything was saved"] += not run.Run(one).checkpoint("last").exists()
+            found["before anything was saved"] += not Run(one).checkpoint("last").exists()
             require_whole(one)
         else:
             end(start(*words_for(one, backend)), 0)
@@ -408,9 +398,9 @@ def no_room_for(name: str, disk: Path | None) -> Iterator[None]:
     """A disk that is full whenever this one file is written."""
     from tensorboardX.record_writer import RecordWriter
 
-    write, flush = run.Run.write, RecordWriter.flush
+    write, flush = Run.write, RecordWriter.flush
 
-    def write_(self: run.Run, path: Path, content: bytes) -> None:
+    def write_(self: Run, path: Path, content: bytes) -> None:
         with no_room(disk, 0) if path.name == name else nullcontext():
             write(self, path, content)
 
@@ -419,7 +409,7 @@ def no_room_for(name: str, disk: Path | None) -> Iterator[None]:
             flush(self)
 
     with (
-        mock.patch.object(run.Run, "write", write_),
+        mock.patch.object(Run, "write", write_),
         mock.patch.object(RecordWriter, "flush", flush_),
     ):
         yield
@@ -492,44 +482,44 @@ def damage(whole: bytes, chance: random.Random) -> bytes:
 
 def readers(folder: Path) -> dict[str, tuple[Path, int, Callable[[], Any]]]:
     """Every file that the program reads: its path, the exit status of damage, and its reader."""
-    run_ = run.Run(folder / "run")
-    run_.save(checkpoint_of(3))
-    run_.write(run_.config_file, b"{}")
+    run = Run(folder / "run")
+    run.save(checkpoint_of(3))
+    run.write(run.config_file, b"{}")
     with mock.patch("common.training.plots.curve", return_value=b""):
-        run_.record([epoch_of(number) for number in range(1, 4)])
+        run.record([epoch_of(number) for number in range(1, 4)])
     weights.save(folder / "weights.safetensors", DRAWN, MINI)
     found: dict[str, tuple[Path, int, Callable[[], Any]]] = {
-        "checkpoint": (run_.checkpoint("last"), 7, lambda: content(run_.load())),
-        "history": (run_.history_file, 7, lambda: history.read_history(run_.history_file)),
+        "checkpoint": (run.checkpoint("last"), 7, lambda: content(run.load())),
+        "history": (run.history_file, 7, lambda: read_history(run.history_file)),
         "weights": (
             folder / "weights.safetensors",
             2,
             lambda: weights.sha256(weights.load(folder / "weights.safetensors", MINI)),
         ),
     }
-    shutil.copytree(fashion_mnist.SAMPLE_FOLDER, folder / "images")
+    shutil.copytree(SAMPLE_FOLDER, folder / "images")
     (folder / "unpacked").mkdir()
-    for name in fashion_mnist.SAMPLE:
+    for name in SAMPLE:
         packed = (folder / "images" / f"{name}.gz").read_bytes()
         (folder / "unpacked" / name).write_bytes(gzip.decompress(packed))
 
     def images(where: str) -> str:
         # the sample stands for Fashion-MNIST, which is read by the same code, only slower
-        with mock.patch.object(fashion_mnist, "FULL", fashion_mnist.SAMPLE):
+        with mock.patch.object(sources, "FULL", SAMPLE):
             return digest(sources.load(str(folder / where)))
 
     def sample() -> str:
-        with mock.patch.object(fashion_mnist, "SAMPLE_FOLDER", folder / "images"):
+        with mock.patch.object(sources, "SAMPLE_FOLDER", folder / "images"):
             return digest(sources.load("sample"))
 
-    for name in fashion_mnist.SAMPLE:
+    for name in SAMPLE:
         found[f"{name}.gz"] = (folder / "images" / f"{name}.gz", 5, lambda: images("images"))
         found[name] = (folder / "unpacked" / name, 5, lambda: images("unpacked"))
     found["sample"] = (folder / "images" / "train-images-idx3-ubyte.gz", 5, sample)
     return found
 
 
-def digest(images: dataset.Dataset) -> str:
+def digest(images: Dataset) -> str:
     """All of a data set in a few bytes."""
     parts = (images.train_images, images.train_labels, images.test_images, images.test_labels)
     return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
@@ -646,7 +636,7 @@ def diverging(folder: Path, backend: str) -> dict[str, str]:
         one = folder / found_in
         code, output = attempt(*words_for(one, backend), *more, "--lr", "1e30", "--save-every", 300)
         sentences[found_in] = check_end(code, output, 8)
-        for array in run.Run(one).load().weights.values():
+        for array in Run(one).load().weights.values():
             require(bool((np.abs(array) < 1e3).all()), "spoilt weights were kept", found_in)
     return sentences
 

@@ -1,4 +1,4 @@
-"""Throw damaged and invented files at every reader of foreign weights: `python benchmarks/fuzz.py`.
+"""Throw damaged and invented files at every reader of weights: `python tests/fuzz/fuzz.py`.
 
 Each must be read as arrays or refused in one sentence, while Python is asked for nothing else: no
 import, no file, no process, no compiled code (its audit events tell). Prints the outcomes as JSON,
@@ -28,18 +28,9 @@ import safetensors  # noqa: E402, F401  # what is imported late is imported now
 from hypothesis import HealthCheck, Phase, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from common.formats.readers import (  # noqa: E402
-    base,
-    detect,
-    mxnet,
-    pickles,
-)
+from common.formats.readers import base, detect, mxnet, pickles  # noqa: E402
 
-SEEDS = {
-    path.name: path.read_bytes()
-    for path in sorted(hostile.FOREIGN.iterdir())
-    if path.suffix not in (".py", "")
-}
+SEEDS = {path.name: path.read_bytes() for path in sorted(hostile.WEIGHT_FILES.iterdir())}
 #: numbers at which readers go wrong
 EDGES = [0, 1, 2, 7, 8, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63, 2**64 - 1]
 

@@ -17,7 +17,7 @@ from backends import FRAMEWORKS
 from common.errors import PageError
 from common.page import build as pages
 from common.page import source, topics, words
-from common.parity.mutations import BUGS
+from common.parity.mutations import INJECTED_BUGS
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = words.LANGUAGES
@@ -189,13 +189,13 @@ def test_every_call_has_a_name_or_a_reason(page):
 # ---- results
 
 
-def test_a_trap_shows_its_title_and_its_figures_where_it_lives(measured, few):
-    trap = {"only-here": {"without": 3.0, "with": 0.0}}
-    path = measured.root / "docs" / "results" / "traps-mxnet.json"
-    path.write_text(json.dumps({"version": "1", "backend": "mxnet", "traps": trap}))
+def test_a_pitfall_shows_its_title_and_its_figures_where_it_lives(measured, few):
+    pitfall = {"only-here": {"without": 3.0, "with": 0.0}}
+    path = measured.root / "docs" / "results" / "pitfalls-mxnet.json"
+    path.write_text(json.dumps({"version": "1", "backend": "mxnet", "pitfalls": pitfall}))
     page = pages.Page("en", measured.root)
     conv = page.topics[0]
-    assert [len(conv.traps[name]) for name in FRAMEWORKS] == [1, 1, 0, 1]
+    assert [len(conv.pitfalls[name]) for name in FRAMEWORKS] == [1, 1, 0, 1]
     assert list(page.traps_elsewhere()) == ["mxnet"]
     text = section(pages.render("en", measured.root), "idioms")
     assert "same pads off centre without the fix 0.59 → with it 2e-16" in text
@@ -224,7 +224,7 @@ PLACES = [
     ("verify-tf.json", "picture"),
     ("same-padding-mxnet.json", "picture"),
     ("bugs-paddle.json", "picture"),
-    ("traps-torch.json", "idioms"),
+    ("pitfalls-torch.json", "idioms"),
     ("bench-cpu.json", "proof"),
     ("runs/mini-torch/config.json", "proof"),
     ("runs/mini-tf/history.jsonl", "proof"),
@@ -271,7 +271,7 @@ def test_a_wrong_results_file_leaves_a_note_in_its_place(measured, few, wrong):
         ("same-padding-tf.json", lambda found: found[0]["rungs"][2]["stages"].pop("stage3")),
         ("bugs-tf.json", lambda found: found[0].update(bug="a bug of tomorrow")),
         ("bugs-tf.json", lambda found: found[3].pop("where")),
-        ("traps-tf.json", lambda found: found["traps"]["same-padding"].pop("with")),
+        ("pitfalls-tf.json", lambda found: found["pitfalls"]["same-padding"].pop("with")),
         ("runs/mini-tf/config.json", lambda found: found.pop("classes")),
         ("runs/mini-tf/config.json", lambda found: found["recipe"].update(name="of tomorrow")),
     ],
@@ -303,7 +303,7 @@ def test_all_results_gone_leave_a_page_of_code_and_notes(checkout, few, language
     assert "class Conv" in section(html, "idioms")
 
 
-def test_a_failed_rung_and_an_escaped_bug_are_shown_as_such(checkout, few):
+def test_a_failed_check_and_an_escaped_bug_are_shown_as_such(checkout, few):
     verify = checkout.root / "docs" / "results" / "verify-tf.json"
     found = json.loads(verify.read_text())
     found[0]["rungs"][2] |= {"passed": False, "error": 0.5}
@@ -348,8 +348,8 @@ def test_the_numbers_of_the_picture_are_those_of_the_files(page):
     picture = page.picture()
     for name in FRAMEWORKS:
         found = json.loads((ROOT / "docs" / "results" / f"same-padding-{name}.json").read_text())
-        assert picture.planted[name] == found[0]["rungs"][-1]["stages"]
-        assert min(picture.planted[name].values()) > 1e-2
+        assert picture.injected[name] == found[0]["rungs"][-1]["stages"]
+        assert min(picture.injected[name].values()) > 1e-2
         assert max(picture.clean[name].values()) < 1e-13
 
 
@@ -422,10 +422,10 @@ def test_a_text_and_its_translation_hold_the_same_code_and_numbers(key, pair):
     assert english.count("{}") == len(re.findall(r"{\d?}", chinese))
 
 
-def test_every_bug_and_rung_has_a_chinese_name(page):
-    assert set(words.BUGS) == set(BUGS)
-    rungs = {rung for _, group in page.ladder().groups for rung in group["rungs"]}
-    assert rungs <= set(words.RUNGS)
+def test_every_bug_and_check_has_a_chinese_name(page):
+    assert set(words.INJECTED_BUGS) == set(INJECTED_BUGS)
+    checks = {check for _, group in page.ladder().groups for check in group["rungs"]}
+    assert checks <= set(words.CHECKS)
 
 
 def markdown(name):
@@ -458,10 +458,10 @@ def test_the_chinese_readme_has_the_structure_of_the_english_one():
         assert chinese[part] == english[part], part
 
 
-def test_every_trap_of_the_guide_has_a_chinese_title():
+def test_every_pitfall_of_the_guide_has_a_chinese_title():
     titles = pages.guide_titles(ROOT / "docs" / "porting.md")
-    told = {"untested", "words", "errata"}  # sections that are no trap
-    assert {*titles} - told <= {*words.TRAPS}
+    told = {"untested", "words", "errata"}  # sections that are no pitfall
+    assert {*titles} - told <= {*words.PITFALLS}
 
 
 def test_the_page_takes_its_words_from_each_readme(html):

@@ -1,7 +1,7 @@
-"""The traps of porting: a test runs the real framework and shows two numbers, how far it is from
-the arbiter without our fix and with it.
+"""The pitfalls of porting: a test runs the real framework and shows two numbers, how far it is from
+the reference without our fix and with it.
 
-A trap is named as its test is, and has a section of that name in docs/porting.md. Its test fails
+A pitfall is named as its test is, and has a section of that name in docs/porting.md. Its test fails
 when the framework no longer deviates (the guide would be stale) and when the fix no longer helps.
 """
 
@@ -21,11 +21,11 @@ from backends import FRAMEWORKS
 from backends.numpy import Trainer
 
 ROOT = Path(__file__).parents[2]
-measured = {}  # of this session, by the name of the trap
+measured = {}  # of this session, by the name of the pitfall
 
 
 def pytest_ignore_collect(collection_path, config):
-    """The traps of the other frameworks."""
+    """The pitfalls of the other frameworks."""
     others = {f"test_{name}.py" for name in FRAMEWORKS if name != config.getoption("--backend")}
     return True if collection_path.name in others else None
 
@@ -35,8 +35,8 @@ def pytest_sessionfinish(session, exitstatus):
     if not session.config.getoption("--write-results") or exitstatus:
         return
     name = session.config.getoption("--backend")
-    found = {"backend": name, "version": session.config.backend.VERSION, "traps": measured}
-    path = ROOT / "docs" / "results" / f"traps-{name}.json"
+    found = {"backend": name, "version": session.config.backend.VERSION, "pitfalls": measured}
+    path = ROOT / "docs" / "results" / f"pitfalls-{name}.json"
     path.write_text(json.dumps(found, indent=2) + "\n")
 
 
@@ -58,33 +58,33 @@ def built(pytestconfig):
 
 @pytest.fixture
 def shows(request):
-    """What every test of a trap calls, once, with its two numbers.
+    """What every test of a pitfall calls, once, with its two numbers.
 
     `without` the fix the framework must be off by at least `least`, `fixed` by at most `most`. A
     framework that refuses or does harm, and does not compute, counts 1 for that and 0 for none.
     """
-    trap = request.function.__name__.removeprefix("test_").replace("_", "-")
+    pitfall = request.function.__name__.removeprefix("test_").replace("_", "-")
 
     def hold(without, fixed, least, most=1e-12):
-        assert trap not in measured, "shown twice"
+        assert pitfall not in measured, "shown twice"
         without, fixed = float(without), float(fixed)
         assert without >= least, f"it deviates by {without} only: docs/porting.md is stale"
         assert fixed <= most, f"the fix leaves {fixed}"
-        measured[trap] = {"without": float(f"{without:.2g}"), "with": float(f"{fixed:.2g}")}
+        measured[pitfall] = {"without": float(f"{without:.2g}"), "with": float(f"{fixed:.2g}")}
 
     yield hold
-    assert trap in measured or request.session.testsfailed, "showed nothing"
+    assert pitfall in measured or request.session.testsfailed, "showed nothing"
 
 
 @pytest.fixture
 def textbook():
-    """The arbiter's weight after a gradient at each rate, by the recipe's formulas."""
+    """The reference's weight after a gradient at each rate, by the recipe's formulas."""
 
     def final(recipe, weight, gradients, rates):
         model = SimpleNamespace(weights={"weight": np.array(weight, float)})
         trainer = Trainer(model, recipe)
         for gradient, rate in zip(gradients, rates, strict=True):
-            trainer.tune(rate, 0)
+            trainer.set_step(rate, 0)
             trainer.apply({"weight": gradient})
         return model.weights["weight"]
 

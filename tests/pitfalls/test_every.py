@@ -1,4 +1,4 @@
-"""Traps that show in all four frameworks, or whichever of them is used."""
+"""Pitfalls that show in all four frameworks, or whichever of them is used."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def test_relu_tie(backend, built, shows):
     tied["stage1.0.conv.weight"][0, 0, 3, 3] = 1
     tied[name][0] = -1
     pixel = (slice(None), 0, 16, 16)
-    model, moved = built(NARROW, "float32"), []
+    model, to_device = built(NARROW, "float32"), []
     for given in (tied, fixture.weights):
         backend.write_weights(model, given)
         found = []
@@ -75,8 +75,8 @@ def test_relu_tie(backend, built, shows):
             inputs = fixture.inputs * np.float32(0.5)  # no other pixel reaches 1
             inputs[pixel] = value
             found.append(backend.gradients(model, inputs, fixture.labels)[1][name])
-        moved.append(tensor_error(found[1], found[0]))
-    shows(*moved, least=1e-2, most=1e-4)
+        to_device.append(tensor_error(found[1], found[0]))
+    shows(*to_device, least=1e-2, most=1e-4)
 
 
 def test_plateau(backend, built, shows):
@@ -90,7 +90,7 @@ def test_plateau(backend, built, shows):
                 given["head.weight"] = np.roll(given["head.weight"], 32, axis=1)
             backend.write_weights(model, given)
             trainer = backend.Trainer(model, Recipe(lr=0.1))
-            trainer.tune(0.001, 0)
+            trainer.set_step(0.001, 0)
             images, labels = load("sample").train_images[:64], load("sample").train_labels[:64]
             for _ in range(3):
                 loss, _ = trainer.step(images, labels)

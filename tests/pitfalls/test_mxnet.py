@@ -1,4 +1,4 @@
-"""Traps that show in MXNet Gluon."""
+"""Pitfalls that show in MXNet Gluon."""
 
 from types import SimpleNamespace
 
@@ -31,7 +31,7 @@ def array(values):
     return mx.np.array(values, dtype="float64")
 
 
-def arbiter(eps=NORM.eps, momentum=NORM.momentum):
+def reference(eps=NORM.eps, momentum=NORM.momentum):
     """The output of a batch norm that has learned nothing, and its running mean."""
     mean, var = np.zeros(CHANNELS), np.ones(CHANNELS)
     norm = SimpleNamespace(eps=eps, momentum=momentum)  # a spec's would be rounded
@@ -67,7 +67,7 @@ def fixture_and_model(backend, built, spec):
 
 def test_norm_defaults(shows):
     """MXNet's eps is 1e-5 where the network's is 1e-3."""
-    want, _ = arbiter()
+    want, _ = reference()
     found = (nn.BatchNorm(in_channels=CHANNELS), ours())
     shows(*(tensor_error(normed(each)[0], want) for each in found), least=1e-4)
 
@@ -75,12 +75,12 @@ def test_norm_defaults(shows):
 def test_norm_backward(backend, built, shows):
     """A batch norm moves its running statistics in the backward pass, never in a forward one."""
     fixture, model = fixture_and_model(backend, built, MINI)
-    arbiter, name = GoogLeNet(MINI, fixture.weights), "stage1.0.norm.running_mean"
-    arbiter.forward(fixture.inputs.astype(float), training=True)
+    reference, name = GoogLeNet(MINI, fixture.weights), "stage1.0.norm.running_mean"
+    reference.forward(fixture.inputs.astype(float), training=True)
     backend.forward(model, fixture.inputs, training=True)
-    without = tensor_error(backend.read_weights(model)[name], arbiter.weights[name])
+    without = tensor_error(backend.read_weights(model)[name], reference.weights[name])
     backend.gradients(model, fixture.inputs, fixture.labels)
-    fixed = tensor_error(backend.read_weights(model)[name], arbiter.weights[name])
+    fixed = tensor_error(backend.read_weights(model)[name], reference.weights[name])
     shows(without, fixed, least=0.01)
 
 
@@ -113,7 +113,7 @@ def test_adam_eps(shows, textbook):
 def test_rounded_numbers(shows):
     """MXNet holds a norm's momentum as float32, so a spec's is rounded for everyone."""
     _, found = normed(ours())
-    unrounded, rounded = (arbiter(momentum=m)[1] for m in (0.9, NORM.momentum))
+    unrounded, rounded = (reference(momentum=m)[1] for m in (0.9, NORM.momentum))
     shows(tensor_error(found, unrounded), tensor_error(found, rounded), least=1e-8)
 
 
@@ -121,8 +121,8 @@ def test_step_divides(backend, built, shows):
     """`Trainer.step(n)` divides by n what is the gradient of a mean already."""
     fixture, model = fixture_and_model(backend, built, NARROW)
     before, x = fixture.weights["head.weight"], backend.place(model, fixture.inputs)
-    arbiter = GoogLeNet(NARROW, fixture.weights)
-    Trainer(arbiter, Recipe()).update(fixture.inputs.astype(float), fixture.labels)
+    reference = GoogLeNet(NARROW, fixture.weights)
+    Trainer(reference, Recipe()).update(fixture.inputs.astype(float), fixture.labels)
     labels, found = train.place_labels(model, fixture.labels), []
     trainer = gluon.Trainer(model.collect_params(), "sgd", {"learning_rate": Recipe().lr})
     with autograd.record():
@@ -133,7 +133,7 @@ def test_step_divides(backend, built, shows):
     backend.write_weights(model, fixture.weights)
     backend.Trainer(model, Recipe()).update(x, fixture.labels)
     found.append(backend.read_weights(model)["head.weight"] - before)
-    want = arbiter.weights["head.weight"] - before
+    want = reference.weights["head.weight"] - before
     # Gluon holds the learning rate as float32, as the recipe does
     shows(*(tensor_error(each, want) for each in found), least=0.4)
 

@@ -1,4 +1,4 @@
-"""Traps that show in PaddlePaddle."""
+"""Pitfalls that show in PaddlePaddle."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from safetensors.numpy import load as decode
 from safetensors.numpy import save as encode
 from small_specs import NARROW  # in tests/support
 
-from backends.mutations import plant
+from backends.mutations import inject
 from backends.numpy import cross_entropy, resize
 from backends.numpy.googlenet import GoogLeNet, batch_norm, convolution, global_avg_pool
 from backends.paddle import googlenet, train
@@ -24,7 +24,7 @@ from common.parity.report import tensor_error
 from common.recipe import Recipe
 from common.spec import MINI, Conv, GlobalAvgPool
 from common.training.checkpoint import Checkpoint, Config
-from common.training.loop import Fit
+from common.training.loop import TrainingLoop
 
 NORM = MINI.norm
 X = np.random.RandomState(0).normal(0.5, 1, (4, 3, 3, 3))  # N, C, H, W
@@ -42,7 +42,7 @@ def tensor(array):
     return paddle.to_tensor(array, place=paddle.CPUPlace())
 
 
-def arbiter(eps=NORM.eps, momentum=NORM.momentum):
+def reference(eps=NORM.eps, momentum=NORM.momentum):
     """The output of a batch norm that has learned nothing, and its running mean."""
     mean, var = np.zeros(CHANNELS), np.ones(CHANNELS)
     norm = SimpleNamespace(eps=eps, momentum=momentum)  # a spec's would be rounded
@@ -83,7 +83,7 @@ def test_linear_layout(shows):
 
 def test_norm_defaults(shows):
     """Paddle's eps is 1e-5 where the network's is 1e-3."""
-    want, _ = arbiter()
+    want, _ = reference()
     theirs = nn.BatchNorm2D(CHANNELS).to("cpu", "float64")(tensor(X)).numpy()
     shows(tensor_error(theirs, want), tensor_error(ours()[1], want), least=1e-4)
 
@@ -92,7 +92,7 @@ def test_rounded_numbers(shows):
     """Paddle holds a norm's momentum as float32, so a spec's is rounded for everyone."""
     norm, _ = ours()
     found = norm._mean.numpy()
-    unrounded, rounded = (arbiter(momentum=m)[1] for m in (0.9, NORM.momentum))
+    unrounded, rounded = (reference(momentum=m)[1] for m in (0.9, NORM.momentum))
     shows(tensor_error(found, unrounded), tensor_error(found, rounded), least=1e-8)
 
 
@@ -101,7 +101,7 @@ def test_sync_norm(shows):
     theirs = nn.SyncBatchNorm(CHANNELS).to("cpu", "float64")
     with pytest.raises(RuntimeError, match="sync_batch_norm"):
         theirs(tensor(X))
-    shows(1, tensor_error(ours()[1], arbiter()[0]), least=1)
+    shows(1, tensor_error(ours()[1], reference()[0]), least=1)
 
 
 def test_pool_gradient(shows):
@@ -173,14 +173,14 @@ def test_one_pixel(backend, shows):
 
 def test_uint8_flip(backend, shows):
     """Paddle mirrors and selects no uint8: images are converted first."""
-    flips = np.array([True, False, True, False])
+    flip_mask = np.array([True, False, True, False])
     x = tensor(IMAGES)
     for refused in (lambda: x.flip(3), lambda: paddle.where(x > 0, x, x)):
         with pytest.raises(RuntimeError, match="is not registered"):
             refused()
     model = backend.build(NARROW.at(size=28), "float32", "cpu")
-    fixed = backend.Trainer(model, Recipe()).prepare(IMAGES, flips).numpy()
-    want = np.where(flips[:, None, None, None], IMAGES[..., ::-1], IMAGES) / 255
+    fixed = backend.Trainer(model, Recipe()).prepare(IMAGES, flip_mask).numpy()
+    want = np.where(flip_mask[:, None, None, None], IMAGES[..., ::-1], IMAGES) / 255
     shows(1, np.abs(fixed - want).max(), least=1, most=5e-6)
 
 
@@ -207,15 +207,15 @@ def test_silent_move(backend, name, simulated_device, shows):
     batch = paddle.to_tensor(np.ones((1, 3), "float32"), place=simulated_device)
     layer(batch).sum().backward()
     step.step()
-    moved = [train.device_name(p) != "cpu" for p in layer.parameters()]
+    to_device = [train.device_name(p) != "cpu" for p in layer.parameters()]
     recipe = Recipe(spec="mini", size=33, batch_size=8, epochs=1, lr=0.02, momentum=0.9)
     data = load("sample").limit(train=8, test=8)
-    with plant(name, "batch-not-moved"):
+    with inject(name, "batch-not-moved"):
         first = Checkpoint.first(Config.of(recipe, name, data))
-        run = Fit(backend, name, first, data, simulated_device)
+        run = TrainingLoop(backend, name, first, data, simulated_device)
         with pytest.raises(DeviceError, match="batch: on cpu"):
             run()
-    shows(np.mean(moved), 0, least=1, most=0)
+    shows(np.mean(to_device), 0, least=1, most=0)
 
 
 def test_to_static_self(backend, shows):

@@ -1,4 +1,4 @@
-"""Traps that show in TensorFlow and Keras."""
+"""Pitfalls that show in TensorFlow and Keras."""
 
 import inspect
 from dataclasses import replace
@@ -12,7 +12,7 @@ from safetensors.numpy import load as decode
 from safetensors.numpy import save as encode
 from small_specs import NARROW, RECIPE  # in tests/support
 
-from backends.mutations import plant
+from backends.mutations import inject
 from backends.numpy import GoogLeNet, cross_entropy, resize
 from backends.numpy.googlenet import batch_norm, convolution, max_pool
 from backends.tf import googlenet, optimizers, train
@@ -309,7 +309,7 @@ def test_published_padding(backend, name, shows):
     fixture = draw_fixture(spec)
     want = GoogLeNet(spec, fixture.weights).forward(fixture.inputs.astype(float))["head"]
     errors = []
-    with plant(name, "same-padding"):
+    with inject(name, "same-padding"):
         models = [backend.build(spec, "float64", "cpu")]
     models.append(backend.build(spec, "float64", "cpu"))
     for model in models:
@@ -338,7 +338,7 @@ def test_published_shuffle(shows):
 def test_double_reduce(simulated_device, shows):
     """Keras's optimizers add up all replicas' gradients: whoever does it first doubles them."""
     recipe, rate = Recipe(), Recipe().lr
-    strategy, moved = tf.distribute.MirroredStrategy(["cpu:0", simulated_device]), []
+    strategy, to_device = tf.distribute.MirroredStrategy(["cpu:0", simulated_device]), []
     for twice in (True, False):
         with strategy.scope():
             weight = keras.Variable(np.zeros(3), dtype="float64")
@@ -355,6 +355,6 @@ def test_double_reduce(simulated_device, shows):
             optimizer.apply_gradients([(gradient, weight)])
 
         strategy.run(tf.function(replica))
-        moved.append(weight.numpy())
+        to_device.append(weight.numpy())
     want = np.full(3, -rate * (1 + 2))
-    shows(*(tensor_error(each, want) for each in moved), least=0.5)
+    shows(*(tensor_error(each, want) for each in to_device), least=0.5)

@@ -1,4 +1,4 @@
-"""Traps that show in PyTorch."""
+"""Pitfalls that show in PyTorch."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ X = np.random.RandomState(0).normal(0.5, 1, (4, 3, 5, 5))  # N, C, H, W
 CHANNELS = X.shape[1]
 
 
-def arbiter(norm=NORM, training=True):
+def reference(norm=NORM, training=True):
     """The output of a batch norm that has learned nothing, and its running mean and variance."""
     mean, var = np.zeros(CHANNELS), np.ones(CHANNELS)
     y, _ = batch_norm(X, np.ones(CHANNELS), np.zeros(CHANNELS), mean, var, norm, training)
@@ -37,14 +37,14 @@ def ours(training=True):
 
 def test_norm_defaults(shows):
     """PyTorch's eps is 1e-5 where the network's is 1e-3."""
-    want, _, _ = arbiter()
+    want, _, _ = reference()
     theirs = nn.BatchNorm2d(CHANNELS).double()(torch.from_numpy(X)).detach().numpy()
     shows(tensor_error(theirs, want), tensor_error(ours()[1], want), least=1e-4)
 
 
 def test_norm_momentum(shows):
     """PyTorch's momentum is the weight of the new value."""
-    _, mean, _ = arbiter()
+    _, mean, _ = reference()
     theirs = nn.BatchNorm2d(CHANNELS, NORM.eps, NORM.momentum).double()
     theirs(torch.from_numpy(X))
     found = [norm.running_mean.numpy() for norm in (theirs, ours()[0])]
@@ -53,7 +53,7 @@ def test_norm_momentum(shows):
 
 def test_norm_variance(shows):
     """PyTorch keeps the unbiased running variance."""
-    _, _, var = arbiter()
+    _, _, var = reference()
     theirs = nn.BatchNorm2d(CHANNELS, NORM.eps, 1 - NORM.momentum).double()
     theirs(torch.from_numpy(X))
     found = [norm.running_var.numpy() for norm in (theirs, ours()[0])]
@@ -68,7 +68,7 @@ def test_sync_norm(shows):
             nn.SyncBatchNorm(CHANNELS).double()(torch.from_numpy(X))
     finally:
         distributed.destroy_process_group()
-    shows(1, tensor_error(ours()[1], arbiter()[0]), least=1)
+    shows(1, tensor_error(ours()[1], reference()[0]), least=1)
 
 
 def test_gradients_add(backend, built, shows):

@@ -18,8 +18,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-FOREIGN = Path(__file__).parents[1] / "data" / "weight_files"
-KERAS, DENSE = str(FOREIGN / "keras.weights.h5"), "/layers/dense/vars/1"  #: where links lead
+WEIGHT_FILES = Path(__file__).parents[1] / "data" / "weight_files"
+KERAS, DENSE = str(WEIGHT_FILES / "keras.weights.h5"), "/layers/dense/vars/1"  #: where links lead
 
 
 class Watch:
@@ -179,7 +179,7 @@ def laughs(depth=60):
 
 def old_torch(second, rest=b""):
     """A file as PyTorch wrote it before 1.6, from its fourth pickle on."""
-    data = (FOREIGN / "torch-old.pt").read_bytes()
+    data = (WEIGHT_FILES / "torch-old.pt").read_bytes()
     at = data.index(b".", 15) + 1  # behind the magic number and the version
     system = data[at : data.index(b"u.", at) + 2]
     return data[:at] + system + second + rest

@@ -1,15 +1,17 @@
 """The benchmark's loops without processes of their own."""
 
-from common.bench import process
+import time
+
+from common.bench.process import Process, Runner
 
 
-class Here(process.Process):
+class Here(Process):
     """The same in this process."""
 
     def __init__(self, loop, data):
-        self.loop, begun = loop, process.time.perf_counter()
-        self.runner = process.Runner(loop, data)
-        self.facts, self.start = self.runner.about(), process.time.perf_counter() - begun
+        self.loop, begun = loop, time.perf_counter()
+        self.runner = Runner(loop, data)
+        self.facts, self.start = self.runner.about(), time.perf_counter() - begun
 
     def __call__(self, method, *arguments):
         """What the method gives."""

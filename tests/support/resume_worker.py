@@ -23,7 +23,7 @@ if __name__ == "__main__":
     name, steps, *files = sys.argv[1:]
     backend = load(name)
     rank, workers = backend.join("cpu")
-    loop.HEARING = 0.0  # several look after every step
+    loop.SIGNAL_POLL_SECONDS = 0.0  # several look after every step
     for before, after in zip(files[::2], files[1::2], strict=True):
         begun = read_checkpoint(Path(before))
         checkpoint = go_on(backend, name, begun, int(steps), rank, workers)

@@ -1,6 +1,6 @@
 """Small networks for tests: large specs with thin layers, and `mini` without its norm.
 
-The latter with weights that the arbiter learned from the sample, and runs of it.
+The latter with weights that the reference learned from the sample, and runs of it.
 `python tests/support/small_specs.py` makes learned.safetensors in a minute. Such runs are past the
 first plateau, where wrong weights look right, and without norm float32 stays close to float64 for
 many steps.
@@ -17,7 +17,7 @@ from common.data.sources import load
 from common.errors import Stopped
 from common.recipe import Recipe
 from common.spec import MINI, Spec, narrow
-from common.training.loop import Fit
+from common.training.loop import TrainingLoop
 from common.weights import draw, save
 
 
@@ -59,7 +59,7 @@ BEGUN, MORE = 5, 20  # steps: all within the first epoch
 CLOSE = 1e-3  #: of losses in nats and of weights over the largest of their tensor
 
 #: what makes a checkpoint another run's
-PLANTS = {
+INJECTED = {
     "weights drawn anew": lambda c: replace(c, weights=draw(c.config.network(), 1)),
     "state zeroed": lambda c: replace(
         c, state={slot: {n: 0 * a for n, a in s.items()} for slot, s in c.state.items()}
@@ -78,7 +78,7 @@ def go_on(backend, name, checkpoint, steps, rank=0, workers=1):
         return 15 if next(asked) == steps else 0
 
     where = {"rank": rank, "workers": workers}
-    fit = Fit(backend, name, checkpoint, load("sample"), "cpu", stop=stop, **where)
+    fit = TrainingLoop(backend, name, checkpoint, load("sample"), "cpu", stop=stop, **where)
     try:
         fit()
     except Stopped:
@@ -95,7 +95,7 @@ def main() -> None:
     for epoch in range(recipe.epochs):
         losses = []
         for indices in batches(len(data.train_labels), recipe.batch_size, 0, epoch):
-            trainer.tune(recipe.rate(step, recipe.epochs * 25), 0)
+            trainer.set_step(recipe.rate(step, recipe.epochs * 25), 0)
             inputs = trainer.prepare(data.train_images[indices])
             losses.append(trainer.update(inputs, data.train_labels[indices]))
             step += 1

@@ -95,8 +95,8 @@ def steps(backend, network, rank, count):
 def twice(backend, rank):
     """Gradients that are summed by hand, though the engine sums them."""
     parallel = sys.modules[f"{backend.__name__}.parallel"]
-    weighted = parallel.weighted
-    return mock.patch.object(parallel, "weighted", lambda loss, share: 2 * weighted(loss, share))
+    scale_loss = parallel.scale_loss
+    return mock.patch.object(parallel, "weighted", lambda loss, share: 2 * scale_loss(loss, share))
 
 
 def unsharded(backend, rank):
@@ -122,7 +122,7 @@ def unsynchronised(backend, rank):
     return mock.patch.object(backend.Trainer, "update", stray)
 
 
-PLANTS = {"twice": twice, "unsharded": unsharded, "unsynchronised": unsynchronised}
+INJECTED = {"twice": twice, "unsharded": unsharded, "unsynchronised": unsynchronised}
 
 
 def main(name, folder):
@@ -141,8 +141,8 @@ def main(name, folder):
     keep("total", {"sum": backend.total(np.array([1.5, rank, 10.0**rank]))})
     for network in networks(name):
         keep(network, steps(backend, network, rank, count))
-    for bug, planted in PLANTS.items():
-        with planted(backend, rank):
+    for bug, injected in INJECTED.items():
+        with injected(backend, rank):
             keep(bug, steps(backend, "narrow float32", rank, count))
     with unsharded(backend, rank):
         keep("unsharded run", {"shown": epoch(backend, name, rank, count)})
@@ -159,14 +159,14 @@ def begin(backend, name, rank, count, run=None, stop=lambda shown: 0):
     class Noting(backend.Trainer):
         """Notes them."""
 
-        def step(self, images, labels, flips=None, share=1.0):
+        def step(self, images, labels, flip_mask=None, share=1.0):
             """One step."""
             shown.append([int(image.sum()) for image in images] if share else [])
-            return super().step(images, labels, flips, share)
+            return super().step(images, labels, flip_mask, share)
 
     with mock.patch.object(backend, "Trainer", Noting):
         where = {"rank": rank, "workers": count}
-        one = loop.Fit(
+        one = loop.TrainingLoop(
             backend, name, checkpoint, data, "cpu", run, stop=lambda: stop(shown), **where
         )
     return one, shown

@@ -1,4 +1,4 @@
-"""What several unit tests need: the arbiter in a backend's clothes, a spec that runs in no time."""
+"""What several unit tests need: the reference in a backend's clothes, a spec that runs in no time."""
 
 # ruff: noqa: D102 - common/contract.py says what a backend's methods do
 
@@ -34,14 +34,14 @@ def to_float32(arrays):
 
 
 class Trainer(Textbook):
-    """The arbiter's, with what only the training loop needs."""
+    """The reference's, with what only the training loop needs."""
 
     def __init__(self, model, recipe):
         super().__init__(model, recipe)
         self.stepped = self.evaluated = False
 
-    def step(self, images, labels, flips=None, share=1.0):
-        inputs = self.prepare(images, flips)
+    def step(self, images, labels, flip_mask=None, share=1.0):
+        inputs = self.prepare(images, flip_mask)
         right = (self.logits(images).argmax(1) == labels).sum()
         loss = self.update(inputs, labels)
         for arrays in (self.model.weights, *self.state.values()):
@@ -84,8 +84,8 @@ def write_weights(model, weights):
 
 
 @pytest.fixture
-def arbiter():
-    """The arbiter as a backend on the CPU, whose weights and states are kept in float32."""
+def reference():
+    """The reference as a backend on the CPU, whose weights and states are kept in float32."""
     return SimpleNamespace(
         VERSION="0.0",
         GoogLeNet=GoogLeNet,

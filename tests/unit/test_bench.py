@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,14 +14,10 @@ from inline_process import Here
 from common.bench import benchmark, process, report
 from common.bench.benchmark import Plan
 from common.cli.app import main
-from common.errors import (
-    BackendError,
-    DeviceError,
-    GoogLeNetError,
-    OutOfMemoryError,
-    SpecError,
-)
+from common.data.sources import load
+from common.errors import BackendError, DeviceError, GoogLeNetError, OutOfMemoryError, SpecError
 from common.recipe import Recipe
+from common.spec.arithmetic import layers
 
 RECIPE = Recipe(spec="mini", size=33, batch_size=4)
 #: seconds of the steps of each loop and of its epochs: the first step and turn, then those that
@@ -35,7 +32,7 @@ COSTS = {
 
 
 class _Machine:
-    """A backend, its instruments and published loop that take as long as COSTS says."""
+    """A backend, its probes and baseline that take as long as COSTS says."""
 
     def __init__(self, precisions=("float32",)):
         self.clock, self.done, self.calls, self.precisions = 0.0, [], [], precisions
@@ -59,12 +56,12 @@ class _Machine:
     def out_of_memory(self, error):
         return False
 
-    # the published loop
+    # the baseline
     def Published(self, spec, device, lr):
-        self.published_on = device
+        self.baseline_on = device
         return SimpleNamespace(step=lambda *batch: (self.work("as published"), 0))
 
-    # the instruments
+    # the probes
     def label(self, device):
         return "a GPU"
 
@@ -90,7 +87,7 @@ class _Machine:
         return [("relu", 4, 1.0), ("conv", 2, 3.0)]
 
     # the training loop
-    def Fit(self, backend, name, checkpoint, data, device):
+    def TrainingLoop(self, backend, name, checkpoint, data, device):
         precision = checkpoint.config.recipe.precision
         if precision not in self.precisions:
             raise DeviceError(f"no {precision}")
@@ -119,15 +116,15 @@ def play(monkeypatch):
     def make(*precisions):
         found = _Machine(precisions or ("float32",))
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the benchmark sets it
-        monkeypatch.setattr(process, "load_module", lambda name, path: found)
         monkeypatch.setattr(benchmark, "PAUSE", 0)
+        monkeypatch.setattr(benchmark, "require", lambda name: None)
+        monkeypatch.setattr(benchmark, "Process", Here)
+        monkeypatch.setattr(benchmark, "images", lambda: load("sample"))
+        monkeypatch.setattr(process, "load_module", lambda name, path: found)
         monkeypatch.setattr(process, "load", lambda name: found)
-        monkeypatch.setattr(process, "require", lambda name: None)
-        monkeypatch.setattr(process, "Fit", found.Fit)
-        monkeypatch.setattr(process, "Process", Here)
-        monkeypatch.setattr(benchmark, "images", lambda: process.read_images("sample"))
-        monkeypatch.setattr(process.time, "perf_counter", lambda: found.clock)
+        monkeypatch.setattr(process, "TrainingLoop", found.TrainingLoop)
         monkeypatch.setattr(process, "SIDES", {"cpu": 10, "gpu": 20})
+        monkeypatch.setattr(time, "perf_counter", lambda: found.clock)
         return found
 
     return make
@@ -178,7 +175,7 @@ def test_the_real_loop_stands_beside_the_drawn_batch_of_its_round(play):
 def test_the_share_of_the_peak_counts_three_passes_of_two_operations(play):
     play()
     book, ours = benchmark.bench(Plan("torch", RECIPE, "cpu", rounds=3, steps=1))["rows"]
-    forward = sum(layer.multiply_adds for layer in process.layers(RECIPE.network()))
+    forward = sum(layer.multiply_adds for layer in layers(RECIPE.network()))
     peak = 2 * 10**3 / 2  # operations, seconds
     assert ours["share"] == pytest.approx(2.0 * 6 * forward / peak, abs=1e-3)
     assert book["share"] == pytest.approx(ours["share"] / 3, abs=1e-3)
@@ -193,10 +190,10 @@ def test_the_peak_is_the_best_of_all_loops_on_a_cpu_and_each_ones_own_on_a_gpu(p
 
 
 def test_real_images_are_fashion_mnist_where_nothing_has_to_be_downloaded(monkeypatch):
-    monkeypatch.setattr(process, "read_images", lambda source: source)
+    monkeypatch.setattr(benchmark, "read_images", lambda source: source)
     for cache, debian, source in ((0, 4, None), (4, 0, None), (3, 1, "sample"), (0, 0, "sample")):
         found = {"cache": ("", cache), "Debian": ("", debian), "sample": ("", 4)}
-        monkeypatch.setattr(process, "whereabouts", lambda found=found: found)
+        monkeypatch.setattr(benchmark, "whereabouts", lambda found=found: found)
         assert benchmark.images() == source
 
 
@@ -248,11 +245,11 @@ def test_a_turn_ends_when_the_device_has_done_all_and_memory_is_read_before_the_
 def test_the_gpu_is_taken_as_train_takes_it_and_hidden_where_the_cpu_is_asked_for(play):
     machine = play()
     book, _ = benchmark.bench(Plan("torch", RECIPE, rounds=1, steps=1))["rows"]
-    assert (book["device"], machine.published_on) == ("gpu:0", "gpu:0")
+    assert (book["device"], machine.baseline_on) == ("gpu:0", "gpu:0")
     assert (os.environ["CUDA_VISIBLE_DEVICES"], book["device_memory"]) == ("", 5)
     machine.done.clear()
     book, _ = benchmark.bench(Plan("torch", RECIPE, device="cpu", rounds=1, steps=1))["rows"]
-    assert (book["device"], machine.published_on) == ("cpu", "cpu")
+    assert (book["device"], machine.baseline_on) == ("cpu", "cpu")
     assert (os.environ["CUDA_VISIBLE_DEVICES"], book["device_memory"]) == ("-1", None)
 
 
@@ -280,7 +277,7 @@ def test_every_combination_of_sizes_batches_and_threads_is_measured(play, monkey
         return {"machine": "m", "data": "d", "rows": [{"size": plan.recipe.size}]}
 
     monkeypatch.setattr(benchmark, "bench", measured)
-    monkeypatch.setattr(process, "processor", lambda: {"usable": 2})
+    monkeypatch.setattr(benchmark, "processor", lambda: {"usable": 2})
     options = ["--spec", "mini", "--size", "33,40", "--batch-size", "2,4", "--threads", "1,2"]
     result = CliRunner().invoke(main, ["bench", "--backend", "torch", *options, "--json"])
     assert result.exit_code == 0, result.output
@@ -321,7 +318,7 @@ def test_a_profile_shares_out_the_time_of_the_operators_and_gives_the_floor(play
     book, ours = found["profiles"]
     assert machine.done == ["as published"] * 4 + ["float32"] * 4
     assert (book["step"], ours["step"]) == (1.0, 2.0), "the second turn, without the profiler"
-    forward = sum(layer.multiply_adds for layer in process.layers(RECIPE.network()))
+    forward = sum(layer.multiply_adds for layer in layers(RECIPE.network()))
     assert ours["floor"] == pytest.approx(4 * 6 * forward / 1000)
     assert [(row["name"], row["share"]) for row in ours["operators"]] == [
         ("conv", 0.75),
@@ -332,7 +329,7 @@ def test_a_profile_shares_out_the_time_of_the_operators_and_gives_the_floor(play
     assert "75.0%" in text
 
 
-def test_too_little_memory_is_told_in_one_sentence(play, monkeypatch):
+def test_too_little_memory_is_one_sentence(play, monkeypatch):
     machine = play()
 
     def greedy(*batch):
@@ -344,7 +341,7 @@ def test_too_little_memory_is_told_in_one_sentence(play, monkeypatch):
 
 
 def test_images_are_repeated_to_fill_an_epoch_and_have_the_networks_channels():
-    data = process.read_images("sample")
+    data = load("sample")
     more = benchmark.cut(data, 1000, RECIPE.network(channels=3))
     assert more.train_images.shape == (1000, 3, 28, 28)
     np.testing.assert_array_equal(more.train_images[810, 2], data.train_images[10, 0])
@@ -360,12 +357,12 @@ def loop():
 @pytest.mark.parametrize("kind", [process.BOOK, process.PEER, process.OURS])
 def test_a_process_hands_on_a_refusal(loop, kind):
     with pytest.raises(BackendError, match="There is no backend 'nothing'"):
-        process.Process(loop(kind, RECIPE), process.read_images("sample"))
+        process.Process(loop(kind, RECIPE), load("sample"))
 
 
 def test_a_process_hands_on_a_fault_with_its_traceback(loop):
     with pytest.raises(RuntimeError, match=r"(?s)Traceback.*no attribute 'batch_size'"):
-        process.Process(loop(process.BOOK, None), process.read_images("sample"))
+        process.Process(loop(process.BOOK, None), load("sample"))
 
 
 def test_threads_bind_what_starts_meanwhile_and_nothing_else(monkeypatch):
@@ -392,7 +389,7 @@ def test_runs_with_several_workers_take_turns_and_a_ratio_is_within_a_round(monk
         return SimpleNamespace(examples=8, seconds=next(seconds), version="0.1", device="cpu")
 
     monkeypatch.setattr(benchmark, "_trained", trained)
-    monkeypatch.setattr(process, "require", lambda name: None)
+    monkeypatch.setattr(benchmark, "require", lambda name: None)
     plan = Plan("torch", RECIPE, device="cpu", precision="bfloat16", rounds=3, steps=2)
     found = benchmark.scale(plan, (1, 2))
     one, two = found["scaling"]
@@ -408,7 +405,7 @@ def test_runs_with_several_workers_take_turns_and_a_ratio_is_within_a_round(monk
     assert last.split() == ["2", "4", "2.0", "to", "8.0", "2"]
 
 
-def test_what_train_refuses_is_told_with_its_status():
+def test_what_train_refuses_keeps_its_status():
     words = ["--backend", "torch", "--spec", "none such"]
     with pytest.raises(GoogLeNetError, match=r"none such|not installed") as refused:
         benchmark._trained(words, 1)
@@ -417,7 +414,7 @@ def test_what_train_refuses_is_told_with_its_status():
 
 @pytest.mark.parametrize("more", [["--size", "33,96"], ["--profile"], ["--threads", "1"]])
 def test_workers_are_timed_at_one_setting(more, monkeypatch):
-    monkeypatch.setattr(process, "require", lambda name: None)
+    monkeypatch.setattr(benchmark, "require", lambda name: None)
     result = CliRunner().invoke(main, ["bench", "--backend", "torch", "--workers", "1,2", *more])
     assert result.exit_code == SpecError.exit_code
     assert "--workers takes numbers from 1" in result.stderr

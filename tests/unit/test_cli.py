@@ -21,8 +21,8 @@ from backends import simulated
 from common.cli import app
 from common.errors import DeviceError
 from common.parity import fixtures, suite
-from common.parity.mutations import BUGS
-from common.parity.report import Report, Rung
+from common.parity.mutations import INJECTED_BUGS
+from common.parity.report import Report, Check
 from common.spec import D2L_BN, SPECS
 from common.training import plan
 from common.weights import draw, load, sha256
@@ -265,13 +265,13 @@ def test_weights_that_cannot_be_written_are_refused(refused, tmp_path):
 
 
 @pytest.mark.parametrize("backend", [*app.BACKENDS, "all"])
-def test_verify_refuses_what_makes_no_climb(refused, monkeypatch, backend):
+def test_verify_refuses_what_makes_no_run(refused, monkeypatch, backend):
     monkeypatch.setattr(suite, "in_child", None)
     verifying = ["verify", "--backend", backend]
-    refused([*verifying, "--plant", "nonsense"], 2, "'nonsense'; choose one of missing-bias, ")
+    refused([*verifying, "--inject", "nonsense"], 2, "'nonsense'; choose one of missing-bias, ")
     refused([*verifying, "--spec", "nonsense"], 2, "'nonsense'; choose one of d2l, ")
     for option in (["--size", 33], ["--size", 0], ["--spec", "d2l"], ["--spec", "d2l-bn"]):
-        refused([*verifying, "--plant", "norm-eps", *option], 2, "--plant brings its own spec")
+        refused([*verifying, "--inject", "norm-eps", *option], 2, "--inject brings its own spec")
 
 
 def test_verify_refuses_an_image_that_is_too_small(refused, fake):
@@ -281,7 +281,7 @@ def test_verify_refuses_an_image_that_is_too_small(refused, fake):
 
 def report(*passed, name="forward"):
     return Report(
-        "tf", "0.0", "d2l", 33, "float64", [Rung(name, ok, 1.0, 0.5, "") for ok in passed]
+        "tf", "0.0", "d2l", 33, "float64", [Check(name, ok, 1.0, 0.5, "") for ok in passed]
     )
 
 
@@ -294,7 +294,7 @@ def report(*passed, name="forward"):
         ([report(False), report(True)], 3),
     ],
 )
-def test_verify_leaves_with_0_only_if_every_rung_holds(run, monkeypatch, reports, status):
+def test_verify_leaves_with_0_only_if_every_check_holds(run, monkeypatch, reports, status):
     monkeypatch.setattr(suite, "verify", lambda *options: iter(reports))
     code, out, err = run("verify", "--backend", "tf")
     assert (code, err) == (status, "")
@@ -347,11 +347,11 @@ def test_verify_all_hands_its_options_on(run, monkeypatch):
     assert given == {"--spec": "d2l", "--size": "0", "--device": "gpu:1"}
     assert seen[0][1][-1] == "--json"
     seen = children(monkeypatch, 3, 3, 3, 3)
-    assert run("verify", "--backend", "all", "--plant", "norm-eps")[0] == 3
-    assert seen[3] == ("paddle", ["--plant", "norm-eps", "--device", "auto"])
+    assert run("verify", "--backend", "all", "--inject", "norm-eps")[0] == 3
+    assert seen[3] == ("paddle", ["--inject", "norm-eps", "--device", "auto"])
 
 
-BESIDE = next(name for name, bug in BUGS.items() if bug.simulated)
+BESIDE = next(name for name, bug in INJECTED_BUGS.items() if bug.simulated)
 
 
 @pytest.fixture
@@ -363,40 +363,40 @@ def second(monkeypatch):
         seen.append(("start", name))
         return "simulated:0"
 
-    def climb(backend, name, spec, sizes, dtype, device):
-        seen.append(("climb", device))
+    def run_checks(backend, name, spec, sizes, dtype, device):
+        seen.append(("run", device))
         yield report(False)
 
     monkeypatch.setattr(simulated, "start", start)
-    monkeypatch.setattr(suite, "climb", climb)
-    monkeypatch.setattr(fixtures, "plant", lambda backend, bug: nullcontext())
+    monkeypatch.setattr(suite, "run", run_checks)
+    monkeypatch.setattr(fixtures, "inject", lambda backend, bug: nullcontext())
     return seen
 
 
 @pytest.mark.parametrize("device", [[], ["--device", "auto"], ["--device", "cpu"]])
-def test_a_bug_that_shows_only_beside_the_cpu_is_planted_on_the_simulated_device(
+def test_a_bug_that_shows_only_beside_the_cpu_is_injected_on_the_simulated_device(
     run, fake, second, monkeypatch, device
 ):
     monkeypatch.setattr(fixtures, "load", lambda name: second.append("load") or fake)
-    assert run("verify", "--backend", "tf", "--plant", BESIDE, *device)[0] == 3
-    assert second == [("start", "tf"), "load", ("climb", "simulated:0")]
+    assert run("verify", "--backend", "tf", "--inject", BESIDE, *device)[0] == 3
+    assert second == [("start", "tf"), "load", ("run", "simulated:0")]
 
 
-def test_it_is_planted_on_a_gpu_that_was_asked_for(run, fake, second, monkeypatch):
+def test_it_is_injected_on_a_gpu_that_was_asked_for(run, fake, second, monkeypatch):
     monkeypatch.setattr(fake, "devices", lambda: ["cpu", "gpu:0"])
-    assert run("verify", "--backend", "tf", "--plant", BESIDE, "--device", "gpu")[0] == 3
-    assert second == [("climb", "gpu:0")]
+    assert run("verify", "--backend", "tf", "--inject", BESIDE, "--device", "gpu")[0] == 3
+    assert second == [("run", "gpu:0")]
 
 
 @pytest.mark.parametrize(
     ("device", "found", "outcome"),
     [
-        ("auto", ["cpu", "gpu:0"], (3, ("climb", "gpu:0"))),
+        ("auto", ["cpu", "gpu:0"], (3, ("run", "gpu:0"))),
         ("cpu", ["cpu", "gpu:0"], (DeviceError.exit_code, None)),
         ("auto", ["cpu"], (DeviceError.exit_code, None)),
     ],
 )
-def test_where_a_gpu_leaves_no_room_for_a_simulated_device_it_is_planted_there(
+def test_where_a_gpu_leaves_no_room_for_a_simulated_device_it_is_injected_there(
     run, fake, second, monkeypatch, device, found, outcome
 ):
     def refuse(name):
@@ -404,23 +404,23 @@ def test_where_a_gpu_leaves_no_room_for_a_simulated_device_it_is_planted_there(
 
     monkeypatch.setattr(simulated, "start", refuse)
     monkeypatch.setattr(fake, "devices", lambda: found)
-    code, *_ = run("verify", "--backend", "tf", "--plant", BESIDE, "--device", device)
+    code, *_ = run("verify", "--backend", "tf", "--inject", BESIDE, "--device", device)
     assert (code, second[0] if second else None) == outcome
 
 
 def test_other_bugs_need_no_simulated_device(run, fake, second):
-    assert run("verify", "--backend", "tf", "--plant", "norm-eps")[0] == 3
-    assert second == [("climb", "cpu")]
+    assert run("verify", "--backend", "tf", "--inject", "norm-eps")[0] == 3
+    assert second == [("run", "cpu")]
 
 
-def test_bugs_leaves_with_0_only_if_a_right_rung_catches_every_bug(run, monkeypatch):
-    def plant(name, bug):
+def test_bugs_leaves_with_0_only_if_a_right_check_catches_every_bug(run, monkeypatch):
+    def inject(name, bug):
         return caught(bug)
 
     def right(bug):
-        return report(True, False, name=bug.rungs[-1])
+        return report(True, False, name=bug.checks[-1])
 
-    monkeypatch.setattr(suite, "verify_planted", plant)
+    monkeypatch.setattr(suite, "verify_planted", inject)
     monkeypatch.setattr(simulated, "start", lambda name: "simulated:0")
     for odd, status in ((right, 0), (lambda bug: report(True), 3), (lambda bug: report(False), 3)):
 
@@ -429,17 +429,17 @@ def test_bugs_leaves_with_0_only_if_a_right_rung_catches_every_bug(run, monkeypa
 
         code, out, err = run("bugs", "--backend", "tf")
         assert (code, err) == (status, "")
-        assert [name for name in BUGS if name not in out] == []
+        assert [name for name in INJECTED_BUGS if name not in out] == []
         code, out, _ = run("bugs", "--backend", "tf", "--json")
         assert code == status
-        assert [row["bug"] for row in json.loads(out)] == list(BUGS)
+        assert [row["bug"] for row in json.loads(out)] == list(INJECTED_BUGS)
         assert all({"bug", "what"} <= set(row) for row in json.loads(out))
 
 
 @pytest.mark.parametrize("name", app.BACKENDS)
 @pytest.mark.parametrize(
     "command",
-    ["train", "verify", "bugs", "weights", "verify --plant norm-eps", f"verify --plant {BESIDE}"],
+    ["train", "verify", "bugs", "weights", "verify --inject norm-eps", f"verify --inject {BESIDE}"],
 )
 def test_a_framework_that_is_not_installed_has_status_4(refused, command, name):
     line = f"`pip install -c constraints/{name}.txt -e '.[{name}]'`"
@@ -470,10 +470,10 @@ def test_the_backends_of_the_command_line_are_those_there_are():
 
 @pytest.mark.parametrize(
     "command",
-    ["train --data sample", "verify", "verify --plant norm-eps", f"verify --plant {BESIDE}"],
+    ["train --data sample", "verify", "verify --inject norm-eps", f"verify --inject {BESIDE}"],
 )
 def test_a_device_that_is_not_there_has_status_6(refused, fake, monkeypatch, command):
-    monkeypatch.setattr(fixtures, "plant", lambda backend, bug: nullcontext())
+    monkeypatch.setattr(fixtures, "inject", lambda backend, bug: nullcontext())
     words = [*command.split(), "--backend", "tf", "--device"]
     refused([*words, "gpu"], 6, "--device gpu is not there: found cpu")
     refused([*words, "gpu:1"], 6, "--device gpu:1 is not there: found cpu")
@@ -515,7 +515,7 @@ def acted():
 
 
 def test_a_second_signal_acts_as_ever(acted):
-    with app.heard_signals() as stop:
+    with app.deferred_signals() as stop:
         assert stop() == 0
         signal.raise_signal(signal.SIGTERM)
         assert (stop(), acted) == (signal.SIGTERM, [])
@@ -526,7 +526,7 @@ def test_a_second_signal_acts_as_ever(acted):
 def test_a_launchers_copy_of_a_signal_is_not_a_second_one(acted, monkeypatch):
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
     monkeypatch.setattr(app, "time", clock)
-    with app.heard_signals(deaf=5.0) as stop:
+    with app.deferred_signals(debounce=5.0) as stop:
         for clock.now in (100.0, 104.9):
             signal.raise_signal(signal.SIGTERM)
             assert (stop(), acted) == (signal.SIGTERM, [])

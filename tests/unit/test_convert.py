@@ -1,4 +1,4 @@
-"""`googlenet convert`, its refusals and its proofs; the frameworks are in tests/port."""
+"""`googlenet convert`, its refusals and its proofs; the frameworks are in tests/cross_framework."""
 
 import json
 import os
@@ -18,12 +18,10 @@ from common.convert import conversion, onnx
 from common.convert.conversion import SUFFIXES, Work
 from common.errors import BackendError, ParityError, WeightsError
 from common.formats import sandbox
-from common.formats.naming import FORMATS
+from common.formats.naming import FORMATS, NAMINGS
 from common.formats.readers import detect
 from common.spec import D2L, MINI
 from common.weights import draw, load, save, sha256, shapes
-
-FOREIGN = Path(__file__).parents[1] / "data" / "weight_files"
 
 
 def state_dict(weights):
@@ -109,7 +107,7 @@ def test_float64_stays_float64(tmp_path):
 
 
 def test_check_runs_both_ends_on_the_same_images(tmp_path, capsys):
-    """Between two canonical files both ends are the arbiter, and nothing differs."""
+    """Between two canonical files both ends are the reference, and nothing differs."""
     save(tmp_path / "a.safetensors", draw(MINI, 0), MINI)
     assert run(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "--check") == 0
     said = capsys.readouterr().out
@@ -308,16 +306,13 @@ def test_every_framework_has_a_format_and_a_suffix_of_its_own():
 
 def test_onnx_needs_no_framework_to_be_asked_for():
     """Its module is imported without the package, which is asked for when it is used."""
-    code = "import sys; import common.onnx; sys.exit('onnx' in sys.modules)"
-    root = Path(__file__).parents[2]
-    assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
+    code = "import sys; import common.convert.onnx; sys.exit('onnx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=files.ROOT).returncode == 0
     assert callable(onnx.encode)
 
 
 def test_the_book_s_own_network_is_converted(tmp_path):
-    from common.formats.naming import DIALECTS
-
-    layers = next(DIALECTS["torch"]["the book's names"](D2L))
+    layers = next(NAMINGS["torch"]["the book's names"](D2L))
     names = {name: FORMATS["torch"].name(layers, name) for name in shapes(D2L)}
     weights = draw(D2L, 0)
     (tmp_path / "book.pt").write_bytes(state_dict({names[n]: a for n, a in weights.items()}))

@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.data import dataset, fashion_mnist, sampling, sources
+from common.data import fashion_mnist, sampling, sources
 from common.errors import DataError, GoogLeNetError
+from common.files import ROOT
 
 FULL, DEBIAN_FOLDER = fashion_mnist.FULL, fashion_mnist.DEBIAN_FOLDER
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = NAMES = tuple(FULL)
@@ -26,11 +27,17 @@ PACKED = {name: (fashion_mnist.SAMPLE_FOLDER / f"{name}.gz").read_bytes() for na
 RAW = {name: gzip.decompress(packed) for name, packed in PACKED.items()}
 
 
+def set_full(monkeypatch, contents):
+    """Let these be the four files of the whole set, for what finds them and what downloads them."""
+    for module in (sources, fashion_mnist):
+        monkeypatch.setattr(module, "FULL", contents)
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     """Let the sample stand for the whole set, and nothing outside of tmp_path be found."""
-    monkeypatch.setattr(fashion_mnist, "FULL", fashion_mnist.SAMPLE)
-    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "debian")
+    set_full(monkeypatch, fashion_mnist.SAMPLE)
+    monkeypatch.setattr(sources, "DEBIAN_FOLDER", tmp_path / "debian")
     monkeypatch.setattr(fashion_mnist, "MIRRORS", ())
     monkeypatch.setenv("GOOGLENET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -95,7 +102,7 @@ def test_the_sample():
 def test_the_sample_is_cut_from_the_full_set(monkeypatch):
     if not DEBIAN_FOLDER.is_dir():
         pytest.skip(f"no full Fashion-MNIST in {DEBIAN_FOLDER} (dataset-fashion-mnist)")
-    monkeypatch.setattr(fashion_mnist, "FULL", FULL)
+    set_full(monkeypatch, FULL)
     full = sources.load(str(DEBIAN_FOLDER))
     assert (len(full.train_images), len(full.test_labels)) == (60_000, 10_000)
     assert sums(cut_sample(full)) == fashion_mnist.SAMPLE
@@ -345,7 +352,7 @@ def test_images_and_labels_that_do_not_fit_are_refused(home, monkeypatch, images
     raw = {**RAW, TEST_IMAGES: idx(np.zeros(images)), TEST_LABELS: idx(labels)}
     for name in NAMES:
         (home / name).write_bytes(raw[name])
-    monkeypatch.setattr(fashion_mnist, "FULL", sums(raw))
+    set_full(monkeypatch, sums(raw))
     refusal(lambda: sources.load(str(home)), "t10k", str(home), words)
 
 
@@ -371,11 +378,13 @@ def test_the_order_of_an_epoch_is_the_same_with_every_numpy():
 
 
 def test_flips_are_the_same_with_every_numpy_and_drawn_anew_each_epoch():
-    found = sampling.flips(16, seed=0, epoch=0)
+    found = sampling.flip_mask(16, seed=0, epoch=0)
     assert (found.dtype, found.shape) == (bool, (16,))
     assert found.astype(int).tolist() == [0, 0, 1, 1, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 1, 1]
     whole = {
-        (seed, epoch): sampling.flips(60_000, seed, epoch) for seed in (0, 7) for epoch in (0, 1)
+        (seed, epoch): sampling.flip_mask(60_000, seed, epoch)
+        for seed in (0, 7)
+        for epoch in (0, 1)
     }
     for drawn in whole.values():
         assert abs(drawn.mean() - 0.5) < 0.01
@@ -403,7 +412,7 @@ def test_batches_that_make_no_sense_are_refused_at_once(size, seed, words):
 
 
 def test_the_import_takes_no_framework_and_no_pooch():
-    check = "import sys, common.data; print({'pooch', 'torch', 'requests'} & set(sys.modules))"
-    root = Path(dataset.__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", check], cwd=root, capture_output=True, text=True)
+    check = "import sys, common.data.sources, common.data.sampling\n"
+    check += "print({'pooch', 'torch', 'requests'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr

@@ -39,7 +39,7 @@ def framework_as(monkeypatch, tmp_path, source):
 
 def test_the_backends_are_those_there_are(monkeypatch):
     monkeypatch.setattr(doctor, "framework", lambda name: {"asked": name})
-    assert doctor.look()["frameworks"] == {name: {"asked": name} for name in FRAMEWORKS}
+    assert doctor.examine()["frameworks"] == {name: {"asked": name} for name in FRAMEWORKS}
 
 
 def test_one_framework_that_works_is_enough(run):
@@ -143,9 +143,9 @@ def test_instruction_sets_without_linux(monkeypatch):
 
 
 def test_data_that_is_there_and_data_that_is_not(monkeypatch, tmp_path):
-    from common.data import fashion_mnist
+    from common.data import sources
 
-    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "debian")
+    monkeypatch.setattr(sources, "DEBIAN_FOLDER", tmp_path / "debian")
     monkeypatch.setenv("GOOGLENET_CACHE", str(tmp_path / "cache"))
     found = doctor.data()
     assert found["sample"]["files"] == 4
@@ -155,7 +155,7 @@ def test_data_that_is_there_and_data_that_is_not(monkeypatch, tmp_path):
     )
     assert "apt-get install dataset-fashion-mnist" in found["trouble"]
     (tmp_path / "debian").mkdir()
-    for name in fashion_mnist.FULL:
+    for name in sources.FULL:
         (tmp_path / "debian" / f"{name}.gz").touch()
     assert doctor.data()["Debian"]["files"] == 4
     assert "trouble" not in doctor.data()
@@ -170,6 +170,6 @@ def test_the_module_needs_no_package_that_may_be_missing():
 
 
 def test_broken_packages_do_not_stop_it(monkeypatch):
-    broken = types.ModuleType("common.data")
-    monkeypatch.setitem(sys.modules, "common.data", broken)
+    broken = types.ModuleType("common.data.sources")
+    monkeypatch.setitem(sys.modules, "common.data.sources", broken)
     assert "cannot be looked for" in doctor.data()["trouble"]

@@ -1,6 +1,6 @@
 """What published versions of the network say of themselves and their own code does not bear out.
 
-Those that show in a framework are in tests/porting; all are told in docs/porting.md.
+Those that show in a framework are in tests/pitfalls; all are described in docs/porting.md.
 """
 
 from dataclasses import replace
@@ -25,8 +25,8 @@ def test_the_224_pixel_post_describes_nine_blocks_and_its_code_has_eight():
 
 def test_the_224_pixel_posts_text_has_a_stem_that_its_code_has_not():
     """Its text: stride 2, padding 3 and pools of stride 2 with padding 1. Its own listing: 218."""
-    told = replace(BLOG_224, stage1=D2L.stage1, stage2=D2L.stage2)
-    assert stage_shapes(told)["stage1"] == (1, 64, 56, 56)
+    described = replace(BLOG_224, stage1=D2L.stage1, stage2=D2L.stage2)
+    assert stage_shapes(described)["stage1"] == (1, 64, 56, 56)
     assert stage_shapes(BLOG_224)["stage1"] == (1, 64, 72, 72)
     assert next(shape for kind, shape, *_ in LISTING if kind == "Conv2d") == "[1, 64, 218, 218]"
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from common.data import dataset, fashion_mnist, image_files, image_folder
+from common.data import fashion_mnist, image_files, image_folder, sources
 from common.data.sources import load
 from common.errors import DataError
 from common.recipe import Recipe
 from common.training.checkpoint import Checkpoint, Config
-from common.training.loop import Fit
+from common.training.loop import TrainingLoop
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -117,7 +117,7 @@ def test_shrinking_is_bilinear_and_averages(tmp_path):
 
 
 def corners(size=(8, 6)):
-    """An image whose four quarters are told apart."""
+    """An image whose four quarters have colours of their own."""
     image = Image.new("RGB", size, "black")
     image.paste(RED, (0, 0, size[0] // 2, size[1] // 2))
     image.paste(GREEN, (size[0] // 2, 0, size[0], size[1] // 2))
@@ -145,7 +145,7 @@ def test_the_camera_s_orientation_is_undone(tmp_path, orientation, ending):
     corners((64, 48)).save(path, exif=exif, **options)
     with Image.open(path) as image:
         want = np.asarray(ImageOps.exif_transpose(image).convert("RGB")).transpose(2, 0, 1)
-    assert image_files.look(path) == (3, *want.shape[1:])
+    assert image_files.inspect_image(path) == (3, *want.shape[1:])
     assert want.shape[1:] == ((64, 48) if orientation > 4 else (48, 64))
     assert (image_files.decode(path, 3, *want.shape[1:]) == want).all()
 
@@ -162,7 +162,7 @@ def test_what_is_transparent_is_white(tmp_path, mode):
     assert (found[:, 2:] == 255).all()
     assert (found[:, 0] == 0).all()
     assert abs(found[1, 1] - 127) <= 1
-    assert image_files.look(tmp_path / "x.png") == (3 if mode == "RGBA" else 1, 2, 4)
+    assert image_files.inspect_image(tmp_path / "x.png") == (3 if mode == "RGBA" else 1, 2, 4)
 
 
 @pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
@@ -171,7 +171,7 @@ def test_sixteen_bits_are_cut_to_eight(tmp_path, ending):
     Image.fromarray(values).save(tmp_path / f"x.{ending}")
     found = image_files.decode(tmp_path / f"x.{ending}", 1, 2, 3)
     assert (found == np.round(values / 257)).all()
-    assert image_files.look(tmp_path / f"x.{ending}") == (1, 2, 3)
+    assert image_files.inspect_image(tmp_path / f"x.{ending}") == (1, 2, 3)
     assert (image_files.decode(tmp_path / f"x.{ending}", 3, 2, 3) == found).all()
 
 
@@ -182,7 +182,7 @@ def test_palettes_and_other_colours(tmp_path):
     frames[0].save(tmp_path / "frames.gif", save_all=True, append_images=frames[1:])
     want = np.asarray(corners()).transpose(2, 0, 1)
     for name in ("p.png", "cmyk.tif", "frames.gif"):
-        assert image_files.look(tmp_path / name) == (3, 6, 8)
+        assert image_files.inspect_image(tmp_path / name) == (3, 6, 8)
         assert (image_files.decode(tmp_path / name, 3, 6, 8) == want).all(), name
 
 
@@ -198,7 +198,7 @@ def test_hidden_and_other_files_are_passed_over(home):
 
 
 def empty(folder):
-    for file in image_files.iterdir():
+    for file in folder.iterdir():
         file.unlink()
 
 
@@ -226,9 +226,9 @@ WRONG = {
 
 @pytest.mark.parametrize("fault", WRONG)
 def test_what_is_wrong_is_named(home, fault):
-    plant, name = WRONG[fault]
+    inject, name = WRONG[fault]
     load(str(home))
-    plant(home)
+    inject(home)
     refusal(home, name, ";")
 
 
@@ -263,9 +263,8 @@ def test_a_cut_image_is_refused_by_name_when_it_is_asked_for(home, ending):
     Image.fromarray(noise).save(path)
     load(str(home)).train_images[:]
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    refusal(
-        home, path.name, "replace it", use=lambda data: dataset.train_images[np.array([0, 1, 2, 3])]
-    )
+    first = np.arange(4)
+    refusal(home, path.name, "replace it", use=lambda data: data.train_images[first])
 
 
 def test_any_damage_is_refused_in_one_sentence_or_decodes(tmp_path):
@@ -280,7 +279,7 @@ def test_any_damage_is_refused_in_one_sentence_or_decodes(tmp_path):
             raw[draws.randint(0, min(len(raw), 400), 3)] = draws.randint(0, 256, 3)
             path.write_bytes(raw.tobytes())
             try:
-                _, height, width = image_files.look(path)
+                _, height, width = image_files.inspect_image(path)
                 if height * width < 10**6:
                     assert image_files.decode(path, 3, 24, 24).shape == (3, 24, 24)
             except DataError as error:
@@ -289,8 +288,8 @@ def test_any_damage_is_refused_in_one_sentence_or_decodes(tmp_path):
     assert all(name in said and "\n" not in said for name, said in refused)
 
 
-def test_fashion_mnist_is_told_from_class_folders_by_its_files(home, tmp_path, monkeypatch):
-    monkeypatch.setattr(fashion_mnist, "FULL", fashion_mnist.SAMPLE)
+def test_fashion_mnist_is_known_from_class_folders_by_its_files(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "FULL", fashion_mnist.SAMPLE)
     mixed = tmp_path / "mixed"
     (mixed / "a folder beside").mkdir(parents=True)
     for file in fashion_mnist.SAMPLE_FOLDER.glob("*.gz"):
@@ -318,7 +317,7 @@ class Notes:
     def Trainer(self, model, recipe):
         return self
 
-    def tune(self, rate, seed):
+    def set_step(self, rate, seed):
         pass
 
     def check(self, images, labels):
@@ -326,7 +325,7 @@ class Notes:
         want = np.array([BLUE, GREEN, RED], np.uint8)[labels]
         assert (images == want[:, :, None, None]).all()
 
-    def step(self, images, labels, flips=None, share=1.0):
+    def step(self, images, labels, flip_mask=None, share=1.0):
         self.check(images, labels)
         self.seen += labels.tolist()
         return 0.5, len(labels)
@@ -348,7 +347,7 @@ def test_a_run_trains_on_three_classes_in_colour(home):
     found, backend = load(str(home)), Notes()
     config = Config.of(Recipe(spec="mini", size=33, batch_size=5, epochs=2), "fake", found)
     assert (config.channels, config.classes, config.pixels) == (3, found.classes, (6, 8))
-    Fit(backend, "fake", Checkpoint.first(config), found, "cpu")()
+    TrainingLoop(backend, "fake", Checkpoint.first(config), found, "cpu")()
     assert np.bincount(backend.seen).tolist() == [6, 8, 10]
     assert backend.tested == 12
 
@@ -360,4 +359,4 @@ def test_a_damaged_image_stops_a_run_with_its_name(home):
     found = load(str(home))
     config = Config.of(Recipe(spec="mini", size=33, batch_size=5, epochs=1), "fake", found)
     with pytest.raises(DataError, match=r"red/4\.png"):
-        Fit(Notes(), "fake", Checkpoint.first(config), found, "cpu")()
+        TrainingLoop(Notes(), "fake", Checkpoint.first(config), found, "cpu")()

@@ -21,7 +21,7 @@ from common.recipe import Recipe
 from common.spec import SPECS
 from common.training import loop
 from common.training.checkpoint import Checkpoint, Config
-from common.training.loop import Fit
+from common.training.loop import TrainingLoop
 from common.weights import is_running
 
 
@@ -60,20 +60,20 @@ class Together:
         return total
 
 
-def run(arbiter, recipe, data, count, stops=None, seen=None):
-    """A run of the arbiter in so many threads; the Fits."""
+def run(reference, recipe, data, count, stops=None, seen=None):
+    """A run of the reference in so many threads; the Fits."""
     together, fits, threads = Together(count), [None] * count, []
-    checkpoint = Checkpoint.first(Config.of(recipe, "arbiter", data))
+    checkpoint = Checkpoint.first(Config.of(recipe, "reference", data))
 
     def work(rank):
-        class Part(arbiter.Trainer):
+        class Part(reference.Trainer):
             """Sums the gradients of all, each by its share."""
 
-            def step(self, images, labels, flips=None, share=1.0):
+            def step(self, images, labels, flip_mask=None, share=1.0):
                 if seen is not None:
                     seen[rank].append(len(labels) if share else 0)
                 self.share = share
-                return super().step(images, labels, flips, share)
+                return super().step(images, labels, flip_mask, share)
 
             def apply(self, gradients):
                 flat = np.concatenate([self.share * g.ravel() for g in gradients.values()])
@@ -84,10 +84,10 @@ def run(arbiter, recipe, data, count, stops=None, seen=None):
                 super().apply(summed)
 
         total = together.total(rank)
-        backend = type("Backend", (), {**vars(arbiter), "Trainer": Part, "total": total})
+        backend = type("Backend", (), {**vars(reference), "Trainer": Part, "total": total})
         backend.total = staticmethod(total)
         stop = (stops or {}).get(rank, lambda fit: 0)
-        fit = Fit(backend, "a", checkpoint, data, "cpu", rank=rank, workers=count)
+        fit = TrainingLoop(backend, "a", checkpoint, data, "cpu", rank=rank, workers=count)
         fit.stop = lambda: stop(fit)
         fits[rank] = fit
         try:
@@ -112,11 +112,11 @@ def recipe(pocket, monkeypatch):
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
-def test_whatever_the_number_of_workers_a_run_is_the_same(arbiter, recipe, pictures, count):
+def test_whatever_the_number_of_workers_a_run_is_the_same(reference, recipe, pictures, count):
     """The last of three batches has 2 images: with more workers some get none."""
     data, seen = pictures(18, 7), {rank: [] for rank in range(count)}
-    (alone,) = run(arbiter, recipe, data, 1)
-    fits = run(arbiter, recipe, data, count, seen=seen)
+    (alone,) = run(reference, recipe, data, 1)
+    fits = run(reference, recipe, data, count, seen=seen)
     for fit in fits:
         for epoch, other in zip(fit.progress.epochs, alone.progress.epochs, strict=True):
             assert epoch.losses == pytest.approx(other.losses, rel=1e-6)
@@ -130,11 +130,11 @@ def test_whatever_the_number_of_workers_a_run_is_the_same(arbiter, recipe, pictu
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_all_stop_after_the_same_step_when_one_hears_a_signal(
-    arbiter, recipe, pictures, monkeypatch, signum
+    reference, recipe, pictures, monkeypatch, signum
 ):
     monkeypatch.setattr(loop, "HEARING", 0.0)
     stops = {1: lambda fit: signum * (fit.progress.steps >= 2)}
-    fits = run(arbiter, recipe, pictures(18, 7), 3, stops)
+    fits = run(reference, recipe, pictures(18, 7), 3, stops)
     assert [fit.progress.steps for fit in fits] == [2, 2, 2]
     assert [fit.stopped for fit in fits] == [128 + signum] * 3
 

@@ -1,5 +1,5 @@
 """The epoch loop that all backends share: with a trainer that only takes notes and a clock, and,
-where what was learned counts, with the arbiter as the backend.
+where what was learned counts, with the reference as the backend.
 """
 
 # ruff: noqa: D102 - common/contract.py says what a backend's methods do
@@ -18,7 +18,7 @@ import pytest
 from common.data import sampling
 from common.data.dataset import Dataset
 from common.data.fashion_mnist import CLASSES
-from common.data.sampling import batches, flips
+from common.data.sampling import batches, flip_mask
 from common.errors import (
     DataError,
     DeviceError,
@@ -32,7 +32,7 @@ from common.spec import MINI
 from common.training import loop
 from common.training.checkpoint import Checkpoint, Config
 from common.training.history import Epoch, read_history, speed
-from common.training.loop import EVALUATION_BATCH, REFRESH, Fit
+from common.training.loop import EVALUATION_BATCH, LOG_EVERY, TrainingLoop
 from common.training.run import Run
 from common.weights import draw
 
@@ -114,7 +114,7 @@ class World:
     def out_of_memory(self, error):
         return str(error) == "no room on this GPU"
 
-    def tune(self, rate, seed):
+    def set_step(self, rate, seed):
         self.tuned.append((rate, seed))
 
     def step(self, images, labels, mirrored=None, share=1.0):
@@ -196,7 +196,7 @@ def first(recipe, data):
 def fitted(world, recipe=RECIPE, train=300, test=600, **options):
     data = dataset(train, test)
     start = options.pop("start", None) or first(recipe, data)
-    return Fit(world, "fake", start, data, "gpu:3", report=world.report, **options)
+    return TrainingLoop(world, "fake", start, data, "gpu:3", report=world.report, **options)
 
 
 # What the trainer gets
@@ -216,7 +216,7 @@ def test_every_epoch_takes_every_example_once_in_the_order_of_batches(world):
 def test_mirrored_are_those_of_flips_each_epoch_anew(world):
     fitted(world, replace(RECIPE, flip=True))()
     for epoch in range(3):
-        want = flips(300, 5, epoch)
+        want = flip_mask(300, 5, epoch)
         assert 100 < want.sum() < 200
         for step in range(10 * epoch, 10 * epoch + 10):
             assert world.mirrored[step].tolist() == want[world.steps[step]].tolist()
@@ -292,15 +292,15 @@ def test_only_training_counts_as_time_and_what_it_waits_is_told(world, monkeypat
 
 def test_nothing_waits_for_the_device_but_a_look_every_few_steps(world, monkeypatch):
     looks = []
-    look = Fit.look
+    sync_metrics = TrainingLoop.sync_metrics
 
     def noted(self, signum):
         looks.append(len(world.steps))
-        return look(self, signum)
+        return sync_metrics(self, signum)
 
-    monkeypatch.setattr(Fit, "look", noted)
+    monkeypatch.setattr(TrainingLoop, "look", noted)
     fitted(world, replace(RECIPE, batch_size=10, epochs=2))()
-    assert looks == [REFRESH, 30, 30 + REFRESH, 60]
+    assert looks == [LOG_EVERY, 30, 30 + LOG_EVERY, 60]
     assert world.looks == 2 * 60
 
 
@@ -483,7 +483,7 @@ def test_an_image_that_cannot_be_read_ends_the_run_with_its_own_error(world, par
     broken = Broken(getattr(data, f"{part}_images"), error)
     bad = replace(data, **{f"{part}_images": broken})
     with pytest.raises(kind) as caught:
-        Fit(world, "fake", first(RECIPE, data), bad, "gpu:3")()
+        TrainingLoop(world, "fake", first(RECIPE, data), bad, "gpu:3")()
     assert error in (caught.value, caught.value.__cause__)
     before = [7 in step for step in batches(300, 32, 5, 0)].index(True)
     assert len(world.steps) == (before if part == "train" else 10)
@@ -502,7 +502,7 @@ def test_other_images_than_the_run_was_begun_with_are_refused(world, change):
         "colour": lambda: replace(data, train_images=data.train_images.repeat(3, 1)),
     }[change]()
     with pytest.raises(RunError, match=r"^The images in fake are not those .*`--data`\.$"):
-        Fit(world, "fake", start, other, "gpu:3")
+        TrainingLoop(world, "fake", start, other, "gpu:3")
     assert world.log == [], "before anything is built"
 
 
@@ -577,8 +577,8 @@ def essence(checkpoint):
     return replace(checkpoint.progress, epochs=epochs, seconds=0, wait=0), bits
 
 
-def learn(arbiter, data, run, start, **options):
-    return Fit(arbiter, "arbiter", start, data, "cpu", run, **options)()
+def learn(reference, data, run, start, **options):
+    return TrainingLoop(reference, "reference", start, data, "cpu", run, **options)()
 
 
 @pytest.fixture
@@ -597,27 +597,27 @@ def recipe(three, request):
     return three[request.param]
 
 
-def uninterrupted(arbiter, data, recipe, folder):
+def uninterrupted(reference, data, recipe, folder):
     run = Run(folder)
-    learn(arbiter, data, run, first(recipe, data))
+    learn(reference, data, run, first(recipe, data))
     return essence(run.load()), essence(run.load("best"))
 
 
-def test_a_run_that_is_stopped_anywhere_goes_on_bit_for_bit(arbiter, pictures, recipe, tmp_path):
+def test_a_run_that_is_stopped_anywhere_goes_on_bit_for_bit(reference, pictures, recipe, tmp_path):
     data = pictures(8, 6)
-    want = uninterrupted(arbiter, data, recipe, tmp_path / "whole")
+    want = uninterrupted(reference, data, recipe, tmp_path / "whole")
     assert len(want[0][0].epochs) == 2
     steps = set()
     for call in count(1):
         run = Run(tmp_path / str(call))
         try:
-            learn(arbiter, data, run, first(recipe, data), stop=stop_at(call))
+            learn(reference, data, run, first(recipe, data), stop=stop_at(call))
         except Stopped:
             start = run.load()
             steps.add((start.progress.steps, len(start.progress.epochs)))
         else:
             break
-        learn(arbiter, data, run, start)
+        learn(reference, data, run, start)
         assert (essence(run.load()), essence(run.load("best"))) == want, call
         history = [replace(epoch, seconds=0, wait=0) for epoch in read_history(run.history_file)]
         assert history == want[0][0].epochs
@@ -625,34 +625,34 @@ def test_a_run_that_is_stopped_anywhere_goes_on_bit_for_bit(arbiter, pictures, r
     assert steps == {(1, 0), (2, 0), (3, 0), (4, 1), (5, 1), (6, 1)}
 
 
-def test_a_run_that_is_stopped_at_every_step_goes_on_bit_for_bit(arbiter, pictures, tmp_path):
+def test_a_run_that_is_stopped_at_every_step_goes_on_bit_for_bit(reference, pictures, tmp_path):
     recipe = Recipe(spec="mini", size=33, batch_size=3, epochs=1, momentum=0.9, flip=True)
     data = pictures(8, 3)
-    want = uninterrupted(arbiter, data, recipe, tmp_path / "whole")
+    want = uninterrupted(reference, data, recipe, tmp_path / "whole")
     run, start = Run(tmp_path / "stopped"), first(recipe, data)
     for step in (1, 2, 3):
         with pytest.raises(Stopped):
-            learn(arbiter, data, run, start, stop=stop_at(1))
+            learn(reference, data, run, start, stop=stop_at(1))
         start = run.load()
         assert (start.progress.steps, len(start.progress.losses)) == (step, step)
-    learn(arbiter, data, run, start)
+    learn(reference, data, run, start)
     assert (essence(run.load()), essence(run.load("best"))) == want
 
 
 def test_every_checkpoint_on_the_way_goes_on_bit_for_bit(
-    arbiter, pictures, recipe, tmp_path, monkeypatch
+    reference, pictures, recipe, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(loop, "REFRESH", 1)
     data, run, files = pictures(8, 6), Run(tmp_path), []
     monkeypatch.setattr(run, "save", lambda now, which="last": files.append(now.encode()))
     monkeypatch.setattr(run, "record", lambda epochs: None)
-    learn(arbiter, data, run, first(recipe, data), save_every=0)
+    learn(reference, data, run, first(recipe, data), save_every=0)
     starts = [Checkpoint.decode(data) for data in files]
     want = essence(starts[-1])
     assert len(starts) > 6
     for start in starts[:-1]:
         run = Run(tmp_path / "again")
-        learn(arbiter, data, run, start)
+        learn(reference, data, run, start)
         assert essence(run.load()) == want
 
 
@@ -664,10 +664,10 @@ class Killed(BaseException):
 @pytest.mark.parametrize("epoch", [1, 2])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_kill_at_the_end_of_an_epoch_loses_nothing_for_good(
-    arbiter, pictures, three, tmp_path, victim, epoch, after
+    reference, pictures, three, tmp_path, victim, epoch, after
 ):
     recipe, data = three["nesterov"], pictures(8, 6)
-    want = uninterrupted(arbiter, data, recipe, tmp_path / "whole")
+    want = uninterrupted(reference, data, recipe, tmp_path / "whole")
     run = Run.create(tmp_path / "killed", first(recipe, data))
     save, record, report = run.save, run.record, lambda epoch: None
 
@@ -686,12 +686,12 @@ def test_a_kill_at_the_end_of_an_epoch_loses_nothing_for_good(
 
     run.save, run.record = kill("save", save), kill("record", record)
     try:
-        learn(arbiter, data, run, first(recipe, data), report=kill("report", report))
+        learn(reference, data, run, first(recipe, data), report=kill("report", report))
     except Killed:
         run = Run(run.folder)
         start = run.load()
         run.record(start.progress.epochs)
-        learn(arbiter, data, run, start)
+        learn(reference, data, run, start)
     else:
         assert (victim, epoch) == ("save best", 2), "the second epoch was not the better one"
     assert (essence(run.load()), essence(run.load("best"))) == want
@@ -699,29 +699,29 @@ def test_a_kill_at_the_end_of_an_epoch_loses_nothing_for_good(
     assert history == want[0][0].epochs
 
 
-def test_a_finished_run_has_nothing_left_to_do(arbiter, pictures, three, tmp_path):
+def test_a_finished_run_has_nothing_left_to_do(reference, pictures, three, tmp_path):
     data, run = pictures(8, 6), Run(tmp_path)
-    done = learn(arbiter, data, run, first(three["plain"], data))
+    done = learn(reference, data, run, first(three["plain"], data))
     before = snapshot(tmp_path)
-    assert learn(arbiter, data, run, run.load()) == done
+    assert learn(reference, data, run, run.load()) == done
     assert snapshot(tmp_path) == before
 
 
-def test_what_is_learned_is_the_textbook_s(arbiter, pictures, three):
+def test_what_is_learned_is_the_textbook_s(reference, pictures, three):
     """The loop adds nothing of its own: the same steps by hand give the same bits."""
     recipe, data = three["nesterov"], pictures(8, 6)
-    fit = Fit(arbiter, "arbiter", first(recipe, data), data, "cpu")
+    fit = TrainingLoop(reference, "reference", first(recipe, data), data, "cpu")
     fit()
     network = recipe.network()
-    model = arbiter.build(network, "float32", "cpu")
-    arbiter.write_weights(model, draw(network, recipe.seed))
-    trainer, step = arbiter.Trainer(model, recipe), 0
+    model = reference.build(network, "float32", "cpu")
+    reference.write_weights(model, draw(network, recipe.seed))
+    trainer, step = reference.Trainer(model, recipe), 0
     for epoch in range(2):
-        mirrored = flips(8, recipe.seed, epoch)
+        mirrored = flip_mask(8, recipe.seed, epoch)
         for chosen in batches(8, 3, recipe.seed, epoch):
-            trainer.tune(recipe.rate(step, 6), 0)
+            trainer.set_step(recipe.rate(step, 6), 0)
             trainer.step(data.train_images[chosen], data.train_labels[chosen], mirrored[chosen])
             step += 1
-    found, want = fit.checkpoint().weights, arbiter.read_weights(model)
+    found, want = fit.checkpoint().weights, reference.read_weights(model)
     assert all((found[name] == want[name]).all() for name in want)
     assert any((found[name] != first(recipe, data).weights[name]).any() for name in want)

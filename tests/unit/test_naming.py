@@ -2,23 +2,21 @@
 
 import io
 
-import hostile  # in tests/support
 import numpy as np
 import pytest
+from hostile import WEIGHT_FILES  # in tests/support
 from small_specs import NARROW  # in tests/support
 
 from common import spec
 from common.errors import WeightsError
-from common.formats.identify import kept_in_training, recognise, twins
-from common.formats.naming import DIALECTS, FORMATS, PADDLE_VISION
+from common.formats.identify import equivalent_specs, identify, undo_downscale_in_infer
+from common.formats.naming import FORMATS, NAMINGS, PADDLE_VISION
 from common.formats.readers.base import File
 from common.formats.readers.detect import parse_open
 from common.spec import BLOG_224, D2L, D2L_BN, MINI, SPECS, Conv, Norm, Spec, find
 from common.weights import draw, shapes
 
-FILES = sorted(
-    path for path in hostile.FOREIGN.iterdir() if path.name not in ("make.py", "__pycache__")
-)
+FILES = sorted(WEIGHT_FILES.iterdir())
 
 
 def noise(network, seed=0):
@@ -40,13 +38,13 @@ def written(form, network, layers, weights):
     return File(form, arrays, "float32")
 
 
-def layers_of(form, network, dialect="our names", which=0):
-    return list(DIALECTS[form][dialect](network))[which]
+def layers_of(form, network, naming="our names", which=0):
+    return list(NAMINGS[form][naming](network))[which]
 
 
 def refusal(file, spec_name=None):
     with pytest.raises(WeightsError) as caught:
-        recognise(file, spec_name, "a.pt")
+        identify(file, spec_name, "a.pt")
     said = str(caught.value)
     assert said.startswith("a.pt ")
     assert said.endswith(".")
@@ -63,24 +61,24 @@ def test_every_naming_of_every_spec_leads_back(form, network):
     """In any order, and to that spec and no other."""
     weights = noise(network)
     count = 0
-    for dialect, namings in DIALECTS[form].items():
-        asked = network.name if network in OTHERS else None  # torchvision's has twins
+    for naming, namings in NAMINGS[form].items():
+        asked = network.name if network in OTHERS else None  # torchvision's has an equivalent
         for layers in namings(network):
             if not {name.rpartition(".")[0] for name in weights} <= layers.keys():
-                continue  # the dialect has no word for some layer
+                continue  # the naming has no word for some layer
             file = written(form, network, layers, weights)
             assert len(file.arrays) == len(weights), "two tensors have one name"
             file = File(form, dict(sorted(file.arrays.items())), "float32")
-            known = recognise(file, asked, "it")
-            assert (known.spec, known.dialect) == (network, dialect)
+            known = identify(file, asked, "it")
+            assert (known.spec, known.naming) == (network, naming)
             assert list(known.weights) == list(weights)
-            scaled = dialect == PADDLE_VISION
-            expected = kept_in_training(network, weights) if scaled else weights
+            scaled = naming == PADDLE_VISION
+            expected = undo_downscale_in_infer(network, weights) if scaled else weights
             for name, array in expected.items():
                 np.testing.assert_array_equal(known.weights[name], array)
             count += 1
             if network not in (MINI, D2L):
-                break  # one of each dialect will do
+                break  # one of each naming will do
     assert count > (network not in OTHERS)
 
 
@@ -100,7 +98,7 @@ def test_the_book_s_names_are_those_that_its_page_makes(form, names):
     """As read off the page: the ReLU is a layer in PyTorch, an argument in MXNet and Keras."""
     found = [
         {FORMATS[form].name(layers, name) for name in shapes(D2L)}
-        for layers in DIALECTS[form]["the book's names"](D2L)
+        for layers in NAMINGS[form]["the book's names"](D2L)
     ]
     assert any(names <= each for each in found)
 
@@ -130,7 +128,7 @@ def test_the_book_s_names_are_found_for_each_path():
 @pytest.mark.parametrize("form", FORMATS)
 def test_other_channels_and_classes_are_the_file_s_own(form):
     network = MINI.at(channels=3, classes=7)
-    known = recognise(written(form, network, layers_of(form, network), noise(network)), None, "it")
+    known = identify(written(form, network, layers_of(form, network), noise(network)), None, "it")
     assert known.spec == network
 
 
@@ -176,7 +174,7 @@ def test_the_spec_that_would_fit_is_named(held, asked):
     assert "is missing" in said or "one tensor too many" in said or "has shape" in said
 
 
-def test_another_network_is_told_from_a_near_one():
+def test_another_network_is_not_taken_for_a_near_one():
     arrays = {"features.0.weight": np.zeros((64, 3, 3, 3)), "features.0.bias": np.zeros(64)}
     said = refusal(File("torch", arrays, "float32"))
     assert "a PyTorch state_dict, of a network that is not known here" in said
@@ -195,9 +193,9 @@ def test_a_spec_that_comes_later_brings_its_names(monkeypatch):
     network = Spec(**{**vars(NARROW), "name": "later", "norm": Norm(1e-5, 0.9)})
     monkeypatch.setitem(spec.SPECS, "later", network)
     for form in FORMATS:
-        for dialect in set(DIALECTS[form]) & {"our names", "the book's names"}:
-            layers = layers_of(form, network, dialect)
-            known = recognise(written(form, network, layers, noise(network)), "later", "it")
+        for naming in set(NAMINGS[form]) & {"our names", "the book's names"}:
+            layers = layers_of(form, network, naming)
+            known = identify(written(form, network, layers, noise(network)), "later", "it")
             assert known.spec == network
 
 
@@ -205,10 +203,13 @@ def test_a_network_that_differs_in_what_is_no_weight_is_named_too():
     network = find("torchvision-imagenet-aux")
     layers = layers_of("torch", network, "torchvision's names")
     file = written("torch", network, layers, noise(network))
-    known = recognise(file, None, "it")
-    assert (known.spec.name, twins(file, known.spec)) == ("torchvision-aux", (network.name,))
+    known = identify(file, None, "it")
+    assert (known.spec.name, equivalent_specs(file, known.spec)) == (
+        "torchvision-aux",
+        (network.name,),
+    )
     own = written("torch", network, layers_of("torch", network, "our names"), noise(network))
-    known = recognise(own, None, "it")
+    known = identify(own, None, "it")
     assert known.spec.name == network.name
-    assert twins(own, known.spec) == (), "our names tell them apart"
-    assert recognise(file, network.name, "it").spec == network
+    assert equivalent_specs(own, known.spec) == (), "our names tell them apart"
+    assert identify(file, network.name, "it").spec == network

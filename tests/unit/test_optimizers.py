@@ -1,4 +1,4 @@
-"""The arbiter's optimizers: by pencil, and against closed forms that are written in another way.
+"""The reference's optimizers: by pencil, and against closed forms that are written in another way.
 
 The gradients are given, so no network has a part in it; the smoothed loss is held against central
 differences.
@@ -20,7 +20,7 @@ close = pytest.approx
 
 
 def trainer(recipe, **weights):
-    """The arbiter's trainer over these weights, beside a running mean that no step may touch."""
+    """The reference's trainer over these weights, beside a running mean that no step may touch."""
     arrays = {name: np.array(value, float) for name, value in weights.items()}
     arrays["norm.running_mean"] = np.array([7.0])
     return Trainer(SimpleNamespace(weights=arrays), recipe)
@@ -30,7 +30,7 @@ def walk(recipe, start, gradients, rates=None):
     """The weight of one number after each of these gradients."""
     found, one = [], trainer(recipe, w=[start])
     for gradient, rate in zip(gradients, rates or [recipe.lr] * len(gradients), strict=True):
-        one.tune(rate, 0)
+        one.set_step(rate, 0)
         one.apply({"w": np.array([gradient], float)})
         found.append(one.model.weights["w"].item())
     assert one.model.weights["norm.running_mean"].item() == 7

@@ -1,4 +1,4 @@
-"""The ladder, climbed by the arbiter itself in a backend's clothes: honest, then with one fault."""
+"""The parity checks, checked by the reference itself in a backend's clothes: honest, then with one fault."""
 
 # ruff: noqa: D102 - common/contract.py says what a backend's methods do
 
@@ -16,8 +16,8 @@ from common.errors import DeviceError, SpecError
 from common.parity import checks, fixtures, suite
 from common.parity.checks import FORWARD, LEAST_LOSS
 from common.parity.fixtures import SEEDS, draw_fixture
-from common.parity.report import Report, Rung, compare, tensor_error
-from common.parity.suite import DEFAULTS, climb, verify
+from common.parity.report import Report, Check, compare, tensor_error
+from common.parity.suite import DEFAULTS, run_checks, verify
 from common.recipe import Recipe
 from common.spec import SPECS, Conv, GlobalAvgPool, Linear, MaxPool, Norm, Spec, find, inception
 from common.weights import draw, is_running, shapes
@@ -72,7 +72,7 @@ class Native:
 
 
 class Fake:
-    """The arbiter as a backend. A fault is given what its function found, and returns what it says.
+    """The reference as a backend. A fault is given what its function found, and returns what it says.
 
     Faults go by the function's name; `update` and `places` are the trainer's.
     """
@@ -116,7 +116,7 @@ class Fake:
 
 
 class FakeTrainer:
-    """The arbiter's trainer as a backend's."""
+    """The reference's trainer as a backend's."""
 
     def __init__(self, backend, model, recipe):
         self.backend, self.model = backend, model
@@ -133,18 +133,18 @@ class FakeTrainer:
 
 
 def climbed(spec=TINY, dtype="float64", **faults):
-    """The report of a climb with these faults."""
-    return next(climb(Fake(**faults), "fake", spec, [SIZE], dtype, "cpu"))
+    """The report of a run with these faults."""
+    return next(run_checks(Fake(**faults), "fake", spec, [SIZE], dtype, "cpu"))
 
 
-def failed_at(rung, where, spec=TINY, **faults):
-    """Climb with these faults and check that it ends at this rung, and with this `where`."""
+def failed_at(check, where, spec=TINY, **faults):
+    """Climb with these faults and check that it ends at this check, and with this `where`."""
     report = climbed(spec, **faults)
     assert report.failed is not None, report.sentence()
-    assert (report.failed.name, report.failed.where) == (rung, where), report.failed
+    assert (report.failed.name, report.failed.where) == (check, where), report.failed
     order = NORM_RUNGS if spec.norm else PLAIN_RUNGS
-    assert [r.name for r in report.rungs] == order[: order.index(rung) + 1]
-    assert [r.passed for r in report.rungs[:-1]] == [True] * (len(report.rungs) - 1)
+    assert [r.name for r in report.checks] == order[: order.index(check) + 1]
+    assert [r.passed for r in report.checks[:-1]] == [True] * (len(report.checks) - 1)
     return report.failed
 
 
@@ -168,13 +168,13 @@ def at(name, change):
 
 
 @pytest.mark.parametrize("spec", BOTH)
-def test_an_honest_backend_climbs_all_rungs(spec):
+def test_an_honest_backend_runs_all_checks(spec):
     report = climbed(BOTH[spec])
     assert report.failed is None, report.sentence()
-    assert [rung.name for rung in report.rungs] == (NORM_RUNGS if "bn" in spec else PLAIN_RUNGS)
-    worst = max(rung.error for rung in report.rungs if rung.name != "zero gradients")
-    assert worst == 0, "it is the arbiter"
-    assert all(rung.passed and rung.error <= rung.tolerance for rung in report.rungs)
+    assert [check.name for check in report.checks] == (NORM_RUNGS if "bn" in spec else PLAIN_RUNGS)
+    worst = max(check.error for check in report.checks if check.name != "zero gradients")
+    assert worst == 0, "it is the reference"
+    assert all(check.passed and check.error <= check.tolerance for check in report.checks)
 
 
 @pytest.mark.parametrize("spec", BOTH)
@@ -186,12 +186,12 @@ def test_the_tiny_networks_have_no_dead_layer(spec):
 
 def test_the_steps_are_ten_and_run_as_training_runs_them():
     backend = Fake()
-    list(climb(backend, "fake", TINY, [SIZE], "float64", "cpu"))
+    list(run_checks(backend, "fake", TINY, [SIZE], "float64", "cpu"))
     assert backend.calls.count("update") == backend.calls.count("place") == 10
     assert backend.calls.count("Trainer") == 1
 
 
-def test_with_a_norm_every_step_starts_from_the_arbiters_weights():
+def test_with_a_norm_every_step_starts_from_the_references_weights():
     drift = 3e-12  # of every weight in every step: 10 of them together would be too much
 
     def drifts(found, trainer):
@@ -206,13 +206,13 @@ def test_in_float32_only_what_float32_can_hold_is_compared(monkeypatch):
     low = ["parameters", "shapes", "forward"]
     for spec in BOTH.values():
         report = climbed(spec, "float32")
-        assert (report.failed, [rung.name for rung in report.rungs]) == (None, low)
+        assert (report.failed, [check.name for check in report.checks]) == (None, low)
     monkeypatch.setitem(SEEDS, ("tiny", SIZE), 0)
     monkeypatch.setitem(SEEDS, ("tiny-bn", SIZE), 0)
-    assert [rung.name for rung in climbed(TINY_BN, "float32").rungs] == low
+    assert [check.name for check in climbed(TINY_BN, "float32").checks] == low
     report = climbed(TINY, "float32")
-    assert (report.failed, [r.name for r in report.rungs]) == (None, [*low, "loss", "gradients"])
-    assert [rung.tolerance for rung in report.rungs] == [0, 0, 1e-5, 1e-5, 1e-5]
+    assert (report.failed, [r.name for r in report.checks]) == (None, [*low, "loss", "gradients"])
+    assert [check.tolerance for check in report.checks] == [0, 0, 1e-5, 1e-5, 1e-5]
 
 
 @pytest.mark.parametrize(("share", "passed"), [(5e-6, True), (2e-5, False)])
@@ -223,10 +223,10 @@ def test_float32_is_held_to_a_hundred_thousandth(monkeypatch, share, passed):
         "loss": lambda found: (found[0] * (1 + share), found[1]),
         "gradients": lambda found: (found[0], at("head.bias", off(share))(found[1])),
     }
-    for rung, fault in faults.items():
-        report = climbed(TINY, "float32", **{rung if rung == "forward" else "gradients": fault})
+    for check, fault in faults.items():
+        report = climbed(TINY, "float32", **{check if check == "forward" else "gradients": fault})
         assert (report.failed is None) == passed
-        assert passed or report.failed.name == rung
+        assert passed or report.failed.name == check
 
 
 def test_float32_weights_that_are_not_the_bits_that_were_written_fail():
@@ -499,7 +499,7 @@ RAISED = {
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyError])
 @pytest.mark.parametrize("function", RAISED)
-def test_what_a_framework_raises_is_a_rung_that_failed(function, error):
+def test_what_a_framework_raises_is_a_check_that_failed(function, error):
     def raises(*_):
         raise error("device cpu:\n  expected gpu:0")
 
@@ -549,8 +549,8 @@ def test_the_error_of_a_tensor_that_should_be_zero_is_measured_by_the_floor():
 def test_a_tensor_that_should_be_zero_and_has_no_floor_is_infinitely_wrong():
     assert tensor_error(np.array([1e-12]), np.zeros(1)) == math.inf
     zeros = {"stage5": np.zeros((2, 3)), "head": np.ones(2)}
-    rung = compare("forward", {**zeros, "stage5": np.ones((2, 3))}, zeros, 1e-12)
-    assert (rung.passed, rung.error, rung.where) == (False, math.inf, "stage5")
+    check = compare("forward", {**zeros, "stage5": np.ones((2, 3))}, zeros, 1e-12)
+    assert (check.passed, check.error, check.where) == (False, math.inf, "stage5")
 
 
 def test_the_error_is_measured_in_float64():
@@ -563,37 +563,37 @@ def test_the_error_is_measured_in_float64():
 def test_compare_names_the_first_that_differs_and_not_the_worst():
     want = {name: np.ones(2) for name in ("stage1", "stage2", "stage3")}
     got = {"stage3": np.full(2, 9.0), "stage2": np.full(2, 1.5), "stage1": np.ones(2)}
-    assert compare("forward", got, want, 0.1) == Rung("forward", False, 0.5, 0.1, "stage2")
+    assert compare("forward", got, want, 0.1) == Check("forward", False, 0.5, 0.1, "stage2")
 
 
 def test_compare_names_the_worst_where_all_hold():
     want = {name: np.ones(2) for name in ("stage1", "stage2", "stage3")}
     got = {name: want[name] + error for name, error in zip(want, (0.25, 0.5, 0.125), strict=True)}
-    assert compare("forward", got, want, 1.0) == Rung("forward", True, 0.5, 1.0, "stage2")
+    assert compare("forward", got, want, 1.0) == Check("forward", True, 0.5, 1.0, "stage2")
     assert compare("forward", got, want, 0.5).passed, "the tolerance itself is still allowed"
-    assert compare("forward", want, want, 0.0) == Rung("forward", True, 0.0, 0.0, "")
+    assert compare("forward", want, want, 0.0) == Check("forward", True, 0.0, 0.0, "")
 
 
 def test_compare_fails_for_what_is_missing_and_leaves_out_what_was_not_asked_for():
     want = {"stage1": np.ones(2), "stage2": np.ones(2)}
-    rung = compare("forward", {"stage1": np.ones(2)}, want, 1.0)
-    assert rung == Rung("forward", False, None, 1.0, "stage2 is missing")
+    check = compare("forward", {"stage1": np.ones(2)}, want, 1.0)
+    assert check == Check("forward", False, None, 1.0, "stage2 is missing")
     assert compare("forward", {**want, "stage9": np.zeros(1)}, want, 0.0).passed
 
 
 @pytest.mark.parametrize("fault", [np.ones(3), np.array([1, np.nan]), np.array([np.inf, 1])])
 def test_compare_fails_for_what_cannot_be_compared(fault):
-    rung = compare("forward", {"stage1": fault}, {"stage1": np.ones(2)}, 1e9)
-    assert rung == Rung("forward", False, math.inf, 1e9, "stage1")
+    check = compare("forward", {"stage1": fault}, {"stage1": np.ones(2)}, 1e9)
+    assert check == Check("forward", False, math.inf, 1e9, "stage1")
 
 
 def test_a_tiny_tensor_is_measured_by_the_largest_of_its_kind():
     want = {"a.conv.bias": np.array([1e-13]), "b.conv.bias": np.array([-2.0])}
     want |= {"a.conv.weight": np.array([1e-13]), "head.bias": np.array([1e6])}
     got = {**want, "a.conv.bias": np.array([0.0])}
-    rung = compare("gradients", got, want, 1e-4)
-    assert rung.error == pytest.approx(1e-13 / 2e-9)
-    assert (rung.passed, rung.where) == (True, "a.conv.bias")
+    check = compare("gradients", got, want, 1e-4)
+    assert check.error == pytest.approx(1e-13 / 2e-9)
+    assert (check.passed, check.where) == (True, "a.conv.bias")
     got = {**want, "a.conv.weight": np.array([0.0])}  # the only one of its kind
     assert compare("gradients", got, want, 1e-4).error == 1
     got = {**want, "b.conv.bias": np.array([-1.0])}  # the floor raises no larger scale
@@ -613,12 +613,12 @@ def test_a_report_is_plain_data(faults):
     assert list(plain) == ["backend", "version", "spec", "size", "dtype", "rungs"]
     head = [plain[key] for key in ("backend", "version", "spec", "size", "dtype")]
     assert head == ["fake", "0.1", "tiny", SIZE, "float64"]
-    for rung in plain["rungs"]:
-        stages = ["stages"] if rung["name"] == "forward" else []
-        assert list(rung) == ["name", "passed", "error", "tolerance", "where", *stages]
+    for check in plain["rungs"]:
+        stages = ["stages"] if check["name"] == "forward" else []
+        assert list(check) == ["name", "passed", "error", "tolerance", "where", *stages]
     again = json.loads(json.dumps(plain, allow_nan=False))
     assert again == plain
-    assert Report(**{**again, "rungs": [Rung(**rung) for rung in again["rungs"]]}) == report
+    assert Report(**{**again, "rungs": [Check(**check) for check in again["rungs"]]}) == report
 
 
 def test_an_infinite_error_is_json_too():
@@ -636,7 +636,7 @@ def test_a_forward_pass_says_the_error_of_every_stage():
 
 def test_the_outcome_in_one_line():
     head = "fake 0.1  tiny at 9, float64:"
-    assert climbed().sentence().startswith(f"{head} all 8 rungs hold, worst ")
+    assert climbed().sentence().startswith(f"{head} all 8 checks hold, worst ")
     wrong = climbed(**WRONG).sentence()
     assert wrong == f"{head} FAILED at 'forward': stage2, error 1.0e-03 of 1e-12"
     raised = climbed(**RAISES).sentence()
@@ -672,7 +672,7 @@ def test_a_fixture_is_the_same_every_time_and_another_for_another_seed():
     assert all((first.weights[name] != w).any() for name, w in other.weights.items())
 
 
-def test_a_climb_starts_from_the_vetted_seed_where_there_is_one(monkeypatch):
+def test_a_run_starts_from_the_vetted_seed_where_there_is_one(monkeypatch):
     spec = replace(TINY, name="vetted")
     monkeypatch.setitem(SEEDS, ("vetted", 11), 5)
     for size, seed in ((11, 5), (12, 0)):
@@ -758,7 +758,7 @@ def test_the_distance_to_a_tie_of_a_pool_is_seen(monkeypatch):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What `verify` climbs, in place of the climbs."""
+    """What `verify` runs, in place of the runs."""
     found = []
 
     def note(backend, name, spec, sizes, dtype, device):
@@ -767,7 +767,7 @@ def asked(monkeypatch):
             yield len(found)
 
     monkeypatch.setattr(fixtures, "load", lambda name: Fake())
-    monkeypatch.setattr(suite, "climb", note)
+    monkeypatch.setattr(suite, "run", note)
     return found
 
 
@@ -783,7 +783,7 @@ def asked(monkeypatch):
         ("d2l-bn", 96, {"d2l-bn": (96,)}),
     ],
 )
-def test_verify_climbs_for_every_case_in_both_dtypes(asked, spec, size, cases):
+def test_verify_runs_for_every_case_in_both_dtypes(asked, spec, size, cases):
     count = sum(map(len, cases.values()))
     assert list(verify("torch", spec, size)) == list(range(1, 2 * count + 1))
     assert asked == [
@@ -803,20 +803,20 @@ def test_the_defaults_hold_every_spec_or_one_that_it_is_a_part_of():
 
 def test_the_sizes_of_a_spec_share_one_model():
     backend = Fake()
-    reports = list(climb(backend, "fake", TINY, [SIZE, SIZE + 2], "float64", "cpu"))
+    reports = list(run_checks(backend, "fake", TINY, [SIZE, SIZE + 2], "float64", "cpu"))
     assert [report.failed for report in reports] == [None, None]
     assert [report.size for report in reports] == [SIZE, SIZE + 2]
     assert backend.calls.count("build") == 1
 
 
-def test_verify_climbs_one_case_at_a_time(asked):
+def test_verify_runs_one_case_at_a_time(asked):
     reports = verify("torch")
     assert asked == [], "a generator"
     next(reports)
     assert asked == [("torch", "d2l", 96, "float64", "gpu:0")]
 
 
-def test_verify_climbs_on_the_device_that_was_asked_for(asked):
+def test_verify_runs_on_the_device_that_was_asked_for(asked):
     list(verify("torch", "d2l", 1, "cpu"))
     assert {case[-1] for case in asked} == {"cpu"}
     with pytest.raises(DeviceError):
@@ -839,7 +839,7 @@ def test_an_unknown_spec_is_refused_without_a_size_too(asked):
         list(verify("torch", "none"))
 
 
-def test_verify_ends_in_reports_of_the_real_climb(monkeypatch):
+def test_verify_ends_in_reports_of_the_real_run(monkeypatch):
     monkeypatch.setattr(fixtures, "load", lambda name: Fake())
     reports = list(verify("torch", "d2l", 1, "cpu"))
     assert [report.failed for report in reports] == [None, None]

@@ -1,6 +1,6 @@
 """`googlenet train` around its loop: what is planned, refused, said, written and resumed.
 
-The arbiter stands where a framework would.
+The reference stands where a framework would.
 """
 
 import json
@@ -25,10 +25,10 @@ from common.training.run import Run, open_run
 
 
 @pytest.fixture
-def names(arbiter, monkeypatch, tmp_path):
-    """Let every backend be the arbiter, and the current folder be empty; the names asked for."""
+def names(reference, monkeypatch, tmp_path):
+    """Let every backend be the reference, and the current folder be empty; the names asked for."""
     asked = []
-    monkeypatch.setattr(plan, "load", lambda name: (asked.append(name), arbiter)[1])
+    monkeypatch.setattr(plan, "load", lambda name: (asked.append(name), reference)[1])
     monkeypatch.setattr("os.fsync", lambda handle: None)
     monkeypatch.setattr("common.training.plots.curve", lambda epochs, title: repr(epochs).encode())
     monkeypatch.chdir(tmp_path)
@@ -224,7 +224,7 @@ def stopped(call, monkeypatch):
     """A run that got SIGTERM after its fourth step of six."""
 
     def stop(signum=signal.SIGTERM, more=""):
-        step, steps = plan.Fit.check_places, []
+        step, steps = plan.TrainingLoop.check_devices, []
 
         def count(self):
             steps.append(self.progress.steps)
@@ -234,7 +234,7 @@ def stopped(call, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr("common.training.loop.REFRESH", 1)
-            patch.setattr(plan.Fit, "check_places", count)
+            patch.setattr(plan.TrainingLoop, "check_places", count)
             # the signal comes within the fourth step; it is heard after the fifth
             return call(f"{NEW} --out here --recipe best {more}")
 
@@ -277,7 +277,7 @@ def test_a_resumed_run_goes_on_in_another_backend_and_precision(call, stopped, n
 
 
 @pytest.mark.parametrize(("device", "precision"), [("cpu", "float32"), ("gpu:0", "bfloat16")])
-def test_auto_is_the_precision_that_is_fastest_on_the_device(call, arbiter, device, precision):
+def test_auto_is_the_precision_that_is_fastest_on_the_device(call, reference, device, precision):
     plan = begin("torch", "best", {"spec": "pocket", "size": 9}, "sample", (8, 8), None)
     assert plan.recipe.precision == "auto"
     assert plan.decided(device).recipe == replace(plan.recipe, precision=precision)
@@ -313,7 +313,7 @@ def test_a_history_that_a_kill_left_behind_is_written_anew(call, stopped, monkey
         Path("here/curve.png").unlink(missing_ok=True)
         plan = resume(Path("here"), None, None, None)
         with monkeypatch.context() as patch:
-            patch.setattr(plan.Fit, "__call__", lambda fit: fit.progress)  # trains nothing
+            patch.setattr(plan.TrainingLoop, "__call__", lambda fit: fit.progress)  # trains nothing
             plan.train("cpu", report.Lines(True), lambda epoch: None, lambda: 0, 300)
         assert files()["here/history.jsonl"] == whole
         assert Path("here/curve.png").exists()

@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import hostile  # in tests/support
+import make_weight_files  # in tests/support
 import numpy as np
 import pytest
-from hostile import FOREIGN, Watch, archive, entry, mxnet, tensor
+from hostile import WEIGHT_FILES, Watch, archive, entry, mxnet, tensor
 
 from common.errors import WeightsError
 from common.formats import sandbox
@@ -24,7 +25,6 @@ from common.spec import MINI
 from common.weights import draw, save
 
 ROOT = Path(__file__).parents[2]
-SUPPORT = ROOT / "tests" / "support"
 CORPUS = tuple(hostile.corpus(Path("canary")))
 
 
@@ -35,7 +35,6 @@ def load_file(path):
     return module
 
 
-make = load_file(SUPPORT / "make_weight_files.py")
 fuzz = load_file(ROOT / "tests" / "fuzz" / "fuzz.py")
 
 
@@ -87,12 +86,12 @@ FILES = {
 @pytest.mark.parametrize("file", FILES)
 def test_what_a_framework_wrote_is_read_bit_for_bit(file):
     """In a process of its own, and with the values that the file was made with."""
-    found = sandbox.read(FOREIGN / file)
+    found = sandbox.read(WEIGHT_FILES / file)
     dtype = "float64" if FILES[file][1] == "float64" else "float32"
     assert (found.format, found.stored) == FILES[file]
-    names = {name: WORDS.get(file, {}).get(name, name) for name in make.SHAPES}
+    names = {name: WORDS.get(file, {}).get(name, name) for name in make_weight_files.SHAPES}
     assert set(found.arrays) == set(names.values())
-    for name, array in make.values().items():
+    for name, array in make_weight_files.values().items():
         if file.startswith("keras"):
             array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
         elif file.startswith("paddle") and name == "2.weight":
@@ -102,13 +101,11 @@ def test_what_a_framework_wrote_is_read_bit_for_bit(file):
 
 
 def test_every_file_of_the_folder_is_among_them():
-    assert {path.name for path in FOREIGN.iterdir() if path.suffix != ".py"} - {
-        "__pycache__"
-    } == set(FILES)
+    assert {path.name for path in WEIGHT_FILES.iterdir()} == set(FILES)
 
 
 def test_the_order_of_the_file_is_kept():
-    assert list(sandbox.read(FOREIGN / "torch.pt").arrays) == list(make.SHAPES)
+    assert list(sandbox.read(WEIGHT_FILES / "torch.pt").arrays) == list(make_weight_files.SHAPES)
 
 
 def test_half_precision_is_widened_without_a_change():
@@ -155,7 +152,7 @@ def test_bfloat16_of_a_safetensors_file_is_read():
 
 @pytest.mark.parametrize("file", FILES)
 def test_a_cut_file_is_refused_wherever_it_was_cut(file):
-    data = (FOREIGN / file).read_bytes()
+    data = (WEIGHT_FILES / file).read_bytes()
     for length in {*range(0, len(data) - 1, max(len(data) // 60, 1)), len(data) - 1}:
         refusal(data[:length])
 
@@ -208,15 +205,15 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
 
 
 def alone(code, tmp_path, *words):
-    """Run `code` in a process in which `foreign.limit` holds."""
-    code = f"from common import foreign\nforeign.limit(0)\n{code}"
+    """Run `code` in a process in which `sandbox.limit` holds."""
+    code = f"from common.formats import sandbox\nsandbox.limit(0)\n{code}"
     command = [sys.executable, "-c", code, *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not bound the address space")
 def test_the_process_that_reads_has_little_memory(tmp_path):
-    done = alone("bytearray(foreign.MEMORY)", tmp_path)
+    done = alone("bytearray(sandbox.MEMORY)", tmp_path)
     assert "MemoryError" in done.stderr
 
 
@@ -232,20 +229,20 @@ def test_the_process_that_reads_can_write_no_file(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 def test_the_process_that_reads_has_little_time(tmp_path, monkeypatch):
-    done = alone("sandbox.SECONDS = 1; foreign.limit(0)\nwhile True: pass", tmp_path)
+    done = alone("sandbox.SECONDS = 1; sandbox.limit(0)\nwhile True: pass", tmp_path)
     assert done.returncode < 0
 
 
 def test_a_reader_that_hangs_or_dies_is_a_refusal(tmp_path, monkeypatch):
     path = tmp_path / "a.pt"
-    path.write_bytes((FOREIGN / "torch.pt").read_bytes())
+    path.write_bytes((WEIGHT_FILES / "torch.pt").read_bytes())
     run = subprocess.run
 
     def instead(code):
         def start(command, **options):
             return run([sys.executable, "-c", code], **options)
 
-        monkeypatch.setattr(base.subprocess, "run", start)
+        monkeypatch.setattr(sandbox.subprocess, "run", start)
 
     instead("import os; os.kill(os.getpid(), 11)")
     with pytest.raises(WeightsError, match=r"ended the process that read it \(status -11\)"):
@@ -270,7 +267,7 @@ def corpus(tmp_path_factory):
 @pytest.mark.parametrize("what", CORPUS)
 def test_a_hostile_file_is_refused_and_nothing_of_it_runs(corpus, what):
     canary, files = corpus
-    parse((FOREIGN / "keras.weights.h5").read_bytes())  # what is imported late is imported now
+    parse((WEIGHT_FILES / "keras.weights.h5").read_bytes())  # what is imported late is imported now
     with Watch() as watch:
         refusal(files[what])
     assert not watch.events
@@ -353,7 +350,7 @@ def test_what_the_hostile_tensors_are_made_of_is_right():
         assert parse(data).arrays["a"].tolist() == [0, 1]
 
 
-def test_nothing_of_ours_reads_a_foreign_file_by_a_framework():
+def test_nothing_of_ours_reads_a_file_of_others_by_a_framework():
     """`torch.load` and its like stand in `load` of a backend alone, which gets our own files."""
     readers = r"torch\.load|paddle\.load|load_model|\bnd\.load|npx\.load|pickle\.load|load_weights"
     readers += r"|load_parameters|allow_pickle|import pickle$"
@@ -399,6 +396,6 @@ def test_the_fuzzer_sees_what_must_not_happen(monkeypatch):
         fuzz.attempt(data)
 
 
-def test_the_files_of_the_library_are_told_apart(tmp_path):
+def test_a_file_of_our_own_is_known_by_its_content(tmp_path):
     save(tmp_path / "a", draw(MINI, 0), MINI)
     assert sandbox.read(tmp_path / "a").format == "safetensors"

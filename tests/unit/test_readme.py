@@ -10,7 +10,7 @@ import pytest
 
 from backends import FRAMEWORKS
 from common.cli.app import main
-from common.parity.mutations import BUGS
+from common.parity.mutations import INJECTED_BUGS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -108,17 +108,17 @@ def test_the_guides_links_and_figures_are_up_to_date(generator):
 
 
 @pytest.mark.parametrize("backend", FRAMEWORKS)
-def test_the_results_hold_every_bug_and_each_was_caught_by_a_rung_that_should(backend):
+def test_the_results_hold_every_bug_and_each_was_caught_by_a_check_that_should(backend):
     rows = results("bugs", backend)
-    assert [row["bug"] for row in rows] == list(BUGS)
-    assert all(row["rung"] in BUGS[row["bug"]].rungs for row in rows)
+    assert [row["bug"] for row in rows] == list(INJECTED_BUGS)
+    assert all(row["rung"] in INJECTED_BUGS[row["bug"]].checks for row in rows)
 
 
 @pytest.mark.parametrize("backend", FRAMEWORKS)
-def test_every_rung_of_the_results_holds(backend):
+def test_every_check_of_the_results_holds(backend):
     reports = results("verify", backend)
     assert len(reports) == 24
-    assert all(rung["passed"] for report in reports for rung in report["rungs"])
+    assert all(check["passed"] for report in reports for check in report["rungs"])
 
 
 def test_the_results_are_plain_json():
@@ -126,7 +126,7 @@ def test_the_results_are_plain_json():
         raise ValueError(constant)
 
     paths = list((ROOT / "docs" / "results").glob("*.json"))
-    assert len(paths) >= 5 * len(FRAMEWORKS)  # bench, bugs, same-padding, traps, verify
+    assert len(paths) >= 5 * len(FRAMEWORKS)  # bench, bugs, same-padding, pitfalls, verify
     for path in paths:
         json.loads(path.read_text(), parse_constant=refuse)
 
@@ -154,21 +154,21 @@ def test_every_link_of_the_guides_leads_somewhere():
 
 
 @pytest.mark.parametrize("backend", FRAMEWORKS)
-def test_every_trap_was_measured_and_has_its_section_in_the_guide(generator, backend):
-    found = results("traps", backend)
+def test_every_pitfall_was_measured_and_has_its_section_in_the_guide(generator, backend):
+    found = results("pitfalls", backend)
     assert found["backend"] == backend
     assert found["version"] == results("verify", backend)[0]["version"]
-    assert set(found["traps"]) == set(generator.traps(backend))
-    for trap, figures in found["traps"].items():
+    assert set(found["pitfalls"]) == set(generator.pitfalls(backend))
+    for pitfall, figures in found["pitfalls"].items():
         assert figures["with"] < figures["without"]
         (section,) = re.findall(
-            rf'<a id="{trap}"></a>\n\n### (.+?)(?=<a id=)', GUIDE + "<a id=", re.S
+            rf'<a id="{pitfall}"></a>\n\n### (.+?)(?=<a id=)', GUIDE + "<a id=", re.S
         )
-        assert f"<!-- begin figures {trap} -->" in section
+        assert f"<!-- begin figures {pitfall} -->" in section
 
 
 def test_the_guide_shows_no_figure_that_was_not_measured():
-    measured = {trap for b in FRAMEWORKS for trap in results("traps", b)["traps"]}
+    measured = {pitfall for b in FRAMEWORKS for pitfall in results("pitfalls", b)["pitfalls"]}
     shown = re.findall(r"<!-- begin figures ([\w-]+) -->\n\|", GUIDE)
     assert sorted(shown) == sorted(measured)
 
@@ -178,8 +178,8 @@ def test_every_link_within_the_guide_has_its_anchor():
     assert len(set(anchors)) == len(anchors)
     assert set(re.findall(r"\]\(#([\w-]+)\)", GUIDE)) <= set(anchors)
     listed = GUIDE.partition("## Padding and layout")[0]
-    traps = [each for each in anchors if not each.startswith("published")]
-    assert {*re.findall(r"\]\(#([\w-]+)\)", listed)} >= set(traps)
+    pitfalls = [each for each in anchors if not each.startswith("published")]
+    assert {*re.findall(r"\]\(#([\w-]+)\)", listed)} >= set(pitfalls)
 
 
 def test_every_link_to_source_names_the_line_that_it_quotes(generator):

@@ -1,4 +1,4 @@
-"""The arbiter, by pencil, by central differences and by loops too plain to be wrong.
+"""The reference, by pencil, by central differences and by loops too plain to be wrong.
 
 Nothing stands above it: whatever is wrong here is wrong in all four frameworks' verdicts.
 """
@@ -562,8 +562,8 @@ def test_only_training_moves_the_running_statistics():
     net.forward(x)
     assert all((net.weights[name] == w).all() for name, w in fixture.weights.items())
     net.forward(x, training=True)
-    moved = {name for name, w in fixture.weights.items() if (net.weights[name] != w).any()}
-    assert moved == {name for name in fixture.weights if is_running(name)}
+    to_device = {name for name, w in fixture.weights.items() if (net.weights[name] != w).any()}
+    assert to_device == {name for name in fixture.weights if is_running(name)}
 
 
 def test_the_network_keeps_its_own_copy_and_refuses_other_weights():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from backends import FRAMEWORKS
-from common.parity.mutations import BUGS
+from common.parity.mutations import INJECTED_BUGS
 
 ROOT = Path(__file__).parents[2]
 FILES = ("googlenet.py", "train.py", "optimizers.py", "weights.py", "parallel.py")
@@ -129,10 +129,10 @@ def test_every_backend_exports_the_same_names(backend):
 
 
 @pytest.mark.parametrize("backend", FRAMEWORKS)
-def test_every_backend_plants_every_bug_in_the_same_order(backend):
-    body = parse(f"backends/{backend}/plants.py").body
+def test_every_backend_injects_every_bug_in_the_same_order(backend):
+    body = parse(f"backends/{backend}/injects.py").body
     names = [node.name for node in body if isinstance(node, ast.FunctionDef)]
-    wanted = [bug.replace("-", "_") for bug in BUGS]
+    wanted = [bug.replace("-", "_") for bug in INJECTED_BUGS]
     assert [name for name in names if name in wanted] == wanted  # helpers may stand between
 
 

@@ -134,7 +134,7 @@ def plan(monkeypatch):
         raise error  # the process would be gone
 
     class Line:
-        """A lifeline without others."""
+        """A watchdog without others."""
 
         stopped = None
 
@@ -143,10 +143,10 @@ def plan(monkeypatch):
             asked.append("line")
 
         def tell(self, gone):
-            asked.append({watchdog.NOBODY: "bye"}[gone])
+            asked.append({watchdog.CLEAN_EXIT: "bye"}[gone])
 
     monkeypatch.setattr(watchdog, "end_with", end)
-    monkeypatch.setattr(watchdog, "Lifeline", Line)
+    monkeypatch.setattr(watchdog, "Watchdog", Line)
     monkeypatch.setattr(watchdog, "VERDICT", 0.1)
     monkeypatch.setattr(workers, "LEAVING", threading.Event())
     return SimpleNamespace(backend=backend, run=run, asked=asked)
@@ -188,7 +188,7 @@ def test_what_a_framework_raises_waits_for_the_lifeline_to_speak(plan, monkeypat
     plan.backend.total = reset
     with pytest.raises(RuntimeError), workers.joined(plan, "cpu"):
         (nothing if last else reset)(0)
-    assert (watchdog.VERDICT, "line") in slept
+    assert (watchdog.DEATH_GRACE, "line") in slept
     assert plan.asked[:2] == ["line", "end"]
 
 
@@ -218,7 +218,7 @@ def total(numbers):
 plan = SimpleNamespace(
     backend=SimpleNamespace(total=total), run=SimpleNamespace(folder="runs/x")
 )
-line = watchdog.Lifeline(plan, rank, 3)
+line = watchdog.Watchdog(plan, rank, 3)
 (folder / str(rank)).touch()
 """
 
@@ -282,7 +282,7 @@ watchdog.end_with(errors.DataError(f"No data {rank}."))
 
 
 def test_a_stranger_is_no_worker():
-    line = object.__new__(watchdog.Lifeline)
+    line = object.__new__(watchdog.PeerWatchdog)
     line.lines = {}
     for said, taken in ((b"GET / HTTP", {}), (b"", {}), (bytes([0, 0, 0, 2, 0, 0, 0, 7]), {2})):
         ours, other = socket.socketpair()

@@ -5,7 +5,7 @@ import pytest
 from upstream_states import ORIGINALS, draw_state, make, read
 
 from common.convert.conversion import convert
-from common.formats.identify import recognise
+from common.formats.identify import identify
 from common.formats.readers import base
 from common.parity.report import tensor_error
 from common.weights import load
@@ -45,7 +45,7 @@ def test_its_files_convert_to_the_spec(package, tmp_path):
         assert (found.spec, found.channels, found.classes) == (spec, 3, 10)
         state = draw_state(read(spec)["tensors"], linear_in_first=package == "paddle")
         form = {"torchvision": "torch", "paddle": "paddle"}[package]
-        known = recognise(base.File(form, state, "float64"), asked, "it")
+        known = identify(base.File(form, state, "float64"), asked, "it")
         for name, array in load(tmp_path / f"{spec}.safetensors", known.spec).items():
             np.testing.assert_array_equal(array, known.weights[name])
 

@@ -39,7 +39,7 @@ def parse_open(file: BinaryIO, suffix: str = "") -> File:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            form, read_as = told(file, suffix)
+            form, read_as = detect_format(file, suffix)
             file.seek(0)
             return numbers(form, read_as(file), size)
     except (Unreadable, MemoryError):
@@ -49,7 +49,7 @@ def parse_open(file: BinaryIO, suffix: str = "") -> File:
         raise Unreadable(f"is cut or damaged: {reason[:LONGEST_NAME]}.") from error
 
 
-def told(file: BinaryIO, suffix: str) -> tuple[str, Reader]:
+def detect_format(file: BinaryIO, suffix: str) -> tuple[str, Reader]:
     """The format of a file by its first bytes, and what reads it."""
     start = file.read(16)
     if start.startswith(b"PK\x03\x04"):

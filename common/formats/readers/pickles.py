@@ -190,9 +190,9 @@ def unpickle(file: BinaryIO) -> Any:
             items = above_mark()
             update(stack[-1], items)
         elif code == "GLOBAL":
-            stack.append(admit(*argument.split(" ", 1)))
+            stack.append(resolve_global(*argument.split(" ", 1)))
         elif code == "STACK_GLOBAL":
-            stack.append(admit(*pop(stack, 2)))
+            stack.append(resolve_global(*pop(stack, 2)))
         elif code == "REDUCE":
             called, arguments = pop(stack, 2)
             if not isinstance(called, Name) or called not in CALLS or type(arguments) is not tuple:
@@ -238,7 +238,7 @@ def update(target: Any, items: list[Any]) -> None:
         target[key] = value
 
 
-def admit(module: Any, name: Any) -> Name:
+def resolve_global(module: Any, name: Any) -> Name:
     """The name that a pickle asks for, if arrays need it."""
     found = Name(module, name)
     if type(module) is not str or type(name) is not str or found not in {*CALLS, *VALUES}:
