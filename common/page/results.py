@@ -110,7 +110,7 @@ def pitfalls(root: Path, backend: str) -> dict[str, tuple[float, float]]:
     def parse(found: Any) -> dict[str, tuple[float, float]]:
         return {
             name: (_number(both["without"]), _number(both["with"]))
-            for name, both in found["pitfalls"].items()
+            for name, both in found["traps"].items()
         }
 
     return read(root / "docs" / "results" / f"pitfalls-{backend}.json", parse)

@@ -35,7 +35,7 @@ def pytest_sessionfinish(session, exitstatus):
     if not session.config.getoption("--write-results") or exitstatus:
         return
     name = session.config.getoption("--backend")
-    found = {"backend": name, "version": session.config.backend.VERSION, "pitfalls": measured}
+    found = {"backend": name, "version": session.config.backend.VERSION, "traps": measured}
     path = ROOT / "docs" / "results" / f"pitfalls-{name}.json"
     path.write_text(json.dumps(found, indent=2) + "\n")
 
