@@ -92,7 +92,7 @@ def checkout(tmp_path):
     return SimpleNamespace(root=tmp_path, change=change)
 
 
-PITFALLS = {"version": "1", "pitfalls": {"same-padding": {"without": 0.59, "with": 2e-16}}}
+PITFALLS = {"version": "1", "traps": {"same-padding": {"without": 0.59, "with": 2e-16}}}
 GUIDE = '<a id="same-padding"></a>\n\n### `same` pads off centre\n'
 
 

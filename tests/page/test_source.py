@@ -192,7 +192,7 @@ def test_every_call_has_a_name_or_a_reason(page):
 def test_a_pitfall_shows_its_title_and_its_figures_where_it_lives(measured, few):
     pitfall = {"only-here": {"without": 3.0, "with": 0.0}}
     path = measured.root / "docs" / "results" / "pitfalls-mxnet.json"
-    path.write_text(json.dumps({"version": "1", "backend": "mxnet", "pitfalls": pitfall}))
+    path.write_text(json.dumps({"version": "1", "backend": "mxnet", "traps": pitfall}))
     page = pages.Page("en", measured.root)
     conv = page.topics[0]
     assert [len(conv.pitfalls[name]) for name in FRAMEWORKS] == [1, 1, 0, 1]
@@ -271,7 +271,7 @@ def test_a_wrong_results_file_leaves_a_note_in_its_place(measured, few, wrong):
         ("same-padding-tf.json", lambda found: found[0]["rungs"][2]["stages"].pop("stage3")),
         ("bugs-tf.json", lambda found: found[0].update(bug="a bug of tomorrow")),
         ("bugs-tf.json", lambda found: found[3].pop("where")),
-        ("pitfalls-tf.json", lambda found: found["pitfalls"]["same-padding"].pop("with")),
+        ("pitfalls-tf.json", lambda found: found["traps"]["same-padding"].pop("with")),
         ("runs/mini-tf/config.json", lambda found: found.pop("classes")),
         ("runs/mini-tf/config.json", lambda found: found["recipe"].update(name="of tomorrow")),
     ],

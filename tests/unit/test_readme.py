@@ -158,8 +158,8 @@ def test_every_pitfall_was_measured_and_has_its_section_in_the_guide(generator, 
     found = results("pitfalls", backend)
     assert found["backend"] == backend
     assert found["version"] == results("verify", backend)[0]["version"]
-    assert set(found["pitfalls"]) == set(generator.pitfalls(backend))
-    for pitfall, figures in found["pitfalls"].items():
+    assert set(found["traps"]) == set(generator.pitfalls(backend))
+    for pitfall, figures in found["traps"].items():
         assert figures["with"] < figures["without"]
         (section,) = re.findall(
             rf'<a id="{pitfall}"></a>\n\n### (.+?)(?=<a id=)', GUIDE + "<a id=", re.S
@@ -168,7 +168,7 @@ def test_every_pitfall_was_measured_and_has_its_section_in_the_guide(generator, 
 
 
 def test_the_guide_shows_no_figure_that_was_not_measured():
-    measured = {pitfall for b in FRAMEWORKS for pitfall in results("pitfalls", b)["pitfalls"]}
+    measured = {pitfall for b in FRAMEWORKS for pitfall in results("pitfalls", b)["traps"]}
     shown = re.findall(r"<!-- begin figures ([\w-]+) -->\n\|", GUIDE)
     assert sorted(shown) == sorted(measured)
 
