@@ -48,7 +48,7 @@ def inception_blocks(language: int) -> str:
 
 
 def bug_matrix(language: int) -> str:
-    """Bug x first failing rung x error, a column for each backend."""
+    """Bug x first failing check x error, a column for each backend."""
     found = {backend: results.caught(ROOT, backend) for backend in FRAMEWORKS}
     rows = []
     for bug in BUGS.values():
@@ -62,10 +62,10 @@ def bug_matrix(language: int) -> str:
 def _caught(row: dict, language: int) -> str:
     if "rung" not in row:
         return said("escaped", language)
-    rung = words.RUNGS[row["rung"]] if language else row["rung"]
+    check = words.CHECKS[row["rung"]] if language else row["rung"]
     if row["error"] is not None:
-        return f"{rung}, {row['error']:.0e}"
-    return f"{rung}, {said('refused', language)}" if "Error" in row["where"] else rung
+        return f"{check}, {row['error']:.0e}"
+    return f"{check}, {said('refused', language)}" if "Error" in row["where"] else check
 
 
 def said(word: str, language: int) -> str:
@@ -80,7 +80,7 @@ def shapes_alone(language: int) -> str:
 
 
 def parity(language: int) -> str:
-    """The worst error of every rung that allows one, over all specs and sizes."""
+    """The worst error of every check that allows one, over all specs and sizes."""
     rows = {}
     for backend, title in TITLES.items():
         for report in results.verified(ROOT, backend):
@@ -94,12 +94,12 @@ def parity(language: int) -> str:
     table = [
         [
             key[0],
-            words.RUNGS[key[1]] if language else key[1],
+            words.CHECKS[key[1]] if language else key[1],
             *(f"{rows[key][title]:.0e}" for title in TITLES.values()),
         ]
         for key in order
     ]
-    return tabulate(table, ("dtype", said("rung", language), *TITLES.values()), tablefmt="github")
+    return tabulate(table, ("dtype", said("check", language), *TITLES.values()), tablefmt="github")
 
 
 def versions(language: int) -> str:

@@ -33,7 +33,7 @@ except ImportError as error:
     raise BackendError("The page needs Jinja2 and Pygments: `pip install -e '.[page]'`.") from error
 from common.page.topics import CALLS, TOPICS, WITHOUT, Text, Topic
 from common.page.words import BUGS as BUGS_ZH
-from common.page.words import LANGUAGES, RUNGS, TRAPS, WORDS, run_in_chinese
+from common.page.words import CHECKS, LANGUAGES, PITFALLS, WORDS, run_in_chinese
 
 ROOT = Path(__file__).parents[2]
 FILES = {"en": "index.html", "zh-CN": "index.zh-CN.html"}
@@ -43,7 +43,7 @@ CODE_FILES = ("googlenet.py", "train.py", "optimizers.py", "weights.py")
 #: what makes a results file anew, by the beginning of its name
 COMMANDS = {
     "verify-": "googlenet verify --backend {0} --json > docs/results/verify-{0}.json",
-    "same-padding-": "googlenet verify --backend {0} --plant same-padding --json"
+    "same-padding-": "googlenet verify --backend {0} --inject same-padding --json"
     " > docs/results/same-padding-{0}.json",
     "bugs-": "googlenet bugs --backend {0} --json > docs/results/bugs-{0}.json",
 }
@@ -94,7 +94,11 @@ def render(language: str, root: Path = ROOT) -> str:
     page = Page(language, root)
     environment.globals.update(say=page.say, pick=page.pick)
     environment.filters.update(
-        science=science, inline=inline, shape=shape_text, rung=page.rung, count="{:,}".format
+        science=science,
+        inline=inline,
+        shape=shape_text,
+        check_name=page.check_name,
+        count="{:,}".format,
     )
     here = Path(__file__).parent
     return environment.get_template("page.html").render(
@@ -158,7 +162,7 @@ class Page:
     def __init__(self, language: str, root: Path) -> None:
         self.index, self.root, self.readme = LANGUAGES.index(language), root, READMES[language]
         self.guide = guide_titles(root / "docs" / "porting.md")
-        self.traps = {name: self.usable(partial(results.traps, root, name)) for name in TITLES}
+        self.pitfalls = {name: self.usable(partial(results.traps, root, name)) for name in TITLES}
         self.topics = [self.topic(topic) for topic in TOPICS]
         self.specs = {name: drawing.stages(spec) for name, spec in SPECS.items()}
         self.default = D2L.name
@@ -171,9 +175,9 @@ class Page:
         """A word of the page, with values filled in."""
         return inline(WORDS[key][self.index].format(*values))
 
-    def rung(self, name: str) -> str:
-        """What a rung is called."""
-        return name if self.index == 0 else RUNGS.get(name, name)
+    def check_name(self, name: str) -> str:
+        """What a check is called."""
+        return name if self.index == 0 else CHECKS.get(name, name)
 
     def usable(self, reader: Callable[[], Found]) -> Found | Unusable:
         """What the reader finds, or what is wrong with its file."""
@@ -214,7 +218,7 @@ class Page:
         return [*kept, *topic.also.get(backend, ())]
 
     def topic(self, topic: Topic) -> SimpleNamespace:
-        """A topic's columns, lines aligned, and the traps of each."""
+        """A topic's columns, lines aligned, and the pitfalls of each."""
         has = {backend: self.addresses(topic, backend) for backend in TITLES}
         parts = []
         for address in dict.fromkeys(name for names in has.values() for name in names):
@@ -228,21 +232,21 @@ class Page:
             }
             block = source.is_block(next(iter(paths.values())), address)
             parts.append((source.align(snippets), block))
-        traps = {backend: self.trap_rows(topic.traps, backend) for backend in TITLES}
+        pitfalls = {backend: self.pitfall_rows(topic.pitfalls, backend) for backend in TITLES}
         return SimpleNamespace(
             id=topic.id,
             title=topic.title,
             about=topic.about,
             columns=source.stack(parts),
-            traps=traps,
+            pitfalls=pitfalls,
         )
 
-    def trap_rows(self, ids: tuple[str, ...], backend: str) -> list[SimpleNamespace]:
-        """The measured traps of a backend among these."""
-        found = self.traps[backend]
+    def pitfall_rows(self, ids: tuple[str, ...], backend: str) -> list[SimpleNamespace]:
+        """The measured pitfalls of a backend among these."""
+        found = self.pitfalls[backend]
         if isinstance(found, Unusable):
             return []
-        chinese = TRAPS if self.index else {}
+        chinese = PITFALLS if self.index else {}
         return [
             SimpleNamespace(
                 id=name,
@@ -255,19 +259,19 @@ class Page:
             if name in found
         ]
 
-    def traps_elsewhere(self) -> dict[str, list[SimpleNamespace]]:
-        """The measured traps that no topic names, by backend."""
-        placed = {name for topic in TOPICS for name in topic.traps}
+    def pitfalls_elsewhere(self) -> dict[str, list[SimpleNamespace]]:
+        """The measured pitfalls that no topic names, by backend."""
+        placed = {name for topic in TOPICS for name in topic.pitfalls}
         rest = {}
-        for backend, found in self.traps.items():
+        for backend, found in self.pitfalls.items():
             ids = () if isinstance(found, Unusable) else tuple(n for n in found if n not in placed)
             if ids:
-                rest[backend] = self.trap_rows(ids, backend)
+                rest[backend] = self.pitfall_rows(ids, backend)
         return rest
 
-    def trap_notes(self) -> list[Markup]:
-        """What is wrong with the results of the traps, and with the guide that names them."""
-        notes = [self.note(each) for each in self.traps.values() if isinstance(each, Unusable)]
+    def pitfall_notes(self) -> list[Markup]:
+        """What is wrong with the results of the pitfalls, and with the guide that names them."""
+        notes = [self.note(each) for each in self.pitfalls.values() if isinstance(each, Unusable)]
         if not self.guide:
             notes.insert(0, self.note(Unusable("missing", self.root / "docs" / "porting.md")))
         return notes
@@ -275,7 +279,7 @@ class Page:
     # ---- picture
 
     def picture(self) -> SimpleNamespace:
-        """The error of every stage, with d2l's TensorFlow padding planted and without."""
+        """The error of every stage, with d2l's TensorFlow padding injected and without."""
         spec, size = D2L.name, D2L.input[1]
 
         def ours(root: Path, backend: str) -> dict[str, float]:
@@ -287,7 +291,7 @@ class Page:
             path = root / "docs" / "results" / f"same-padding-{backend}.json"
             return stages_of([results.planted(root, backend)], path)
 
-        planted, notes = self.split(bug)
+        injected, notes = self.split(bug)
         clean, more = self.split(ours)
         names = stage_names()
         x = drawing.Axis(0, len(names) - 1, 84, 586)
@@ -300,16 +304,16 @@ class Page:
                 },
                 (x, y),
             )
-            for which, found in (("bug", planted), ("ours", clean))
+            for which, found in (("bug", injected), ("ours", clean))
         }
         dots = [
             (which, name, x(at), y(errors[stage]), errors[stage], stage)
-            for which, found in (("bug", planted), ("ours", clean))
+            for which, found in (("bug", injected), ("ours", clean))
             for name, errors in found.items()
             for at, stage in enumerate(names)
         ]
         return SimpleNamespace(
-            planted=planted,
+            injected=injected,
             clean=clean,
             notes=notes + more,
             names=names,
@@ -344,7 +348,7 @@ class Page:
             notes=notes,
             shapes=len(shapes),
             caught=len(right),
-            planted=sum(map(len, found.values())),
+            injected=sum(map(len, found.values())),
             compared=len(first),
         )
 
@@ -378,27 +382,27 @@ class Page:
 
     # ---- proof
 
-    def ladder(self) -> SimpleNamespace:
-        """Every rung of every spec: the worst error over its sizes, and what it may be."""
+    def parity(self) -> SimpleNamespace:
+        """Every check of every spec: the worst error over its sizes, and what it may be."""
         found, notes = self.split(results.verified)
         groups: dict[tuple[str, str], dict[str, Any]] = {}
         for name, reports in found.items():
             for report in reports:
-                group = groups.setdefault((report.spec, report.dtype), {"sizes": {}, "rungs": {}})
+                group = groups.setdefault((report.spec, report.dtype), {"sizes": {}, "checks": {}})
                 group["sizes"][report.size] = True
-                for rung in report.rungs:
-                    row = group["rungs"].setdefault(rung.name, {"tolerance": 0.0, "cells": {}})
-                    row["tolerance"] = max(row["tolerance"], rung.tolerance)
+                for check in report.rungs:
+                    row = group["checks"].setdefault(check.name, {"tolerance": 0.0, "cells": {}})
+                    row["tolerance"] = max(row["tolerance"], check.tolerance)
                     worst, passed = row["cells"].get(name, (0.0, True))
-                    error = worst if rung.error is None else max(worst, rung.error)
-                    row["cells"][name] = (error, passed and rung.passed)
+                    error = worst if check.error is None else max(worst, check.error)
+                    row["cells"][name] = (error, passed and check.passed)
         versions = [f"{TITLES[name]} {reports[0].version}" for name, reports in found.items()]
         forward = [
-            rung.error
+            check.error
             for reports in found.values()
             for report in reports
-            for rung in report.rungs
-            if (rung.name, report.dtype) == ("forward", "float64") and rung.error is not None
+            for check in report.rungs
+            if (check.name, report.dtype) == ("forward", "float64") and check.error is not None
         ]
         return SimpleNamespace(
             groups=list(groups.items()),
@@ -504,15 +508,15 @@ def stage_names() -> list[str]:
 def stages_of(reports: list[Report], path: Path) -> dict[str, float]:
     """The error of each stage in the only report; Unusable where it is not known."""
     for report in reports:
-        for rung in report.rungs:
-            known = [name for name, error in rung.stages.items() if error is not None]
-            if rung.name == "forward" and known == stage_names():
-                return rung.stages
+        for check in report.rungs:
+            known = [name for name, error in check.stages.items() if error is not None]
+            if check.name == "forward" and known == stage_names():
+                return check.stages
     raise Unusable("other", path)
 
 
 def guide_titles(path: Path) -> dict[str, str]:
-    """The heading of each trap's section in the guide, by its anchor."""
+    """The heading of each pitfall's section in the guide, by its anchor."""
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError):

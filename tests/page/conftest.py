@@ -92,15 +92,15 @@ def checkout(tmp_path):
     return SimpleNamespace(root=tmp_path, change=change)
 
 
-TRAPS = {"version": "1", "traps": {"same-padding": {"without": 0.59, "with": 2e-16}}}
+PITFALLS = {"version": "1", "traps": {"same-padding": {"without": 0.59, "with": 2e-16}}}
 GUIDE = '<a id="same-padding"></a>\n\n### `same` pads off centre\n'
 
 
 @pytest.fixture
 def measured(checkout):
-    """A checkout with results of the traps, and a guide that names them."""
+    """A checkout with results of the pitfalls, and a guide that names them."""
     for name in FRAMEWORKS:
         path = checkout.root / "docs" / "results" / f"traps-{name}.json"
-        path.write_text(json.dumps(TRAPS | {"backend": name}))
+        path.write_text(json.dumps(PITFALLS | {"backend": name}))
     (checkout.root / "docs" / "porting.md").write_text(GUIDE)
     return checkout

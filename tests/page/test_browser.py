@@ -367,11 +367,11 @@ def test_no_width_makes_the_page_scroll_sideways(visit, name, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_traps_do_not_make_a_phone_scroll_sideways(visit, measured, tmp_path):
+def test_pitfalls_do_not_make_a_phone_scroll_sideways(visit, measured, tmp_path):
     out = tmp_path / "out"
     pages.write(out, measured.root)
     page = visit(folder=out, viewport={"width": 390, "height": 800})
-    assert page.locator(".traps li").count() >= 4
+    assert page.locator(".pitfalls li").count() >= 4
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 

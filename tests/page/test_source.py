@@ -189,14 +189,14 @@ def test_every_call_has_a_name_or_a_reason(page):
 # ---- results
 
 
-def test_a_trap_shows_its_title_and_its_figures_where_it_lives(measured, few):
-    trap = {"only-here": {"without": 3.0, "with": 0.0}}
+def test_a_pitfall_shows_its_title_and_its_figures_where_it_belongs(measured, few):
+    pitfall = {"only-here": {"without": 3.0, "with": 0.0}}
     path = measured.root / "docs" / "results" / "traps-mxnet.json"
-    path.write_text(json.dumps({"version": "1", "backend": "mxnet", "traps": trap}))
+    path.write_text(json.dumps({"version": "1", "backend": "mxnet", "traps": pitfall}))
     page = pages.Page("en", measured.root)
     conv = page.topics[0]
-    assert [len(conv.traps[name]) for name in FRAMEWORKS] == [1, 1, 0, 1]
-    assert list(page.traps_elsewhere()) == ["mxnet"]
+    assert [len(conv.pitfalls[name]) for name in FRAMEWORKS] == [1, 1, 0, 1]
+    assert list(page.pitfalls_elsewhere()) == ["mxnet"]
     text = section(pages.render("en", measured.root), "idioms")
     assert "same pads off centre without the fix 0.59 → with it 2e-16" in text
     assert "only-here without the fix 3 → with it 0" in text
@@ -303,7 +303,7 @@ def test_all_results_gone_leave_a_page_of_code_and_notes(checkout, few, language
     assert "class Conv" in section(html, "idioms")
 
 
-def test_a_failed_rung_and_an_escaped_bug_are_shown_as_such(checkout, few):
+def test_a_failed_check_and_an_escaped_bug_are_shown_as_such(checkout, few):
     verify = checkout.root / "docs" / "results" / "verify-tf.json"
     found = json.loads(verify.read_text())
     found[0]["rungs"][2] |= {"passed": False, "error": 0.5}
@@ -348,8 +348,8 @@ def test_the_numbers_of_the_picture_are_those_of_the_files(page):
     picture = page.picture()
     for name in FRAMEWORKS:
         found = json.loads((ROOT / "docs" / "results" / f"same-padding-{name}.json").read_text())
-        assert picture.planted[name] == found[0]["rungs"][-1]["stages"]
-        assert min(picture.planted[name].values()) > 1e-2
+        assert picture.injected[name] == found[0]["rungs"][-1]["stages"]
+        assert min(picture.injected[name].values()) > 1e-2
         assert max(picture.clean[name].values()) < 1e-13
 
 
@@ -422,10 +422,10 @@ def test_a_text_and_its_translation_hold_the_same_code_and_numbers(key, pair):
     assert english.count("{}") == len(re.findall(r"{\d?}", chinese))
 
 
-def test_every_bug_and_rung_has_a_chinese_name(page):
+def test_every_bug_and_check_has_a_chinese_name(page):
     assert set(words.BUGS) == set(BUGS)
-    rungs = {rung for _, group in page.ladder().groups for rung in group["rungs"]}
-    assert rungs <= set(words.RUNGS)
+    checks = {check for _, group in page.parity().groups for check in group["checks"]}
+    assert checks <= set(words.CHECKS)
 
 
 def markdown(name):
@@ -458,10 +458,10 @@ def test_the_chinese_readme_has_the_structure_of_the_english_one():
         assert chinese[part] == english[part], part
 
 
-def test_every_trap_of_the_guide_has_a_chinese_title():
+def test_every_pitfall_of_the_guide_has_a_chinese_title():
     titles = pages.guide_titles(ROOT / "docs" / "porting.md")
-    told = {"untested", "words", "errata"}  # sections that are no trap
-    assert {*titles} - told <= {*words.TRAPS}
+    others = {"untested", "words", "errata"}  # sections that are no pitfall
+    assert {*titles} - others <= {*words.PITFALLS}
 
 
 def test_the_page_takes_its_words_from_each_readme(html):
