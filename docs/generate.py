@@ -104,7 +104,7 @@ def parity(language: int) -> str:
         ]
         for key in order
     ]
-    return tabulate(table, ("dtype", said("rung", language), *TITLES.values()), tablefmt="github")
+    return tabulate(table, ("dtype", said("check", language), *TITLES.values()), tablefmt="github")
 
 
 def versions(language: int) -> str:

@@ -189,14 +189,14 @@ def test_every_call_has_a_name_or_a_reason(page):
 # ---- results
 
 
-def test_a_pitfall_shows_its_title_and_its_figures_where_it_lives(measured, few):
+def test_a_pitfall_shows_its_title_and_its_figures_where_it_belongs(measured, few):
     pitfall = {"only-here": {"without": 3.0, "with": 0.0}}
     path = measured.root / "docs" / "results" / "pitfalls-mxnet.json"
     path.write_text(json.dumps({"version": "1", "backend": "mxnet", "traps": pitfall}))
     page = pages.Page("en", measured.root)
     conv = page.topics[0]
     assert [len(conv.pitfalls[name]) for name in FRAMEWORKS] == [1, 1, 0, 1]
-    assert list(page.traps_elsewhere()) == ["mxnet"]
+    assert list(page.pitfalls_elsewhere()) == ["mxnet"]
     text = section(pages.render("en", measured.root), "idioms")
     assert "same pads off centre without the fix 0.59 → with it 2e-16" in text
     assert "only-here without the fix 3 → with it 0" in text
@@ -423,8 +423,8 @@ def test_a_text_and_its_translation_hold_the_same_code_and_numbers(key, pair):
 
 
 def test_every_bug_and_check_has_a_chinese_name(page):
-    assert set(words.INJECTED_BUGS) == set(INJECTED_BUGS)
-    checks = {check for _, group in page.ladder().groups for check in group["rungs"]}
+    assert set(words.BUGS) == set(INJECTED_BUGS)
+    checks = {check for _, group in page.parity().groups for check in group["checks"]}
     assert checks <= set(words.CHECKS)
 
 
@@ -460,8 +460,8 @@ def test_the_chinese_readme_has_the_structure_of_the_english_one():
 
 def test_every_pitfall_of_the_guide_has_a_chinese_title():
     titles = pages.guide_titles(ROOT / "docs" / "porting.md")
-    told = {"untested", "words", "errata"}  # sections that are no pitfall
-    assert {*titles} - told <= {*words.PITFALLS}
+    others = {"untested", "words", "errata"}  # sections that are no pitfall
+    assert {*titles} - others <= {*words.PITFALLS}
 
 
 def test_the_page_takes_its_words_from_each_readme(html):
