@@ -32,7 +32,7 @@ try:
 except ImportError as error:
     raise BackendError("The page needs Jinja2 and Pygments: `pip install -e '.[page]'`.") from error
 from common.page.topics import CALLS, TOPICS, WITHOUT, Text, Topic
-from common.page.words import INJECTED_BUGS as BUGS_ZH
+from common.page.words import BUGS as BUGS_ZH
 from common.page.words import CHECKS, LANGUAGES, PITFALLS, WORDS, run_in_chinese
 
 FILES = {"en": "index.html", "zh-CN": "index.zh-CN.html"}
@@ -339,8 +339,8 @@ class Page:
             if len(rows) < len(INJECTED_BUGS)
         ]
         first = next(iter(found.values()), {})
-        shapes = [row for row in first.values() if row.get("rung") == "shapes"]
-        right = [row for rows in found.values() for row in rows.values() if "rung" in row]
+        shapes = [row for row in first.values() if row.get("check") == "shapes"]
+        right = [row for rows in found.values() for row in rows.values() if "check" in row]
         return SimpleNamespace(
             rows=rows,
             backends=list(found),

@@ -18,6 +18,7 @@ from common.errors import PageError
 from common.page import build as pages
 from common.page import source, topics, words
 from common.parity.mutations import INJECTED_BUGS
+from common.parity.report import CHECKS_KEY
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = words.LANGUAGES
@@ -266,9 +267,9 @@ def test_a_wrong_results_file_leaves_a_note_in_its_place(measured, few, wrong):
         ("verify-tf.json", lambda found: found[0].update(novelty=1)),
         ("verify-tf.json", lambda found: found[0].update(backend="torch")),
         ("verify-tf.json", lambda found: found[0].update(spec="a spec of tomorrow")),
-        ("verify-tf.json", lambda found: found[0]["rungs"][2].update(error="small")),
-        ("same-padding-tf.json", lambda found: found[0]["rungs"][2].pop("stages")),
-        ("same-padding-tf.json", lambda found: found[0]["rungs"][2]["stages"].pop("stage3")),
+        ("verify-tf.json", lambda found: found[0][CHECKS_KEY][2].update(error="small")),
+        ("same-padding-tf.json", lambda found: found[0][CHECKS_KEY][2].pop("stages")),
+        ("same-padding-tf.json", lambda found: found[0][CHECKS_KEY][2]["stages"].pop("stage3")),
         ("bugs-tf.json", lambda found: found[0].update(bug="a bug of tomorrow")),
         ("bugs-tf.json", lambda found: found[3].pop("where")),
         ("pitfalls-tf.json", lambda found: found["traps"]["same-padding"].pop("with")),
@@ -306,7 +307,7 @@ def test_all_results_gone_leave_a_page_of_code_and_notes(checkout, few, language
 def test_a_failed_check_and_an_escaped_bug_are_shown_as_such(checkout, few):
     verify = checkout.root / "docs" / "results" / "verify-tf.json"
     found = json.loads(verify.read_text())
-    found[0]["rungs"][2] |= {"passed": False, "error": 0.5}
+    found[0][CHECKS_KEY][2] |= {"passed": False, "error": 0.5}
     verify.write_text(json.dumps(found))
     bugs = checkout.root / "docs" / "results" / "bugs-tf.json"
     rows = json.loads(bugs.read_text())
@@ -348,7 +349,7 @@ def test_the_numbers_of_the_picture_are_those_of_the_files(page):
     picture = page.picture()
     for name in FRAMEWORKS:
         found = json.loads((ROOT / "docs" / "results" / f"same-padding-{name}.json").read_text())
-        assert picture.injected[name] == found[0]["rungs"][-1]["stages"]
+        assert picture.injected[name] == found[0][CHECKS_KEY][-1]["stages"]
         assert min(picture.injected[name].values()) > 1e-2
         assert max(picture.clean[name].values()) < 1e-13
 
