@@ -1,7 +1,8 @@
-"""Several workers compute the function of one: in the framework's own engine, by its own launcher.
+"""Several workers compute the same function as one, by the framework's own launcher and sums.
 
-Without norm, from weights that have learned (on the first plateau wrong ones look right); errors
-are of what the steps changed, over the largest change of the tensor.
+The exact comparisons use specs without norm. They start from trained weights, because on the first
+plateau wrong weights look right. An error is an error of the change that the steps made, relative
+to the largest change of the tensor. Long because all its tests share the same pairs of workers.
 """
 
 import json
