@@ -9,7 +9,7 @@ from mxnet import npx
 from mxnet.gluon import nn
 
 from backends import mxnet as mxnet_backend
-from backends.mutations import after, both, unbiased
+from backends.mutations.helpers import after, both, unbiased
 from backends.mxnet import googlenet, train, weights
 
 
