@@ -1,6 +1,6 @@
 """TensorFlow's simulated device: `cpu:1`, a second logical CPU, as TensorFlow's own tests use one.
 
-With soft placement off (see `backends.tf.train`) an operation with an input on the other device
+With soft placement off (see `backends.tf.device`) an operation with an input on the other device
 copies it in silence; what was left where is seen by the devices of the tensors. Copies to the host
 are counted at the method behind `numpy()`, `float()`, `int()` and `bool()`. NumPy's own functions
 read the memory of a tensor on a CPU unseen, so write `x.numpy()`, never `np.asarray(x)`.
