@@ -2,7 +2,7 @@
 
 They are lines of the source, and results. `python docs/generate.py` rewrites them, tests hold the
 pages to them. The results are what the commands printed: `googlenet bugs --backend B --json >
-docs/results/bugs-B.json`, `verify` alike, `bench` as common/results.py says, `pytest tests/porting
+docs/results/bugs-B.json`, `verify` alike, `bench` as common/page/results.py says, `pytest tests/pitfalls
 --backend B --write-results` for the pitfalls; of a training run docs/results/runs/ holds the
 `config.json` and `history.jsonl` that it wrote itself.
 """
@@ -57,7 +57,7 @@ def bug_matrix(language: int) -> str:
     found = {backend: results.caught(ROOT, backend) for backend in FRAMEWORKS}
     rows = []
     for bug in INJECTED_BUGS.values():
-        what = words.INJECTED_BUGS[bug.name] if language else bug.what
+        what = words.BUGS[bug.name] if language else bug.what
         cells = [_caught(found[backend][bug.name], language) for backend in FRAMEWORKS]
         rows.append([f"`{bug.name}`", what, *cells])
     heads = (said("bug", language), said("what", language), *TITLES.values())
@@ -65,9 +65,9 @@ def bug_matrix(language: int) -> str:
 
 
 def _caught(row: dict, language: int) -> str:
-    if "rung" not in row:
+    if "check" not in row:
         return said("escaped", language)
-    check = words.CHECKS[row["rung"]] if language else row["rung"]
+    check = words.CHECKS[row["check"]] if language else row["check"]
     if row["error"] is not None:
         return f"{check}, {row['error']:.0e}"
     return f"{check}, {said('refused', language)}" if "Error" in row["where"] else check
@@ -80,7 +80,7 @@ def said(word: str, language: int) -> str:
 
 def shapes_alone(language: int) -> str:
     """How many of the bugs a comparison of shapes would have found."""
-    caught = [row for row in results.caught(ROOT, "torch").values() if row["rung"] == "shapes"]
+    caught = [row for row in results.caught(ROOT, "torch").values() if row["check"] == "shapes"]
     return said("bugs_shapes", language).format(len(caught), len(INJECTED_BUGS))
 
 
@@ -94,8 +94,8 @@ def parity(language: int) -> str:
                     row = rows.setdefault((report.dtype, check.name), {})
                     row[title] = max(row.get(title, 0.0), check.error)
     longest = max((report.checks for report in results.verified(ROOT, "torch")), key=len)
-    climbed = [check.name for check in longest]
-    order = sorted(rows, key=lambda key: (key[0] == "float32", climbed.index(key[1])))
+    names = [check.name for check in longest]
+    order = sorted(rows, key=lambda key: (key[0] == "float32", names.index(key[1])))
     table = [
         [
             key[0],
@@ -104,7 +104,7 @@ def parity(language: int) -> str:
         ]
         for key in order
     ]
-    return tabulate(table, ("dtype", said("rung", language), *TITLES.values()), tablefmt="github")
+    return tabulate(table, ("dtype", said("check", language), *TITLES.values()), tablefmt="github")
 
 
 def versions(language: int) -> str:
@@ -184,7 +184,7 @@ def line(path: str, owner: str, code: str) -> int:
 def pitfalls(backend: str) -> dict[str, tuple[str, str]]:
     """The file and the name of the test of every pitfall that shows in a framework, by its name."""
     found = {}
-    for path in (f"tests/porting/test_{name}.py" for name in ("every", backend)):
+    for path in (f"tests/pitfalls/test_{name}.py" for name in ("every", backend)):
         for node in ast.parse((ROOT / path).read_text()).body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 found[node.name.removeprefix("test_").replace("_", "-")] = (path, node.name)

@@ -7,13 +7,9 @@ name, which returns a context manager.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
-from unittest import mock
-
-from common.spec import Norm, Spec, arithmetic
-from common.weights import Weights
 
 
 def inject(backend: str, bug: str) -> AbstractContextManager[Any]:
@@ -21,39 +17,3 @@ def inject(backend: str, bug: str) -> AbstractContextManager[Any]:
     module = importlib.import_module(f"backends.mutations.{backend}")
     function: Callable[[], AbstractContextManager[Any]] = getattr(module, bug.replace("-", "_"))
     return function()
-
-
-def after(owner: Any, method: str, change: Callable[..., None]) -> AbstractContextManager[Any]:
-    """Have `change` called with the object after each call of its `method`."""
-    original = getattr(owner, method)
-
-    def changed(self: Any, *args: Any, **kwargs: Any) -> Any:
-        result = original(self, *args, **kwargs)
-        change(self)
-        return result
-
-    return mock.patch.object(owner, method, changed)
-
-
-@contextmanager
-def both(*patches: AbstractContextManager[Any]) -> Iterator[None]:
-    """Several patches as one."""
-    with ExitStack() as stack:
-        for patch in patches:
-            stack.enter_context(patch)
-        yield
-
-
-def unbiased(
-    spec: Spec, batch: int, before: Mapping[str, Any], after: Mapping[str, Any]
-) -> Weights:
-    """The weights after a step whose running variances took in the unbiased batch variance."""
-    assert isinstance(spec.norm, Norm)
-    momentum, weights = spec.norm.momentum, dict(after)
-    for layer in arithmetic.layers(spec):
-        if layer.kind == "Norm":
-            name = f"{layer.name}.running_var"
-            count = batch * layer.shape[2] * layer.shape[3]
-            new = (after[name] - momentum * before[name]) * count / (count - 1)
-            weights[name] = momentum * before[name] + new
-    return weights

@@ -8,7 +8,7 @@ import numpy as np
 from mxnet import npx
 from mxnet.gluon import nn
 
-from backends.mutations import after, unbiased
+from backends.mutations.helpers import after, unbiased
 from backends.mxnet import googlenet, train, weights
 
 

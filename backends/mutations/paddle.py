@@ -8,7 +8,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from backends import paddle as paddle_backend
-from backends.mutations import after, unbiased
+from backends.mutations.helpers import after, unbiased
 from backends.paddle import googlenet, train, weights
 
 

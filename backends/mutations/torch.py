@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from backends import torch as torch_backend
-from backends.mutations import after, both
+from backends.mutations.helpers import after, both
 from backends.torch import googlenet, train, weights
 
 

@@ -95,10 +95,8 @@ def bugs(ctx: click.Context, backend: str, as_json: bool) -> None:
     rows, escaped = [], False
     for bug in INJECTED_BUGS.values():
         report = suite.verify_injected(backend, bug)
-        last = report.as_json()["rungs"][-1]
-        caught = {"rung": last["name"], "error": last["error"], "where": last["where"]}
-        escaped |= report.failed is None or last["name"] not in bug.checks
-        rows.append({"bug": bug.name, "what": bug.what, **(caught if report.failed else {})})
+        escaped |= report.failed is None or report.failed.name not in bug.caught_by
+        rows.append({"bug": bug.name, "what": bug.what, **report.caught()})
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:

@@ -32,8 +32,8 @@ try:
 except ImportError as error:
     raise BackendError("The page needs Jinja2 and Pygments: `pip install -e '.[page]'`.") from error
 from common.page.topics import CALLS, TOPICS, WITHOUT, Text, Topic
+from common.page.words import BUGS as BUGS_ZH
 from common.page.words import CHECKS, LANGUAGES, PITFALLS, WORDS, run_in_chinese
-from common.page.words import INJECTED_BUGS as BUGS_ZH
 
 FILES = {"en": "index.html", "zh-CN": "index.zh-CN.html"}
 READMES = {"en": "README.md", "zh-CN": "README.zh-CN.md"}
@@ -93,7 +93,11 @@ def render(language: str, root: Path = ROOT) -> str:
     page = Page(language, root)
     environment.globals.update(say=page.say, pick=page.pick)
     environment.filters.update(
-        science=science, inline=inline, shape=shape_text, check=page.check, count="{:,}".format
+        science=science,
+        inline=inline,
+        shape=shape_text,
+        check_name=page.check_name,
+        count="{:,}".format,
     )
     here = Path(__file__).parent
     return environment.get_template("page.html").render(
@@ -157,9 +161,7 @@ class Page:
     def __init__(self, language: str, root: Path) -> None:
         self.index, self.root, self.readme = LANGUAGES.index(language), root, READMES[language]
         self.guide = guide_titles(root / "docs" / "porting.md")
-        self.pitfalls = {
-            name: self.usable(partial(results.pitfalls, root, name)) for name in TITLES
-        }
+        self.pitfalls = {name: self.usable(partial(results.pitfalls, root, name)) for name in TITLES}
         self.topics = [self.topic(topic) for topic in TOPICS]
         self.specs = {name: drawing.stages(spec) for name, spec in SPECS.items()}
         self.default = D2L.name
@@ -172,7 +174,7 @@ class Page:
         """A word of the page, with values filled in."""
         return inline(WORDS[key][self.index].format(*values))
 
-    def check(self, name: str) -> str:
+    def check_name(self, name: str) -> str:
         """What a check is called."""
         return name if self.index == 0 else CHECKS.get(name, name)
 
@@ -229,7 +231,7 @@ class Page:
             }
             block = source.is_block(next(iter(paths.values())), address)
             parts.append((source.align(snippets), block))
-        pitfalls = {backend: self.trap_rows(topic.pitfalls, backend) for backend in TITLES}
+        pitfalls = {backend: self.pitfall_rows(topic.pitfalls, backend) for backend in TITLES}
         return SimpleNamespace(
             id=topic.id,
             title=topic.title,
@@ -238,7 +240,7 @@ class Page:
             pitfalls=pitfalls,
         )
 
-    def trap_rows(self, ids: tuple[str, ...], backend: str) -> list[SimpleNamespace]:
+    def pitfall_rows(self, ids: tuple[str, ...], backend: str) -> list[SimpleNamespace]:
         """The measured pitfalls of a backend among these."""
         found = self.pitfalls[backend]
         if isinstance(found, Unusable):
@@ -256,17 +258,17 @@ class Page:
             if name in found
         ]
 
-    def traps_elsewhere(self) -> dict[str, list[SimpleNamespace]]:
+    def pitfalls_elsewhere(self) -> dict[str, list[SimpleNamespace]]:
         """The measured pitfalls that no topic names, by backend."""
         placed = {name for topic in TOPICS for name in topic.pitfalls}
         rest = {}
         for backend, found in self.pitfalls.items():
             ids = () if isinstance(found, Unusable) else tuple(n for n in found if n not in placed)
             if ids:
-                rest[backend] = self.trap_rows(ids, backend)
+                rest[backend] = self.pitfall_rows(ids, backend)
         return rest
 
-    def trap_notes(self) -> list[Markup]:
+    def pitfall_notes(self) -> list[Markup]:
         """What is wrong with the results of the pitfalls, and with the guide that names them."""
         notes = [self.note(each) for each in self.pitfalls.values() if isinstance(each, Unusable)]
         if not self.guide:
@@ -332,15 +334,13 @@ class Page:
             for bug in INJECTED_BUGS.values()
         ]
         notes += [
-            self.say(
-                "note_behind", f"docs/results/bugs-{name}.json", len(INJECTED_BUGS) - len(rows)
-            )
+            self.say("note_behind", f"docs/results/bugs-{name}.json", len(INJECTED_BUGS) - len(rows))
             for name, rows in found.items()
             if len(rows) < len(INJECTED_BUGS)
         ]
         first = next(iter(found.values()), {})
-        shapes = [row for row in first.values() if row.get("rung") == "shapes"]
-        right = [row for rows in found.values() for row in rows.values() if "rung" in row]
+        shapes = [row for row in first.values() if row.get("check") == "shapes"]
+        right = [row for rows in found.values() for row in rows.values() if "check" in row]
         return SimpleNamespace(
             rows=rows,
             backends=list(found),
@@ -381,16 +381,16 @@ class Page:
 
     # ---- proof
 
-    def ladder(self) -> SimpleNamespace:
+    def parity(self) -> SimpleNamespace:
         """Every check of every spec: the worst error over its sizes, and what it may be."""
         found, notes = self.split(results.verified)
         groups: dict[tuple[str, str], dict[str, Any]] = {}
         for name, reports in found.items():
             for report in reports:
-                group = groups.setdefault((report.spec, report.dtype), {"sizes": {}, "rungs": {}})
+                group = groups.setdefault((report.spec, report.dtype), {"sizes": {}, "checks": {}})
                 group["sizes"][report.size] = True
                 for check in report.checks:
-                    row = group["rungs"].setdefault(check.name, {"tolerance": 0.0, "cells": {}})
+                    row = group["checks"].setdefault(check.name, {"tolerance": 0.0, "cells": {}})
                     row["tolerance"] = max(row["tolerance"], check.tolerance)
                     worst, passed = row["cells"].get(name, (0.0, True))
                     error = worst if check.error is None else max(worst, check.error)

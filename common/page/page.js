@@ -135,18 +135,18 @@ async function copy(column, button) {
   }
 }
 
-// Twins scroll together: the code of a topic's columns, and on narrow screens all the topics.
+// Columns scroll together: the code of a topic's columns, and on narrow screens all the topics.
 function scrollTogether(elements) {
   const set = new Map();
   for (const element of elements)
     element.addEventListener(
       "scroll",
       () => {
-        if (set.get(element) === element.scrollLeft) return; // moved by its twin
-        for (const twin of elements) {
-          if (twin === element || twin.hidden) continue;
-          twin.scrollLeft = element.scrollLeft;
-          set.set(twin, twin.scrollLeft);
+        if (set.get(element) === element.scrollLeft) return; // moved along with another
+        for (const other of elements) {
+          if (other === element || other.hidden) continue;
+          other.scrollLeft = element.scrollLeft;
+          set.set(other, other.scrollLeft);
         }
         set.delete(element);
       },
@@ -156,7 +156,7 @@ function scrollTogether(elements) {
 for (const topic of topics) scrollTogether(all("pre", topic));
 scrollTogether(topics);
 
-// ---- the network: what common/arithmetic.py computes, at any size
+// ---- the network: what common/spec/arithmetic.py computes, at any size
 
 function slide(row, [, ...sides], at) {
   return sides.map((side, index) => {
@@ -168,7 +168,7 @@ function slide(row, [, ...sides], at) {
 
 const product = (shape) => shape.reduce((done, side) => done * side);
 
-/** The shape (C, H, W) or (C) that leaves a row, and its cost; every row inside it is told. */
+/** The shape (C, H, W) or (C) that leaves a row, and its cost; calls `tell` for every row inside it. */
 function walk(row, shape, norm, at, tell) {
   let out = shape, parameters = 0, adds = 0;
   if (row.branches) {
@@ -209,7 +209,7 @@ function walk(row, shape, norm, at, tell) {
 function compute(name, size) {
   const spec = data.specs[name];
   const found = new Map();
-  const climb = (stage, rows, shape) => {
+  const add = (stage, rows, shape) => {
     const sum = { shape, parameters: 0, adds: 0 };
     for (const [at, row] of rows) {
       const each = walk(row, sum.shape, spec.norm, at, (place, costs) => found.set(place, costs));
@@ -224,11 +224,11 @@ function compute(name, size) {
   };
   let shape = [spec.input[0], size, size];
   for (const [stage, rows] of Object.entries(spec.stages))
-    shape = climb(stage, rows.map((row, index) => [`${stage}.${index}`, row]), shape);
-  climb("head", [["head", spec.head]], shape);
+    shape = add(stage, rows.map((row, index) => [`${stage}.${index}`, row]), shape);
+  add("head", [["head", spec.head]], shape);
   spec.auxiliary.forEach(({ after, rows }, index) => {
     const named = Object.entries(rows).map(([field, row]) => [`auxiliary.${index}.${field}`, row]);
-    climb(`auxiliary.${index}`, named, found.get(after).shape);
+    add(`auxiliary.${index}`, named, found.get(after).shape);
   });
   return found;
 }

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from common.errors import GoogLeNetError
 from common.parity.mutations import INJECTED_BUGS
-from common.parity.report import Check, Report
+from common.parity.report import CHECK_KEY, Report
 from common.recipe import find_recipe
 from common.spec import SPECS
 from common.training.checkpoint import Config, config_from
@@ -70,7 +70,7 @@ def injected(root: Path, backend: str) -> Report:
 
 def _reports(path: Path, backend: str) -> list[Report]:
     def parse(found: Any) -> list[Report]:
-        reports = [Report(**{**each, "rungs": list(map(_rung, each["rungs"]))}) for each in found]
+        reports = [_checked(Report.from_json(each)) for each in found]
         if not reports or any(report.backend != backend for report in reports):
             raise ValueError("another backend's")
         if not {report.spec for report in reports} <= {*SPECS}:
@@ -80,12 +80,12 @@ def _reports(path: Path, backend: str) -> list[Report]:
     return read(path, parse)
 
 
-def _rung(found: dict[str, Any]) -> Check:
-    check = Check(**found)
-    _number(check.tolerance)
-    for error in (check.error, *check.stages.values()):
-        _number(0 if error is None else error)
-    return check
+def _checked(report: Report) -> Report:
+    for check in report.checks:
+        _number(check.tolerance)
+        for error in (check.error, *check.stages.values()):
+            _number(0 if error is None else error)
+    return report
 
 
 def caught(root: Path, backend: str) -> dict[str, dict[str, Any]]:
@@ -96,7 +96,8 @@ def caught(root: Path, backend: str) -> dict[str, dict[str, Any]]:
         if not rows or not {*rows} <= {*INJECTED_BUGS}:
             raise ValueError("other bugs")
         for row in rows.values():
-            if "rung" in row:
+            if CHECK_KEY in row:
+                row["check"] = row.pop(CHECK_KEY)
                 _number(0 if row["error"] is None else row["error"])
                 row["where"].split()
         return rows
@@ -105,7 +106,7 @@ def caught(root: Path, backend: str) -> dict[str, dict[str, Any]]:
 
 
 def pitfalls(root: Path, backend: str) -> dict[str, tuple[float, float]]:
-    """How far each pitfall leads from the reference, without our fix and with it; Unusable as above."""
+    """The error of each pitfall without our fix and with it; Unusable as above."""
 
     def parse(found: Any) -> dict[str, tuple[float, float]]:
         return {

@@ -1,6 +1,6 @@
-"""What the page shows of the code: a line a topic, and a line a call. All are found by name.
+"""What the page shows of the code: one entry per topic, one per call. All code is found by name.
 
-Every text is a pair, English and Chinese. A trap is the anchor of its section in docs/porting.md.
+Every text is a pair, English and Chinese. A pitfall is the anchor of its section in docs/porting.md.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ Text = tuple[str, str]  #: English, Chinese
 class Topic:
     """A row of the comparison: one job, and where each framework does it.
 
-    `names` are addresses in every backend's `file`, `also` those that one backend has besides, `less`
-    those that it does without.
+    `names` are addresses in every backend's `file`; `also` are those that only one backend has, and
+    `less` those that it lacks.
     """
 
     id: str
@@ -26,7 +26,7 @@ class Topic:
     names: tuple[str, ...]
     also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     less: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: what one does without
-    traps: tuple[str, ...] = ()
+    pitfalls: tuple[str, ...] = ()
 
 
 TOPICS = (
@@ -34,15 +34,15 @@ TOPICS = (
         "conv",
         ("Convolution block", "卷积块"),
         (
-            "Convolution, batch norm if the network has one, ReLU. Who is told the incoming channels, "
-            "who pads, and what momentum means in a batch norm.",
-            "卷积、批量归一化（若网络带有）、ReLU。看点：谁需要声明输入通道数，谁来填充，"
-            "批量归一化的 momentum 指的是哪一个权重。",
+            "Convolution, batch norm if the network has one, ReLU. Compare: which framework needs the number "
+            "of input channels, where the padding is set, what momentum means in a batch norm.",
+            "卷积、批量归一化（如果网络有）、ReLU。对比要点：哪个框架需要指定输入通道数，填充写在哪里，"
+            "批量归一化的 momentum 指新值的权重还是旧值的权重。",
         ),
         "googlenet.py",
         ("Conv",),
         also={"torch": ("BatchNorm",)},
-        traps=(
+        pitfalls=(
             "same-padding",
             "published-padding",
             "norm-defaults",
@@ -60,41 +60,42 @@ TOPICS = (
         ("Inception block", "Inception 块"),
         (
             "Four branches over the same input, joined along the channels.",
-            "四条并行的路径共用一个输入，沿通道维拼接。",
+            "四个并行分支共用一个输入，输出沿通道维拼接。",
         ),
         "googlenet.py",
         ("Inception",),
-        traps=("symbolic-build", "relu-tie"),
+        pitfalls=("symbolic-build", "relu-tie"),
     ),
     Topic(
         "stages",
         ("Stages", "各阶段"),
         (
-            "Five stages and a head; the shapes behind them are those of 96 pixels.",
-            "五个阶段加一个分类头；注释里的形状对应 96 像素的输入。",
+            "Five stages and a head. The shapes in the comments are for 96-pixel images.",
+            "五个阶段加一个分类头。注释里的形状对应 96 像素的输入。",
         ),
         "googlenet.py",
         ("GoogLeNet",),
-        traps=("to-static-self",),
+        pitfalls=("to-static-self",),
     ),
     Topic(
         "layers",
-        ("From a row of the spec to a layer", "从规格的一行到一个层"),
+        ("From a row of the spec to a layer", "从网络配置的一行到一个层"),
         (
             "One `match` maps a row to the framework's own layer.",
-            "一个 `match` 把规格的每一行对应到框架自己的层。",
+            "用一个 `match` 把网络配置的每一行映射为框架自带的层。",
         ),
         "googlenet.py",
         ("sequential", "layer"),
         also={"tf": ("MaxPool", "AdaptiveAvgPool"), "paddle": ("GlobalAvgPool",)},
-        traps=("pool-padding", "pool-gradient", "pooled-shape"),
+        pitfalls=("pool-padding", "pool-gradient", "pooled-shape"),
     ),
     Topic(
         "auxiliary",
         ("Auxiliary heads", "辅助分类器"),
         (
-            "Side classifiers on rows of stage 4, in the specs that have them; a way out of the middle.",
-            "挂在第 4 阶段某些行上的旁路分类器，仅部分规格带有：如何从网络中途取出输出。",
+            "Extra classifiers on rows of stage 4, in the specs that have them: how to take an output from the "
+            "middle of the network.",
+            "接在第 4 阶段某些行之后的额外分类器，只有部分网络配置带有。对比要点：怎样从网络中间取出输出。",
         ),
         "googlenet.py",
         ("Auxiliary", "tapped"),
@@ -104,23 +105,23 @@ TOPICS = (
         ("Head", "分类头"),
         (
             "Dropout, then one linear layer over the pooled features.",
-            "先 Dropout，再对池化后的特征做一次全连接。",
+            "先 Dropout，再用一个全连接层处理池化后的特征。",
         ),
         "googlenet.py",
         ("GoogLeNet.__init__.dropout", "GoogLeNet.__init__.head", "GoogLeNet.forward"),
-        traps=("linear-layout", "flatten-order"),
+        pitfalls=("linear-layout", "flatten-order"),
     ),
     Topic(
         "weights",
-        ("Weights in and out", "权重的读写"),
+        ("Weights in and out", "权重的导入与导出"),
         (
-            "To canonical arrays and back: where parameters have their names, and how they lie.",
-            "与规范数组互相转换：参数的名字从何而来，数据如何排布。",
+            "To canonical arrays and back: where parameter names come from, and the layout of each array.",
+            "与规范格式的数组互相转换：参数名从哪里来，各数组的维度怎样排列。",
         ),
         "weights.py",
         ("read_weights", "write_weights", "tensors", "to_canonical", "to_native"),
         also={"tf": ("variable",), "paddle": ("dtype",)},
-        traps=(
+        pitfalls=(
             "conv-layout",
             "numpy-2",
             "float64-initialize",
@@ -133,12 +134,12 @@ TOPICS = (
         "images",
         ("Images in", "图像输入"),
         (
-            "uint8 images go to the device once; there they are mirrored, scaled and resized.",
-            "uint8 图像只搬到设备一次，翻转、缩放数值、调整尺寸都在设备上完成。",
+            "uint8 images are copied to the device once; there they are mirrored, scaled and resized.",
+            "uint8 图像只向设备复制一次，翻转、数值缩放、尺寸调整都在设备上完成。",
         ),
         "train.py",
         ("Trainer.prepare",),
-        traps=(
+        pitfalls=(
             "resize-corners",
             "one-pixel",
             "resize-smaller",
@@ -149,10 +150,11 @@ TOPICS = (
     ),
     Topic(
         "step",
-        ("One training step", "一步训练"),
+        ("One training step", "一个训练步"),
         (
-            "Loss, gradients, one step of the optimizer. Who clears gradients, who divides by the batch.",
-            "损失、梯度、优化器走一步。看点：谁负责清零梯度，谁会除以批量大小。",
+            "Loss, gradients, one step of the optimizer. Compare: which framework needs its gradients "
+            "cleared, which one divides by the batch size.",
+            "计算损失，求梯度，优化器更新一步。对比要点：哪个框架要手动清零梯度，哪个会除以批量大小。",
         ),
         "train.py",
         ("Trainer.update",),
@@ -161,7 +163,7 @@ TOPICS = (
             "mxnet": ("cross_entropy",),
             "paddle": ("cross_entropy",),
         },
-        traps=(
+        pitfalls=(
             "from-logits",
             "loss-dtype",
             "loss-per-example",
@@ -177,20 +179,21 @@ TOPICS = (
         "optimizer",
         ("Optimizer", "优化器"),
         (
-            "The textbook's SGD, momentum and Adam: the framework's own where they are these.",
-            "教科书里的 SGD、动量与 Adam：框架自带的若与公式一致就直接用，否则写出公式。",
+            "Textbook SGD, momentum and Adam: the framework's own optimizer where it follows the formulas, "
+            "written out where it does not.",
+            "教科书公式的 SGD、动量与 Adam：框架自带的优化器与公式一致就直接用，不一致就按公式写出来。",
         ),
         "optimizers.py",
         ("make", "set_rate"),
         also={"tf": ("SGD", "Adam"), "mxnet": ("SGD", "Adam")},
-        traps=("momentum-rate", "adam-eps", "weight-decay", "published-optimizer"),
+        pitfalls=("momentum-rate", "adam-eps", "weight-decay", "published-optimizer"),
     ),
     Topic(
         "evaluation",
         ("Evaluation", "评估"),
         (
-            "How to leave training mode, and how metrics stay on the device until they are read.",
-            "如何切出训练模式，以及如何让指标留在设备上，直到真正要读取。",
+            "How to leave training mode, and how to keep metrics on the device until they are read.",
+            "怎样切换到评估模式，怎样让指标一直留在设备上，直到需要读取。",
         ),
         "train.py",
         ("Trainer.logits", "Trainer.evaluate", "count_right"),
@@ -200,32 +203,33 @@ TOPICS = (
         "device",
         ("Device", "设备"),
         (
-            "What there is, what it is called, and how an array gets there.",
-            "有哪些设备，各叫什么名字，数组怎样搬上去。",
+            "Which devices there are, what they are called, and how an array gets onto one.",
+            "有哪些设备，名字怎么写，数组怎样放到设备上。",
         ),
         "train.py",
         ("devices", "native_device", "device_name", "place", "place_labels"),
         less={"paddle": ("native_device",)},
-        traps=("silent-move", "soft-placement", "one-process"),
+        pitfalls=("silent-move", "soft-placement", "one-process"),
     ),
     Topic(
         "precision",
         ("Mixed precision", "混合精度"),
         (
-            "float32 weights, bfloat16 arithmetic: each framework's own way to it.",
-            "权重保持 float32，运算用 bfloat16：各框架自带的做法。",
+            "float32 weights, bfloat16 arithmetic, with each framework's own API.",
+            "权重用 float32，运算用 bfloat16，使用各框架自带的接口。",
         ),
         "train.py",
         ("build", "autocast"),
         less={"tf": ("autocast",)},
-        traps=("bfloat16-ignored", "amp-init"),
+        pitfalls=("bfloat16-ignored", "amp-init"),
     ),
     Topic(
         "workers",
         ("Several workers", "多个工作进程"),
         (
-            "Joining as the launcher's environment says; what sums the gradients; whose sum or mean it is.",
-            "按启动器给的环境变量加入；由谁汇总梯度；得到的是和还是平均。",
+            "How a worker joins, from the launcher's environment variables; what reduces the gradients; whether "
+            "the result is a sum or a mean.",
+            "工作进程怎样根据启动器设置的环境变量加入进程组；由谁归约梯度；归约结果是求和还是求平均。",
         ),
         "parallel.py",
         ("join", "leave", "total", "engine", "weighted", "settle"),
@@ -235,23 +239,23 @@ TOPICS = (
         "save",
         ("Save", "保存"),
         (
-            "The framework's own file of weights.",
-            "框架自己的权重文件格式。",
+            "The framework's own weight file.",
+            "保存为框架自己的权重文件。",
         ),
         "weights.py",
         ("save",),
-        traps=("safetensors-metadata", "scrambled-file", "full-disk"),
+        pitfalls=("safetensors-metadata", "scrambled-file", "full-disk"),
     ),
     Topic(
         "load",
-        ("Load", "读取"),
+        ("Load", "加载"),
         (
-            "That file back into a model. A file of somebody else is another matter.",
-            "再把它读回模型。别人给的文件则是另一回事。",
+            "Read that file back into a model. For a file from elsewhere there is `googlenet convert`.",
+            "把这个文件读回模型。其他来源的文件请用 `googlenet convert`。",
         ),
         "weights.py",
         ("load",),
-        traps=("unsafe-pickle",),
+        pitfalls=("unsafe-pickle",),
     ),
 )
 
@@ -279,7 +283,7 @@ CALLS = (
         "nn.Layer",
     ),
     Call(
-        ("layers in a row", "顺序容器"),
+        ("sequence of layers", "顺序容器"),
         "nn.Sequential",
         "keras.Sequential",
         "nn.HybridSequential",
@@ -310,7 +314,7 @@ CALLS = (
     Call(("ReLU", "ReLU"), "nn.ReLU", "layers.ReLU", "nn.Activation", "nn.ReLU"),
     Call(("linear layer", "全连接层"), "nn.Linear", "layers.Dense", "nn.Dense", "nn.Linear"),
     Call(("dropout", "Dropout"), "nn.Dropout", "layers.Dropout", "nn.Dropout", "nn.Dropout"),
-    Call(("padding alone", "单独的填充"), None, "layers.ZeroPadding2D", None, None),
+    Call(("padding as a layer", "填充层"), None, "layers.ZeroPadding2D", None, None),
     Call(
         ("join tensors", "拼接张量"),
         "torch.cat",
@@ -327,7 +331,7 @@ CALLS = (
     ),
     Call(("softmax", "softmax"), "softmax", "tf.nn.softmax", "npx.softmax", "F.softmax"),
     Call(
-        ("index of the largest", "最大值的下标"),
+        ("index of the maximum", "最大值的下标"),
         "logits.argmax",
         "tf.argmax",
         "logits.argmax",
@@ -348,13 +352,13 @@ CALLS = (
         "model.eval",
     ),
     Call(
-        ("record for gradients", "记录求导"),
+        ("record for gradients", "记录计算以求梯度"),
         None,
         "tf.GradientTape",
         "autograd.record",
         None,
     ),
-    Call(("without gradients", "不求导"), "torch.no_grad", None, None, "paddle.no_grad"),
+    Call(("without gradients", "不求梯度"), "torch.no_grad", None, None, "paddle.no_grad"),
     Call(
         ("gradients", "求梯度"),
         "loss.backward",
@@ -370,7 +374,7 @@ CALLS = (
         "optimizer.clear_grad",
     ),
     Call(
-        ("step of the optimizer", "优化器走一步"),
+        ("step of the optimizer", "优化器更新一步"),
         "optimizer.step",
         "optimizer.apply",
         "optimizer.step",
@@ -427,7 +431,7 @@ CALLS = (
     ),
     Call(("tensor to array", "张量转数组"), "numpy", "numpy", "asnumpy", "numpy"),
     Call(
-        ("where a tensor lies", "张量所在的设备"),
+        ("device of a tensor", "张量所在的设备"),
         "tensor.device",
         "tensor.device",
         "tensor.ctx",
@@ -441,7 +445,7 @@ CALLS = (
         "paddle.set_device",
     ),
     Call(
-        ("GPUs that are there", "可用的 GPU"),
+        ("available GPUs", "可用的 GPU"),
         "torch.cuda.device_count",
         "tf.config.list_physical_devices",
         "mx.context.num_gpus",
@@ -465,7 +469,7 @@ CALLS = (
     ),
     Call(("compile a graph", "编译成图"), None, "tf.function", "runs.hybridize", None),
     Call(
-        ("memory too small", "内存不足"),
+        ("out of memory", "内存不足"),
         "torch.OutOfMemoryError",
         "tf.errors.ResourceExhaustedError",
         "mx.MXNetError",
@@ -475,12 +479,15 @@ CALLS = (
 
 #: why a framework has no name of its own for it
 WITHOUT: dict[tuple[str, str], Text] = {
-    ("padding alone", ""): ("an argument of the layer", "是层的一个参数"),
+    ("padding as a layer", ""): ("an argument of the layer", "层的一个参数"),
     ("training mode", "tf"): ("the argument `training=True`", "参数 `training=True`"),
     ("evaluation mode", "tf"): ("the argument `training=False`", "参数 `training=False`"),
-    ("record for gradients", ""): ("always on", "总是开启"),
-    ("without gradients", ""): ("outside of a tape or `record`", "在 tape 或 `record` 之外即是"),
+    ("record for gradients", ""): ("always on", "始终开启"),
+    ("without gradients", ""): (
+        "outside of a tape or `record`",
+        "在 tape 或 `record` 之外就不求梯度",
+    ),
     ("clear gradients", ""): ("each backward pass overwrites them", "每次反向传播都会覆盖"),
     ("compile a graph", ""): ("not used here", "这里没有用到"),
-    ("memory too small", "paddle"): ("the words of a `RuntimeError`", "`RuntimeError` 里的文字"),
+    ("out of memory", "paddle"): ("the message of a `RuntimeError`", "`RuntimeError` 的错误信息"),
 }

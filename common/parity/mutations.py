@@ -47,7 +47,7 @@ class InjectedBug:
 
     name: str
     what: str
-    checks: tuple[str, ...]
+    caught_by: tuple[str, ...]
     spec: Spec = SMALL
     size: int = 33
     simulated: bool = False  #: shows only beside the CPU: on a simulated device, or on a GPU

@@ -51,6 +51,19 @@ class Report:
             check |= {"stages": stages} if stages else {}
         return plain
 
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Report:
+        """The inverse of `as_json`; TypeError or KeyError for other data."""
+        rest = {key: value for key, value in found.items() if key != CHECKS_KEY}
+        return cls(**rest, checks=[Check(**check) for check in found[CHECKS_KEY]])
+
+    def caught(self) -> dict[str, Any]:
+        """The last check as plain data: what caught an injected bug; empty if nothing did."""
+        if self.failed is None:
+            return {}
+        last = self.as_json()[CHECKS_KEY][-1]
+        return {CHECK_KEY: last["name"], "error": last["error"], "where": last["where"]}
+
     def sentence(self) -> str:
         """The outcome in one line."""
         head = f"{self.backend} {self.version}  {self.spec} at {self.size}, {self.dtype}:"

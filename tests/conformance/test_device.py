@@ -11,6 +11,7 @@ from dataclasses import replace
 from unittest import mock
 
 import pytest
+from steps import step_on_images
 
 from backends import simulated
 from backends.mutations import inject
@@ -80,7 +81,7 @@ def test_a_run_is_wholly_on_the_gpu(backend, name, gpu, precision, tolerance):
 
 @pytest.mark.parametrize("bug", DEVICE_BUGS)
 def test_a_run_with_a_device_bug_fails(backend, name, second, bug):
-    """In its first step, by the check of places or by the framework; test_bugs.py: the parity checks."""
+    """In its first step, by the loop's check of devices or by the framework."""
     with inject(name, bug):
         run = start(backend, name, second)
         with pytest.raises((DeviceError, RuntimeError)) as caught:
@@ -95,40 +96,40 @@ def test_a_step_never_waits_for_the_host(backend, name, simulated_device):
 
 
 def test_a_step_that_waits_for_the_host_is_seen(backend, name, simulated_device):
-    update = backend.Trainer.update
+    train_step = backend.Trainer.train_step
 
-    def waiting(self, inputs, labels, share=1.0):
-        loss, right = update(self, inputs, labels, share)
-        return float(loss), right
+    def waiting(self, inputs, labels, weight=1.0):
+        loss, correct = train_step(self, inputs, labels, weight)
+        return float(loss), correct
 
-    with mock.patch.object(backend.Trainer, "update", waiting):
+    with mock.patch.object(backend.Trainer, "train_step", waiting):
         assert copies_of_five_steps(backend, name, simulated_device) == 5
 
 
 def copies_of_five_steps(backend, name, device):
     """How often five steps after the first read a tensor on the host."""
     run = start(backend, name, device)
-    batch = next(run.train_batches(0, 0))
-    run.trainer.step(*batch)
+    images, labels, *_ = next(run.train_batches(0, 0))
+    step_on_images(backend, run.trainer, images, labels)
     before = simulated.copies(name)
     for step in range(5):
         run.trainer.set_step(0.01, step)
-        run.trainer.step(*batch)
+        step_on_images(backend, run.trainer, images, labels)
     return simulated.copies(name) - before
 
 
 def test_an_epoch_reads_its_metrics_once_at_the_end_of_it(backend, name, simulated_device):
     run = start(backend, name, simulated_device)
-    before, looks = simulated.copies(name), []
+    before, syncs = simulated.copies(name), []
 
-    def noted(signum, look=run.look):
+    def noted(signum, sync_metrics=run.sync_metrics):
         came = simulated.copies(name)
-        look(signum)
-        looks.append((came - before, simulated.copies(name) - came))
+        sync_metrics(signum)
+        syncs.append((came - before, simulated.copies(name) - came))
 
-    with mock.patch.object(run, "look", noted):
+    with mock.patch.object(run, "sync_metrics", noted):
         run()
-    assert looks == [(0, 2 * STEPS)]  # of each step the loss and the number right
+    assert syncs == [(0, 2 * STEPS)]  # of each step the loss and the number correct
     evaluation = 2  # its sums of the same
     assert simulated.copies(name) - before == 2 * STEPS + evaluation
 
@@ -140,11 +141,11 @@ def test_a_step_never_waits_for_the_gpu(backend, name, gpu):
     import torch
 
     run = start(backend, name, gpu)
-    batch = next(run.train_batches(0, 0))
+    images, labels, *_ = next(run.train_batches(0, 0))
     for step in range(6):  # the first ones choose their kernels, the fourth replays a graph
         run.trainer.set_step(0.01, step)
         with refusing_to_wait(torch, step > 3):
-            loss, _ = run.trainer.step(*batch)
+            loss, _ = step_on_images(backend, run.trainer, images, labels)
     with pytest.raises(RuntimeError, match="synchronizing"), refusing_to_wait(torch, True):
         float(loss)
 

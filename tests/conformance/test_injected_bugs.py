@@ -1,9 +1,8 @@
-"""The parity checks catches every bug that can be injected in the backend, by the check that should."""
+"""The parity checks catch every injected bug of the backend, by the check that should."""
 
 import pytest
 
 from common.parity.mutations import INJECTED_BUGS, SMALL
-from common.parity.report import sentence
 from common.parity.suite import DEFAULTS, run_checks, verify_injected
 
 #: what the bugs are injected in, where test_ladder.py does not run it already
@@ -13,20 +12,20 @@ CONTROLS = {bug.spec.name: bug for bug in INJECTED_BUGS.values() if bug.spec.nam
 @pytest.mark.parametrize("bug", CONTROLS.values(), ids=list(CONTROLS))
 def test_without_the_bug_every_check_holds(backend, name, bug):
     (report,) = run_checks(backend, name, bug.spec, [bug.size], "float64", "cpu")
-    assert report.failed is None, sentence(report)
+    assert report.failed is None, report.sentence()
 
 
 def test_without_a_bug_every_check_holds_on_the_simulated_device(backend, name, simulated_device):
     (report,) = run_checks(backend, name, SMALL, [33], "float64", simulated_device)
-    assert report.failed is None, sentence(report)
+    assert report.failed is None, report.sentence()
 
 
 @pytest.mark.parametrize("bug", INJECTED_BUGS.values(), ids=lambda bug: bug.name)
 def test_the_bug_is_caught(name, bug):
     report = verify_injected(name, bug)
     assert report.failed is not None, f"{bug.name} escaped: {bug.what}"
-    assert report.failed.name in bug.checks, sentence(report)
+    assert report.failed.name in bug.checks, report.sentence()
     if not bug.simulated:  # there a framework may refuse; elsewhere it means a bad planting
-        assert "Error" not in report.failed.where, sentence(report)
+        assert "Error" not in report.failed.where, report.sentence()
     if report.failed.error is not None:
         assert report.failed.error > 1e3 * report.failed.tolerance

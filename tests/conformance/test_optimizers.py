@@ -43,8 +43,8 @@ def both_step(backend, fixture, ours, theirs, step):
     x, labels = random.rand(*fixture.inputs.shape), random.randint(0, 10, len(fixture.labels))
     ours.set_step(rate, step)
     theirs.set_step(rate, step)
-    loss, _ = ours.update(backend.place(ours.model, x), labels)
-    return abs(float(loss) - theirs.update(x, labels))
+    loss, _ = step(backend, ours, x, labels)
+    return abs(float(loss) - theirs.train_step(x, labels)[0])
 
 
 def assert_same(backend, ours, theirs):
@@ -76,7 +76,7 @@ def test_the_state_goes_from_one_trainer_into_another(backend, built, rule, used
     weights, state = backend.read_weights(ours.model), ours.read_state()
     other = backend.Trainer(ours.model, RULES[rule])
     if used:
-        other.update(backend.place(other.model, fixture.inputs), fixture.labels)
+        step(backend, other, fixture.inputs, fixture.labels)
     backend.write_weights(other.model, weights)
     other.write_state(state, 3)
     for step in range(3, STEPS):

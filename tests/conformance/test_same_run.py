@@ -14,9 +14,9 @@ from small_specs import (
     BEGUN,
     CLOSE,
     FILE,
+    INJECTED,
     MORE,
     NARROW,
-    INJECTED,
     RECIPE,
     go_on,
 )  # in tests/support
@@ -49,7 +49,7 @@ def learned():
             )
         trainer.set_step(RECIPE.rate(step, steps), 0)
         inputs = trainer.prepare(data.train_images[indices], mirrored[indices])
-        losses.append(trainer.update(inputs, data.train_labels[indices]))
+        losses.append(trainer.train_step(inputs, data.train_labels[indices])[0])
     assert step == BEGUN + MORE - 1
     return checkpoint, losses[BEGUN:], trainer.model.weights
 

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from steps import evaluate, step, step_on_images
 
 from backends.numpy import GoogLeNet, cross_entropy, resize
 from common.cli.app import main
@@ -50,9 +51,7 @@ def test_a_step_returns_the_loss_and_the_number_right_before_it(backend, built):
     logits = GoogLeNet(fixture.spec, fixture.weights).forward(fixture.inputs.astype(float))["head"]
     labels = logits.argmax(1).astype(np.int64)
     labels[0] = (labels[0] + 1) % 10
-    loss, right = backend.Trainer(model, Recipe(lr=0.0)).update(
-        backend.place(model, fixture.inputs), labels
-    )
+    loss, right = step(backend, backend.Trainer(model, Recipe(lr=0.0)), fixture.inputs, labels)
     assert float(loss) == pytest.approx(cross_entropy(logits, labels)[0], rel=1e-12)
     assert float(right) == len(labels) - 1
 
@@ -72,13 +71,13 @@ def test_a_loss_however_large_is_not_cut_off(backend, built, far):
     want, gradients = reference.gradients(fixture.inputs.astype(float), labels, smoothing)
     assert want > far / 2
     trainer = backend.Trainer(model, recipe)
-    loss, _ = trainer.update(backend.place(model, fixture.inputs), labels)
+    loss, _ = step(backend, trainer, fixture.inputs, labels)
     assert float(loss) == pytest.approx(want, rel=1e-12)
     to_device = weights["head.bias"] - backend.read_weights(model)["head.bias"]
     assert to_device == pytest.approx(gradients["head.bias"], abs=1e-12)
     images = load("sample").test_images[:2]
     backend.write_weights(model, weights)
-    evaluated, _ = backend.Trainer(model, Recipe()).evaluate([(images, labels)])
+    evaluated, _ = evaluate(backend.Trainer(model, Recipe()), [(images, labels)])
     logits = reference.forward(resize(images, 33, 33))["head"]
     assert evaluated == pytest.approx(cross_entropy(logits, labels)[0], rel=1e-6)
 
@@ -91,7 +90,7 @@ def test_evaluation_is_the_mean_over_all_images_whatever_the_batches(backend, bu
     images, labels = data.test_images[:10], data.test_labels[:10]
     trainer = backend.Trainer(model, Recipe())
     parts = [slice(0, 4), slice(4, 8), slice(8, 10)]
-    loss, accuracy = trainer.evaluate((images[part], labels[part]) for part in parts)
+    loss, accuracy = evaluate(trainer, [(images[part], labels[part]) for part in parts])
     prepared = resize(images, 33, 33)
     logits = GoogLeNet(fixture.spec, fixture.weights).forward(prepared)["head"]
     assert loss == pytest.approx(cross_entropy(logits, labels)[0], rel=1e-5)
@@ -103,7 +102,7 @@ def test_evaluation_leaves_the_weights_and_statistics_alone(backend, built):
     model = built(fixture.spec)
     backend.write_weights(model, fixture.weights)
     data = load("sample")
-    backend.Trainer(model, Recipe()).evaluate([(data.test_images[:4], data.test_labels[:4])])
+    evaluate(backend.Trainer(model, Recipe()), [(data.test_images[:4], data.test_labels[:4])])
     after = backend.read_weights(model)
     assert all(np.array_equal(after[n], array) for n, array in fixture.weights.items())
 
@@ -152,11 +151,11 @@ def test_mixed_precision_keeps_float32_weights_and_is_near_the_reference(backend
     backend.write_weights(model, fixture.weights)
     trainer = backend.Trainer(model, Recipe(lr=1.0))  # whose step is the gradient
     got = as_numpy(trainer.logits(images))
-    trainer.update(backend.place(model, inputs.astype(np.float32)), labels)
+    step(backend, trainer, inputs.astype(np.float32), labels)
     after = backend.read_weights(model)
     assert all(array.dtype == np.float32 for array in after.values())
-    step = {n: fixture.weights[n].astype(float) - after[n] for n in gradients}
-    errors = relative({"head": got}, {"head": logits}), relative(step, gradients)
+    change = {n: fixture.weights[n].astype(float) - after[n] for n in gradients}
+    errors = relative({"head": got}, {"head": logits}), relative(change, gradients)
     print(errors)
     assert errors[0] > 1e-3, "this was not bfloat16"
     assert errors[0] < 0.015
@@ -178,27 +177,27 @@ def test_a_network_with_auxiliary_heads_trains_on_all_and_answers_with_its_own(
     inputs = resize(images, 33, 33)
     close = 0.1 if precision == "bfloat16" else 1e-3
     trainer = backend.Trainer(model, Recipe(lr=0.0))
-    loss, _ = trainer.step(images, labels)
+    loss, _ = step_on_images(backend, trainer, images, labels)
     want = reference.gradients(inputs, labels)[0]
     head = reference.forward(inputs)["head"]
     assert float(loss) == pytest.approx(want, rel=close)
     assert abs(want - cross_entropy(head, labels)[0]) > 0.1, "the side counts for nothing"
     assert trainer.predict(images).shape == head.shape
-    evaluated, _ = trainer.evaluate([(images, labels)])
+    evaluated, _ = evaluate(trainer, [(images, labels)])
     assert evaluated == pytest.approx(cross_entropy(head, labels)[0], rel=close)
 
 
 @pytest.mark.parametrize("amx", [False, True])
 def test_the_fastest_precision_is_one_that_the_device_has(backend, name, monkeypatch, amx):
     """All but Paddle are faster in bfloat16 where a processor has it; MXNet not with AMX."""
-    module = importlib.import_module(f"backends.{name}.train")
+    module = importlib.import_module(f"backends.{name}.device")
     monkeypatch.setattr(module, "has_amx", lambda: amx, raising=False)
     slower = {"paddle"} | ({"mxnet"} if amx else set())
     for has in (False, True):
         monkeypatch.setattr(module, "has_bfloat16", lambda has=has: has, raising=False)
         lower = has and name not in slower
-        assert backend.fastest("cpu") == ("bfloat16" if lower else "float32")
-    backend.build(MINI, backend.fastest("cpu"), "cpu")
+        assert backend.fastest_precision("cpu") == ("bfloat16" if lower else "float32")
+    backend.build(MINI, backend.fastest_precision("cpu"), "cpu")
 
 
 def test_the_command_trains_evaluates_and_ends_with_the_books_two_lines(name, tmp_path):

@@ -18,6 +18,7 @@ from common.errors import PageError
 from common.page import build as pages
 from common.page import source, topics, words
 from common.parity.mutations import INJECTED_BUGS
+from common.parity.report import CHECKS_KEY
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = words.LANGUAGES
@@ -189,14 +190,14 @@ def test_every_call_has_a_name_or_a_reason(page):
 # ---- results
 
 
-def test_a_pitfall_shows_its_title_and_its_figures_where_it_lives(measured, few):
+def test_a_pitfall_shows_its_title_and_its_figures_where_it_belongs(measured, few):
     pitfall = {"only-here": {"without": 3.0, "with": 0.0}}
     path = measured.root / "docs" / "results" / "pitfalls-mxnet.json"
     path.write_text(json.dumps({"version": "1", "backend": "mxnet", "traps": pitfall}))
     page = pages.Page("en", measured.root)
     conv = page.topics[0]
     assert [len(conv.pitfalls[name]) for name in FRAMEWORKS] == [1, 1, 0, 1]
-    assert list(page.traps_elsewhere()) == ["mxnet"]
+    assert list(page.pitfalls_elsewhere()) == ["mxnet"]
     text = section(pages.render("en", measured.root), "idioms")
     assert "same pads off centre without the fix 0.59 → with it 2e-16" in text
     assert "only-here without the fix 3 → with it 0" in text
@@ -266,9 +267,9 @@ def test_a_wrong_results_file_leaves_a_note_in_its_place(measured, few, wrong):
         ("verify-tf.json", lambda found: found[0].update(novelty=1)),
         ("verify-tf.json", lambda found: found[0].update(backend="torch")),
         ("verify-tf.json", lambda found: found[0].update(spec="a spec of tomorrow")),
-        ("verify-tf.json", lambda found: found[0]["rungs"][2].update(error="small")),
-        ("same-padding-tf.json", lambda found: found[0]["rungs"][2].pop("stages")),
-        ("same-padding-tf.json", lambda found: found[0]["rungs"][2]["stages"].pop("stage3")),
+        ("verify-tf.json", lambda found: found[0][CHECKS_KEY][2].update(error="small")),
+        ("same-padding-tf.json", lambda found: found[0][CHECKS_KEY][2].pop("stages")),
+        ("same-padding-tf.json", lambda found: found[0][CHECKS_KEY][2]["stages"].pop("stage3")),
         ("bugs-tf.json", lambda found: found[0].update(bug="a bug of tomorrow")),
         ("bugs-tf.json", lambda found: found[3].pop("where")),
         ("pitfalls-tf.json", lambda found: found["traps"]["same-padding"].pop("with")),
@@ -306,7 +307,7 @@ def test_all_results_gone_leave_a_page_of_code_and_notes(checkout, few, language
 def test_a_failed_check_and_an_escaped_bug_are_shown_as_such(checkout, few):
     verify = checkout.root / "docs" / "results" / "verify-tf.json"
     found = json.loads(verify.read_text())
-    found[0]["rungs"][2] |= {"passed": False, "error": 0.5}
+    found[0][CHECKS_KEY][2] |= {"passed": False, "error": 0.5}
     verify.write_text(json.dumps(found))
     bugs = checkout.root / "docs" / "results" / "bugs-tf.json"
     rows = json.loads(bugs.read_text())
@@ -348,7 +349,7 @@ def test_the_numbers_of_the_picture_are_those_of_the_files(page):
     picture = page.picture()
     for name in FRAMEWORKS:
         found = json.loads((ROOT / "docs" / "results" / f"same-padding-{name}.json").read_text())
-        assert picture.injected[name] == found[0]["rungs"][-1]["stages"]
+        assert picture.injected[name] == found[0][CHECKS_KEY][-1]["stages"]
         assert min(picture.injected[name].values()) > 1e-2
         assert max(picture.clean[name].values()) < 1e-13
 
@@ -423,8 +424,8 @@ def test_a_text_and_its_translation_hold_the_same_code_and_numbers(key, pair):
 
 
 def test_every_bug_and_check_has_a_chinese_name(page):
-    assert set(words.INJECTED_BUGS) == set(INJECTED_BUGS)
-    checks = {check for _, group in page.ladder().groups for check in group["rungs"]}
+    assert set(words.BUGS) == set(INJECTED_BUGS)
+    checks = {check for _, group in page.parity().groups for check in group["checks"]}
     assert checks <= set(words.CHECKS)
 
 
@@ -460,8 +461,8 @@ def test_the_chinese_readme_has_the_structure_of_the_english_one():
 
 def test_every_pitfall_of_the_guide_has_a_chinese_title():
     titles = pages.guide_titles(ROOT / "docs" / "porting.md")
-    told = {"untested", "words", "errata"}  # sections that are no pitfall
-    assert {*titles} - told <= {*words.PITFALLS}
+    others = {"untested", "words", "errata"}  # sections that are no pitfall
+    assert {*titles} - others <= {*words.PITFALLS}
 
 
 def test_the_page_takes_its_words_from_each_readme(html):

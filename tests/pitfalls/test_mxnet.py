@@ -122,8 +122,8 @@ def test_step_divides(backend, built, shows):
     fixture, model = fixture_and_model(backend, built, NARROW)
     before, x = fixture.weights["head.weight"], backend.place(model, fixture.inputs)
     reference = GoogLeNet(NARROW, fixture.weights)
-    Trainer(reference, Recipe()).update(fixture.inputs.astype(float), fixture.labels)
-    labels, found = train.place_labels(model, fixture.labels), []
+    Trainer(reference, Recipe()).train_step(fixture.inputs.astype(float), fixture.labels)
+    labels, found = backend.place_labels(model, fixture.labels), []
     trainer = gluon.Trainer(model.collect_params(), "sgd", {"learning_rate": Recipe().lr})
     with autograd.record():
         loss = train.cross_entropy(model(x), labels).mean()
@@ -131,7 +131,7 @@ def test_step_divides(backend, built, shows):
     trainer.step(len(labels))
     found.append(backend.read_weights(model)["head.weight"] - before)
     backend.write_weights(model, fixture.weights)
-    backend.Trainer(model, Recipe()).update(x, fixture.labels)
+    backend.Trainer(model, Recipe()).train_step(x, labels)
     found.append(backend.read_weights(model)["head.weight"] - before)
     want = reference.weights["head.weight"] - before
     # Gluon holds the learning rate as float32, as the recipe does
@@ -153,7 +153,7 @@ def test_loss_per_example(backend, built, shows):
     """Gluon's loss is one for each example, and `backward` goes from their sum."""
     fixture, model = fixture_and_model(backend, built, NARROW)
     _, want = GoogLeNet(NARROW, fixture.weights).gradients(fixture.inputs, fixture.labels)
-    x, labels = backend.place(model, fixture.inputs), train.place_labels(model, fixture.labels)
+    x, labels = backend.place(model, fixture.inputs), backend.place_labels(model, fixture.labels)
     with autograd.record():
         loss = train.cross_entropies(model(x), labels)
     loss.backward()

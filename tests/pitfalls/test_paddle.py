@@ -147,7 +147,7 @@ def test_gradients_add(backend, built, shows):
     for _ in range(2):
         F.cross_entropy(model(x), labels).backward()
     theirs = model.head.bias.grad.numpy().copy()
-    backend.Trainer(model, Recipe(lr=0.0)).update(x, fixture.labels)
+    backend.Trainer(model, Recipe(lr=0.0)).train_step(x, labels)
     fixed = model.head.bias.grad.numpy()
     shows(*(tensor_error(each, want["head.bias"]) for each in (theirs, fixed)), least=0.5)
 
@@ -207,7 +207,7 @@ def test_silent_move(backend, name, simulated_device, shows):
     batch = paddle.to_tensor(np.ones((1, 3), "float32"), place=simulated_device)
     layer(batch).sum().backward()
     step.step()
-    to_device = [train.device_name(p) != "cpu" for p in layer.parameters()]
+    moved = [backend.device_name(p) != "cpu" for p in layer.parameters()]
     recipe = Recipe(spec="mini", size=33, batch_size=8, epochs=1, lr=0.02, momentum=0.9)
     data = load("sample").limit(train=8, test=8)
     with inject(name, "batch-not-moved"):
@@ -215,7 +215,7 @@ def test_silent_move(backend, name, simulated_device, shows):
         run = TrainingLoop(backend, name, first, data, simulated_device)
         with pytest.raises(DeviceError, match="batch: on cpu"):
             run()
-    shows(np.mean(to_device), 0, least=1, most=0)
+    shows(np.mean(moved), 0, least=1, most=0)
 
 
 def test_to_static_self(backend, shows):

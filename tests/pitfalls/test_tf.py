@@ -11,11 +11,12 @@ from keras import layers
 from safetensors.numpy import load as decode
 from safetensors.numpy import save as encode
 from small_specs import NARROW, RECIPE  # in tests/support
+from steps import step
 
 from backends.mutations import inject
 from backends.numpy import GoogLeNet, cross_entropy, resize
 from backends.numpy.googlenet import batch_norm, convolution, max_pool
-from backends.tf import googlenet, optimizers, train
+from backends.tf import device, googlenet, optimizers, train
 from backends.tf import weights as native
 from common import weights
 from common.data.sampling import batches
@@ -223,7 +224,7 @@ def trained(backend):
     backend.write_weights(model, fixture.weights)
     trainer = backend.Trainer(model, RECIPE)
     for _ in range(3):
-        trainer.update(backend.place(model, fixture.inputs), fixture.labels)
+        step(backend, trainer, fixture.inputs, fixture.labels)
     return backend.read_weights(model)
 
 
@@ -293,8 +294,8 @@ def test_soft_placement(shows):
     for soft in (before, True):  # as the backend has it; as it comes
         tf.config.set_soft_device_placement(soft)
         try:
-            with train.native_device("gpu:99"):
-                went_on.append(train.device_name(tf.ones(2)) == "cpu")
+            with device.native_device("gpu:99"):
+                went_on.append(device.device_name(tf.ones(2)) == "cpu")
         except (tf.errors.InvalidArgumentError, RuntimeError):
             went_on.append(False)
         finally:

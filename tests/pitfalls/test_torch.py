@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from small_specs import FILE, NARROW  # in tests/support
+from steps import evaluate, step_on_images
 from torch import distributed, nn
 from torch.nn import functional as F
 
@@ -82,15 +83,15 @@ def test_gradients_add(backend, built, shows):
         F.cross_entropy(model(x), labels).backward()
     theirs = model.head.weight.grad.numpy().copy()
     trainer = backend.Trainer(model, Recipe(lr=0.0))
-    trainer.update(x, fixture.labels)
+    trainer.train_step(x, labels)
     fixed = model.head.weight.grad.numpy()
     shows(*(tensor_error(each, want["head.weight"]) for each in (theirs, fixed)), least=0.5)
 
 
 def test_initial_bias(backend, shows):
     """PyTorch draws biases too, where the other three begin with zeros."""
+    theirs = nn.Linear(NARROW.channels()[-1], NARROW.head.width).bias.abs().max().item()
     model = backend.build(NARROW, "float32", "cpu")
-    theirs = np.abs(backend.read_weights(model)["head.bias"]).max()
     backend.write_weights(model, weights.draw(NARROW, 0))
     shows(theirs, np.abs(backend.read_weights(model)["head.bias"]).max(), least=0.01, most=0)
 
@@ -161,7 +162,7 @@ def test_published_optimizer(backend, shows):
         trainer = backend.Trainer(model, recipe)
         for step in range(25):
             part = slice(32 * step, 32 * step + 32)
-            trainer.step(data.train_images[part], data.train_labels[part])
-        loss, _ = trainer.evaluate([(data.train_images, data.train_labels)])
+            step_on_images(backend, trainer, data.train_images[part], data.train_labels[part])
+        loss, _ = evaluate(trainer, [(data.train_images, data.train_labels)])
         losses.append(loss / np.log(10))
     shows(*losses, least=0.99, most=0.9)

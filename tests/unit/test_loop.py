@@ -39,7 +39,8 @@ from common.weights import draw
 # seconds on the clock
 STEP, LOOK, WAIT = 2.0, 0.25, 0.5
 EVALUATE, REPORT, BUILD = 100.0, 1000.0, 10_000.0
-PLACES = ("parameters", "gradients", "state", "batch", "outputs")
+PROBED = ("parameters", "gradients", "state")  # by the backend; the loop names the others itself
+PLACES = (*PROBED, "batch", "outputs", "evaluation")
 
 
 def numbered(total):
@@ -88,6 +89,8 @@ class World:
         self.log, self.steps, self.tests, self.epochs = [], [], [], []
         self.tuned, self.mirrored = [], []
         self.accuracies = iter([0.125] * 99)
+        self.devices = {what: {"gpu:3"} for what in PLACES}
+        self.named = count()
 
     def perf_counter(self):
         return self.now
@@ -117,14 +120,20 @@ class World:
     def set_step(self, rate, seed):
         self.tuned.append((rate, seed))
 
-    def step(self, images, labels, mirrored=None, share=1.0):
+    def prepare(self, images, mirrored=None):
+        self.mirrored.append(mirrored)
+        return images
+
+    def place_labels(self, model, labels):
+        return labels
+
+    def train_step(self, images, labels, weight=1.0):
         assert len(self.tuned) == len(self.steps) + 1, "the rate is set before every step"
         self.now += STEP
         found = numbers(images)
         assert (labels.tolist(), labels.dtype) == (labels_of(found), np.int64)
         self.steps.append(found)
-        self.mirrored.append(mirrored)
-        # As if the loss of every example were its number, and every third were right.
+        # As if the loss of every example were its number, and every third were correct.
         return Scalar(self, np.mean(found)), Scalar(self, sum(n % 3 == 0 for n in found))
 
     def evaluate(self, some):
@@ -134,13 +143,19 @@ class World:
             assert 0 < len(labels) <= EVALUATION_BATCH
             assert labels.tolist() == labels_of(numbers(images))
             self.tests[-1] += numbers(images)
-        return 0.5 + len(self.tests), next(self.accuracies)
+        total = len(self.tests[-1])
+        return (0.5 + len(self.tests)) * total, next(self.accuracies) * total, total
 
     def read_state(self):
         return {}
 
-    def places(self):
-        return {what: {"gpu:3"} for what in PLACES}
+    def tensor_devices(self, trainer):
+        return {what: self.devices[what] for what in PROBED}
+
+    def device_name(self, tensor):
+        kinds = {Scalar: "outputs", np.ndarray: "batch", float: "evaluation"}
+        devices = sorted(self.devices[kinds[type(tensor)]])
+        return devices[next(self.named) % len(devices)]
 
     def report(self, epoch):
         self.now += REPORT
@@ -171,10 +186,10 @@ class Lazy:
 
 @pytest.fixture
 def world(monkeypatch):
-    """A world whose clock `fit` looks at."""
+    """A world whose clock the loop looks at."""
     found = World()
     clock = SimpleNamespace(perf_counter=found.perf_counter, monotonic=found.monotonic)
-    monkeypatch.setattr(sampling, "time", clock)
+    monkeypatch.setattr(loop, "time", clock)
     return found
 
 
@@ -281,10 +296,10 @@ def test_the_whole_test_set_is_evaluated_after_every_epoch(world, test):
 
 
 def test_only_training_counts_as_time_and_what_it_waits_is_told(world, monkeypatch):
-    monkeypatch.setattr(sampling, "ThreadPoolExecutor", Lazy)
+    monkeypatch.setattr(loop, "ThreadPoolExecutor", Lazy)
     Lazy.world = world
     found = fitted(world)()
-    seconds = 10 * (WAIT + STEP + 2 * LOOK)  # the loss and the number right of every step
+    seconds = 10 * (WAIT + STEP + 2 * LOOK)  # the loss and the number correct of every step
     assert [epoch.seconds for epoch in found.epochs] == [seconds] * 3
     assert [epoch.wait for epoch in found.epochs] == [10 * WAIT] * 3
     assert speed(found.epochs[:1]) == 300 / seconds
@@ -298,7 +313,7 @@ def test_nothing_waits_for_the_device_but_a_look_every_few_steps(world, monkeypa
         looks.append(len(world.steps))
         return sync_metrics(self, signum)
 
-    monkeypatch.setattr(TrainingLoop, "look", noted)
+    monkeypatch.setattr(TrainingLoop, "sync_metrics", noted)
     fitted(world, replace(RECIPE, batch_size=10, epochs=2))()
     assert looks == [LOG_EVERY, 30, 30 + LOG_EVERY, 60]
     assert world.looks == 2 * 60
@@ -329,7 +344,7 @@ def test_no_bar_is_drawn_where_there_is_no_terminal(world, capsys):
 def test_a_terminal_gets_a_bar_with_means_so_far(world, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal := io.StringIO())
     monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(loop, "REFRESH", 1)
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
     fitted(world, replace(RECIPE, batch_size=10, epochs=2))()
     shown = terminal.getvalue()
     assert "epoch 1/2" in shown
@@ -342,23 +357,27 @@ def test_a_terminal_gets_a_bar_with_means_so_far(world, monkeypatch):
 # What goes wrong
 
 
-@pytest.mark.parametrize("what", PLACES)
-@pytest.mark.parametrize("found", [{"cpu"}, {"gpu:3", "cpu"}, set()], ids=["other", "both", "none"])
-def test_what_lies_elsewhere_stops_the_run_after_its_first_step(world, what, found):
-    places = World.places(world) | {what: found}
-    world.places = lambda: places
+@pytest.mark.parametrize(
+    ("what", "found"),
+    [
+        *((what, found) for what in PLACES[:-1] for found in ({"cpu"}, {"gpu:3", "cpu"})),
+        *((what, set()) for what in PROBED),
+    ],
+)
+def test_what_lies_elsewhere_stops_the_run_in_its_first_step(world, what, found):
+    world.devices[what] = found
     if what == "state" and not found:  # plain gradient descent has none
         assert len(fitted(world)().epochs) == 3
         return
     where = "on cpu" if found else "on no device"
     with pytest.raises(DeviceError, match=f"{what}: {where}, and not on gpu:3"):
         fitted(world)()
-    assert len(world.steps) == 1
+    seen_before = found and what in PROBED
+    assert len(world.steps) == (0 if seen_before else 1)
 
 
 def test_an_evaluation_elsewhere_stops_the_run_too(world):
-    places = World.places(world)
-    world.places = lambda: places | ({"evaluation": {"cpu"}} if world.tests else {})
+    world.devices["evaluation"] = {"cpu"}
     with pytest.raises(DeviceError, match="evaluation: on cpu"):
         fitted(world)()
     assert (len(world.steps), world.epochs) == (10, [])
@@ -374,20 +393,20 @@ def snapshot(folder):
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(
     world, tmp_path, monkeypatch, value, at
 ):
-    monkeypatch.setattr(loop, "REFRESH", 1)
-    step = World.step
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    step = World.train_step
 
-    def bad(images, labels, mirrored=None, share=1.0):
-        loss, right = step(world, images, labels, mirrored)
+    def bad(images, labels, weight=1.0):
+        loss, correct = step(world, images, labels)
         if len(world.steps) == at:
             loss.value = value
             world.weights["head.bias"][:] = value  # what is learned from it is lost as well
         else:
             world.weights["head.bias"][:] = len(world.steps)
-        return loss, right
+        return loss, correct
 
     kept = {}
-    world.step = bad
+    world.train_step = bad
     world.report = lambda epoch: kept.update(snapshot(tmp_path))
     with pytest.raises(DivergedError) as caught:
         fitted(world, run=Run(tmp_path), save_every=0)()
@@ -408,7 +427,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(
 
 
 def test_without_a_run_there_is_nothing_that_was_kept(world):
-    world.evaluate = lambda some: (math.nan, 0.5)
+    world.evaluate = lambda some: (math.nan, 0.5, 1)
     with pytest.raises(DivergedError, match=r"^The test loss became nan after epoch 1: a smaller"):
         fitted(world)()
 
@@ -431,7 +450,7 @@ def break_at(world, where, error):
     setattr(world, where, fail)
 
 
-@pytest.mark.parametrize("where", ["build", "write_weights", "step", "evaluate"])
+@pytest.mark.parametrize("where", ["build", "write_weights", "train_step", "evaluate"])
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("no room on this GPU")])
 def test_too_little_memory_names_half_the_batch(world, where, error):
     break_at(world, where, error)
@@ -443,16 +462,16 @@ def test_too_little_memory_names_half_the_batch(world, where, error):
 
 
 def test_a_batch_of_one_cannot_be_halved(world):
-    break_at(world, "step", MemoryError())
+    break_at(world, "train_step", MemoryError())
     with pytest.raises(OutOfMemoryError, match="try a smaller `--size`"):
         fitted(world, replace(RECIPE, batch_size=1), train=3)()
 
 
 def test_other_errors_stay_what_they_are(world):
-    break_at(world, "step", RuntimeError("a fault"))
+    break_at(world, "train_step", RuntimeError("a fault"))
     with pytest.raises(RuntimeError, match="a fault"):
         fitted(world)()
-    break_at(world, "step", DataError("no room on this GPU"))
+    break_at(world, "train_step", DataError("no room on this GPU"))
     with pytest.raises(DataError):
         fitted(world)()
 
@@ -536,7 +555,7 @@ def test_the_history_and_the_curve_are_there_after_every_epoch(world, tmp_path):
 def test_checkpoints_come_after_so_many_seconds_and_after_every_epoch(
     world, tmp_path, monkeypatch, every, saves
 ):
-    monkeypatch.setattr(loop, "REFRESH", 1)
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
     run, found = Run(tmp_path), []
     monkeypatch.setattr(
         run, "save", lambda now, which="last": which == "last" and found.append(now.progress.steps)
@@ -642,7 +661,7 @@ def test_a_run_that_is_stopped_at_every_step_goes_on_bit_for_bit(reference, pict
 def test_every_checkpoint_on_the_way_goes_on_bit_for_bit(
     reference, pictures, recipe, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(loop, "REFRESH", 1)
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
     data, run, files = pictures(8, 6), Run(tmp_path), []
     monkeypatch.setattr(run, "save", lambda now, which="last": files.append(now.encode()))
     monkeypatch.setattr(run, "record", lambda epochs: None)
@@ -720,7 +739,8 @@ def test_what_is_learned_is_the_textbook_s(reference, pictures, three):
         mirrored = flip_mask(8, recipe.seed, epoch)
         for chosen in batches(8, 3, recipe.seed, epoch):
             trainer.set_step(recipe.rate(step, 6), 0)
-            trainer.step(data.train_images[chosen], data.train_labels[chosen], mirrored[chosen])
+            inputs = trainer.prepare(data.train_images[chosen], mirrored[chosen])
+            trainer.train_step(inputs, data.train_labels[chosen])
             step += 1
     found, want = fit.checkpoint().weights, reference.read_weights(model)
     assert all((found[name] == want[name]).all() for name in want)

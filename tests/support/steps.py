@@ -1,0 +1,19 @@
+"""Steps and evaluations of a backend from NumPy arrays, in a line each."""
+
+
+def step(backend, trainer, x, labels, weight=1.0):
+    """One step on a float batch (N, C, H, W); the loss and the number correct, native."""
+    inputs = backend.place(trainer.model, x)
+    return trainer.train_step(inputs, backend.place_labels(trainer.model, labels), weight)
+
+
+def step_on_images(backend, trainer, images, labels, flip_mask=None):
+    """One step on uint8 images, some of them mirrored; the loss and the number correct, native."""
+    inputs = trainer.prepare(images, flip_mask)
+    return trainer.train_step(inputs, backend.place_labels(trainer.model, labels))
+
+
+def evaluate(trainer, batches):
+    """The mean loss and the accuracy over batches of uint8 images and labels."""
+    loss, correct, count = trainer.evaluate(batches)
+    return float(loss) / count, float(correct) / count
