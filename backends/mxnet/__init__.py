@@ -18,7 +18,7 @@ if not np.__version__.startswith("1."):
         f"MXNet 1.9.1 cannot run on NumPy {np.__version__}; install what it needs with "
         "`pip install -c constraints/mxnet.txt -e '.[mxnet]'`."
     )
-np.bool, np.int = bool, int
+vars(np).update(bool=bool, int=int)
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))  # MXNet would take half of the cores
 if os.environ.get("DMLC_ROLE") == "scheduler":  # the import turns this process into one
     need_port(os.environ["DMLC_PS_ROOT_PORT"], "DMLC_PS_ROOT_PORT")

@@ -8,7 +8,9 @@ import mxnet as mx
 from mxnet import np
 from mxnet.gluon import nn
 
-Tensor = np.ndarray | mx.sym.Symbol  #: an array, or a symbol while Gluon makes a graph
+from common.spec import Size
+
+Tensor = Any  #: an array of mxnet.np, or a symbol while Gluon makes a graph
 
 
 class BatchNorm(nn.BatchNorm):
@@ -25,7 +27,7 @@ class AdaptiveAvgPool(nn.HybridBlock):
     Gluon has the operation and no block for it, and not among its NumPy operations.
     """
 
-    def __init__(self, size: tuple[int, int], **names: Any):
+    def __init__(self, size: Size, **names: Any):
         super().__init__(**names)
         self.size = size
 

@@ -6,6 +6,7 @@ from mxnet import autograd
 from backends.mxnet import optimizers
 from backends.mxnet.device import device_name, place, place_labels
 from backends.mxnet.googlenet import GoogLeNet
+from backends.mxnet.layers import Tensor
 from backends.mxnet.train import Trainer, objective
 from backends.mxnet.weights import tensors, to_canonical
 from common.weights import Weights, is_running
@@ -13,16 +14,17 @@ from common.weights import Weights, is_running
 
 def forward(model: GoogLeNet, x: numpy.ndarray, training: bool) -> Weights:
     """The output of every stage and head by name, as NumPy arrays."""
-    outputs, x = {}, place(model, x)
+    outputs: dict[str, Tensor] = {}
+    y = place(model, x)
     with autograd.train_mode() if training else autograd.predict_mode():
         for name, _ in model.spec.stages():
             if name == "stage4":
-                x, aux_logits = model.run_stage4(x)
-                outputs |= {f"auxiliary.{index}": side for index, side in enumerate(aux_logits)}
+                y, aux_logits = model.run_stage4(y)
+                outputs |= {f"auxiliary.{index}": each for index, each in enumerate(aux_logits)}
             else:
-                x = getattr(model, name)(x)
-            outputs[name] = x
-        outputs["head"] = model.head(x)
+                y = getattr(model, name)(y)
+            outputs[name] = y
+        outputs["head"] = model.head(y)
     return {name: output.asnumpy() for name, output in outputs.items()}
 
 

@@ -7,7 +7,6 @@ the device would include Paddle's own copies, which it makes because the device 
 """
 
 import atexit
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -52,12 +51,13 @@ def copies():
 
 def compile_into(folder):
     """Compile `paddle.cc` into a library; DeviceError if there is no compiler."""
-    package = Path(importlib.util.find_spec("paddle").origin).parent
-    source = Path(__file__).with_suffix(".cc")
-    command = ["g++", "-shared", "-fPIC", "-std=c++17", "-I", package / "include", source]
+    found = importlib.util.find_spec("paddle")
+    assert found and found.origin
+    include, source = Path(found.origin).parent / "include", Path(__file__).with_suffix(".cc")
+    command = ["g++", "-shared", "-fPIC", "-std=c++17", "-I", str(include), str(source)]
     try:
         library = folder / "libpaddle-simulated.so"
-        subprocess.run([*command, "-o", library], check=True, capture_output=True)
+        subprocess.run([*command, "-o", str(library)], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise DeviceError(
             "Paddle's simulated device needs a C++17 compiler named g++: install one."

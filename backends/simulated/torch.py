@@ -20,7 +20,7 @@ READS = (aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.defa
 #: operations of this network that `torch.autocast` runs in lower precision on a GPU
 LOWER = ("conv2d", "linear")
 
-registered = []  # PyTorch drops a library that is not referenced
+registered: list[torch.library.Library] = []  # PyTorch drops a library that is not referenced
 count = 0
 
 

@@ -9,7 +9,7 @@ import torch
 
 from backends.torch import GoogLeNet
 from backends.torch.fused import FusedInception, fuse_1x1
-from common.spec import SPECS, D2L
+from common.spec import D2L, SPECS
 
 #: of each kind: without and with norm, small, auxiliary heads, no ReLU behind some convolutions
 SMALL = {

@@ -15,7 +15,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from common.data import sampling
 from common.data.dataset import Dataset
 from common.data.fashion_mnist import CLASSES
 from common.data.sampling import batches, flip_mask
