@@ -7,6 +7,7 @@ the device would include Paddle's own copies, which it makes because the device 
 """
 
 import atexit
+import importlib.util
 import os
 import shutil
 import subprocess

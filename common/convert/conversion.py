@@ -72,8 +72,8 @@ def convert(
     """Write the weights of `source` to `destination`, whose suffix selects the format.
 
     WeightsError for an unusable source, network or destination; BackendError if a framework is not
-    installed; ParityError if the two files compute different logits. After an error there is no
-    destination file.
+    installed; ParityError if the two files compute different logits. The destination is written
+    only after the new weights have been checked.
     """
     target = destination_format(source, destination)
     if spec_name:

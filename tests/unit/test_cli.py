@@ -1,6 +1,8 @@
 """The command line: what it prints, what it refuses, its exit statuses, and how fast it is there.
 
 No framework is imported: a small fake stands where a backend is needed.
+
+Long because each command has its output and its refusals here.
 """
 
 import json

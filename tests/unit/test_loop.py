@@ -1,5 +1,7 @@
 """The epoch loop that all backends share: with a trainer that only takes notes and a clock, and,
 where what was learned counts, with the reference as the backend.
+
+Long because one fake world serves all tests of the loop.
 """
 
 # ruff: noqa: D102 - common/contract.py says what a backend's methods do

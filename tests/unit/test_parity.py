@@ -1,4 +1,7 @@
-"""The parity checks, run on the reference itself as a backend: honest, then with one fault."""
+"""The parity checks, run on the reference itself as a backend: honest, then with one fault.
+
+Long because every check gets every fault that it can meet, on one shared fixture.
+"""
 
 # ruff: noqa: D102 - common/contract.py says what a backend's methods do
 

@@ -1,6 +1,8 @@
 """`googlenet train` around its loop: what is planned, refused, said, written and resumed.
 
 The reference stands where a framework would.
+
+Long because begin and resume share their fixtures.
 """
 
 import json

@@ -1,6 +1,8 @@
 """The reference, by pencil, by central differences and by loops too plain to be wrong.
 
 Nothing stands above it: whatever is wrong here is wrong in all four frameworks' verdicts.
+
+Long because each function of the reference has its cases by hand and its differences.
 """
 
 import math

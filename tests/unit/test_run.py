@@ -1,4 +1,7 @@
-"""A run's files: what is written is read again, whole, and nothing else is taken for it."""
+"""A run's files: what is written is read again, whole, and nothing else is taken for it.
+
+Long because every file of a run has its own kinds of damage.
+"""
 
 # ruff: noqa: D102 - the methods of a fake file
 
