@@ -53,7 +53,8 @@ def copies():
 def compile_into(folder):
     """Compile `paddle.cc` into a library; DeviceError if there is no compiler."""
     found = importlib.util.find_spec("paddle")
-    assert found and found.origin
+    assert found
+    assert found.origin
     include, source = Path(found.origin).parent / "include", Path(__file__).with_suffix(".cc")
     command = ["g++", "-shared", "-fPIC", "-std=c++17", "-I", str(include), str(source)]
     try:

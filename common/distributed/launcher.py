@@ -220,7 +220,8 @@ def judge(folder: Path, count: int, dead: list[int], signum: int) -> None:
     reported = [each for _, each in found if "sentence" in each]
     own_errors = [each for each in reported if each["status"] != WorkersError.exit_code]
     crashed = [pid for pid, each in found if each.get("status") == 1]
-    killed = [each for pid, each in found if pid in dead]
+    # Paddle's gloo aborts a worker whose peer is gone; the killed one wrote nothing
+    killed = [each for pid, each in found if pid in dead and not aborted(folder / f"{pid}.err")]
     absent = [each for _, each in found if "folder" not in each and "status" not in each]
     way_on = [f": go on with `--resume {each['folder']}`" for _, each in found if "folder" in each]
     if own_errors:
@@ -243,6 +244,11 @@ def judge(folder: Path, count: int, dead: list[int], signum: int) -> None:
     error = WorkersError(sentence)
     error.exit_code = status
     raise error
+
+
+def aborted(path: Path) -> bool:
+    """Return whether a process wrote that C++ ended it, for an exception that nobody caught."""
+    return path.exists() and "terminate called" in path.read_text(errors="replace")
 
 
 def last_line(path: Path) -> str:

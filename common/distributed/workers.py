@@ -7,12 +7,11 @@ This names a folder, where the worker writes its output and its exit status.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
 
 JOIN = "GOOGLENET_JOIN_SECONDS"  # environment variable: seconds to wait for the others to join
 DEBOUNCE = 5.0  # seconds in which a second signal is a launcher's copy of the first
-
-LEAVING = threading.Event()  # set when all workers are done
-PEER_LOST = "A worker, a server or the scheduler is gone."  # MXNet does not know which one
 
 
 @contextmanager
@@ -66,19 +62,18 @@ def joined(backend: Backend, device: str, folder: Path) -> Iterator[tuple[int, i
     finally:
         timer.cancel()
     note(worker=rank, folder=str(folder))
-    with delayed_terminate(count):
-        try:
-            yield rank, count
-        except Stopped as error:
-            # a copy: the original's frames hold tensors, which must be freed before the framework
-            watchdog.stopped = Stopped(str(error), error.exit_code - 128)
-            shut_down(backend, watchdog)
-            raise
-        except Exception as error:
-            if count > 1:
-                fail(error)
-            raise
+    try:
+        yield rank, count
+    except Stopped as error:
+        # a copy: the original's frames hold tensors, which must be freed before the framework
+        watchdog.stopped = Stopped(str(error), error.exit_code - 128)
         shut_down(backend, watchdog)
+        raise
+    except Exception as error:
+        if count > 1:
+            fail(error)
+        raise
+    shut_down(backend, watchdog)
 
 
 def shut_down(backend: Backend, watchdog: PeerWatchdog) -> None:
@@ -88,7 +83,6 @@ def shut_down(backend: Backend, watchdog: PeerWatchdog) -> None:
     except Exception as error:
         fail(error)
     watchdog.tell(CLEAN_EXIT)
-    LEAVING.set()
     backend.destroy_process_group()
 
 
@@ -97,33 +91,6 @@ def fail(error: Exception) -> NoReturn:
     if not isinstance(error, GoogLeNetError):
         time.sleep(DEATH_GRACE)  # the framework may notice a dead worker before the watchdog
     end_with(error)
-
-
-@contextmanager
-def delayed_terminate(count: int) -> Iterator[None]:
-    """Delay `std::terminate`, so that the watchdog can report before C++ ends the process.
-
-    Paddle's gloo and PyTorch's NCCL raise an uncaught C++ exception when another worker dies.
-    """
-    set_terminate = None
-    with suppress(OSError, AttributeError):  # a C++ library other than libstdc++
-        if count > 1:
-            set_terminate = ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE
-    if set_terminate is None:
-        yield
-        return
-    set_terminate.restype = kind = ctypes.CFUNCTYPE(None)
-
-    def wait() -> None:
-        time.sleep(DEATH_GRACE)
-        before()
-
-    handler = kind(wait)
-    before = set_terminate(handler)
-    try:
-        yield
-    finally:
-        set_terminate(before)
 
 
 @contextmanager
@@ -155,45 +122,9 @@ def worker() -> Iterator[None]:
 
 def serve() -> None:
     """If the environment sets the role, run MXNet's scheduler or server until the workers end."""
-    role = os.environ.get("DMLC_ROLE")
-    if role is None:
-        return
-    names = ("DMLC_NUM_WORKER", "DMLC_NUM_SERVER")
-    peers = sum(int(os.environ.get(name, 0)) for name in names)
-    expected = peers + 2 if role == "scheduler" else 1  # plus both ends of one to itself
-    threading.Thread(target=accompany, args=(expected,), daemon=True).start()
-    if role != "worker":
+    if os.environ.get("DMLC_ROLE", "worker") != "worker":
         load("mxnet")  # does not return
         raise SystemExit
-
-
-def accompany(expected: int) -> None:
-    """End this process after another MXNet process dies. MXNet does not report that itself.
-
-    `expected` is the number of connections with the scheduler while all processes are alive.
-    """
-    complete = float("inf")  # the last time that all connections existed
-    while time.monotonic() - complete < DEATH_GRACE:
-        time.sleep(1)
-        with suppress(OSError):
-            if connections(int(os.environ["DMLC_PS_ROOT_PORT"])) >= expected:
-                complete = time.monotonic()
-    if not LEAVING.is_set():
-        end_with(WorkersError(PEER_LOST))
-
-
-def connections(port: int) -> int:
-    """Return how many connections of this process use the port at either end; Linux only."""
-    own = set()
-    for path in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):  # the descriptor that lists the folder
-            own.add(os.readlink(path))
-    rows = [row.split() for row in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
-    ends = f":{port:04X}"
-    return sum(
-        row[3] == "01" and ends in (row[1][-5:], row[2][-5:]) and f"socket:[{row[9]}]" in own
-        for row in rows
-    )
 
 
 def follow(lock: Path) -> None:

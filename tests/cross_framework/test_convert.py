@@ -29,7 +29,7 @@ PAIRS = list(permutations(FRAMEWORKS, 2))
 
 
 def lively(network, seed, dtype):
-    """Weights by which every tensor can be told from every other; variances are positive."""
+    """Weights that differ for every tensor; variances are positive."""
     random = np.random.RandomState(seed)
     found = {}
     for name, shape in shapes(network).items():

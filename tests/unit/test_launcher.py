@@ -193,6 +193,16 @@ def test_the_most_informative_error_is_reported(first, second, dead, status, sen
     assert caught.value.exit_code == status
 
 
+def test_the_killed_worker_is_named_and_not_the_one_that_cplusplus_aborted(tmp_path):
+    """Paddle's gloo aborts a worker whose peer is gone: both exit without reporting."""
+    for pid in (100, 101):
+        facts = {"worker": pid - 100, "role": "worker", **JOINED}
+        (tmp_path / f"{pid}.json").write_text(json.dumps(facts))
+    (tmp_path / "100.err").write_text("terminate called after throwing an instance of 'gloo'\n")
+    with pytest.raises(WorkersError, match=r"^Worker 1 of 2 was killed: go on with"):
+        launcher.judge(tmp_path, 2, [100, 101], 0)
+
+
 def test_a_run_that_went_well_is_not_judged(tmp_path):
     for pid in (100, 101):
         facts = {"worker": pid - 100, "role": "worker", "status": 0}

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -154,7 +153,6 @@ def backend(monkeypatch):
     monkeypatch.setattr(workers, "end_with", end)
     monkeypatch.setattr(workers, "PeerWatchdog", Watchdog)
     monkeypatch.setattr(workers, "time", SimpleNamespace(sleep=sleep))
-    monkeypatch.setattr(workers, "LEAVING", threading.Event())
     return SimpleNamespace(
         init_process_group=lambda device: (1, 2),
         all_reduce_sum=all_reduce_sum,
@@ -168,7 +166,6 @@ def test_workers_leave_together_when_all_are_done(backend):
         assert found == (1, 2)
         assert backend.asked == ["watchdog"], "all have come"
     assert backend.asked == ["watchdog", "sum", "bye", "leave"]
-    assert workers.LEAVING.is_set()
 
 
 def test_workers_that_stop_leave_together_too(backend):
@@ -181,7 +178,6 @@ def test_a_worker_that_fails_waits_for_no_other(backend):
     with pytest.raises(WorkersError), workers.joined(backend, "cpu", HERE):
         raise WorkersError("gone")
     assert backend.asked == ["watchdog", "end"]
-    assert not workers.LEAVING.is_set()
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -324,53 +320,3 @@ def test_workers_meet_where_the_environment_says(monkeypatch):
         assert rendezvous.meeting_place() == host
         monkeypatch.delenv(name)
     assert rendezvous.own_address() == "127.0.0.1"
-
-
-ABORT = """
-import ctypes, os, threading
-from common.distributed import workers
-workers.DEATH_GRACE = 3600
-threading.Timer({seconds}, os._exit, (10,)).start()
-with workers.delayed_terminate({count}):
-    ctypes.PyDLL("libstdc++.so.6")._ZSt9terminatev()
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="its C++ library")
-@pytest.mark.parametrize(("count", "seconds", "status"), [(1, 3600, -signal.SIGABRT), (2, 1, 10)])
-def test_cplusplus_does_not_end_a_worker_before_the_watchdog_reports(count, seconds, status):
-    """With Python's lock held, as Paddle holds it."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", ABORT.format(count=count, seconds=seconds)]
-    done = subprocess.run(command, env=env, capture_output=True, timeout=PATIENCE)
-    assert done.returncode == status
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-@pytest.mark.parametrize("leaving", [False, True])
-def test_mxnet_s_servers_end_when_a_connection_with_the_scheduler_is_gone(monkeypatch, leaving):
-    clock, ended = SimpleNamespace(now=0.0), []
-    monkeypatch.setattr(workers, "LEAVING", threading.Event())
-    monkeypatch.setattr(workers, "end_with", lambda error: ended.append(clock.now))
-    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as connected:
-        port = server.getsockname()[1]
-        monkeypatch.setenv("DMLC_PS_ROOT_PORT", str(port))
-
-        def sleep(seconds):
-            clock.now += seconds
-            if clock.now == 100:
-                assert workers.connections(port) == 0, "nobody has come yet"
-                connected.enter_context(socket.create_connection(("127.0.0.1", port)))
-                connected.enter_context(server.accept()[0])
-                assert workers.connections(port) == 2
-            if clock.now == 200:
-                assert workers.connections(port) == 2
-                connected.close()
-                if leaving:
-                    workers.LEAVING.set()
-
-        instead = SimpleNamespace(sleep=sleep, monotonic=lambda: clock.now)
-        monkeypatch.setattr(workers, "time", instead)
-        workers.accompany(2)
-    assert clock.now == 199 + watchdog.DEATH_GRACE
-    assert ended == ([] if leaving else [clock.now])
