@@ -1,4 +1,4 @@
-"""The bugs of `common.injects` in TensorFlow's words."""
+"""The injected bugs of `common.parity.mutations` in TensorFlow's words."""
 
 from unittest import mock
 
@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from backends import tf as tf_backend
-from backends.mutations.helpers import after, unbiased
-from backends.tf import googlenet, train, weights
+from backends.mutations.helpers import after, both, unbiased
+from backends.tf import googlenet, layers, optimizers, train, weights
 
 
 def missing_bias():
@@ -25,10 +25,10 @@ def ceil_pool():
 
     def change(self):
         if self.stride == (2, 2):
-            batch, (top, bottom), (left, right), channels = self.padding
-            self.padding = [batch, [top, bottom + 1], [left, right + 1], channels]
+            (top, bottom), (left, right) = self.margins
+            self.margins = [(top, bottom + 1), (left, right + 1)]
 
-    return after(googlenet.MaxPool, "__init__", change)
+    return after(layers.MaxPool, "__init__", change)
 
 
 def same_padding():
@@ -42,14 +42,15 @@ def same_padding():
 
 def zero_padded_pool():
     def call(self, x):
-        return tf.nn.max_pool2d(tf.pad(x, self.padding), self.kernel, self.stride, "VALID")
+        x = tf.pad(x, [(0, 0), *self.margins, (0, 0)])
+        return tf.nn.max_pool2d(x, self.kernel, self.stride, "VALID")
 
-    return mock.patch.object(googlenet.MaxPool, "call", call)
+    return mock.patch.object(layers.MaxPool, "call", call)
 
 
 def missing_relu():
     def change(self):
-        self.branch3x3.layers[0].relu = None
+        self.branch3x3.layers[0].relu = keras.layers.Identity(dtype=self.dtype_policy)
 
     return after(googlenet.Inception, "__init__", change)
 
@@ -137,36 +138,45 @@ def norm_momentum():
 
 
 def norm_variance():
-    update = train.Trainer.update
+    train_step = train.Trainer.train_step
 
-    def wrong(self, inputs, labels, share=1.0):
+    def wrong(self, inputs, labels, weight=1.0):
         before = weights.read_weights(self.model)
-        result = update(self, inputs, labels, share)
+        result = train_step(self, inputs, labels, weight)
         now = weights.read_weights(self.model)
         spec = self.model.spec
         weights.write_weights(self.model, unbiased(spec, len(labels), before, now))
         return result
 
-    return mock.patch.object(train.Trainer, "update", wrong)
+    return mock.patch.object(train.Trainer, "train_step", wrong)
 
 
 def batch_not_moved():
-    update = train.Trainer.update
+    place, prepare = tf_backend.place, train.Trainer.prepare
 
-    def wrong(self, inputs, labels, share=1.0):
+    def left(model, x):
         with tf.device("/CPU:0"):
-            inputs = tf.identity(inputs)
-        return update(self, inputs, labels, share)
+            return tf.identity(place(model, x))
 
-    return mock.patch.object(train.Trainer, "update", wrong)
+    def prepared(self, *args):
+        with tf.device("/CPU:0"):
+            return tf.identity(prepare(self, *args))
+
+    return both(
+        mock.patch.object(tf_backend, "place", left),
+        mock.patch.object(train.Trainer, "prepare", prepared),
+    )
 
 
 def labels_not_moved():
-    def wrong(model, labels):
+    def left(model, labels):
         with tf.device("/CPU:0"):
             return tf.constant(labels)
 
-    return mock.patch.object(train, "place_labels", wrong)
+    return both(
+        mock.patch.object(tf_backend, "place_labels", left),
+        mock.patch.object(train, "place_labels", left),
+    )
 
 
 def model_not_moved():
@@ -174,22 +184,19 @@ def model_not_moved():
     build = tf_backend.build
 
     def wrong(spec, dtype, device):
-        model = build(spec, dtype, "cpu")
-        model.device = device
-        return model
+        return build(spec, dtype, "cpu")
 
     return mock.patch.object(tf_backend, "build", wrong)
 
 
 def optimizer_before_move():
-    init = train.Trainer.__init__
+    make = optimizers.make
 
-    def early(self, model, recipe):
-        device, model.device = model.device, "cpu"
-        init(self, model, recipe)
-        model.device = device
+    def early(model, recipe):
+        with tf.device("/CPU:0"):
+            return make(model, recipe)
 
-    return mock.patch.object(train.Trainer, "__init__", early)
+    return mock.patch.object(optimizers, "make", early)
 
 
 def silent_fallback():

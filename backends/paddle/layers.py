@@ -9,15 +9,17 @@ from collections.abc import Sequence
 import paddle
 from paddle import Tensor, nn
 
+from common.spec import Size, pair
+
 CHANNELS, HEIGHT, WIDTH = 1, 2, 3
 
 
 class AvgPool(nn.Layer):
     """The mean of each window, (N, C, H, W) in and out; nothing is padded, no window is cut."""
 
-    def __init__(self, kernel: tuple[int, int], stride: tuple[int, int]):
+    def __init__(self, kernel: Size, stride: Size):
         super().__init__()
-        self.axes = list(zip((HEIGHT, WIDTH), kernel, stride, strict=True))
+        self.axes = list(zip((HEIGHT, WIDTH), pair(kernel), pair(stride), strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         for axis, kernel, stride in self.axes:
@@ -32,9 +34,9 @@ class AvgPool(nn.Layer):
 class AdaptiveAvgPool(nn.Layer):
     """The means of `size` windows over the whole image: (N, C, H, W) to (N, C, *size)."""
 
-    def __init__(self, size: tuple[int, int]):
+    def __init__(self, size: Size):
         super().__init__()
-        self.axes = list(zip((HEIGHT, WIDTH), size, strict=True))
+        self.axes = list(zip((HEIGHT, WIDTH), pair(size), strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         for axis, count in self.axes:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import paddle
+from paddle import Tensor
 
 from backends.paddle import optimizers
 from backends.paddle.device import device_name, place, place_labels
@@ -14,16 +15,17 @@ from common.weights import Weights, is_running
 def forward(model: GoogLeNet, x: np.ndarray, training: bool) -> Weights:
     """The output of every stage and head by name, as NumPy arrays."""
     model.train() if training else model.eval()
-    outputs, x = {}, place(model, x)
+    outputs: dict[str, Tensor] = {}
+    y = place(model, x)
     with paddle.no_grad():
         for name, _ in model.spec.stages():
             if name == "stage4":
-                x, aux_logits = model.run_stage4(x)
-                outputs |= {f"auxiliary.{index}": side for index, side in enumerate(aux_logits)}
+                y, aux_logits = model.run_stage4(y)
+                outputs |= {f"auxiliary.{index}": each for index, each in enumerate(aux_logits)}
             else:
-                x = getattr(model, name)(x)
-            outputs[name] = x
-        outputs["head"] = model.head(x)
+                y = getattr(model, name)(y)
+            outputs[name] = y
+        outputs["head"] = model.head(y)
     return {name: output.numpy() for name, output in outputs.items()}
 
 

@@ -5,37 +5,18 @@ import os
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # Keras 3 could also run on another framework
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only: it warns of each float64 layer
 
-from backends.tf.googlenet import GoogLeNet
-from backends.tf.parallel import all_reduce_sum, destroy_process_group, init_process_group
-from backends.tf.train import (
-    VERSION,
-    Trainer,
-    build,
+from tensorflow import __version__ as VERSION
+
+from backends.tf.device import (
+    device_name,
     devices,
-    fastest,
-    forward,
-    gradients,
+    fastest_precision,
     out_of_memory,
     place,
+    place_labels,
 )
+from backends.tf.googlenet import GoogLeNet
+from backends.tf.parallel import all_reduce_sum, destroy_process_group, init_process_group
+from backends.tf.probes import forward, gradients, tensor_devices
+from backends.tf.train import Trainer, build
 from backends.tf.weights import load, read_weights, save, write_weights
-
-__all__ = [
-    "VERSION",
-    "GoogLeNet",
-    "Trainer",
-    "build",
-    "devices",
-    "fastest",
-    "forward",
-    "gradients",
-    "join",
-    "leave",
-    "load",
-    "out_of_memory",
-    "place",
-    "read_weights",
-    "save",
-    "total",
-    "write_weights",
-]

@@ -1,182 +1,181 @@
 """GoogLeNet in TensorFlow: the network of a spec as Keras layers.
 
-Source: d2l, section GoogLeNet. Keras's conventions: NHWC; a layer learns its incoming channels from
-its first input; the mode is the argument `training` of a call.
+Source: d2l, section GoogLeNet. Keras's conventions: NHWC; `build` makes a layer's weights for the
+shape of its input; a call's argument `training` is the mode, and reaches the layers inside.
 """
 
-import keras
-import tensorflow as tf
-from keras import layers
+from typing import Any
 
+import keras
+from keras import layers
+from tensorflow import Tensor
+
+from backends.tf.layers import AdaptiveAvgPool, Affine, MaxPool, centred
+from backends.tf.saving import FromSpec, Shape, serialisable, shape_after
 from common import spec as rows
 
 BATCH, HEIGHT, WIDTH, CHANNELS = range(4)
 
 
-class MaxPool(layers.Layer):
-    """Keras pools pad only as `'same'`; TensorFlow's, if told how, are not oneDNN's, and slow."""
-
-    def __init__(self, row):
-        super().__init__()
-        self.kernel, self.stride = row.kernel, row.stride
-        # a stride less 1 behind the image rounds the windows up
-        aux_logits = [
-            [p, p + (s - 1) * row.ceil] for p, s in zip(row.padding, row.stride, strict=True)
-        ]
-        self.padding, self.mode = [[0, 0], *aux_logits, [0, 0]], "SAME" if centred(row) else "VALID"
-
-    def call(self, x):
-        if self.mode == "VALID":
-            x = tf.pad(x, self.padding, constant_values=x.dtype.min)
-        return tf.nn.max_pool2d(x, self.kernel, self.stride, self.mode)
-
-
-class AdaptiveAvgPool(layers.Layer):
-    """Keras's own must know the image size when it is traced; here windows are rows of a matrix."""
-
-    def __init__(self, row):
-        super().__init__()
-        self.size = row.size
-
-    def call(self, x):
-        x = tf.einsum("rh,nhwc->nrwc", self.windows(tf.shape(x)[HEIGHT], self.size[0]), x)
-        return tf.einsum("sw,nrwc->nrsc", self.windows(tf.shape(x)[WIDTH], self.size[1]), x)
-
-    def windows(self, length, count):
-        """The share of every pixel in every window's mean: (count, length)."""
-        first = tf.range(count) * length // count
-        behind = -(-tf.range(1, count + 1) * length // count)
-        pixel = tf.range(length)
-        inside = (first[:, None] <= pixel) & (pixel < behind[:, None])
-        share = tf.cast(inside, self.compute_dtype)
-        return share / tf.cast(behind - first, self.compute_dtype)[:, None]
-
-
-class Affine(layers.Layer):
-    """x * scale + shift with the row's constants; Keras's `Rescaling` rounds them to float32."""
-
-    def __init__(self, row):
-        super().__init__()
-        self.scale, self.shift = row.scale, row.shift
-
-    def call(self, x):
-        channels = zip(tf.unstack(x, axis=CHANNELS), self.scale, self.shift, strict=True)
-        return tf.stack([channel * a + b for channel, a, b in channels], CHANNELS)
-
-
-class Conv(layers.Layer):
+@serialisable
+class Conv(FromSpec, layers.Layer):
     """Convolution, norm if the network has one, ReLU unless the row has none."""
 
-    def __init__(self, row, norm):
-        super().__init__()
-        self.pad = None if centred(row) else layers.ZeroPadding2D(row.padding)
-        mode = "valid" if self.pad else "same"  # with a stride 'same' would pad off centre
-        self.conv = layers.Conv2D(row.width, row.kernel, row.stride, mode, use_bias=row.bias)
-        self.norm = layers.BatchNormalization(CHANNELS, norm.momentum, norm.eps) if norm else None
-        self.relu = layers.ReLU() if row.activation else None
+    def __init__(self, row: rows.Conv, norm: rows.Norm | None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.parts, own = {"row": row, "norm": norm}, {"dtype": self.dtype_policy}
+        same = centred(row.kernel, row.stride, row.padding)  # with a stride it pads off centre
+        self.pad = layers.Identity(**own) if same else layers.ZeroPadding2D(row.padding, **own)
+        mode, window = "same" if same else "valid", (row.width, row.kernel, row.stride)
+        self.conv = layers.Conv2D(*window, mode, use_bias=row.bias, name="conv", **own)
+        self.norm = layers.Identity(**own)
+        if norm:
+            numbers = CHANNELS, norm.momentum, norm.eps
+            self.norm = layers.BatchNormalization(*numbers, name="norm", **own)
+        self.relu = layers.Activation("relu" if row.activation else "linear", **own)
 
-    def call(self, x, training=False):
-        x = self.conv(self.pad(x) if self.pad else x)
-        x = self.norm(x, training=training) if self.norm else x
-        return self.relu(x) if self.relu else x
+    def build(self, input_shape: Shape) -> None:
+        self.conv.build(self.pad.compute_output_shape(input_shape))
+        self.norm.build(self.compute_output_shape(input_shape))
+
+    def call(self, x: Tensor) -> Tensor:
+        return self.relu(self.norm(self.conv(self.pad(x))))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return shape_after((self.pad, self.conv), input_shape)
 
 
-class Inception(layers.Layer):
+@serialisable
+class Inception(FromSpec, layers.Layer):
     """Four branches over the same input, joined along the channels."""
 
-    def __init__(self, row, norm):
-        super().__init__()
-        self.branch1x1 = sequential(row.branch1x1, norm)
-        self.branch3x3 = sequential(row.branch3x3, norm)
-        self.branch5x5 = sequential(row.branch5x5, norm)
-        self.branch_pool = sequential(row.branch_pool, norm)
-        self.concatenate = layers.Concatenate(axis=CHANNELS)
+    def __init__(self, row: rows.Inception, norm: rows.Norm | None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.row, self.parts = row, {"row": row, "norm": norm}
+        own = {"dtype": self.dtype_policy}
+        self.branch1x1 = sequential(row.branch1x1, norm, "branch1x1", **own)
+        self.branch3x3 = sequential(row.branch3x3, norm, "branch3x3", **own)
+        self.branch5x5 = sequential(row.branch5x5, norm, "branch5x5", **own)
+        self.branch_pool = sequential(row.branch_pool, norm, "branch_pool", **own)
+        self.concatenate = layers.Concatenate(axis=CHANNELS, **own)
 
-    def call(self, x):
+    def build(self, input_shape: Shape) -> None:
+        for branch in (self.branch1x1, self.branch3x3, self.branch5x5, self.branch_pool):
+            branch.build(input_shape)
+
+    def call(self, x: Tensor) -> Tensor:
         return self.concatenate(
             (self.branch1x1(x), self.branch3x3(x), self.branch5x5(x), self.branch_pool(x))
         )
 
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        *batch_and_size, _ = shape_after(self.branch1x1.layers, input_shape)
+        return *batch_and_size, self.row.channels(input_shape[CHANNELS] or 0)
 
-class Auxiliary(layers.Layer):
+
+@serialisable
+class Auxiliary(FromSpec, layers.Layer):
     """A side classifier: (N, H, W, C) in, logits (N, classes) out."""
 
-    def __init__(self, row, spec):
-        super().__init__()
+    def __init__(self, row: rows.Auxiliary, spec: rows.Spec, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.parts, own = {"row": row, "spec": spec}, {"dtype": self.dtype_policy}
         self.after = row.after
-        self.pool = layer(row.pool, spec.norm)
-        self.conv = Conv(row.conv, spec.norm)
-        self.flatten = layers.Reshape((row.features,))
-        self.hidden = layers.Dense(row.hidden.width)
-        self.relu = layers.ReLU() if row.hidden.activation else layers.Identity()
-        self.dropout = layers.Dropout(row.dropout)
-        self.head = layers.Dense(spec.head.width)
+        self.pool = layer(row.pool, spec.norm, **own)
+        self.conv = Conv(row.conv, spec.norm, name="conv", **own)
+        self.permute = layers.Permute((CHANNELS, HEIGHT, WIDTH), **own)  # the features' order
+        self.flatten = layers.Reshape((row.features,), **own)
+        self.hidden = layers.Dense(row.hidden.width, name="hidden", **own)
+        self.relu = layers.Activation("relu" if row.hidden.activation else "linear", **own)
+        self.dropout = layers.Dropout(row.dropout, **own)
+        self.head = layers.Dense(spec.head.width, name="head", **own)
 
-    def call(self, x):
-        x = keras.ops.moveaxis(self.conv(self.pool(x)), CHANNELS, 1)  # the order of the features
-        x = self.flatten(x)
+    def build(self, input_shape: Shape) -> None:
+        self.conv.build(self.pool.compute_output_shape(input_shape))
+        features = self.pool, self.conv, self.permute, self.flatten
+        self.hidden.build(shape_after(features, input_shape))
+        self.head.build((input_shape[BATCH], self.hidden.units))
+
+    def call(self, x: Tensor) -> Tensor:
+        x = self.flatten(self.permute(self.conv(self.pool(x))))
         return self.head(self.dropout(self.relu(self.hidden(x))))
 
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape[BATCH], self.head.units
 
-class GoogLeNet(keras.Model):
+
+@serialisable
+class GoogLeNet(FromSpec, keras.Model):
     """The network of `spec`: (N, H, W, C) in, logits (N, classes) out; shapes are d2l's at 96.
 
-    With auxiliary heads, a tuple: the logits, then those of each of them.
+    With auxiliary heads a list: the logits, then those of each head.
     """
 
-    def __init__(self, spec):
-        super().__init__()
-        self.spec = spec
-        self.stage1 = sequential(spec.stage1, spec.norm)  # (N, 24, 24, 64)
-        self.stage2 = sequential(spec.stage2, spec.norm)  # (N, 12, 12, 192)
-        self.stage3 = sequential(spec.stage3, spec.norm)  # (N, 6, 6, 480)
-        self.stage4 = sequential(spec.stage4, spec.norm)  # (N, 3, 3, 832)
-        self.stage5 = sequential(spec.stage5, spec.norm)  # (N, 1024)
-        self.dropout = layers.Dropout(spec.dropout)
-        self.head = layers.Dense(spec.head.width)  # (N, 10)
-        self.auxiliary = [Auxiliary(row, spec) for row in spec.auxiliary]
+    def __init__(self, spec: rows.Spec, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.spec, self.parts, own = spec, {"spec": spec}, {"dtype": self.dtype_policy}
+        self.stage1 = sequential(spec.stage1, spec.norm, "stage1", **own)  # (N, 24, 24, 64)
+        self.stage2 = sequential(spec.stage2, spec.norm, "stage2", **own)  # (N, 12, 12, 192)
+        self.stage3 = sequential(spec.stage3, spec.norm, "stage3", **own)  # (N, 6, 6, 480)
+        self.stage4 = sequential(spec.stage4, spec.norm, "stage4", **own)  # (N, 3, 3, 832)
+        self.stage5 = sequential(spec.stage5, spec.norm, "stage5", **own)  # (N, 1024)
+        self.dropout = layers.Dropout(spec.dropout, name="dropout", **own)
+        self.head = layers.Dense(spec.head.width, name="head", **own)  # (N, 10)
+        heads = enumerate(spec.auxiliary)
+        self.auxiliary = [Auxiliary(row, spec, name=f"auxiliary{i}", **own) for i, row in heads]
 
-    def call(self, x):
+    def build(self, input_shape: Shape) -> None:
+        shape = input_shape
+        for stage in (self.stage1, self.stage2, self.stage3, self.stage4, self.stage5):
+            stage.build(shape)
+            shape = stage.output_shape
+        for head in self.auxiliary:
+            head.build(self.stage4.layers[head.after].output.shape)
+        self.head.build(shape)
+
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor | list[Tensor]:
         x = self.stage3(self.stage2(self.stage1(x)))
-        x, aux_logits = run_stage(self.stage4, self.auxiliary, x)
+        x, aux_logits = self.run_stage4(x, training)
         logits = self.head(self.dropout(self.stage5(x)))
-        return (logits, *aux_logits) if aux_logits else logits
+        return [logits, *aux_logits] if aux_logits else logits
+
+    def run_stage4(self, x: Tensor, training: bool | None = None) -> tuple[Tensor, list[Tensor]]:
+        """The output of stage4, and the logits of the auxiliary heads on its rows."""
+        aux_logits = []
+        for index, block in enumerate(self.stage4.layers):
+            x = block(x, training=training)
+            heads = [head for head in self.auxiliary if head.after == index]
+            aux_logits += [head(x, training=training) for head in heads]
+        return x, aux_logits
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape | list[Shape]:
+        shape = input_shape[BATCH], self.head.units  # of every head
+        return [shape, *(shape for _ in self.auxiliary)] if self.auxiliary else shape
 
 
-def run_stage(stage, heads, x, **mode):
-    """The stage's output, and those of the auxiliary heads on its rows."""
-    aux_logits = []
-    for index, block in enumerate(stage.layers):
-        x = block(x, **mode)
-        aux_logits += [head(x, **mode) for head in heads if head.after == index]
-    stage.built = True  # now its layers are, and it was never called itself
-    return x, aux_logits
+def sequential(
+    table: tuple[rows.Row, ...], norm: rows.Norm | None, name: str, **own: Any
+) -> keras.Sequential:
+    """The rows of a stage or branch, one native layer after the other, named by their index."""
+    found = [layer(row, norm, name=str(index), **own) for index, row in enumerate(table)]
+    return keras.Sequential(found, name=name)
 
 
-def centred(row):
-    """Whether `'same'` pads as the row says: only with stride 1, and faster than zeros in front."""
-    return row.stride == (1, 1) and row.kernel == tuple(p + 1 + p for p in row.padding)
-
-
-def sequential(table, norm):
-    """The rows of a stage or branch, one native layer after the other."""
-    return keras.Sequential([layer(row, norm) for row in table])
-
-
-def layer(row, norm):
-    """The native layer of one row of the spec."""
+def layer(row: rows.Row, norm: rows.Norm | None, **own: Any) -> layers.Layer:
+    """The native layer of one row of the spec; `own` are Keras's arguments, `name` and `dtype`."""
     match row:
         case rows.Conv():
-            return Conv(row, norm)
+            return Conv(row, norm, **own)
         case rows.MaxPool():
-            return MaxPool(row)
+            return MaxPool(row.kernel, row.stride, row.padding, row.ceil, **own)
         case rows.Inception():
-            return Inception(row, norm)
+            return Inception(row, norm, **own)
         case rows.GlobalAvgPool():
-            return layers.GlobalAveragePooling2D()
+            return layers.GlobalAveragePooling2D(**own)
         case rows.AvgPool():
-            return layers.AveragePooling2D(row.kernel, row.stride)
+            return layers.AveragePooling2D(row.kernel, row.stride, **own)
         case rows.AdaptiveAvgPool():
-            return AdaptiveAvgPool(row)
+            return AdaptiveAvgPool(row.size, **own)
         case rows.Affine():
-            return Affine(row)
+            return Affine(row.scale, row.shift, **own)
+    raise TypeError(f"Keras has no layer for {row!r}")

@@ -1,46 +1,61 @@
 """The optimizers of a recipe in TensorFlow, and their state in canonical form.
 
 Keras's own are not the textbook formulas: SGD keeps the learning rate inside the velocity, Adam
-puts eps inside the corrected root, and weight decay is decoupled. So each step is written out here.
+puts eps inside the corrected root, and weight decay is decoupled. So each step is written out here;
+`l2` is the weight decay that is added to the gradient, of which biases and norms have none.
 """
+
+from typing import Any
 
 import keras
 import tensorflow as tf
+from keras import Variable
+from keras.optimizers import Optimizer
+from tensorflow import Tensor
 
+from backends.tf.googlenet import GoogLeNet
+from backends.tf.saving import serialisable
 from backends.tf.weights import tensors, to_canonical, to_native
-from common.weights import is_running
+from common.recipe import Recipe
+from common.weights import Weights, is_running
 
 #: what Keras calls the slots of the state
 SLOTS = {"velocity": "momentums", "mean": "_momentums", "square": "_velocities"}
 
 
+@serialisable
 class SGD(keras.optimizers.SGD):
     """Gradient descent with the learning rate outside the velocity."""
 
-    def __init__(self, recipe):
-        super().__init__(recipe.lr, recipe.momentum, recipe.nesterov)
-        self.recipe = recipe
+    def __init__(self, *arguments: Any, l2: float = 0.0, **kwargs: Any):
+        super().__init__(*arguments, **kwargs)
+        self.l2 = l2
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Tensor) -> None:
         """Change a variable and its velocity by its gradient."""
-        gradient = decayed(gradient, variable, self.recipe)
+        gradient = decayed(gradient, variable, self.l2)
         if self.momentum:
             velocity = self.momentums[self._get_variable_index(variable)].value
             velocity.assign(self.momentum * velocity + gradient)
             gradient = gradient + self.momentum * velocity if self.nesterov else velocity
         variable.assign_sub(tf.cast(learning_rate, variable.dtype) * gradient)
 
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return super().get_config() | {"l2": self.l2}
 
+
+@serialisable
 class Adam(keras.optimizers.Adam):
     """Adam with eps outside the corrected root; the corrections in float64, as others have them."""
 
-    def __init__(self, recipe):
-        super().__init__(recipe.lr, recipe.beta1, recipe.beta2, recipe.eps)
-        self.recipe = recipe
+    def __init__(self, *arguments: Any, l2: float = 0.0, **kwargs: Any):
+        super().__init__(*arguments, **kwargs)
+        self.l2 = l2
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Tensor) -> None:
         """Change a variable and its moments by its gradient."""
-        gradient = decayed(gradient, variable, self.recipe)
+        gradient = decayed(gradient, variable, self.l2)
         index = self._get_variable_index(variable)
         mean, square = self._momentums[index].value, self._velocities[index].value
         mean.assign(self.beta_1 * mean + (1 - self.beta_1) * gradient)
@@ -51,26 +66,37 @@ class Adam(keras.optimizers.Adam):
         direction = mean / first / (tf.sqrt(square / second) + self.epsilon)
         variable.assign_sub(tf.cast(learning_rate, variable.dtype) * direction)
 
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return super().get_config() | {"l2": self.l2}
 
-def decayed(gradient, variable, recipe):
+
+def decayed(gradient: Tensor, variable: Variable, l2: float) -> Tensor:
     """The gradient with that of the weight decay added, which biases and norms have none of."""
-    decay = recipe.weight_decay if variable.shape.rank > 1 else 0
-    return gradient + decay * variable if decay else gradient
+    return gradient + l2 * variable if l2 and len(variable.shape) > 1 else gradient
 
 
-def make(model, recipe):
+def make(model: GoogLeNet, recipe: Recipe) -> Optimizer:
     """The recipe's optimizer over the model's parameters, on the current device."""
-    optimizer = SGD(recipe) if recipe.optimizer == "sgd" else Adam(recipe)
+    match recipe.optimizer:
+        case "sgd":
+            momentum = recipe.momentum, recipe.nesterov
+            optimizer = SGD(recipe.lr, *momentum, l2=recipe.weight_decay)
+        case "adam":
+            moments = recipe.beta1, recipe.beta2, recipe.eps
+            optimizer = Adam(recipe.lr, *moments, l2=recipe.weight_decay)
+        case _:
+            raise ValueError(f"Keras has no optimizer for {recipe.optimizer!r}")
     optimizer.build(model.trainable_variables)
     return optimizer
 
 
-def set_rate(optimizer, rate):
+def set_rate(optimizer: Optimizer, rate: float) -> None:
     """The learning rate from the next step on; a variable, so no graph is traced anew."""
     optimizer.learning_rate = rate
 
 
-def read_state(optimizer, model, recipe):
+def read_state(optimizer: Optimizer, model: GoogLeNet, recipe: Recipe) -> dict[str, Weights]:
     """Copies of the state by slot and canonical name; zeros before the first step."""
     return {
         slot: {
@@ -81,7 +107,13 @@ def read_state(optimizer, model, recipe):
     }
 
 
-def write_state(optimizer, model, recipe, state, steps):
+def write_state(
+    optimizer: Optimizer,
+    model: GoogLeNet,
+    recipe: Recipe,
+    state: dict[str, Weights],
+    steps: int,
+) -> None:
     """Copy a canonical state into the optimizer, as it was after that many steps."""
     optimizer.iterations.assign(steps)
     for name, variable in trained(model).items():
@@ -89,11 +121,11 @@ def write_state(optimizer, model, recipe, state, steps):
             slot_of(optimizer, slot, variable).assign(to_native(name, state[slot][name]))
 
 
-def slot_of(optimizer, slot, variable):
+def slot_of(optimizer: Optimizer, slot: str, variable: Variable) -> Variable:
     """The optimizer's variable for that one of the model."""
     return getattr(optimizer, SLOTS[slot])[optimizer._get_variable_index(variable)]
 
 
-def trained(model):
+def trained(model: GoogLeNet) -> dict[str, Variable]:
     """The native parameters that the optimizer changes, by canonical name."""
     return {name: tensor for name, tensor in tensors(model).items() if not is_running(name)}

@@ -7,15 +7,20 @@ MultiWorkerMirroredStrategy variables are mirrored, and the optimizer's `apply` 
 import json
 import os
 import signal
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from tensorflow import Tensor
 
+from backends.tf.googlenet import GoogLeNet
 from common.errors import DeviceError
 from common.rendezvous import meet
 
 
-def init_process_group(device):
-    """Take part as the environment says: this worker's number, and how many there are."""
+def init_process_group(device: str) -> tuple[int, int]:
+    """Join the other workers as TF_CONFIG says: this worker's rank, and how many there are."""
     config = json.loads(os.environ.get("TF_CONFIG", "{}"))
     addresses = config.get("cluster", {}).get("worker", [])
     if len(addresses) < 2:
@@ -28,50 +33,50 @@ def init_process_group(device):
     meet(addresses, rank, "TF_CONFIG")  # TensorFlow holds Python's lock while it waits
     if device == "cpu":
         tf.config.set_visible_devices([], "GPU")
-    heard = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    signal.signal(signal.SIGTERM, heard)  # which the strategy took to hear of preemptions
+    signal.signal(signal.SIGTERM, handler)  # the strategy replaced it, to learn of preemptions
     tf.distribute.experimental_set_strategy(strategy)  # what is made from now on is mirrored
     return rank, len(addresses)
 
 
-def destroy_process_group():
-    """Take no further part: a strategy has no end but that of the process."""
+def destroy_process_group() -> None:
+    """Leave the other workers: a strategy ends only with the process."""
 
 
-def all_reduce_sum(numbers):
-    """The sum of all workers' vectors."""
+def all_reduce_sum(numbers: np.ndarray) -> np.ndarray:
+    """The sum of all workers' vectors, float64."""
     if not tf.distribute.has_strategy():
         return numbers
     return add_up(tf.constant(numbers, tf.float64)).numpy()
 
 
 @tf.function(reduce_retracing=True)
-def add_up(vector):
+def add_up(vector: Tensor) -> Tensor:
     """The sum over replicas of what each has."""
 
-    def add(x):  # a copy: the sum lies where its operand was made
+    def add(x: Tensor) -> Tensor:  # a copy: the sum lies where its operand was made
         return tf.distribute.get_replica_context().all_reduce("SUM", tf.identity(x))
 
     return tf.distribute.get_strategy().run(add, (vector,))
 
 
-def wrap_model(step):
-    """What runs the step as one of several, in whose optimizer the gradients are summed."""
+def wrap_model(step: Callable[..., Any]) -> Callable[..., Any]:
+    """What runs the step so that the optimizer's `apply` sums all workers' gradients."""
 
-    def parallel_step(*arguments):
+    def parallel_step(*arguments: Tensor) -> Any:
         return tf.distribute.get_strategy().run(step, arguments)
 
     return parallel_step
 
 
-def scale_loss(loss, weight):
-    """The loss to differentiate: the engine's sum of them is that of the whole batch."""
+def scale_loss(loss: Tensor, weight: Tensor) -> Tensor:
+    """The loss to differentiate: the sum of all workers' is that of the whole batch."""
     return loss * weight
 
 
-def sync_batch_norm_stats(model):
-    """Batch norms take the statistics of the whole batch, so all workers have the same."""
+def sync_batch_norm_stats(model: GoogLeNet) -> None:
+    """Let batch norms measure the whole batch, so that all workers have the same statistics."""
     for layer in model._flatten_layers():
         if hasattr(layer, "synchronized"):
             layer.synchronized = tf.distribute.has_strategy()

@@ -191,7 +191,7 @@ LOGITS, LABELS = RANDOM.normal(0, 2, (8, 10)), RANDOM.randint(0, 10, 8)
 
 
 def test_from_logits(shows):
-    """Keras's losses take probabilities, unless they are told `from_logits=True`."""
+    """Keras's losses take probabilities, unless the option says `from_logits=True`."""
     want, _ = cross_entropy(LOGITS, LABELS)
     theirs = keras.losses.SparseCategoricalCrossentropy(dtype="float64")(LABELS, LOGITS)
     ours = train.cross_entropy(tf.constant(LOGITS), LABELS)
