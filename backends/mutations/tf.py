@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from backends import tf as tf_backend
-from backends.mutations import after, both, unbiased
+from backends.mutations.helpers import after, both, unbiased
 from backends.tf import googlenet, layers, optimizers, train, weights
 
 
