@@ -100,7 +100,7 @@ def one(pytestconfig):
     return alone
 
 
-def to_device(found, network):
+def changes(found, network):
     """How far each weight went from where it began."""
     _, weights, *_ = two_workers.NETWORKS[network]
     begun = weights()
@@ -109,7 +109,7 @@ def to_device(found, network):
 
 def apart(found, wanted, network):
     """The largest difference, over the largest change of its tensor, and in itself."""
-    got, want = to_device(found, network), to_device(wanted, network)
+    got, want = changes(found, network), changes(wanted, network)
     changes = max(tensor_error(got[n], change) for n, change in want.items())
     return changes, max(float(np.abs(got[n] - want[n]).max()) for n in want)
 

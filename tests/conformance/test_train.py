@@ -73,8 +73,8 @@ def test_a_loss_however_large_is_not_cut_off(backend, built, far):
     trainer = backend.Trainer(model, recipe)
     loss, _ = step(backend, trainer, fixture.inputs, labels)
     assert float(loss) == pytest.approx(want, rel=1e-12)
-    to_device = weights["head.bias"] - backend.read_weights(model)["head.bias"]
-    assert to_device == pytest.approx(gradients["head.bias"], abs=1e-12)
+    moved = weights["head.bias"] - backend.read_weights(model)["head.bias"]
+    assert moved == pytest.approx(gradients["head.bias"], abs=1e-12)
     images = load("sample").test_images[:2]
     backend.write_weights(model, weights)
     evaluated, _ = evaluate(backend.Trainer(model, Recipe()), [(images, labels)])
