@@ -143,8 +143,8 @@ if writer == "theirs":
 
     os._exit(0)  # its `close` would wait for ever
 from common.errors import RunError
-from common.run import Run
-from common.training import events
+from common.training.report import events
+from common.training.run import Run
 
 epoch = SimpleNamespace(
     number=1, losses=[0.0] * 900, loss=0.0, train_accuracy=0.0, test_loss=0.0, test_accuracy=0.0
