@@ -1,4 +1,4 @@
-"""The four backends by name, and the one function that imports one of them and nothing else."""
+"""The four backends by name. `load` imports one of them and no other framework."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, cast
 
 from common.errors import BackendError, one_line
 
-if TYPE_CHECKING:  # the command line asks for the names alone, and should not wait for NumPy
+if TYPE_CHECKING:  # the command line needs only the names and should not import NumPy
     from common.contract import Backend
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from malloc.h
 
-#: name of the folder, the extra, the tox environment, the constraints file = package to import
+#: name (of the folder, extra, tox environment and constraints file): package to import
 FRAMEWORKS = {"torch": "torch", "tf": "tensorflow", "mxnet": "mxnet", "paddle": "paddle"}
 
 
 def load(name: str) -> Backend:
-    """Import one backend; BackendError with the install line where its framework is missing.
+    """Import one backend; BackendError with the install command if its framework is missing.
 
-    On a GPU float32 is float32: NVIDIA's libraries would round the factors of a product to ten bits
-    (TF32) where a framework lets them. `NVIDIA_TF32_OVERRIDE=1` leaves that to the framework.
+    TF32 is switched off, so float32 on a GPU is really float32: with TF32, NVIDIA's libraries round
+    the factors of a product to ten bits. `NVIDIA_TF32_OVERRIDE=1` lets the framework choose.
     """
     os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     keep_memory()
@@ -33,15 +33,15 @@ def load(name: str) -> Backend:
 
 
 def keep_memory() -> None:
-    """Let Linux's malloc keep large blocks that are freed: the next step wants the same again."""
-    with suppress(AttributeError, OSError, TypeError):  # glibc alone has `mallopt`
+    """Make Linux's malloc keep large freed blocks, because the next step needs the same sizes."""
+    with suppress(AttributeError, OSError, TypeError):  # only glibc has `mallopt`
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def load_module(name: str, path: str) -> ModuleType:
-    """Import a module that needs the framework of that backend; BackendError as above."""
+    """Import a module that needs the backend's framework; BackendError as in `load`."""
     require(name)
     try:
         return importlib.import_module(path)
@@ -52,12 +52,12 @@ def load_module(name: str, path: str) -> ModuleType:
 
 
 def require(name: str) -> None:
-    """BackendError, with the install line, unless that backend's framework is installed."""
+    """BackendError, with the install command, unless the backend's framework is installed."""
     if name not in FRAMEWORKS:
         raise BackendError(f"There is no backend {name!r}; choose one of {', '.join(FRAMEWORKS)}.")
     found = {each for each in FRAMEWORKS if importlib.util.find_spec(FRAMEWORKS[each])}
     if name not in found:
-        pins = "port" if found else name  # its own would change what the others stand on
+        pins = "cross" if found else name  # its own file would change packages of the others
         raise BackendError(
             f"{FRAMEWORKS[name]} is not installed; install it with "
             f"`pip install -c constraints/{pins}.txt -e '.[{name}]'`."

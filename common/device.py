@@ -1,4 +1,4 @@
-"""The device: what is asked for is what is used, or it is an error; so is too little memory."""
+"""Select the requested device or fail, never fall back; report a lack of memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from common.rendezvous import local_rank
 
 
 def choose(requested: str, found: list[str]) -> str:
-    """`cpu` or `gpu:N` for what was asked: auto (a GPU where there is one), cpu, gpu or gpu:N.
+    """Return `cpu` or `gpu:N` for a requested device: auto, cpu, gpu or gpu:N.
 
-    `found` is what the backend's `devices()` returned. A GPU that is asked for and missing is a
-    DeviceError that says what was found; nothing falls back.
+    `auto` is the first GPU, or the CPU without one. `found` is the result of the backend's
+    `devices()`. Raises DeviceError with the list of found devices if the requested one is missing.
     """
     if not re.fullmatch(r"auto|cpu|gpu(:\d+)?", requested):
-        raise DeviceError(f"{requested!r} names no device; use auto, cpu, gpu or gpu:N.")
+        raise DeviceError(f"{requested!r} is not a device; use auto, cpu, gpu or gpu:N.")
     gpus = [name for name in found if name.startswith("gpu:")]
     if requested == "auto":
         return gpus[0] if gpus else "cpu"
@@ -32,13 +32,12 @@ def choose(requested: str, found: list[str]) -> str:
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 by itself."""
-    found = processor()["instructions"]
-    return any(name.endswith("bf16") for name in found)
+    """Return whether the processor has instructions for bfloat16."""
+    return any(name.endswith("bf16") for name in processor()["instructions"])
 
 
 def has_amx() -> bool:
-    """Whether the processor multiplies whole tiles of bfloat16 (Intel's AMX)."""
+    """Return whether the processor multiplies tiles of bfloat16 (Intel's AMX)."""
     return "AMX bf16" in processor()["instructions"]
 
 
@@ -46,7 +45,10 @@ def has_amx() -> bool:
 def enough_memory(
     out_of_memory: Callable[[BaseException], bool], device: str, batch_size: int, way_out: str
 ) -> Iterator[None]:
-    """Turn the frameworks' many words for too little memory into an OutOfMemoryError."""
+    """Turn the frameworks' various out-of-memory errors into OutOfMemoryError.
+
+    `out_of_memory` decides whether an exception is one of them. `way_out` names what to try.
+    """
     try:
         yield
     except GoogLeNetError:
@@ -60,7 +62,7 @@ def enough_memory(
 
 
 def own_device(device: str, requested: str, found: Sequence[str]) -> str:
-    """The chosen device, or where any GPU will do, the one of this worker's number."""
+    """Return the chosen device. If the request allows any GPU, return the one for this worker."""
     gpus = [each for each in found if each != "cpu"]
     if device == "cpu" or requested not in ("auto", "gpu"):
         return device

@@ -1,7 +1,7 @@
-"""What `googlenet doctor` finds: Python, packages, frameworks and devices, the processor, data.
+"""The report of `googlenet doctor`: Python, packages, frameworks, devices, processor and data.
 
-Each framework is asked in a process of its own: two of them cannot share one, and one that crashes
-when it is imported takes nothing else along. Nothing here needs a package that may be missing.
+Each framework is imported in its own process: two of them cannot share one, and a crash at import
+does not end the report. Nothing here needs a package that may be missing.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from common.errors import one_line
 from common.files import ROOT
 from common.processor import processor
 
-TIMEOUT = 120.0  # seconds for a framework to be imported and name its devices
+TIMEOUT = 120.0  # seconds to import a framework and list its devices
 
-#: what each package is for, and the extra that brings it; "" for what every command needs
+#: package -> the extra that installs it; "" for a package that every command needs
 PACKAGES = {
     "numpy": "",
     "click": "",
@@ -53,8 +53,8 @@ print("\\n" + json.dumps(found))
 
 
 def examine() -> dict[str, Any]:
-    """All that is found. A framework or package that cannot be used has `trouble`: a sentence."""
-    with ThreadPoolExecutor(len(FRAMEWORKS)) as pool:  # each only waits for its process
+    """Return the report. A framework or package that cannot be used has a sentence in `trouble`."""
+    with ThreadPoolExecutor(len(FRAMEWORKS)) as pool:  # each thread only waits for its process
         asked = pool.map(framework, FRAMEWORKS)
         found = {
             "python": f"{platform.python_version()} ({sys.executable})",
@@ -67,12 +67,12 @@ def examine() -> dict[str, Any]:
 
 
 def can_train(found: dict[str, Any]) -> bool:
-    """Whether any framework works."""
+    """Return whether any framework works."""
     return any("trouble" not in each for each in found["frameworks"].values())
 
 
 def framework(name: str) -> dict[str, Any]:
-    """A backend's version and devices, or its trouble in one line."""
+    """Return a backend's version and devices, or its `trouble` in one line."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
         child = subprocess.run(
@@ -88,15 +88,15 @@ def framework(name: str) -> dict[str, Any]:
     if child.returncode == 0:
         found: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
         return found
-    said = [line for line in child.stderr.splitlines() if line.strip()]
-    reason = said[-1].strip()[:200] if said else f"exit status {child.returncode}"
+    lines = [line for line in child.stderr.splitlines() if line.strip()]
+    reason = lines[-1].strip()[:200] if lines else f"exit status {child.returncode}"
     if child.returncode < 0:
         reason = signal.Signals(-child.returncode).name
     return {"trouble": f"crashes when it is imported: {reason}."}
 
 
 def package(name: str, extra: str) -> dict[str, Any]:
-    """A package's version, or the line that installs it."""
+    """Return a package's version, or the command that installs it."""
     try:
         return {"version": metadata.version(name)}
     except metadata.PackageNotFoundError:
@@ -105,39 +105,39 @@ def package(name: str, extra: str) -> dict[str, Any]:
 
 
 def data() -> dict[str, Any]:
-    """The folders that may hold Fashion-MNIST, and how many of its four files are in each."""
+    """Return the folders that may hold Fashion-MNIST, and how many of its four files each has."""
     try:
         from common.data.sources import whereabouts
 
         found = whereabouts()
     except Exception as error:  # a package is missing, or a folder cannot be read
         return {"trouble": f"cannot be looked for: {one_line(error)}."}
-    places: dict[str, Any] = {
+    folders: dict[str, Any] = {
         name: {"folder": str(path), "files": files} for name, (path, files) in found.items()
     }
     if all(files < 4 for name, (_, files) in found.items() if name != "sample"):
-        places["trouble"] = (
+        folders["trouble"] = (
             "not here yet: `googlenet train` downloads it into the cache, on Debian and Ubuntu "
-            "`apt-get install dataset-fashion-mnist` brings it, and `--data sample` needs neither."
+            "`apt-get install dataset-fashion-mnist` installs it; `--data sample` needs neither."
         )
-    return places
+    return folders
 
 
 def render(found: dict[str, Any]) -> str:
-    """What was found, for people."""
+    """Return the report as text."""
     chip = found["processor"]
     rows = [
         ("Python", found["python"]),
         ("system", found["system"]),
         ("processor", chip["name"]),
-        ("instructions", ", ".join(chip["instructions"]) or "none that is known here"),
+        ("instructions", ", ".join(chip["instructions"]) or "none of the known ones"),
         ("cores", f"{chip['cores']}, of which {chip['usable']} may be used here"),
         ("OMP_NUM_THREADS", chip["OMP_NUM_THREADS"] or "not set"),
     ]
-    there = {name: each for name, each in found["packages"].items() if "version" in each}
-    rows.append(("packages", ", ".join(f"{n} {each['version']}" for n, each in there.items())))
-    troubles = {name: each for name, each in found["packages"].items() if "trouble" in each}
-    rows += [(name, each["trouble"]) for name, each in troubles.items()]
+    installed = {name: each for name, each in found["packages"].items() if "version" in each}
+    rows.append(("packages", ", ".join(f"{n} {each['version']}" for n, each in installed.items())))
+    missing = {name: each for name, each in found["packages"].items() if "trouble" in each}
+    rows += [(name, each["trouble"]) for name, each in missing.items()]
     for name, each in found["frameworks"].items():
         if "trouble" in each:
             rows.append((name, each["trouble"]))

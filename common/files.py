@@ -1,4 +1,4 @@
-"""Writing a file so that it is whole, or not there at all, whatever happens meanwhile."""
+"""Atomic file writes: after a crash a file has its old or its new content, never a part of it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import contextlib
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]  #: of `common` and `backends`; child processes start there
+ROOT = Path(__file__).parents[
+    1
+]  #: the folder of `common` and `backends`; child processes start there
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write beside the file's place, sync, rename; OSError, and the old file, where that fails.
+    """Write a temporary file in the same folder, sync it, and rename it to `path`.
 
-    A kill may leave `.NAME.part`, which nobody reads and the next try writes anew.
+    On OSError the old file is unchanged. A killed process may leave `.NAME.part`. Nothing reads
+    that file, and the next write replaces it.
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -23,13 +26,13 @@ def write_whole(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError:
-        with contextlib.suppress(OSError):  # the folder itself may be the trouble
+        with contextlib.suppress(OSError):  # the folder itself may be the cause
             temporary.unlink(missing_ok=True)
         raise
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the new name survive a power failure too, where the system can open a folder."""
+    """Make the new name survive a power failure, on systems that can open a folder."""
     if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

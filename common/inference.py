@@ -1,4 +1,4 @@
-"""What `googlenet evaluate`, `predict` and `plot` read of a run, and make of it."""
+"""What the commands `evaluate`, `predict` and `plot` do with a finished run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from common.training.run import Run
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint of a run, in a backend and on a device that may be others than its own."""
+    """A checkpoint loaded in a backend and on a device, which may differ from the run's own."""
 
     run: Run
     which: str
@@ -39,11 +39,14 @@ class Opened:
 
     @property
     def config(self) -> Config:
-        """What the run was asked to do."""
+        """The configuration of the run."""
         return self.checkpoint.config
 
     def probabilities(self, images: Any) -> np.ndarray:
-        """The probabilities, float64 (N, classes), of uint8 images; in the recipe's batches."""
+        """Return the probabilities, float64 (N, classes), of uint8 images (N, C, H, W).
+
+        OutOfMemoryError if a batch of the recipe does not fit in the memory.
+        """
         recipe = replace(self.config.recipe, precision=self.precision)
         starts = range(0, len(images), recipe.batch_size)
         bar = tqdm(starts, unit=" batches", disable=not sys.stderr.isatty(), leave=False)
@@ -59,7 +62,7 @@ class Opened:
         return found
 
     def facts(self) -> dict[str, Any]:
-        """Which network, and where it runs."""
+        """Return the run, the checkpoint, and where it runs."""
         return {
             "run": str(self.run.folder),
             "checkpoint": self.which,
@@ -72,13 +75,13 @@ class Opened:
 
 
 def read(path: Path, which: str) -> tuple[Run, Checkpoint]:
-    """A run and its `best` or `last` checkpoint; RunError where there is none."""
+    """Return a run and its `best` or `last` checkpoint; RunError if there is none."""
     run = Run(path)
     if not path.is_dir():
-        raise RunError(f"{path} is no run: there is no such folder.")
+        raise RunError(f"{path} is not a run: there is no such folder.")
     if which == "best" and not run.checkpoint("best").exists() and run.checkpoint("last").exists():
         raise RunError(
-            f"{path} has no best checkpoint before its first epoch is over: use "
+            f"{path} has no best checkpoint before the end of its first epoch: use "
             "`--checkpoint last`."
         )
     return run, read_checkpoint(run.checkpoint(which))
@@ -92,9 +95,11 @@ def enter(
     device: str,
     precision: str | None,
 ) -> Opened:
-    """The checkpoint in a backend: the one that the run was begun in, if none is named."""
+    """Select backend, device and precision for a checkpoint. The backend defaults to the run's."""
     recipe = checkpoint.config.recipe
-    recipe = replace(recipe, precision=precision or recipe.precision)  # refuses an unknown one
+    recipe = replace(
+        recipe, precision=precision or recipe.precision
+    )  # raises an error for an unknown one
     name = backend_name or checkpoint.config.backend
     backend = load(name)
     chosen = choose(device, backend.devices())
@@ -102,25 +107,25 @@ def enter(
 
 
 def test_set(config: Config, source: str | None) -> Dataset:
-    """The run's own test images, or all of another source's; RunError if those do not fit."""
+    """Return the run's own test images, or all of another source; RunError if they do not fit."""
     data = load_data(config.data if source is None else source, config.recipe.size)
     if source is None:
         data = data.limit(config.limit_train, config.limit_test)
-    if isinstance(data.test_images, Files):  # other ones may have another size, or no colour
+    if isinstance(data.test_images, Files):  # another source may have another size or be grey
         files = Files(data.test_images.paths, config.channels, *config.pixels)
         data = replace(data, test_images=files)
     if data.classes != config.classes or data.test_images.shape[1] != config.channels:
         raise RunError(
             f"The images in {data.source} have other classes or channels than those that this run "
-            "was trained on: give a folder that fits with `--data`."
+            "was trained on: give a matching folder with `--data`."
         )
     return data
 
 
 def evaluate(opened: Opened, data: Dataset) -> dict[str, Any]:
-    """The mean loss (nats, without smoothing), the accuracy and the confusions on the test set.
+    """Return the mean loss (nats, without label smoothing), accuracy and confusion matrix.
 
-    `confusion[i][j]` counts the images of class i that were taken for class j.
+    `confusion[i][j]` counts the images of class i that were predicted as class j.
     """
     labels, classes = data.test_labels, data.classes
     found = opened.probabilities(data.test_images)
@@ -142,7 +147,7 @@ def evaluate(opened: Opened, data: Dataset) -> dict[str, Any]:
 
 
 def render(found: dict[str, Any]) -> str:
-    """What `evaluate` found, for people."""
+    """Return the result of `evaluate` as text."""
     rows = [
         (each["name"], each["images"], each["right"], each["right"] / max(each["images"], 1))
         for each in found["classes"]
@@ -157,7 +162,10 @@ def render(found: dict[str, Any]) -> str:
 
 
 def read_images(config: Config, paths: Sequence[Path], invert: bool) -> np.ndarray:
-    """Image files as the run's own images are, uint8 (N, C, H, W); DataError for a damaged one."""
+    """Read image files in the format of the run's images, uint8 (N, C, H, W).
+
+    `invert` negates them. DataError if a file is damaged.
+    """
     for path in paths:
         inspect_image(path)
     images = np.stack([decode(path, config.channels, *config.pixels) for path in paths])
@@ -167,7 +175,7 @@ def read_images(config: Config, paths: Sequence[Path], invert: bool) -> np.ndarr
 def predict(
     opened: Opened, images: np.ndarray, paths: Sequence[Path], top: int
 ) -> list[dict[str, Any]]:
-    """The most probable classes of each image, the most probable first."""
+    """Return the `top` most probable classes of each image, the most probable first."""
     names = opened.config.classes
     return [
         {
@@ -182,32 +190,34 @@ def predict(
 
 
 def line(row: dict[str, Any]) -> str:
-    """A prediction for people."""
+    """Return a prediction as text."""
     chances = (f"{each['class']} {each['probability']:.3f}" for each in row["classes"])
     return f"{row['file']}: {', '.join(chances)}"
 
 
 def keep(path: Path, picture: bytes) -> None:
-    """Write a picture at once or not at all; RunError where that fails."""
+    """Write a picture completely or not at all; RunError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, picture)
     except OSError as error:
         reason = error.strerror or error
         raise RunError(
-            f"{path} cannot be written ({reason}): name another place with `--out`."
+            f"{path} cannot be written ({reason}): choose another path with `--out`."
         ) from error
 
 
 def histories(paths: Sequence[Path]) -> dict[str, list[Epoch]]:
-    """The epochs of each run, by a name that tells it from the others; RunError without one."""
+    """Return unique run name -> epochs; RunError if a run has no finished epoch."""
     files = [Run(path).history_file if path.is_dir() else path for path in paths]
     names = [file.absolute().parent.name for file in files]
     found = {}
     for path, file, name in zip(paths, files, names, strict=True):
         epochs = read_history(file) if file.exists() else []
         if not epochs:
-            raise RunError(f"{file} holds no epoch: this is no run, or its first is not over.")
+            raise RunError(
+                f"{file} holds no epoch: it is not a run, or its first epoch is not finished."
+            )
         backends = " then ".join(dict.fromkeys(epoch.backend for epoch in epochs))
         found[f"{name if names.count(name) == 1 else path} ({backends})"] = epochs
     return found

@@ -1,4 +1,4 @@
-"""What the processor is: its name, instruction sets, and how many threads may run."""
+"""The processor: its name, its instruction sets and the number of usable cores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-#: what the frameworks' kernels ask for, as Linux and NumPy spell it
+#: instruction sets that the frameworks' kernels use, with the names of Linux and of NumPy
 INSTRUCTIONS = {
     "SSE4.2": {"sse4_2", "SSE42"},
     "AVX": {"avx", "AVX"},
@@ -25,21 +25,21 @@ INSTRUCTIONS = {
 
 
 def processor() -> dict[str, Any]:
-    """Its name, instruction sets, and how many threads may run."""
-    name, flags = platform.processor() or platform.machine(), set()
+    """Return the processor's name, instruction sets, cores, usable cores and OMP_NUM_THREADS."""
+    model, flags = platform.processor() or platform.machine(), set()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         flags = numpy_flags()
     else:
         pairs = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
         pairs = {key.strip(): value.strip() for key, value in pairs.items()}
-        name = pairs.get("model name", name)
+        model = pairs.get("model name", model)
         flags = set(pairs.get("flags", pairs.get("Features", "")).split())
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    affinity = getattr(os, "sched_getaffinity", None)  # only on Linux
     return {
-        "name": name,
-        "instructions": [what for what, spelled in INSTRUCTIONS.items() if spelled & flags],
+        "name": model,
+        "instructions": [name for name, spellings in INSTRUCTIONS.items() if spellings & flags],
         "cores": os.cpu_count(),
         "usable": len(affinity(0)) if affinity else os.cpu_count(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
@@ -47,7 +47,10 @@ def processor() -> dict[str, Any]:
 
 
 def numpy_flags() -> set[str]:
-    """The instruction sets that NumPy found, if it is there; it keeps them under a private name."""
+    """Return the instruction sets that NumPy found; empty without NumPy.
+
+    NumPy keeps them under a private name.
+    """
     try:
         import numpy
 
@@ -55,4 +58,4 @@ def numpy_flags() -> set[str]:
         known: dict[str, bool] = core._multiarray_umath.__cpu_features__
     except (ImportError, AttributeError):
         return set()
-    return {name for name, there in known.items() if there}
+    return {name for name, present in known.items() if present}

@@ -1,4 +1,4 @@
-"""Hyper-parameters of a training run, as frozen data; the published runs by name, and ours."""
+"""The hyper-parameters of a training run as frozen data, and the named recipes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from common.spec import Spec, find, float32
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "bfloat16")
-AUTO = "auto"  #: the precision that is fastest on the device, chosen when a run begins
+AUTO = "auto"  #: the fastest precision of the device, chosen when a run begins
 
 
 def _require(holds: bool, field: str, value: object, rule: str) -> None:
@@ -21,18 +21,19 @@ def _require(holds: bool, field: str, value: object, rule: str) -> None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train and how; the defaults are the book's (d2l, section GoogLeNet).
+    """What to train and how. The defaults come from the book (d2l, section GoogLeNet).
 
-    The formulas, in every framework, for a gradient g of the mean loss:
+    Every framework uses these formulas for a gradient g of the mean loss:
 
-    - weight decay, of convolutions and linear layers but not of biases and norms: g = g + decay w
+    - weight decay, for convolutions and linear layers, not for biases and norms: g = g + decay w
     - sgd: v = momentum v + g; w = w - rate v, or with Nesterov w = w - rate (g + momentum v)
     - adam: m = beta1 m + (1 - beta1) g; s = beta2 s + (1 - beta2) g^2;
       w = w - rate m / (1 - beta1^t) / (sqrt(s / (1 - beta2^t)) + eps)
 
-    The learning rate is never inside a state, so it may change at any step. Real numbers are
-    rounded to float32, as some frameworks hold them. Sources: Sutskever et al. (2013), Kingma and
-    Ba (2015), Loshchilov and Hutter (2017) for the cosine, Szegedy et al. (2016) for smoothing.
+    The optimizer's state does not contain the learning rate, so the rate may change at any step.
+    Real numbers are rounded to float32, because some frameworks store them as float32.
+    Sources: Sutskever et al. (2013) for sgd, Kingma and Ba (2015) for adam, Loshchilov and Hutter
+    (2017) for the cosine schedule, Szegedy et al. (2016) for label smoothing.
     """
 
     name: str = "d2l"
@@ -48,12 +49,12 @@ class Recipe:
     beta2: float = 0.999
     eps: float = 1e-8
     schedule: str = "constant"
-    warmup: float = 0.0  #: share of all steps during which the rate rises from nearly 0
+    warmup: float = 0.0  #: share of all steps in which the rate rises from almost 0
     weight_decay: float = 0.0
-    label_smoothing: float = 0.0  #: share of the label that all classes divide among them
-    dropout: float = 0.0  #: of the features before every head, instead of the spec's
-    flip: bool = False  #: mirror half of the training images, drawn anew each epoch
-    precision: str = "float32"  #: of the arithmetic, or `auto`; weights are always float32
+    label_smoothing: float = 0.0  #: share of the target that is spread over all classes
+    dropout: float = 0.0  #: before every head; it replaces the spec's dropout
+    flip: bool = False  #: mirror a random half of the training images in each epoch
+    precision: str = "float32"  #: of the computation, or `auto`; weights are always float32
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -89,11 +90,11 @@ class Recipe:
         _require(needs, "nesterov", self.nesterov, "false without sgd and a momentum")
 
     def steps_an_epoch(self, examples: int) -> int:
-        """The steps that take every one of so many examples once; the last may be smaller."""
+        """The number of steps in an epoch of that many examples; the last batch may be smaller."""
         return math.ceil(examples / self.batch_size)
 
     def rate(self, step: int, steps: int) -> float:
-        """The learning rate of a step, counted from 0, of `steps` in all; float32."""
+        """The learning rate at `step`, counted from 0, of a run of `steps` steps; in float32."""
         warm = self.warmup * steps
         share = min(1.0, (step + 1) / (warm + 1))
         if self.schedule == "cosine" and step > warm:
@@ -101,13 +102,13 @@ class Recipe:
         return float32(self.lr * share)
 
     def slots(self) -> tuple[str, ...]:
-        """The optimizer's state: one tensor like each trained weight under each of these names."""
+        """The names of the optimizer's state; each has one tensor for each trained weight."""
         if self.optimizer == "adam":
             return ("mean", "square")
         return ("velocity",) if self.momentum else ()
 
     def network(self, channels: int = 1, classes: int = 10) -> Spec:
-        """The spec at this recipe's size and dropout, for that many channels and classes."""
+        """The spec with this recipe's image size and dropout, and these channels and classes."""
         return find(self.spec).at(self.size, channels, classes, self.dropout)
 
 
@@ -117,13 +118,13 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         D2L,
-        # as published beside the book's, with a larger batch
+        # a published variant of the book's recipe with a larger batch
         replace(D2L, name="d2l-512", batch_size=512),
-        # as published with a network of its own, at 224 pixels
+        # a published recipe with its own network, at 224 pixels
         replace(D2L, name="blog-224", spec="blog-224", size=224, optimizer="adam", lr=0.001),
-        # the network of a published PyTorch variant; it names no recipe, this is the book's
+        # the network of a published PyTorch variant, with the book's recipe: none was published
         replace(D2L, name="d2l-bn", spec="d2l-bn"),
-        # ours; see the README for what each part is worth
+        # our own recipe; the README measures what each part contributes
         Recipe(
             name="best",
             spec="d2l-bn",
@@ -143,7 +144,7 @@ RECIPES = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """The named recipe; an unknown name is refused with the list of known ones."""
+    """The recipe with this name; SpecError lists the known names if there is none."""
     if name not in RECIPES:
         raise SpecError(f"There is no recipe named {name!r}; choose one of {', '.join(RECIPES)}.")
     return RECIPES[name]

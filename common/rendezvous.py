@@ -1,4 +1,4 @@
-"""How worker processes find each other before their framework is used: ports, addresses, ranks."""
+"""How worker processes find each other before their framework starts: ports, addresses, ranks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from common.errors import WorkersError
 
 
 def need_port(port: int | str, way_out: str) -> None:
-    """WorkersError unless this process could listen at that port."""
-    with socket.socket() as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """Raise WorkersError if this process cannot listen at the port.
+
+    `way_out` is the part of the message that names the option for another port.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            tried.bind(("", int(port)))
+            probe.bind(("", int(port)))
         except OSError as error:
             raise WorkersError(
                 f"Port {port} of this machine is taken ({error.strerror}): free it, or choose "
@@ -26,22 +29,25 @@ def need_port(port: int | str, way_out: str) -> None:
 
 
 def meet(addresses: Sequence[str], rank: int, way_out: str) -> None:
-    """Wait until every worker has come to its address, HOST:PORT; then all of these are free."""
+    """Wait until every worker listens at its address, HOST:PORT. Afterwards all ports are free.
+
+    Raises WorkersError if the port of this worker is taken; `way_out` is for `need_port`.
+    """
     _, _, port = addresses[rank].rpartition(":")
     need_port(port, way_out)
     others = [each for each in addresses if each != addresses[rank]]
     with socket.create_server(("", int(port)), backlog=len(addresses)) as server:
-        ours = [called(*address.rpartition(":")[::2]) for address in others]
-        theirs = [server.accept()[0] for _ in others]  # each comes once
-    for line in ours:
-        line.close()  # which says that this port is free
-    for line in theirs:
-        with line, suppress(ConnectionError):
-            line.recv(1)
+        outgoing = [connect(*address.rpartition(":")[::2]) for address in others]
+        incoming = [server.accept()[0] for _ in others]  # each other worker connects once
+    for connection in outgoing:
+        connection.close()  # tells the other worker that this port is free
+    for connection in incoming:
+        with connection, suppress(ConnectionError):
+            connection.recv(1)
 
 
-def called(host: str, port: str) -> socket.socket:
-    """A connection with that address, once somebody listens there."""
+def connect(host: str, port: str) -> socket.socket:
+    """Connect to an address. Retry until a process listens there."""
     while True:
         try:
             return socket.create_connection((host, int(port)), 1)
@@ -50,19 +56,19 @@ def called(host: str, port: str) -> socket.socket:
 
 
 def started() -> bool:
-    """Whether a launcher seems to have started this process, as one of several."""
+    """Return whether the environment shows that a launcher started this process as a worker."""
     names = ("WORLD_SIZE", "TF_CONFIG", "PADDLE_TRAINERS_NUM", "DMLC_ROLE")
     return any(name in os.environ for name in names)
 
 
 def local_rank() -> int:
-    """This worker's number on its machine, which picks its GPU; 0 where nobody tells."""
-    names = ("LOCAL_RANK", "PADDLE_LOCAL_RANK", "SLURM_LOCALID")  # torchrun's, Paddle's, Slurm's
+    """Return this worker's number on its machine, which selects its GPU; 0 if it is not set."""
+    names = ("LOCAL_RANK", "PADDLE_LOCAL_RANK", "SLURM_LOCALID")  # torchrun, Paddle, Slurm
     return next((int(os.environ[name]) for name in names if name in os.environ), 0)
 
 
 def meeting_place() -> str:
-    """The host that the environment names for all workers to meet at."""
+    """Return the host that the environment names as the meeting point of all workers."""
     config = json.loads(os.environ.get("TF_CONFIG", "{}"))
     addresses = config.get("cluster", {}).get("worker", [])
     addresses += os.environ.get("PADDLE_TRAINER_ENDPOINTS", "").split(",")
@@ -72,8 +78,8 @@ def meeting_place() -> str:
 
 
 def own_address() -> str:
-    """This machine's IPv4 address as it is seen from there."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused, suppress(OSError):
-        unused.connect((meeting_place(), 9))  # nothing is sent
-        return str(unused.getsockname()[0])
+    """Return this machine's IPv4 address on the route to `meeting_place()`; else 0.0.0.0."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.connect((meeting_place(), 9))  # UDP: nothing is sent
+        return str(probe.getsockname()[0])
     return "0.0.0.0"

@@ -1,10 +1,8 @@
-"""Write the generated parts of the README in both languages and of two other pages.
+"""Write the generated parts of the README in both languages, of the guide and of the benchmarks.
 
-They are lines of the source, and results. `python docs/generate.py` rewrites them, tests hold the
-pages to them. The results are what the commands printed: `googlenet bugs --backend B --json >
-docs/results/bugs-B.json`, `verify` alike, `bench` as common/page/results.py says, `pytest tests/pitfalls
---backend B --write-results` for the pitfalls; of a training run docs/results/runs/ holds the
-`config.json` and `history.jsonl` that it wrote itself.
+They come from the source and from docs/results. `python docs/generate.py` rewrites them; tests
+compare the pages with them. common/page/results.py names the command behind each results file.
+`pytest tests/pitfalls --backend B --write-results` writes those of the pitfalls.
 """
 
 from __future__ import annotations
@@ -34,8 +32,8 @@ from common.page import (  # noqa: E402
 from common.page.results import TITLES  # noqa: E402
 from common.parity.mutations import INJECTED_BUGS  # noqa: E402
 
-tables.WIDE_CHARS_MODE = False  # else the width of Chinese depends on what else is installed
-READMES = ("README.md", "README.zh-CN.md")  # by language: 0 English, 1 Chinese
+tables.WIDE_CHARS_MODE = False  # else the width of Chinese depends on installed packages
+READMES = ("README.md", "README.zh-CN.md")  # language 0 is English, 1 is Chinese
 
 
 def inception_blocks(language: int) -> str:
@@ -53,39 +51,39 @@ def inception_blocks(language: int) -> str:
 
 
 def bug_matrix(language: int) -> str:
-    """Bug x first failing check x error, a column for each backend."""
+    """For each bug the first failing check and its error, with a column for each backend."""
     found = {backend: results.caught(ROOT, backend) for backend in FRAMEWORKS}
     rows = []
     for bug in INJECTED_BUGS.values():
         what = words.BUGS[bug.name] if language else bug.what
         cells = [_caught(found[backend][bug.name], language) for backend in FRAMEWORKS]
         rows.append([f"`{bug.name}`", what, *cells])
-    heads = (said("bug", language), said("what", language), *TITLES.values())
+    heads = (word_of("bug", language), word_of("what", language), *TITLES.values())
     return tabulate(rows, heads, tablefmt="github")
 
 
 def _caught(row: dict, language: int) -> str:
     if "check" not in row:
-        return said("escaped", language)
+        return word_of("escaped", language)
     check = words.CHECKS[row["check"]] if language else row["check"]
     if row["error"] is not None:
         return f"{check}, {row['error']:.0e}"
-    return f"{check}, {said('refused', language)}" if "Error" in row["where"] else check
+    return f"{check}, {word_of('refused', language)}" if "Error" in row["where"] else check
 
 
-def said(word: str, language: int) -> str:
-    """A word as the page says it."""
+def word_of(word: str, language: int) -> str:
+    """A text of the page."""
     return words.WORDS[word][language]
 
 
 def shapes_alone(language: int) -> str:
-    """How many of the bugs a comparison of shapes would have found."""
+    """How many of the bugs a comparison of shapes finds."""
     caught = [row for row in results.caught(ROOT, "torch").values() if row["check"] == "shapes"]
-    return said("bugs_shapes", language).format(len(caught), len(INJECTED_BUGS))
+    return word_of("bugs_shapes", language).format(len(caught), len(INJECTED_BUGS))
 
 
 def parity(language: int) -> str:
-    """The worst error of every check that allows one, over all specs and sizes."""
+    """The worst error of every check that has a tolerance, over all specs and sizes."""
     rows = {}
     for backend, title in TITLES.items():
         for report in results.verified(ROOT, backend):
@@ -104,18 +102,20 @@ def parity(language: int) -> str:
         ]
         for key in order
     ]
-    return tabulate(table, ("dtype", said("check", language), *TITLES.values()), tablefmt="github")
+    return tabulate(
+        table, ("dtype", word_of("check", language), *TITLES.values()), tablefmt="github"
+    )
 
 
 def versions(language: int) -> str:
-    """The versions that the results come from."""
+    """The versions of the frameworks in the results."""
     found = ", ".join(f"{TITLES[b]} {results.verified(ROOT, b)[0].version}" for b in FRAMEWORKS)
     chinese = f"测量所用版本：{found}，两个 CPU 核。"
     return chinese if language else f"Measured with {found} on two CPU cores."
 
 
 def training(language: int) -> str:
-    """Our runs, from what they wrote themselves, under the published ones."""
+    """Our training runs below the published ones."""
     found, wrong = results.runs(ROOT)
     if wrong:
         raise wrong[0]
@@ -129,7 +129,7 @@ def training(language: int) -> str:
 
 
 def generate(text: str, language: int = 0) -> str:
-    """A README with every marked part made anew."""
+    """A README with all its generated parts rewritten."""
     for part in (inception_blocks, bug_matrix, shapes_alone, parity, versions, training):
         begin, end = (f"<!-- {word} {part.__name__} -->" for word in ("begin", "end"))
         head, rest = text.split(begin)
@@ -137,13 +137,13 @@ def generate(text: str, language: int = 0) -> str:
     return text
 
 
-#: a link to a line of the source: its code as the text, and whose code it is in quotes
+#: a link to a line of the source: the text is its code, the title in quotes is the code's owner
 LINK = re.compile(r'(\[`([^`]+)`\]\((\.\./[\w./]+\.py))(?:#L\d+)? "([\w.]+)"\)')
 FIGURES = re.compile(r"(<!-- begin figures ([\w-]+) -->\n).*?(<!-- end figures -->)", re.DOTALL)
 
 
 def guide(text: str) -> str:
-    """The guide to porting with the number of every line that it links to, and every figure."""
+    """The guide to porting with all its line numbers and figures rewritten."""
 
     def link(match: re.Match) -> str:
         start, code, path, owner = match.groups()
@@ -156,9 +156,10 @@ def guide(text: str) -> str:
 
 
 def line(path: str, owner: str, code: str) -> int:
-    """The number of the first line of a file at which the code begins.
+    """The number of the line of a file where the code begins.
 
-    `owner` is the function, class or method that it stands in, or `module`; LookupError if none.
+    `owner` is the function, class or method that contains the code, or `module`. LookupError if the
+    owner or the code is not there.
     """
     source = (ROOT / path).read_text()
     node: Any = ast.parse(source)
@@ -171,7 +172,7 @@ def line(path: str, owner: str, code: str) -> int:
                 raise LookupError(f"docs/porting.md: there is no {owner} in {path}.")
             node = found[0]
         first, last = node.lineno, node.end_lineno
-    text, numbers = "", []  # without blanks and line ends, where a formatter may break a call
+    text, numbers = "", []  # without white space, because a formatter may break a call
     for number, row in enumerate(source.splitlines()[first - 1 : last], first):
         text += "".join(row.split())
         numbers += [number] * (len(text) - len(numbers))
@@ -182,7 +183,7 @@ def line(path: str, owner: str, code: str) -> int:
 
 
 def pitfalls(backend: str) -> dict[str, tuple[str, str]]:
-    """The file and the name of the test of every pitfall that shows in a framework, by its name."""
+    """For each pitfall of a framework, the file and the name of its test."""
     found = {}
     for path in (f"tests/pitfalls/test_{name}.py" for name in ("every", backend)):
         for node in ast.parse((ROOT / path).read_text()).body:
@@ -192,7 +193,7 @@ def pitfalls(backend: str) -> dict[str, tuple[str, str]]:
 
 
 def figures(pitfall: str) -> str:
-    """How far each framework in which the pitfall shows is off without the fix and with it."""
+    """The table of a pitfall: the error in each framework without the fix and with it."""
     rows = []
     for backend, title in TITLES.items():
         measured = results.pitfalls(ROOT, backend).get(pitfall)
@@ -205,13 +206,13 @@ def figures(pitfall: str) -> str:
     return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
 
 
-#: what the cost was measured against: the kind of results, which is the row's field as well
+#: the sweeps of the cost: kind of results and field of a row, and its title
 SWEEPS = {"size": "image size", "batch_size": "batch size", "threads": "threads"}
-OPERATORS = 8  # of a profile that are shown
+OPERATORS = 8  # shown of a profile
 
 
 def benchmarks(text: str) -> str:
-    """The benchmarks' page with every table made anew."""
+    """The page of the benchmarks with every table rewritten."""
     parts = {"speeds": table_of_speeds, "profiles": tables_of_profiles}
     parts["peers"] = partial(table_of_speeds, "peer")
     parts["scaling"] = partial(table_of_speeds, "workers", "scaling", WORKERS)
@@ -230,7 +231,7 @@ def benchmarks(text: str) -> str:
 
 
 def table_of_speeds(kind: str = "bench", key: str = "rows", columns: dict = COLUMNS) -> str:
-    """Every row of a kind of results, a table for each machine."""
+    """All rows of a kind of results, one table for each machine."""
     parts = []
     for machine, rows in results.speeds(ROOT, kind, key):
         same = {(row["batch_size"], row["size"], row["device"]) for row in rows}
@@ -245,7 +246,7 @@ def table_of_speeds(kind: str = "bench", key: str = "rows", columns: dict = COLU
 
 
 def table_of_sweep(field: str) -> str:
-    """Examples a second of (a) and of (c) and their ratio, a column for each framework."""
+    """Examples per second of (a) and (c) and their ratio, with a column for each framework."""
     parts = []
     for machine, rows in results.speeds(ROOT, field):
         names = [name for name in TITLES if name in {row["backend"] for row in rows}]
@@ -264,18 +265,18 @@ def table_of_sweep(field: str) -> str:
         batches, sizes, counts = (sorted({*each}, key=str) for each in zip(*kept, strict=True))
         rest = {"batch_size": ("batch", batches), "size": ("image size", sizes)}
         rest |= {"threads": ("threads", [n for n in counts if n])}
-        said = "; ".join(
+        setting = "; ".join(
             f"{word} {', '.join(map(str, values))}"
             for other, (word, values) in rest.items()
             if other != field and values
         )
         heads = (SWEEPS[field], *(TITLES[name] for name in names))
-        parts.append(f"{machine}; {said}:\n\n{tabulate(table, heads, tablefmt='github')}")
+        parts.append(f"{machine}; {setting}:\n\n{tabulate(table, heads, tablefmt='github')}")
     return "\n\n".join(parts)
 
 
 def tables_of_profiles() -> str:
-    """The operators that take most of a step, before and after."""
+    """The slowest operators of a step, in the book's loop and in ours."""
     parts = []
     for machine, profiles in results.speeds(ROOT, "profile", "profiles"):
         parts.append(f"{machine}:")

@@ -1,6 +1,7 @@
-"""`pytest` runs the unit tests; `pytest --backend NAME` the conformance suite for that backend and
-the pitfalls of porting that show in it; `pytest tests/port` what needs all four frameworks; `pytest
-tests/originals --backend torch` what needs torchvision; `pytest tests/page` what needs a browser.
+"""`pytest` runs the unit tests; `pytest --backend NAME` the conformance suite of that backend, what
+its framework's own tools do with its classes, and the pitfalls of porting that show in it; `pytest
+tests/cross_framework` what needs all four frameworks; `pytest tests/upstream --backend torch` what
+needs torchvision; `pytest tests/page` what needs a browser.
 """
 
 from pathlib import Path
@@ -29,7 +30,7 @@ def pytest_configure(config):
             try:
                 config.simulated = simulated.start(name)  # before the framework is used
             except DeviceError as error:
-                config.simulated = error  # tests that want it tell this
+                config.simulated = error  # tests that want it show this
             config.backend = load(name)
         except BackendError as error:
             raise pytest.UsageError(str(error)) from error
@@ -75,5 +76,5 @@ def pytest_ignore_collect(collection_path, config):
     if collection_path in NAMED:
         asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
         return None if any(path.is_relative_to(collection_path) for path in asked) else True
-    others = ("unit",) if config.getoption("--backend") else ("conformance", "pitfalls")
+    others = ("unit",) if config.getoption("--backend") else ("conformance", "native", "pitfalls")
     return True if collection_path.name in others else None

@@ -1,7 +1,7 @@
-"""Wrong code on purpose: the injected bugs of `common.parity.mutations`.
+"""Code that is wrong on purpose: the injected bugs of `common.parity.mutations`.
 
-One module for each backend, in that framework's own words: one function for each bug, of the bug's
-name, which returns a context manager.
+There is one module for each backend. It has one function for each bug, with the bug's name. The
+function returns a context manager that injects the bug in the way a port would have it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def inject(backend: str, bug: str) -> AbstractContextManager[Any]:
-    """Inject the bug in the backend for as long as the context lasts."""
+    """A context in which the backend has the bug."""
     module = importlib.import_module(f"backends.mutations.{backend}")
     function: Callable[[], AbstractContextManager[Any]] = getattr(module, bug.replace("-", "_"))
     return function()

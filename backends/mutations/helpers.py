@@ -1,4 +1,4 @@
-"""What the injected bugs of several frameworks share."""
+"""Helpers that the injected bugs of several frameworks share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from common.weights import Weights
 
 
 def after(owner: Any, method: str, change: Callable[..., None]) -> AbstractContextManager[Any]:
-    """Have `change` called with the object after each call of its `method`."""
+    """A patch that calls `change(object)` after each call of the object's `method`."""
     original = getattr(owner, method)
 
     def changed(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -25,7 +25,7 @@ def after(owner: Any, method: str, change: Callable[..., None]) -> AbstractConte
 
 @contextmanager
 def both(*patches: AbstractContextManager[Any]) -> Iterator[None]:
-    """Several patches as one."""
+    """Several patches as one context."""
     with ExitStack() as stack:
         for patch in patches:
             stack.enter_context(patch)
@@ -35,7 +35,7 @@ def both(*patches: AbstractContextManager[Any]) -> Iterator[None]:
 def unbiased(
     spec: Spec, batch: int, before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> Weights:
-    """The weights after a step whose running variances took in the unbiased batch variance."""
+    """The weights after a step, with running variances from the unbiased batch variance."""
     assert isinstance(spec.norm, Norm)
     momentum, weights = spec.norm.momentum, dict(after)
     for layer in arithmetic.layers(spec):

@@ -1,4 +1,4 @@
-"""The bugs of `common.injects` in MXNet Gluon's words."""
+"""The bugs of `common.parity.mutations` in MXNet Gluon's words."""
 
 from contextlib import contextmanager, suppress
 from unittest import mock
@@ -8,7 +8,8 @@ import numpy as np
 from mxnet import npx
 from mxnet.gluon import nn
 
-from backends.mutations.helpers import after, unbiased
+from backends import mxnet as mxnet_backend
+from backends.mutations.helpers import after, both, unbiased
 from backends.mxnet import googlenet, train, weights
 
 
@@ -34,8 +35,8 @@ def same_padding():
     """MXNet has no `'same'`; this is what a port of TensorFlow's writes."""
     init, hybrid_forward = googlenet.Conv.__init__, googlenet.Conv.hybrid_forward
 
-    def unpadded(self, row, norm):
-        init(self, row, norm)
+    def unpadded(self, row, norm, **names):
+        init(self, row, norm, **names)
         self.same = row.stride == (2, 2)
         if self.same:
             self.conv._kwargs["pad"] = (0, 0)
@@ -55,10 +56,8 @@ def zero_padded_pool():
         def __init__(self, kernel, stride, padding, ceil_mode):
             super().__init__()
             top, left = padding
-            self.pool, self.width = (
-                max_pool(kernel, stride),
-                ((0, 0), (0, 0), (top,) * 2, (left,) * 2),
-            )
+            self.pool = max_pool(kernel, stride)
+            self.width = ((0, 0), (0, 0), (top, top), (left, left))
 
         def hybrid_forward(self, F, x):
             return self.pool(F.np.pad(x, self.width))
@@ -68,6 +67,7 @@ def zero_padded_pool():
 
 def missing_relu():
     def change(self):
+        # Gluon lets no block of another class take the place of this one
         self.branch3x3[0].relu.hybrid_forward = lambda F, x: x
 
     return after(googlenet.Inception, "__init__", change)
@@ -153,22 +153,22 @@ def norm_momentum():
 
 
 def norm_variance():
-    update = train.Trainer.update
+    train_step = train.Trainer.train_step
 
-    def wrong(self, inputs, labels, share=1.0):
+    def wrong(self, inputs, labels, weight=1.0):
         before = weights.read_weights(self.model)
-        result = update(self, inputs, labels, share)
+        result = train_step(self, inputs, labels, weight)
         now = weights.read_weights(self.model)
         spec = self.model.spec
         weights.write_weights(self.model, unbiased(spec, len(labels), before, now))
         return result
 
-    return mock.patch.object(train.Trainer, "update", wrong)
+    return mock.patch.object(train.Trainer, "train_step", wrong)
 
 
 @contextmanager
-def settled(injected):
-    """The injected bug, and when it is over nothing is left queued on the other context.
+def finished(injected):
+    """The injected bug; when it is over, nothing is left queued on the other context.
 
     Two contexts that compute on the CPU at once can hang in OpenBLAS.
     """
@@ -179,29 +179,42 @@ def settled(injected):
 
 
 def batch_not_moved():
-    update = train.Trainer.update
+    place, prepare = mxnet_backend.place, train.Trainer.prepare
 
-    def wrong(self, inputs, labels, share=1.0):
-        return update(self, inputs.as_in_ctx(mx.cpu()), labels, share)
+    def left(model, x):
+        return place(model, x).as_in_ctx(mx.cpu())
 
-    return settled(mock.patch.object(train.Trainer, "update", wrong))
+    def prepared(self, *args):
+        return prepare(self, *args).as_in_ctx(mx.cpu())
+
+    return finished(
+        both(
+            mock.patch.object(mxnet_backend, "place", left),
+            mock.patch.object(train.Trainer, "prepare", prepared),
+        )
+    )
 
 
 def labels_not_moved():
-    def wrong(model, labels):
+    def left(model, labels):
         return mx.np.array(labels, "int64", ctx=mx.cpu())
 
-    return settled(mock.patch.object(train, "place_labels", wrong))
+    return finished(
+        both(
+            mock.patch.object(mxnet_backend, "place_labels", left),
+            mock.patch.object(train, "place_labels", left),
+        )
+    )
 
 
 def model_not_moved():
-    update = train.Trainer.update
+    train_step = train.Trainer.train_step
 
-    def wrong(self, inputs, labels, share=1.0):
+    def wrong(self, inputs, labels, weight=1.0):
         self.model.collect_params().reset_ctx(mx.cpu())
-        return update(self, inputs, labels, share)
+        return train_step(self, inputs, labels, weight)
 
-    return settled(mock.patch.object(train.Trainer, "update", wrong))
+    return finished(mock.patch.object(train.Trainer, "train_step", wrong))
 
 
 def optimizer_before_move():
@@ -214,8 +227,8 @@ def optimizer_before_move():
         self.write_state(self.read_state(), 0)  # Gluon would make it in the first step
         parameters.reset_ctx(device)
 
-    return settled(mock.patch.object(train.Trainer, "__init__", early))
+    return finished(mock.patch.object(train.Trainer, "__init__", early))
 
 
 def silent_fallback():
-    return settled(mock.patch.object(train, "native_device", return_value=mx.cpu()))
+    return finished(mock.patch.object(train, "native_device", return_value=mx.cpu()))

@@ -1,4 +1,4 @@
-"""The bugs of `common.injects` in Paddle's words."""
+"""The bugs of `common.parity.mutations` in Paddle's words."""
 
 from unittest import mock
 
@@ -8,7 +8,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from backends import paddle as paddle_backend
-from backends.mutations.helpers import after, unbiased
+from backends.mutations.helpers import after, both, unbiased
 from backends.paddle import googlenet, train, weights
 
 
@@ -131,43 +131,51 @@ def norm_momentum():
 
 
 def norm_variance():
-    update = train.Trainer.update
+    train_step = train.Trainer.train_step
 
-    def wrong(self, inputs, labels, share=1.0):
+    def wrong(self, inputs, labels, weight=1.0):
         before = weights.read_weights(self.model)
-        result = update(self, inputs, labels, share)
+        result = train_step(self, inputs, labels, weight)
         now = weights.read_weights(self.model)
         spec = self.model.spec
         weights.write_weights(self.model, unbiased(spec, len(labels), before, now))
         return result
 
-    return mock.patch.object(train.Trainer, "update", wrong)
+    return mock.patch.object(train.Trainer, "train_step", wrong)
 
 
 def batch_not_moved():
-    update = train.Trainer.update
+    place, prepare = paddle_backend.place, train.Trainer.prepare
 
-    def wrong(self, inputs, labels, share=1.0):
-        return update(self, inputs.cpu(), labels, share)
+    def left(model, x):
+        return place(model, x).cpu()
 
-    return mock.patch.object(train.Trainer, "update", wrong)
+    def prepared(self, *args):
+        return prepare(self, *args).cpu()
+
+    return both(
+        mock.patch.object(paddle_backend, "place", left),
+        mock.patch.object(train.Trainer, "prepare", prepared),
+    )
 
 
 def labels_not_moved():
-    def wrong(model, labels):
+    def left(model, labels):
         return paddle.to_tensor(labels, place="cpu")
 
-    return mock.patch.object(train, "place_labels", wrong)
+    return both(
+        mock.patch.object(paddle_backend, "place_labels", left),
+        mock.patch.object(train, "place_labels", left),
+    )
 
 
 def model_not_moved():
-    update = train.Trainer.update
+    """Before the first step: a step moves the parameters back in silence."""
 
-    def wrong(self, inputs, labels, share=1.0):
+    def change(self):
         self.model.to("cpu")
-        return update(self, inputs, labels, share)
 
-    return mock.patch.object(train.Trainer, "update", wrong)
+    return after(train.Trainer, "__init__", change)
 
 
 def optimizer_before_move():
@@ -175,8 +183,7 @@ def optimizer_before_move():
 
     def early(self, model, recipe):
         device = train.device_name(model.head.weight)
-        model.to("cpu")
-        init(self, model, recipe)
+        init(self, model.to("cpu"), recipe)
         model.to(device)
         paddle.set_device(device)
 

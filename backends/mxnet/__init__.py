@@ -1,8 +1,8 @@
 """GoogLeNet in MXNet Gluon, and what its last release needs to run on today's NumPy.
 
-MXNet 1.9.1 still says `numpy.bool` and `numpy.int`, which NumPy took out in 1.24: the shim puts
-these two names back, as the built-in types they stood for, before MXNet is imported (it also reads
-them later, when arrays are indexed, so they stay). NumPy 2 took out many more: NumPy 1.26 it is.
+MXNet 1.9.1 uses `numpy.bool` and `numpy.int`, which NumPy removed in 1.24. They are put back, as
+the built-in types that they were, before MXNet is imported; MXNet also reads them later, when
+arrays are indexed. NumPy 2 removed many more names, so MXNet needs NumPy 1.
 """
 
 import os
@@ -18,48 +18,28 @@ if not np.__version__.startswith("1."):
         f"MXNet 1.9.1 cannot run on NumPy {np.__version__}; install what it needs with "
         "`pip install -c constraints/mxnet.txt -e '.[mxnet]'`."
     )
-np.bool, np.int = bool, int
-if os.environ.get("DMLC_ROLE") == "scheduler":  # which the import makes of this process
-    need_port(os.environ["DMLC_PS_ROOT_PORT"], "DMLC_PS_ROOT_PORT")
+vars(np).update(bool=bool, int=int)
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))  # MXNet would take half of the cores
+if os.environ.get("DMLC_ROLE") == "scheduler":  # the import turns this process into one
+    need_port(os.environ["DMLC_PS_ROOT_PORT"], "DMLC_PS_ROOT_PORT")
 
-with warnings.catch_warnings():  # it asks NumPy for names that are on their way out
+with warnings.catch_warnings():  # it uses NumPy names that are deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
+    from mxnet import __version__ as VERSION
     from mxnet import npx
 
 npx.set_np()  # NumPy semantics: arrays of mxnet.np, zero-dimensional ones included
 
-from backends.mxnet.googlenet import GoogLeNet
-from backends.mxnet.parallel import all_reduce_sum, destroy_process_group, init_process_group
-from backends.mxnet.train import (
-    VERSION,
-    Trainer,
-    build,
+from backends.mxnet.device import (
+    device_name,
     devices,
-    fastest,
-    forward,
-    gradients,
+    fastest_precision,
     out_of_memory,
     place,
+    place_labels,
 )
+from backends.mxnet.googlenet import GoogLeNet
+from backends.mxnet.parallel import all_reduce_sum, destroy_process_group, init_process_group
+from backends.mxnet.probes import forward, gradients, tensor_devices
+from backends.mxnet.train import Trainer, build
 from backends.mxnet.weights import load, read_weights, save, write_weights
-
-__all__ = [
-    "VERSION",
-    "GoogLeNet",
-    "Trainer",
-    "build",
-    "devices",
-    "fastest",
-    "forward",
-    "gradients",
-    "join",
-    "leave",
-    "load",
-    "out_of_memory",
-    "place",
-    "read_weights",
-    "save",
-    "total",
-    "write_weights",
-]

@@ -1,88 +1,75 @@
 """GoogLeNet in MXNet Gluon: the network of a spec as `HybridBlock`s.
 
 Source: d2l, section GoogLeNet. Gluon's conventions: NCHW; a layer learns its incoming channels from
-its first input; the mode is that of `autograd`, not of the model.
+its first input; the mode is that of `autograd`, not of the model; `prefix` and `name_scope` name
+the parameters, `params` shares another block's.
 """
+
+from types import ModuleType
+from typing import Any
 
 from mxnet.gluon import nn
 from mxnet.gluon.contrib.nn import Identity
 
+from backends.mxnet.layers import AdaptiveAvgPool, Affine, BatchNorm, Tensor, Xavier
 from common import spec as rows
-
-CHANNELS = 1  # the axis of NCHW
-
-
-class AdaptiveAvgPool(nn.HybridBlock):
-    """Gluon has the operation and no block for it, and not among its NumPy operations."""
-
-    def __init__(self, row):
-        super().__init__()
-        self.size = row.size
-
-    def hybrid_forward(self, F, x):
-        x = F.contrib.AdaptiveAvgPooling2D(x.as_nd_ndarray(), output_size=self.size)
-        return x.as_np_ndarray()
-
-
-class Affine(nn.HybridBlock):
-    """x * scale + shift with the row's constants, a channel at a time."""
-
-    def __init__(self, row):
-        super().__init__()
-        self.scale, self.shift = row.scale, row.shift
-
-    def hybrid_forward(self, F, x):
-        split = list(F.np.split(x, len(self.scale), CHANNELS))
-        channels = zip(split, self.scale, self.shift, strict=True)
-        return F.np.concatenate([channel * a + b for channel, a, b in channels], CHANNELS)
 
 
 class Conv(nn.HybridBlock):
     """Convolution, norm if the network has one, ReLU unless the row has none."""
 
-    def __init__(self, row, norm):
-        super().__init__()
-        self.conv = nn.Conv2D(row.width, row.kernel, row.stride, row.padding, use_bias=row.bias)
-        self.norm = nn.BatchNorm(CHANNELS, norm.momentum, norm.eps) if norm else Identity()
-        if norm:
-            self.norm._kwargs["cudnn_off"] = True  # cuDNN keeps the unbiased running variance
-        self.relu = nn.Activation("relu") if row.activation else Identity()
+    def __init__(self, row: rows.Conv, norm: rows.Norm | None, **names: Any):
+        super().__init__(**names)
+        with self.name_scope():
+            self.conv = nn.Conv2D(
+                row.width,
+                row.kernel,
+                row.stride,
+                row.padding,
+                use_bias=row.bias,
+                weight_initializer=Xavier(),
+            )
+            self.norm = BatchNorm(norm.momentum, norm.eps) if norm else Identity()
+            self.relu = nn.Activation("relu") if row.activation else Identity()
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
         return self.relu(self.norm(self.conv(x)))
 
 
 class Inception(nn.HybridBlock):
     """Four branches over the same input, joined along the channels."""
 
-    def __init__(self, row, norm):
-        super().__init__()
-        self.branch1x1 = sequential(row.branch1x1, norm)
-        self.branch3x3 = sequential(row.branch3x3, norm)
-        self.branch5x5 = sequential(row.branch5x5, norm)
-        self.branch_pool = sequential(row.branch_pool, norm)
+    def __init__(self, row: rows.Inception, norm: rows.Norm | None, **names: Any):
+        super().__init__(**names)
+        with self.name_scope():
+            self.branch1x1 = sequential(row.branch1x1, norm, prefix="branch1x1_")
+            self.branch3x3 = sequential(row.branch3x3, norm, prefix="branch3x3_")
+            self.branch5x5 = sequential(row.branch5x5, norm, prefix="branch5x5_")
+            self.branch_pool = sequential(row.branch_pool, norm, prefix="branch_pool_")
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
         return F.np.concatenate(
             (self.branch1x1(x), self.branch3x3(x), self.branch5x5(x), self.branch_pool(x)),
-            axis=CHANNELS,
+            axis=1,
         )
 
 
 class Auxiliary(nn.HybridBlock):
     """A side classifier: (N, C, H, W) in, logits (N, classes) out."""
 
-    def __init__(self, row, spec):
-        super().__init__()
+    def __init__(self, row: rows.Auxiliary, spec: rows.Spec, **names: Any):
+        super().__init__(**names)
         self.after = row.after
-        self.pool = layer(row.pool, spec.norm)
-        self.conv = Conv(row.conv, spec.norm)
-        self.hidden = nn.Dense(row.hidden.width)  # flattens by itself
-        self.relu = nn.Activation("relu") if row.hidden.activation else Identity()
-        self.dropout = nn.Dropout(row.dropout)
-        self.head = nn.Dense(spec.head.width)
+        with self.name_scope():
+            self.pool = layer(row.pool, spec.norm)
+            self.conv = Conv(row.conv, spec.norm)
+            # Dense flattens by itself
+            self.hidden = nn.Dense(row.hidden.width, weight_initializer=Xavier(), prefix="hidden_")
+            self.relu = nn.Activation("relu") if row.hidden.activation else Identity()
+            self.dropout = nn.Dropout(row.dropout)
+            self.head = nn.Dense(spec.head.width, weight_initializer=Xavier(), prefix="head_")
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
         x = self.conv(self.pool(x))
         return self.head(self.dropout(self.relu(self.hidden(x))))
 
@@ -90,46 +77,52 @@ class Auxiliary(nn.HybridBlock):
 class GoogLeNet(nn.HybridBlock):
     """The network of `spec`: (N, C, H, W) in, logits (N, classes) out; shapes are d2l's at 96.
 
-    With auxiliary heads, a tuple: the logits, then those of each of them.
+    With auxiliary heads a list: the logits, then those of each head.
     """
 
-    def __init__(self, spec):
-        super().__init__()
+    mixed = False  # `build` may choose mixed precision
+
+    def __init__(self, spec: rows.Spec, **names: Any):
+        super().__init__(**names)
         self.spec = spec
-        self.stage1 = sequential(spec.stage1, spec.norm)  # (N, 64, 24, 24)
-        self.stage2 = sequential(spec.stage2, spec.norm)  # (N, 192, 12, 12)
-        self.stage3 = sequential(spec.stage3, spec.norm)  # (N, 480, 6, 6)
-        self.stage4 = sequential(spec.stage4, spec.norm)  # (N, 832, 3, 3)
-        self.stage5 = sequential(spec.stage5, spec.norm)  # (N, 1024)
-        self.dropout = nn.Dropout(spec.dropout)
-        self.head = nn.Dense(spec.head.width)  # (N, 10)
-        self.auxiliary = nn.HybridSequential()  # never run as a sequence
-        self.auxiliary.add(*(Auxiliary(row, spec) for row in spec.auxiliary))
+        with self.name_scope():
+            self.stage1 = sequential(spec.stage1, spec.norm, prefix="stage1_")  # (N, 64, 24, 24)
+            self.stage2 = sequential(spec.stage2, spec.norm, prefix="stage2_")  # (N, 192, 12, 12)
+            self.stage3 = sequential(spec.stage3, spec.norm, prefix="stage3_")  # (N, 480, 6, 6)
+            self.stage4 = sequential(spec.stage4, spec.norm, prefix="stage4_")  # (N, 832, 3, 3)
+            self.stage5 = sequential(spec.stage5, spec.norm, prefix="stage5_")  # (N, 1024)
+            self.dropout = nn.Dropout(spec.dropout)
+            # (N, 10)
+            self.head = nn.Dense(spec.head.width, weight_initializer=Xavier(), prefix="head_")
+            self.auxiliary = nn.HybridSequential(prefix="")  # never run as a sequence
+            self.auxiliary.add(*(Auxiliary(row, spec) for row in spec.auxiliary))
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor | list[Tensor]:
         x = self.stage3(self.stage2(self.stage1(x)))
-        x, aux_logits = run_stage(self.stage4, self.auxiliary, x)
+        x, aux_logits = self.run_stage4(x)
         logits = self.head(self.dropout(self.stage5(x)))
-        return (logits, *aux_logits) if aux_logits else logits
+        return [logits, *aux_logits] if aux_logits else logits
+
+    def run_stage4(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The output of stage4, and the logits of the auxiliary heads on its rows."""
+        aux_logits = []
+        for index, block in enumerate(self.stage4):
+            x = block(x)
+            aux_logits += [head(x) for head in self.auxiliary if head.after == index]
+        return x, aux_logits
 
 
-def run_stage(stage, heads, x):
-    """The stage's output, and those of the auxiliary heads on its rows."""
-    aux_logits = []
-    for index, block in enumerate(stage):
-        x = block(x)
-        aux_logits += [head(x) for head in heads if head.after == index]
-    return x, aux_logits
-
-
-def sequential(table, norm):
+def sequential(
+    table: tuple[rows.Row, ...], norm: rows.Norm | None, **names: Any
+) -> nn.HybridSequential:
     """The rows of a stage or branch, one native layer after the other."""
-    layers = nn.HybridSequential()
-    layers.add(*(layer(row, norm) for row in table))
+    layers = nn.HybridSequential(**names)
+    with layers.name_scope():
+        layers.add(*(layer(row, norm) for row in table))
     return layers
 
 
-def layer(row, norm):
+def layer(row: rows.Row, norm: rows.Norm | None) -> nn.HybridBlock:
     """The native layer of one row of the spec."""
     match row:
         case rows.Conv():
@@ -145,6 +138,7 @@ def layer(row, norm):
         case rows.AvgPool():
             return nn.AvgPool2D(row.kernel, row.stride)
         case rows.AdaptiveAvgPool():
-            return AdaptiveAvgPool(row)
+            return AdaptiveAvgPool(row.size)
         case rows.Affine():
-            return Affine(row)
+            return Affine(row.scale, row.shift)
+    raise TypeError(f"Gluon has no layer for {row!r}")

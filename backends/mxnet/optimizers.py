@@ -8,23 +8,27 @@ of `mx.nd`; a parameter's own `lr_mult` and `wd_mult` scale the rate and the wei
 import mxnet as mx
 from mxnet import gluon, np
 
+from backends.mxnet.googlenet import GoogLeNet
 from backends.mxnet.parallel import wrap_model
 from backends.mxnet.weights import tensors, to_canonical, to_native
-from common.weights import is_running
+from common.recipe import Recipe
+from common.weights import Weights, is_running
+
+State = tuple[mx.nd.NDArray, ...]  #: of one parameter, in the order of `Recipe.slots`
 
 
 class SGD(mx.optimizer.Optimizer):
     """Momentum, Nesterov's or not, with the learning rate outside the velocity."""
 
-    def __init__(self, recipe):
+    def __init__(self, recipe: Recipe) -> None:
         super().__init__(learning_rate=recipe.lr, wd=recipe.weight_decay)
         self.momentum, self.nesterov = recipe.momentum, recipe.nesterov
 
-    def create_state(self, index, weight):
-        """The velocity, of `Recipe.slots`, if there is one."""
+    def create_state(self, index: int, weight: mx.nd.NDArray) -> State:
+        """The velocity, if there is one."""
         return (mx.nd.zeros_like(weight),) if self.momentum else ()
 
-    def update(self, index, weight, grad, state):
+    def update(self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: State) -> None:
         """Change the weight and its state in place."""
         self._update_count(index)
         grad = grad + self._get_wd(index) * weight
@@ -37,15 +41,15 @@ class SGD(mx.optimizer.Optimizer):
 class Adam(mx.optimizer.Optimizer):
     """Adam with eps outside the corrected root."""
 
-    def __init__(self, recipe):
+    def __init__(self, recipe: Recipe) -> None:
         super().__init__(learning_rate=recipe.lr, wd=recipe.weight_decay)
         self.beta1, self.beta2, self.eps = recipe.beta1, recipe.beta2, recipe.eps
 
-    def create_state(self, index, weight):
-        """The mean and the square of `Recipe.slots`."""
+    def create_state(self, index: int, weight: mx.nd.NDArray) -> State:
+        """The mean and the square."""
         return mx.nd.zeros_like(weight), mx.nd.zeros_like(weight)
 
-    def update(self, index, weight, grad, state):
+    def update(self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: State) -> None:
         """Change the weight and its state in place."""
         self._update_count(index)
         step, (mean, square) = self._index_update_count[index], state
@@ -56,29 +60,30 @@ class Adam(mx.optimizer.Optimizer):
         weight -= self._get_lr(index) / (1 - self.beta1**step) * mean / (root + self.eps)
 
 
-def make(model, recipe):
+def make(model: GoogLeNet, recipe: Recipe) -> gluon.Trainer:
     """The recipe's optimizer over the model's parameters."""
     parameters = list(trained(model).values())
     for parameter in parameters:
         parameter.wd_mult = float(len(parameter.shape) > 1)
-    # of several workers each updates its own weights: a server would keep the optimizer's state
+    # each worker updates its own weights: otherwise the servers would hold the optimizer's state
     how = {"kvstore": wrap_model(), "update_on_kvstore": False}
     match recipe.optimizer:
         case "sgd":
             return gluon.Trainer(parameters, SGD(recipe), **how)
         case "adam":
             return gluon.Trainer(parameters, Adam(recipe), **how)
+    raise ValueError(f"MXNet has no optimizer for {recipe.optimizer!r}")
 
 
-def set_rate(optimizer, rate):
+def set_rate(optimizer: gluon.Trainer, rate: float) -> None:
     """The learning rate from the next step on."""
     optimizer.set_learning_rate(rate)
 
 
-def read_state(optimizer, model, recipe):
+def read_state(optimizer: gluon.Trainer, model: GoogLeNet, recipe: Recipe) -> dict[str, Weights]:
     """Copies of the state by slot and canonical name; zeros before the first step."""
     (updater,), slots = optimizer._updaters, recipe.slots()
-    found = {slot: {} for slot in slots}
+    found: dict[str, Weights] = {slot: {} for slot in slots}
     for index, (name, parameter) in enumerate(trained(model).items()):
         weight = parameter.data()
         state = updater.states.get(index, [np.zeros_like(weight)] * len(slots))
@@ -87,11 +92,17 @@ def read_state(optimizer, model, recipe):
     return found
 
 
-def write_state(optimizer, model, recipe, state, steps):
+def write_state(
+    optimizer: gluon.Trainer,
+    model: GoogLeNet,
+    recipe: Recipe,
+    state: dict[str, Weights],
+    steps: int,
+) -> None:
     """Copy a canonical state into the optimizer, as it was after that many steps."""
     (updater,), rule = optimizer._updaters, optimizer.optimizer
     rule.begin_num_update = rule.num_update = steps
-    rule._all_index_update_counts.clear()  # to be counted on from `begin_num_update`
+    rule._all_index_update_counts.clear()  # they then start from `begin_num_update`
     for index, (name, parameter) in enumerate(trained(model).items()):
         weight = parameter.data().as_nd_ndarray()
         updater.states[index] = rule.create_state(index, weight)
@@ -100,6 +111,6 @@ def write_state(optimizer, model, recipe, state, steps):
             tensor[:] = to_native(name, state[slot][name])
 
 
-def trained(model):
+def trained(model: GoogLeNet) -> dict[str, gluon.Parameter]:
     """The native parameters that the optimizer changes, by canonical name."""
     return {name: tensor for name, tensor in tensors(model).items() if not is_running(name)}

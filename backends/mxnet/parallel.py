@@ -1,24 +1,26 @@
 """Several workers in MXNet: each its part of a batch, one sum of the gradients.
 
-MXNet's conventions: DMLC_ROLE tells each process what it is, and importing MXNet makes a scheduler
-or a server of it; Gluon's Trainer hands the gradients to a `dist_sync` kvstore, which sums them on
-the servers, in float32 even if they are float64.
+MXNet's conventions: DMLC_ROLE tells each process its role, and importing MXNet turns it into a
+scheduler or a server; Gluon's Trainer hands the gradients to a `dist_sync` kvstore, which sums them
+on the servers, in float32 even if they are float64.
 """
 
 import os
+from typing import Any
 
 import mxnet as mx
 import numpy as np
 
+from backends.mxnet.googlenet import GoogLeNet
 from backends.mxnet.weights import tensors
 from common.weights import is_running
 
-LENGTHS = 1_000_000  # where the keys of `total` begin, behind those of the weights
-stores = {}  # of this process: the kvstore, the keys it knows, the number of Trainers
+LENGTHS = 1_000_000  # the first key of `all_reduce_sum`, behind those of the weights
+stores: dict[str, Any] = {}  # of this process: the kvstore, its keys, the number of Trainers
 
 
-def init_process_group(device):
-    """Take part as the environment says: this worker's number, and how many there are."""
+def init_process_group(device: str) -> tuple[int, int]:
+    """Join the other workers as the environment says: this worker's rank, and their count."""
     count = int(os.environ.get("DMLC_NUM_WORKER", 1))
     if count == 1:
         return 0, 1
@@ -27,14 +29,14 @@ def init_process_group(device):
     return store.rank, count
 
 
-def destroy_process_group():
-    """Take no further part: the servers end when all workers have left."""
+def destroy_process_group() -> None:
+    """Leave the other workers; the servers end when all workers have left."""
     if stores:
         mx.nd.waitall()
         stores.clear()
 
 
-def all_reduce_sum(numbers):
+def all_reduce_sum(numbers: np.ndarray) -> np.ndarray:
     """The sum of all workers' vectors, in float32."""
     if not stores:
         return numbers
@@ -47,11 +49,11 @@ def all_reduce_sum(numbers):
     return vector.asnumpy().astype(np.float64)
 
 
-def announce(store, key, value):
-    """Make a key known to the servers.
+def announce(store: mx.kvstore.KVStore, key: int, value: mx.nd.NDArray) -> None:
+    """Make a key known to the servers, and wait until all workers have done so.
 
-    While work with the value is pending, `init` may return with nothing sent: nothing pends then,
-    and nobody goes on before the value has come there.
+    `init` may return before it has sent a value that is still being computed. So this waits for all
+    computation before it, and for the servers after it.
     """
     mx.nd.waitall()
     store.init(key, value)
@@ -59,8 +61,8 @@ def announce(store, key, value):
     store._barrier()
 
 
-def wrap_model():
-    """What Gluon's Trainer sums the gradients with, before each worker updates its weights."""
+def wrap_model() -> "Store | None":
+    """The kvstore that sums the gradients in Gluon's Trainer, before each worker's update."""
     if not stores:
         return None
     stores["trainers"] += 1
@@ -68,33 +70,33 @@ def wrap_model():
 
 
 class Store(mx.kvstore.KVStore):
-    """The kvstore with keys of its own for a Trainer: what a server once has of one it keeps."""
+    """The kvstore with own keys for each Trainer: a server never replaces the value of a key."""
 
-    def __init__(self, store, first):
+    def __init__(self, store: mx.kvstore.KVStore, first: int) -> None:
         super().__init__(store.handle)
         self.store, self.first = store, first
 
-    def __del__(self):
-        """The handle is the other's."""
+    def __del__(self) -> None:
+        """The handle belongs to the other store, which frees it."""
 
-    def broadcast(self, key, value, out, priority=0):
+    def broadcast(self, key: int, value: Any, out: Any, priority: int = 0) -> None:
         """Send worker 0's initial value to all, and wait: the first gradient might overtake it."""
         announce(self, self.first + key, value)
         self.pull(self.first + key, out, priority)
         mx.nd.waitall()
 
-    def pushpull(self, key, value, out=None, priority=0):
+    def pushpull(self, key: int, value: Any, out: Any = None, priority: int = 0) -> None:
         """Send a gradient, and get the sum."""
         super().pushpull(self.first + key, value, out, priority)
 
 
-def scale_loss(loss, weight):
-    """The loss to go backward from: the engine's sum of them is that of the whole batch."""
+def scale_loss(loss: mx.np.ndarray, weight: float) -> mx.np.ndarray:
+    """The loss to go backward from: the sum of all workers' is that of the whole batch."""
     return loss * weight
 
 
-def sync_batch_norm_stats(model):
-    """Running statistics are each worker's own: all take over those of worker 0."""
+def sync_batch_norm_stats(model: GoogLeNet) -> None:
+    """Give all workers the running statistics of worker 0; each has measured its own."""
     running = {name: tensor for name, tensor in tensors(model).items() if is_running(name)}
     if stores and running:
         first = stores["store"].rank == 0

@@ -1,55 +1,34 @@
-"""Training in MXNet Gluon: device, precision, one step, evaluation.
+"""Training in MXNet Gluon: mixed precision, one step, evaluation.
 
 Gluon's conventions: operations are queued and an error may show up later; `autograd.record` is
-training mode; `Trainer.step(n)` divides the gradients by n; a batch norm moves its running
+training mode; `Trainer.step(n)` divides the gradients by n; a batch norm updates its running
 statistics in the backward pass.
 """
 
-from contextlib import suppress
+from collections.abc import Iterable
+from typing import Any
 
 import mxnet as mx
+import numpy
 from mxnet import autograd, gluon, np, npx
 from mxnet.contrib import amp
 
 from backends.mxnet import optimizers, parallel
-from backends.mxnet.googlenet import GoogLeNet, run_stage
-from backends.mxnet.weights import tensors, to_canonical
-from common.device import has_amx, has_bfloat16
+from backends.mxnet.device import native_device, place_labels
+from backends.mxnet.googlenet import GoogLeNet
 from common.errors import DeviceError
-from common.weights import is_running
+from common.recipe import Recipe
+from common.spec import Spec
+from common.weights import Weights
 
-VERSION = mx.__version__
 WIDTH = 3  # the axis of NCHW
 
 
-def devices():
-    """The devices there are: `cpu`, then `gpu:0` and on."""
-    return ["cpu", *(f"gpu:{index}" for index in range(mx.context.num_gpus()))]
-
-
-def native_device(device):
-    """MXNet's context of that name."""
-    kind, _, index = device.partition(":")
-    return mx.Context(kind, int(index or 0))
-
-
-def device_name(tensor):
-    """The contract's name for where a tensor lies."""
-    kind, index = tensor.ctx.device_type, tensor.ctx.device_id
-    return kind if (kind, index) == ("cpu", 0) else f"{kind}:{index}"
-
-
-def fastest(device):
-    """The precision that `auto` stands for: `bfloat16` where it is faster, else `float32`."""
-    # MXNet 1.9.1 has it on a CPU only, and none for AMX, beside which float32 was faster
-    faster = device == "cpu" and has_bfloat16() and not has_amx()
-    return "bfloat16" if faster else "float32"
-
-
-def build(spec, dtype, device):
+def build(spec: Spec, dtype: str, device: str) -> GoogLeNet:
     """The network on the device: `float32`, `float64`, or `bfloat16` for mixed precision.
 
-    Mixed precision keeps float32 weights; the arithmetic is what `contrib.amp` makes of it.
+    Mixed precision keeps float32 weights; `contrib.amp` chooses what is computed in bfloat16.
+    DeviceError for mixed precision on a GPU.
     """
     model = GoogLeNet(spec)
     model.mixed = dtype == "bfloat16"
@@ -57,96 +36,52 @@ def build(spec, dtype, device):
         raise DeviceError(
             f"MXNet 1.9.1 has bfloat16 on a CPU only: use `--precision float32` on {device}."
         )
-    dtype = "float32" if model.mixed else dtype
-    model.cast(dtype)
-    model.initialize(mx.init.Zero(), ctx=native_device(device))  # random ones draw float32 only
-    model(np.zeros((1, *spec.input), dtype, ctx=native_device(device)))  # tells layers their shapes
+    weights, context = "float32" if model.mixed else dtype, native_device(device)
+    model.cast(weights)
+    model.initialize(ctx=context)
+    model(np.zeros((1, *spec.input), weights, ctx=context))  # layers learn their shapes
     return model
 
 
-def autocast(model):
-    """The model, or if it was built for mixed precision its graph with casts, hybridized.
+def autocast(model: GoogLeNet) -> gluon.HybridBlock:
+    """What runs the model, hybridized: itself, or for mixed precision its graph with casts.
 
     The graph holds the model's own parameters; `amp.init` would pass over NumPy operations.
     """
-    runs = model
+    network = model
     if model.mixed:
         x = mx.sym.var("x", dtype="float32").as_np_ndarray()
-        outputs = mx.sym.Group(list(model(x))) if model.spec.auxiliary else model(x)
+        outputs = mx.sym.Group(model(x)) if model.spec.auxiliary else model(x)
         graph = amp.convert_symbol(outputs, "bfloat16", data_names=["x"]).as_np_ndarray()
-        runs = gluon.SymbolBlock(graph, x, params=model.collect_params())
-    runs.hybridize(static_alloc=True, static_shape=True)  # a step takes 8 % less
-    return runs
+        network = gluon.SymbolBlock(graph, x, params=model.collect_params())
+    network.hybridize(static_alloc=True, static_shape=True)  # a step takes 8 % less
+    return network
 
 
-def out_of_memory(error):
-    """Whether MXNet means by this exception that the memory is too small."""
-    words = ("allocate", "AlignedMallocPitch failed", "bad_alloc", "out of memory")
-    found = isinstance(error, mx.MXNetError) and any(word in str(error) for word in words)
-    if found:
-        with suppress(mx.MXNetError):  # what is still queued fails too, and else at the exit
-            mx.nd.waitall()
-    return found
-
-
-def place(model, x):
-    """A NumPy array (N, C, H, W) as the model's input: its dtype, layout and device."""
-    weight = model.head.weight
-    return np.array(x, weight.dtype, ctx=weight.list_ctx()[0])
-
-
-def forward(model, x, training):
-    """The output of every stage and head by name, as NumPy arrays."""
-    outputs, x = {}, place(model, x)
-    with autograd.train_mode() if training else autograd.predict_mode():
-        for name, _ in model.spec.stages():
-            heads = model.auxiliary if name == "stage4" else ()
-            x, sides = run_stage(getattr(model, name), heads, x)
-            outputs[name] = x
-            outputs |= {f"auxiliary.{index}": side for index, side in enumerate(sides)}
-        outputs["head"] = model.head(x)
-    return {name: output.asnumpy() for name, output in outputs.items()}
-
-
-def gradients(model, x, labels):
-    """The loss in training mode, and its gradient by canonical name."""
-    x, labels = place(model, x), place_labels(model, labels)
-    with autograd.record():
-        loss, _ = objective(model, model(x), labels)
-    loss.backward()
-    found = tensors(model)
-    return loss.item(), {
-        n: to_canonical(n, p.grad()) for n, p in found.items() if not is_running(n)
-    }
-
-
-def place_labels(model, labels):
-    """Labels on the model's device."""
-    return np.array(labels, "int64", ctx=model.head.weight.list_ctx()[0])
+def split_logits(model: GoogLeNet, outputs: Any) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The logits, then a list of those of the auxiliary heads, all in the weights' dtype."""
+    logits, *aux_logits = outputs if model.spec.auxiliary else [outputs]  # amp ends in float32
+    return logits, aux_logits
 
 
 #: one loss per example, from logits (which Gluon means by its default `from_logits=False`)
 cross_entropies = gluon.loss.SoftmaxCrossEntropyLoss()
 
 
-def cross_entropy(logits, labels, smoothing=0.0):
+def cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float = 0.0) -> np.ndarray:
     """The mean loss; Gluon's has no label smoothing."""
     hard = cross_entropies(logits, labels).mean()
-    uniform = -npx.log_softmax(logits).mean()  # the loss if every class were as right
+    uniform = -npx.log_softmax(logits).mean()  # the loss of a target that is equal for all classes
     return (1 - smoothing) * hard + smoothing * uniform
 
 
-def logits_of(model, outputs):
-    """The logits, then a list of those of the auxiliary heads, all in the weights' dtype."""
-    logits, *sides = outputs if model.spec.auxiliary else (outputs,)  # amp ends in float32
-    return logits, sides
-
-
-def objective(model, outputs, labels, smoothing=0.0):
+def objective(
+    model: GoogLeNet, outputs: Any, labels: np.ndarray, smoothing: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """The mean loss, with the share of each auxiliary head's; and the logits."""
-    logits, sides = logits_of(model, outputs)
+    logits, aux_logits = split_logits(model, outputs)
     loss = cross_entropy(logits, labels, smoothing)
-    for row, side in zip(model.spec.auxiliary, sides, strict=True):
+    for row, side in zip(model.spec.auxiliary, aux_logits, strict=True):
         loss = loss + row.share * cross_entropy(side, labels, smoothing)
     return loss, logits
 
@@ -154,18 +89,17 @@ def objective(model, outputs, labels, smoothing=0.0):
 class Trainer:
     """One optimizer over the model's parameters, on the model's device."""
 
-    def __init__(self, model, recipe):
+    def __init__(self, model: GoogLeNet, recipe: Recipe) -> None:
         self.model, self.recipe = model, recipe
         self.network = autocast(model)
         self.optimizer = optimizers.make(model, recipe)
-        self.seen = {}  # the last tensors of a step and of an evaluation, for `places`
 
-    def set_step(self, rate, seed):
-        """The learning rate of the next step, and what its dropout is drawn from."""
+    def set_step(self, rate: float, seed: int) -> None:
+        """The learning rate of the next step, and the seed of its dropout."""
         optimizers.set_rate(self.optimizer, rate)
         mx.random.seed(seed, self.model.head.weight.list_ctx()[0])
 
-    def prepare(self, images, flip_mask=None):
+    def prepare(self, images: numpy.ndarray, flip_mask: numpy.ndarray | None = None) -> np.ndarray:
         """Move uint8 images to the device; there mirror, scale to 0..1, resize to the input."""
         weight = self.model.head.weight
         x = np.array(images, "uint8", ctx=weight.list_ctx()[0])
@@ -173,75 +107,58 @@ class Trainer:
             mirrored = np.array(flip_mask, "bool", ctx=x.ctx).reshape(-1, 1, 1, 1)
             x = np.where(mirrored, np.flip(x, WIDTH), x)
         x = x.astype(weight.dtype) / 255
-        sides = self.model.spec.input[1:]
-        # one pixel would be the corner's: the middle one of three lies where it should
-        height, width = (3 if side == 1 else side for side in sides)
-        x = mx.nd.contrib.BilinearResize2D(  # has no twin among the NumPy operations
+        size = self.model.spec.input[1:]
+        # for a size of one pixel MXNet takes the corner: the middle one of three is at the centre
+        height, width = (3 if side == 1 else side for side in size)
+        x = mx.nd.contrib.BilinearResize2D(  # is not among the NumPy operations
             x.as_nd_ndarray(), height=height, width=width, align_corners=False
         ).as_np_ndarray()
-        middle = tuple(slice(1, 2) if side == 1 else slice(None) for side in sides)
-        return x[(..., *middle)] if 1 in sides else x
+        middle = tuple(slice(1, 2) if side == 1 else slice(None) for side in size)
+        return x[(..., *middle)] if 1 in size else x
 
-    def update(self, inputs, labels, share=1.0):
-        """One step; the mean loss and the number right before it, as scalars on the device."""
-        labels = place_labels(self.model, labels)
+    def train_step(
+        self, inputs: np.ndarray, labels: np.ndarray, weight: float = 1.0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One step; the mean loss and the number correct before it, as scalars on the device."""
         with autograd.record():
             outputs = self.network(inputs)
             loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
-            goal = parallel.scale_loss(loss, share)
-        goal.backward()
+            scaled = parallel.scale_loss(loss, weight)
+        scaled.backward()
         self.optimizer.step(1)  # the loss is a mean already
-        loss, logits = loss.detach(), logits.detach()
-        self.seen |= {"batch": (inputs, labels), "outputs": (logits, loss)}
-        return loss, count_correct(logits, labels)
+        return loss.detach(), count_correct(logits, labels)
 
-    def step(self, images, labels, flip_mask=None, share=1.0):
-        """One step on uint8 images, some of them mirrored."""
-        return self.update(self.prepare(images, flip_mask), labels, share)
-
-    def logits(self, images):
+    def logits(self, images: numpy.ndarray) -> np.ndarray:
         """The logits of uint8 images in evaluation mode, in the weights' dtype."""
-        logits, _ = logits_of(self.model, self.network(self.prepare(images)))
+        logits, _ = split_logits(self.model, self.network(self.prepare(images)))
         return logits
 
-    def evaluate(self, batches):
-        """The mean loss and the accuracy over all batches."""
+    def evaluate(
+        self, batches: Iterable[tuple[numpy.ndarray, numpy.ndarray]]
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """The summed loss and the number correct, on the device; and how many examples."""
         parallel.sync_batch_norm_stats(self.model)
-        loss, right, count = 0, 0, 0
+        loss, correct, count = 0, 0, 0
         for images, labels in batches:
             logits, labels = self.logits(images), place_labels(self.model, labels)
             loss += cross_entropies(logits, labels).sum()
-            right += count_correct(logits, labels)
+            correct += count_correct(logits, labels)
             count += len(labels)
-        self.seen["evaluation"] = (logits, labels, loss, right)
-        return float(loss) / count, float(right) / count
+        return loss, correct, count
 
-    def predict(self, images):
+    def predict(self, images: numpy.ndarray) -> numpy.ndarray:
         """The probabilities (N, classes) of uint8 images, as a NumPy array."""
         return npx.softmax(self.logits(images)).asnumpy()
 
-    def read_state(self):
+    def read_state(self) -> dict[str, Weights]:
         """The optimizer's state by slot and canonical name."""
         return optimizers.read_state(self.optimizer, self.model, self.recipe)
 
-    def write_state(self, state, steps):
+    def write_state(self, state: dict[str, Weights], steps: int) -> None:
         """Take over a canonical state, as it was after that many steps."""
         optimizers.write_state(self.optimizer, self.model, self.recipe, state, steps)
 
-    def places(self):
-        """The devices that the last tensors of a step, and of an evaluation, really lay on."""
-        parameters = list(self.model.collect_params().values())
-        trained = optimizers.trained(self.model).values()
-        states = self.optimizer._updaters[0].states.values()
-        found = {
-            "parameters": [data for parameter in parameters for data in parameter.list_data()],
-            "gradients": [grad for parameter in trained for grad in parameter.list_grad()],
-            "state": [tensor for state in states for tensor in state],
-            **self.seen,
-        }
-        return {what: {device_name(tensor) for tensor in found[what]} for what in found}
 
-
-def count_correct(logits, labels):
+def count_correct(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """How many of the largest logits are the labels', as a scalar on the device."""
     return (logits.argmax(axis=1).astype("int64") == labels).sum()

@@ -1,47 +1,51 @@
 """Gluon parameters to canonical weights and back.
 
-Gluon's layouts are the canonical ones, and so are the names that `save_parameters` writes, but for
-a norm's scale and shift.
+Gluon's layouts are the canonical ones. So are the names that `save_parameters` writes, the paths of
+attributes, except that a norm has gamma and beta.
 """
 
-from mxnet import np
+from pathlib import Path
 
-from common.weights import check
+import numpy
+from mxnet import gluon, np
+
+from backends.mxnet.googlenet import GoogLeNet
+from common.weights import Weights, check
 
 
-def read_weights(model):
+def read_weights(model: GoogLeNet) -> Weights:
     """Copies of the weights and running statistics by canonical name."""
     return {name: to_canonical(name, p.data()) for name, p in tensors(model).items()}
 
 
-def write_weights(model, weights):
-    """Copy canonical weights into the model, on whatever device it lies."""
+def write_weights(model: GoogLeNet, weights: Weights) -> None:
+    """Copy canonical weights into the model, on its device; WeightsError if they do not fit."""
     check(model.spec, weights)
     for name, parameter in tensors(model).items():
         parameter.set_data(np.array(to_native(name, weights[name]), dtype=parameter.dtype))
 
 
-def save(model, path):
-    """Write the weights in Gluon's own format: MXNet's binary one, with a norm's gamma and beta."""
+def save(model: GoogLeNet, path: Path) -> None:
+    """Write the weights in Gluon's own format: `save_parameters`, by Gluon's names."""
     model.save_parameters(str(path))
 
 
-def load(model, path):
+def load(model: GoogLeNet, path: Path) -> None:
     """Read the weights that `save` wrote; not for files from elsewhere (`googlenet convert`)."""
     model.load_parameters(str(path), ctx=model.head.weight.list_ctx())
 
 
-def tensors(model):
+def tensors(model: GoogLeNet) -> dict[str, gluon.Parameter]:
     """The native parameters that hold the weights, by canonical name."""
     found = model._collect_params_with_prefix()  # as Gluon's own save_parameters does
     return {name.replace("gamma", "weight").replace("beta", "bias"): found[name] for name in found}
 
 
-def to_canonical(name, tensor):
+def to_canonical(name: str, tensor: np.ndarray) -> numpy.ndarray:
     """A native tensor, a weight or its gradient, as a canonical array."""
     return tensor.asnumpy()
 
 
-def to_native(name, array):
+def to_native(name: str, array: numpy.ndarray) -> numpy.ndarray:
     """A canonical array in the native layout."""
     return array

@@ -1,4 +1,4 @@
-"""The reference: NumPy float64, the implementation that the other backends are held against."""
+"""The reference: NumPy in float64. The parity checks compare every other backend with it."""
 
 from numpy import __version__ as VERSION
 

@@ -1,4 +1,4 @@
-"""Devices of the reference: the CPU alone."""
+"""Devices of the reference: only the CPU."""
 
 from typing import Any
 
@@ -11,17 +11,17 @@ def devices() -> list[str]:
 
 
 def device_name(tensor: Any) -> str:
-    """Every array lies in the host's memory."""
+    """Always `cpu`: every array is in the host's memory."""
     return "cpu"
 
 
 def fastest_precision(device: str) -> str:
-    """The precision that weights and states are kept in."""
+    """Always `float32`: the precision in which weights and optimizer states are stored."""
     return "float32"
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether NumPy means by this exception that the memory is too small."""
+    """Whether the exception means that NumPy has too little memory."""
     return isinstance(error, MemoryError)
 
 

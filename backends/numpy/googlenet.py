@@ -1,8 +1,9 @@
-"""The reference: the network in NumPy float64, forward and backward, short enough to check by eye.
+"""The reference network in NumPy float64, forward and backward, short enough to check by reading.
 
-Nothing else is trusted. Every function returns its output and the function that takes the output's
-gradient back; a test holds each against central differences and cases computed by hand.
-NCHW, convolutions OIHW; the first largest value of a pooling window takes its whole gradient.
+Every function returns its output and a backward function, which turns the gradient of the output
+into the gradients of the inputs. Tests compare each with central differences and with cases
+computed by hand. Images are NCHW, convolution weights OIHW. If several values in a pooling window
+are the largest, the first one gets the whole gradient.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,14 +33,17 @@ Backward = Callable[[Array], Any]
 
 
 def borders(row: Conv | MaxPool) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The padding (above, below), (left, right); a stride less 1 behind rounds the windows up."""
+    """The padding (above, below), (left, right).
+
+    With `ceil`, stride - 1 more rows below and columns right round the number of windows up.
+    """
     (top, left), (down, right) = pair(row.padding), pair(row.stride)
     up = isinstance(row, MaxPool) and row.ceil
     return (top, top + (down - 1) * up), (left, left + (right - 1) * up)
 
 
 def windows(x: Array, row: Conv | MaxPool, fill: float) -> Array:
-    """Every window of the padded image: (N, C, out height, out width, kernel height, width)."""
+    """The windows of the padded image: (N, C, out height, out width, kernel height, width)."""
     down, right = pair(row.stride)
     x = np.pad(x, ((0, 0), (0, 0), *borders(row)), constant_values=fill)
     view: Array = sliding_window_view(x, (1, 1, *pair(row.kernel)))[:, :, ::down, ::right, 0, 0]
@@ -47,7 +51,7 @@ def windows(x: Array, row: Conv | MaxPool, fill: float) -> Array:
 
 
 def add_windows(dw: Array, row: Conv | MaxPool, shape: tuple[int, ...]) -> Array:
-    """The transpose of `windows`: add every window's gradient to the image pixel it came from."""
+    """The transpose of `windows`: add the gradient of every window to its pixels."""
     ((top, bottom), (left, end)), (down, right) = borders(row), pair(row.stride)
     (height, width), (rows, columns) = shape[2:], dw.shape[2:4]
     dx = np.zeros((*shape[:2], top + height + bottom, left + width + end))
@@ -76,10 +80,10 @@ def convolution(x: Array, weight: Array, bias: Array, row: Conv) -> tuple[Array,
 def batch_norm(
     x: Array, weight: Array, bias: Array, mean: Array, var: Array, norm: Norm, training: bool
 ) -> tuple[Array, Backward]:
-    """(x - mean) / sqrt(var + eps) * weight + bias, a channel at a time.
+    """(x - mean) / sqrt(var + eps) * weight + bias, for each channel.
 
-    In training mean and (biased) variance are the batch's, and the running ones move, in place,
-    to momentum * old + (1 - momentum) * new. Source: Ioffe and Szegedy (2015).
+    In training, mean and biased variance come from the batch, and the running statistics become
+    momentum * old + (1 - momentum) * new, in place. Source: Ioffe and Szegedy (2015).
     """
     axes, shape = (0, 2, 3), (1, -1, 1, 1)
     if training:
@@ -140,7 +144,7 @@ def avg_pool(x: Array, row: AvgPool | AdaptiveAvgPool) -> tuple[Array, Backward]
 
 
 def affine(x: Array, row: Affine) -> tuple[Array, Backward]:
-    """x * scale + shift, a channel at a time."""
+    """x * scale + shift, for each channel."""
     scale, shift = np.reshape(row.scale, (1, -1, 1, 1)), np.reshape(row.shift, (1, -1, 1, 1))
     return x * scale + shift, lambda dy: dy * scale
 
@@ -164,7 +168,7 @@ def linear(x: Array, weight: Array, bias: Array) -> tuple[Array, Backward]:
 def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[float, Array]:
     """The mean over the batch of -sum(target log softmax(logits)), and its gradient.
 
-    The target is 1 at the label, less the share `smoothing` that all classes divide among them.
+    The target is 1 - smoothing at the label, plus smoothing / classes at every class.
     """
     classes = logits.shape[1]
     shifted = logits - logits.max(1, keepdims=True)
@@ -175,7 +179,7 @@ def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> tuple
 
 
 def backward_through(chain: Sequence[Backward]) -> Backward:
-    """The way back through functions that were applied one after the other."""
+    """The backward function of functions that were applied in sequence."""
 
     def backward(dy: Array) -> Array:
         for one in reversed(chain):
@@ -186,9 +190,9 @@ def backward_through(chain: Sequence[Backward]) -> Backward:
 
 
 class GoogLeNet:
-    """The network of `spec`; `weights` are canonical and copied to float64.
+    """The network of `spec` with canonical weights, copied to float64.
 
-    `dtype` is what weights and states are kept in between steps; all arithmetic is float64.
+    All arithmetic is float64. Weights and optimizer states are rounded to `dtype` after each step.
     """
 
     def __init__(self, spec: Spec, weights: Weights, dtype: str = "float64") -> None:
@@ -203,7 +207,7 @@ class GoogLeNet:
         """
         self._gradients: Weights = {}
         self._backward: list[Backward] = []
-        self._aux_gradients: Weights = {}  # of the auxiliary heads' logits, on the way back
+        self._aux_gradients: Weights = {}  # of the auxiliary heads' logits, for the backward pass
         self.outputs: Weights = {}
         outputs = self.outputs
         heads = [(row, f"auxiliary.{index}") for index, row in enumerate(self.spec.auxiliary)]
@@ -221,7 +225,7 @@ class GoogLeNet:
         return outputs
 
     def gradients(self, x: Array, labels: Array, smoothing: float = 0.0) -> tuple[float, Weights]:
-        """The loss in training mode, with the auxiliary heads' shares, and its gradient by name."""
+        """The loss in training mode, with auxiliary losses, and its gradient by canonical name."""
         outputs = self.forward(x, training=True)
         loss, dy = cross_entropy(outputs["head"], labels, smoothing)
         for index, row in enumerate(self.spec.auxiliary):
@@ -232,9 +236,11 @@ class GoogLeNet:
         return loss, {n: self._gradients[n] for n in self.weights if not is_running(n)}
 
     def _affine(self, layer: Callable[..., Any], x: Array, name: str, *extra: Any) -> Any:
-        """Run a layer with a weight and a bias; on the way back its gradients are kept by name."""
+        """Run a layer with weight and bias; its backward pass stores their gradients by name."""
         weight = self.weights[f"{name}.weight"]
-        bias = self.weights.get(f"{name}.bias", np.zeros(len(weight)))  # a row may have none
+        bias = self.weights.get(
+            f"{name}.bias", np.zeros(len(weight))
+        )  # a convolution may have none
         y, back = layer(x, weight, bias, *extra)
 
         def backward(dy: Array) -> Any:
@@ -265,7 +271,7 @@ class GoogLeNet:
                 return avg_pool(x, row)
             case Affine():
                 return affine(x, row)
-        raise TypeError(f"the reference knows no {type(row).__name__}")
+        raise TypeError(f"the reference has no {type(row).__name__}")
 
     def _conv(self, x: Array, row: Conv, name: str, training: bool) -> Any:
         chain = []
@@ -296,7 +302,7 @@ class GoogLeNet:
         return np.concatenate(outputs, axis=1), backward
 
     def _auxiliary(self, x: Array, row: Auxiliary, name: str, training: bool) -> Any:
-        """An auxiliary head's logits, and what adds its gradient to that of `x`."""
+        """An auxiliary head's logits, and the function that adds its gradient to that of `x`."""
         chain = []
         y, backward = self._row(x, row.pool, f"{name}.pool", training)
         chain.append(backward)

@@ -1,4 +1,4 @@
-"""The reference has no workers: it is always the only process."""
+"""The reference runs in a single process: it is always the only worker."""
 
 import numpy as np
 
@@ -9,9 +9,9 @@ def init_process_group(device: str) -> tuple[int, int]:
 
 
 def destroy_process_group() -> None:
-    """Nothing to leave."""
+    """Do nothing: there is no process group."""
 
 
 def all_reduce_sum(numbers: np.ndarray) -> np.ndarray:
-    """The sum over one worker."""
+    """The sum over one worker: the numbers themselves."""
     return numbers

@@ -1,4 +1,4 @@
-"""What tests and the parity checks ask of the reference, beside its training step."""
+"""What tests and the parity checks read from the reference."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from common.weights import Weights
 
 
 def forward(model: GoogLeNet, x: np.ndarray, training: bool) -> Weights:
-    """The output of every stage and head by name."""
+    """The output of every stage and head by name; x is (N, C, H, W)."""
     return model.forward(x.astype(np.float64), training)
 
 
@@ -19,7 +19,7 @@ def gradients(model: GoogLeNet, x: np.ndarray, labels: np.ndarray) -> tuple[floa
 
 
 def tensor_devices(trainer: Any) -> dict[str, set[str]]:
-    """Everything lies in the host's memory; a gradient is there once there was a step."""
+    """Always the CPU; there are gradients after the first step."""
     cpu, none = {"cpu"}, set[str]()
     return {
         "parameters": cpu,

@@ -1,8 +1,7 @@
 """The reference's training step: textbook formulas in float64.
 
-Sources: stochastic gradient descent as d2l writes it; momentum as Sutskever et al. (2013) with the
-learning rate outside the velocity; Adam as Kingma and Ba (2015); bilinear resize with half-pixel
-centres.
+Sources: d2l for stochastic gradient descent; Sutskever et al. (2013) for momentum, with the
+learning rate outside the velocity; Kingma and Ba (2015) for Adam.
 """
 
 from collections.abc import Iterable
@@ -17,17 +16,20 @@ from common.weights import Weights, draw, is_running
 
 
 def build(spec: Spec, dtype: str, device: str) -> GoogLeNet:
-    """The network with the initial weights of seed 0; `float32` or `float64`.
+    """The network with the initial weights of seed 0; `dtype` is `float32` or `float64`.
 
-    DeviceError for `bfloat16`, and for another device than the CPU.
+    DeviceError for `bfloat16`, and for any device except the CPU.
     """
     if dtype == "bfloat16" or device != "cpu":
-        raise DeviceError("The reference computes in float64 on the CPU alone.")
+        raise DeviceError("The reference computes only in float64 and only on the CPU.")
     return GoogLeNet(spec, draw(spec, 0), dtype)
 
 
 def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear, half-pixel centres, edges repeated: uint8 (N, C, h, w) to float64 in 0 to 1."""
+    """Bilinear resize of uint8 (N, C, h, w) to float64 (N, C, height, width) in 0 to 1.
+
+    Pixels have half-pixel centres, and edges are repeated.
+    """
     x = images / 255
     for axis, size in ((2, height), (3, width)):
         last = x.shape[axis] - 1
@@ -43,7 +45,7 @@ def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 class Trainer:
-    """One optimizer over the reference's weights, which it changes in place."""
+    """An optimizer that changes the reference's weights in place."""
 
     def __init__(self, model: GoogLeNet, recipe: Recipe) -> None:
         self.model, self.recipe = model, recipe
@@ -55,7 +57,7 @@ class Trainer:
         }
 
     def set_step(self, rate: float, seed: int) -> None:
-        """The learning rate of the next step; the reference has no dropout to seed."""
+        """Set the learning rate of the next step; the reference has no dropout, so no seed."""
         self.rate = rate
 
     def prepare(self, images: np.ndarray, flip_mask: np.ndarray | None = None) -> np.ndarray:
@@ -67,7 +69,7 @@ class Trainer:
     def train_step(
         self, inputs: np.ndarray, labels: np.ndarray, weight: float = 1.0
     ) -> tuple[float, int]:
-        """One step; the mean loss and the number correct before it.
+        """One step; returns the mean loss and the number correct, both before the update.
 
         `weight` is 1: the reference is always the only worker.
         """
@@ -77,7 +79,7 @@ class Trainer:
         return loss, count_correct(logits, labels)
 
     def apply(self, gradients: Weights) -> None:
-        """Change every weight by its gradient: the formulas of `Recipe`."""
+        """Update every weight from its gradient with the formulas of `Recipe`."""
         self.steps += 1
         for name, gradient in gradients.items():
             weight = self.model.weights[name]
@@ -91,7 +93,7 @@ class Trainer:
                     array[...] = array.astype(self.model.dtype)
 
     def sgd(self, name: str, gradient: np.ndarray) -> np.ndarray:
-        """The direction that momentum, Nesterov's or not, takes."""
+        """The update direction of plain, momentum or Nesterov SGD."""
         momentum = self.recipe.momentum
         if not momentum:
             return gradient
@@ -100,7 +102,7 @@ class Trainer:
         return gradient + momentum * velocity if self.recipe.nesterov else velocity
 
     def adam(self, name: str, gradient: np.ndarray) -> np.ndarray:
-        """The direction that Adam takes."""
+        """The update direction of Adam."""
         recipe, mean, square = self.recipe, self.state["mean"][name], self.state["square"][name]
         mean[:] = recipe.beta1 * mean + (1 - recipe.beta1) * gradient
         square[:] = recipe.beta2 * square + (1 - recipe.beta2) * gradient**2
@@ -113,7 +115,7 @@ class Trainer:
         return self.model.forward(self.prepare(images))["head"]
 
     def evaluate(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int, int]:
-        """The summed loss and the number correct; and how many examples."""
+        """The summed loss, the number correct and the number of examples."""
         loss, correct, count = 0.0, 0, 0
         for images, labels in batches:
             logits = self.logits(images)
@@ -136,7 +138,7 @@ class Trainer:
         }
 
     def write_state(self, state: dict[str, Weights], steps: int) -> None:
-        """Take over a state, as it was after that many steps."""
+        """Set the optimizer's state to a copy of `state`, taken after `steps` steps."""
         self.steps = steps
         for slot, arrays in self.state.items():
             for name, array in arrays.items():
@@ -144,5 +146,5 @@ class Trainer:
 
 
 def count_correct(logits: np.ndarray, labels: np.ndarray) -> int:
-    """How many of the largest logits are the labels'."""
+    """How many rows have their largest logit at the label."""
     return int((logits.argmax(1) == labels).sum())

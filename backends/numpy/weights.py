@@ -1,4 +1,4 @@
-"""The reference's weights are the canonical ones; its own file format is safetensors."""
+"""Weights of the reference: canonical names and layouts, stored as safetensors."""
 
 from pathlib import Path
 

@@ -7,37 +7,18 @@ warnings.filterwarnings("ignore", message="No ccache found")
 # ... and it warns at each step of a batch norm that it does what it is asked to do.
 warnings.filterwarnings("ignore", message="When training, we now always track global mean")
 
-from backends.paddle.googlenet import GoogLeNet  # after the filters  # noqa: E402
-from backends.paddle.parallel import all_reduce_sum, destroy_process_group, init_process_group  # noqa: E402
-from backends.paddle.train import (  # noqa: E402
-    VERSION,
-    Trainer,
-    build,
+from paddle import __version__ as VERSION  # after the filters  # noqa: E402
+
+from backends.paddle.device import (  # noqa: E402
+    device_name,
     devices,
-    fastest,
-    forward,
-    gradients,
+    fastest_precision,
     out_of_memory,
     place,
+    place_labels,
 )
+from backends.paddle.googlenet import GoogLeNet  # noqa: E402
+from backends.paddle.parallel import all_reduce_sum, destroy_process_group, init_process_group  # noqa: E402
+from backends.paddle.probes import forward, gradients, tensor_devices  # noqa: E402
+from backends.paddle.train import Trainer, build  # noqa: E402
 from backends.paddle.weights import load, read_weights, save, write_weights  # noqa: E402
-
-__all__ = [
-    "VERSION",
-    "GoogLeNet",
-    "Trainer",
-    "build",
-    "devices",
-    "fastest",
-    "forward",
-    "gradients",
-    "join",
-    "leave",
-    "load",
-    "out_of_memory",
-    "place",
-    "read_weights",
-    "save",
-    "total",
-    "write_weights",
-]

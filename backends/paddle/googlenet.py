@@ -1,79 +1,57 @@
 """GoogLeNet in PaddlePaddle: the network of a spec as `nn.Layer`s.
 
-Source: d2l, section GoogLeNet. Paddle's conventions: NCHW; every layer is told its incoming
+Source: d2l, section GoogLeNet. Paddle's conventions: NCHW; a layer gets the number of its incoming
 channels; `model.train()` and `model.eval()` switch the mode.
 """
 
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
+from paddle.nn.initializer import XavierUniform
 
+from backends.paddle.layers import (
+    AdaptiveAvgPool,
+    Affine,
+    AvgPool,
+    BatchNorm,
+    GlobalAvgPool,
+)
 from common import spec as rows
 
 BATCH, CHANNELS, HEIGHT, WIDTH = range(4)
 
 
-class GlobalAvgPool(nn.Layer):
-    """A mean, because the gradient of `AdaptiveAvgPool2D` is divided in float32 even in float64."""
-
-    def forward(self, x):
-        return x.mean((HEIGHT, WIDTH))
-
-
-class AvgPool(nn.Layer):
-    """A mean for each window, because Paddle's own average pools divide their gradient likewise."""
-
-    def __init__(self, row):
-        super().__init__()
-        self.row = row
-
-    def forward(self, x):
-        rows, columns = self.row.windows(*x.shape[HEIGHT:])
-        means = [
-            x[:, :, top:bottom, left:right].mean((HEIGHT, WIDTH))
-            for top, bottom in rows
-            for left, right in columns
-        ]
-        return paddle.stack(means, -1).reshape((*x.shape[:HEIGHT], len(rows), len(columns)))
-
-
-class Affine(nn.Layer):
-    """x * scale + shift with the row's constants, a channel at a time."""
-
-    def __init__(self, row):
-        super().__init__()
-        self.scale, self.shift = row.scale, row.shift
-
-    def forward(self, x):
-        channels = zip(x.unbind(CHANNELS), self.scale, self.shift, strict=True)
-        return paddle.stack([channel * a + b for channel, a, b in channels], CHANNELS)
-
-
 class Conv(nn.Layer):
     """Convolution, norm if the network has one, ReLU unless the row has none."""
 
-    def __init__(self, row, channels, norm):
+    def __init__(self, row: rows.Conv, channels: int, norm: rows.Norm | None):
         super().__init__()
         self.conv = nn.Conv2D(
-            channels, row.width, row.kernel, row.stride, row.padding, bias_attr=row.bias
+            channels,
+            row.width,
+            row.kernel,
+            row.stride,
+            row.padding,
+            weight_attr=XavierUniform(),  # as d2l starts, and as Paddle's own `nn.Linear` does
+            bias_attr=row.bias,
         )
-        self.norm = nn.BatchNorm2D(row.width, norm.momentum, norm.eps) if norm else nn.Identity()
+        self.norm = BatchNorm(row.width, norm.momentum, norm.eps) if norm else nn.Identity()
         self.relu = nn.ReLU() if row.activation else nn.Identity()
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.relu(self.norm(self.conv(x)))
 
 
 class Inception(nn.Layer):
     """Four branches over the same input, joined along the channels."""
 
-    def __init__(self, row, channels, norm):
+    def __init__(self, row: rows.Inception, channels: int, norm: rows.Norm | None):
         super().__init__()
         self.branch1x1 = sequential(row.branch1x1, channels, norm)
         self.branch3x3 = sequential(row.branch3x3, channels, norm)
         self.branch5x5 = sequential(row.branch5x5, channels, norm)
         self.branch_pool = sequential(row.branch_pool, channels, norm)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return paddle.concat(
             (self.branch1x1(x), self.branch3x3(x), self.branch5x5(x), self.branch_pool(x)),
             axis=CHANNELS,
@@ -83,7 +61,7 @@ class Inception(nn.Layer):
 class Auxiliary(nn.Layer):
     """A side classifier: (N, C, H, W) in, logits (N, classes) out."""
 
-    def __init__(self, row, channels, spec):
+    def __init__(self, row: rows.Auxiliary, channels: int, spec: rows.Spec):
         super().__init__()
         self.after = row.after
         self.pool = layer(row.pool, channels, spec.norm)
@@ -93,7 +71,7 @@ class Auxiliary(nn.Layer):
         self.dropout = nn.Dropout(row.dropout)
         self.head = nn.Linear(row.hidden.width, spec.head.width)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.conv(self.pool(x)).flatten(CHANNELS)
         return self.head(self.dropout(self.relu(self.hidden(x))))
 
@@ -101,10 +79,12 @@ class Auxiliary(nn.Layer):
 class GoogLeNet(nn.Layer):
     """The network of `spec`: (N, C, H, W) in, logits (N, classes) out; shapes are d2l's at 96.
 
-    With auxiliary heads, a tuple: the logits, then those of each of them.
+    With auxiliary heads a list: the logits, then those of each head.
     """
 
-    def __init__(self, spec):
+    mixed = False  # `build` may choose mixed precision
+
+    def __init__(self, spec: rows.Spec):
         super().__init__()
         self.spec = spec
         c0, c1, c2, c3, c4, c5 = spec.channels()
@@ -117,23 +97,22 @@ class GoogLeNet(nn.Layer):
         self.head = nn.Linear(c5, spec.head.width)  # (N, 10)
         self.auxiliary = nn.LayerList(Auxiliary(row, c, spec) for row, c in spec.aux_inputs())
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         x = self.stage3(self.stage2(self.stage1(x)))
-        x, aux_logits = run_stage(self.stage4, self.auxiliary, x)
+        x, aux_logits = self.run_stage4(x)
         logits = self.head(self.dropout(self.stage5(x)))
-        return (logits, *aux_logits) if aux_logits else logits
+        return [logits, *aux_logits] if aux_logits else logits
+
+    def run_stage4(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The output of stage4, and the logits of the auxiliary heads on its rows."""
+        aux_logits = []
+        for index, block in enumerate(self.stage4):
+            x = block(x)
+            aux_logits += [head(x) for head in self.auxiliary if head.after == index]
+        return x, aux_logits
 
 
-def run_stage(stage, heads, x):
-    """The stage's output, and those of the auxiliary heads on its rows."""
-    aux_logits = []
-    for index, block in enumerate(stage):
-        x = block(x)
-        aux_logits += [head(x) for head in heads if head.after == index]
-    return x, aux_logits
-
-
-def sequential(table, channels, norm):
+def sequential(table: tuple[rows.Row, ...], channels: int, norm: rows.Norm | None) -> nn.Sequential:
     """The rows of a stage or branch, one native layer after the other."""
     layers = nn.Sequential()
     for row in table:
@@ -142,7 +121,7 @@ def sequential(table, channels, norm):
     return layers
 
 
-def layer(row, channels, norm):
+def layer(row: rows.Row, channels: int, norm: rows.Norm | None) -> nn.Layer:
     """The native layer of one row of the spec."""
     match row:
         case rows.Conv():
@@ -153,7 +132,10 @@ def layer(row, channels, norm):
             return Inception(row, channels, norm)
         case rows.GlobalAvgPool():
             return GlobalAvgPool()
-        case rows.AvgPool() | rows.AdaptiveAvgPool():
-            return AvgPool(row)
+        case rows.AvgPool():
+            return AvgPool(row.kernel, row.stride)
+        case rows.AdaptiveAvgPool():
+            return AdaptiveAvgPool(row.size)
         case rows.Affine():
-            return Affine(row)
+            return Affine(row.scale, row.shift)
+    raise TypeError(f"Paddle has no layer for {row!r}")

@@ -6,15 +6,19 @@ the corrected root. Weight decay is added to the gradient; a group of parameters
 
 import numpy as np
 import paddle
+from paddle import Tensor
+from paddle.optimizer import Optimizer
 
+from backends.paddle.googlenet import GoogLeNet
 from backends.paddle.weights import dtype, tensors, to_canonical, to_native
-from common.weights import is_running
+from common.recipe import Recipe
+from common.weights import Weights, is_running
 
 #: what Paddle calls the slots of the state
 SLOTS = {"velocity": "velocity", "mean": "moment1", "square": "moment2"}
 
 
-def make(model, recipe):
+def make(model: GoogLeNet, recipe: Recipe) -> Optimizer:
     """The recipe's optimizer over the model's parameters; its state lies on the current device."""
     parameters = list(trained(model).values())
     weights = [parameter for parameter in parameters if parameter.ndim > 1]
@@ -31,17 +35,19 @@ def make(model, recipe):
             optimizer = paddle.optimizer.Adam(
                 recipe.lr, recipe.beta1, recipe.beta2, recipe.eps, groups
             )
-    # Paddle would make the state in the first step, under names that nobody can tell before it
+        case _:
+            raise ValueError(f"Paddle has no optimizer for {recipe.optimizer!r}")
+    # Paddle would make the state in the first step, too late to write into it or see its device
     optimizer._create_accumulators(paddle.static.default_main_program().global_block(), parameters)
     return optimizer
 
 
-def set_rate(optimizer, rate):
+def set_rate(optimizer: Optimizer, rate: float) -> None:
     """The learning rate from the next step on."""
     optimizer.set_lr(rate)
 
 
-def read_state(optimizer, model, recipe):
+def read_state(optimizer: Optimizer, model: GoogLeNet, recipe: Recipe) -> dict[str, Weights]:
     """Copies of the state by slot and canonical name; zeros before the first step."""
     return {
         slot: {
@@ -52,7 +58,13 @@ def read_state(optimizer, model, recipe):
     }
 
 
-def write_state(optimizer, model, recipe, state, steps):
+def write_state(
+    optimizer: Optimizer,
+    model: GoogLeNet,
+    recipe: Recipe,
+    state: dict[str, Weights],
+    steps: int,
+) -> None:
     """Copy a canonical state into the optimizer, as it was after that many steps."""
     for name, tensor in trained(model).items():
         for slot in recipe.slots():
@@ -65,6 +77,6 @@ def write_state(optimizer, model, recipe, state, steps):
                 optimizer._accumulators[f"{beta}_pow_acc"][tensor.name].fill_(power)
 
 
-def trained(model):
+def trained(model: GoogLeNet) -> dict[str, Tensor]:
     """The native parameters that the optimizer changes, by canonical name."""
     return {name: tensor for name, tensor in tensors(model).items() if not is_running(name)}

@@ -8,15 +8,17 @@ import os
 
 import numpy as np
 import paddle
+from paddle import Tensor, nn
 from paddle import distributed as dist
 
+from backends.paddle.googlenet import GoogLeNet
 from backends.paddle.weights import tensors
 from common.rendezvous import meet, need_port
 from common.weights import is_running
 
 
-def init_process_group(device):
-    """Take part as the environment says: this worker's number, and how many there are."""
+def init_process_group(device: str) -> tuple[int, int]:
+    """Join the other workers as the environment says: this worker's rank, and their count."""
     count = int(os.environ.get("PADDLE_TRAINERS_NUM", 1))
     if count == 1:
         return 0, 1
@@ -32,14 +34,14 @@ def init_process_group(device):
     return rank, count
 
 
-def destroy_process_group():
-    """Take no further part."""
+def destroy_process_group() -> None:
+    """Leave the other workers."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def all_reduce_sum(numbers):
-    """The sum of all workers' vectors."""
+def all_reduce_sum(numbers: np.ndarray) -> np.ndarray:
+    """The sum of all workers' vectors, float64."""
     if not dist.is_initialized():
         return numbers
     tensor = paddle.to_tensor(np.asarray(numbers, np.float64))
@@ -47,22 +49,22 @@ def all_reduce_sum(numbers):
     return tensor.numpy()
 
 
-def wrap_model(model):
+def wrap_model(model: GoogLeNet) -> nn.Layer:
     """What runs the model so that `backward` leaves the mean of all workers' gradients."""
     if not dist.is_initialized():
         return model
     if model.head.weight.place.is_gpu_place():  # Paddle has no other
-        model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return paddle.DataParallel(model)
 
 
-def scale_loss(loss, weight):
-    """The loss to go backward from: the engine's mean of them is that of the whole batch."""
+def scale_loss(loss: Tensor, weight: float) -> Tensor:
+    """The loss to go backward from: the mean of all workers' is that of the whole batch."""
     return loss * (weight * dist.get_world_size() if dist.is_initialized() else weight)
 
 
-def sync_batch_norm_stats(model):
-    """Running statistics are each worker's own: all take over those of worker 0."""
+def sync_batch_norm_stats(model: GoogLeNet) -> None:
+    """Give all workers the running statistics of worker 0; each has measured its own."""
     if dist.is_initialized():
         for name, tensor in tensors(model).items():
             if is_running(name):  # parameters that are not trained: Paddle's `buffers` has none

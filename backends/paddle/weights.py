@@ -4,39 +4,43 @@ Paddle's names are the canonical ones but for a norm's running statistics. Convo
 in the canonical layout, linear layers (in, out).
 """
 
+from pathlib import Path
+
 import numpy as np
 import paddle
+from paddle import Tensor
 
-from common.weights import check
+from backends.paddle.googlenet import GoogLeNet
+from common.weights import Weights, check
 
 #: what Paddle calls the running statistics
 RUNNING = {"_mean": "running_mean", "_variance": "running_var"}
 
 
-def read_weights(model):
+def read_weights(model: GoogLeNet) -> Weights:
     """Copies of the weights and running statistics by canonical name."""
     return {name: to_canonical(name, tensor) for name, tensor in tensors(model).items()}
 
 
-def write_weights(model, weights):
-    """Copy canonical weights into the model, on whatever device it lies."""
+def write_weights(model: GoogLeNet, weights: Weights) -> None:
+    """Copy canonical weights into the model, on its device; WeightsError if they do not fit."""
     check(model.spec, weights)
     for name, tensor in tensors(model).items():
         array = to_native(name, weights[name])
         tensor.set_value(np.ascontiguousarray(array, dtype(tensor)))
 
 
-def save(model, path):
+def save(model: GoogLeNet, path: Path) -> None:
     """Write the weights in Paddle's own format: a `state_dict`, pickled."""
     paddle.save(model.state_dict(), str(path))
 
 
-def load(model, path):
+def load(model: GoogLeNet, path: Path) -> None:
     """Read the weights that `save` wrote; not for files from elsewhere (`googlenet convert`)."""
     model.set_state_dict(paddle.load(str(path)))
 
 
-def tensors(model):
+def tensors(model: GoogLeNet) -> dict[str, Tensor]:
     """The native tensors that hold the weights, by canonical name."""
     found = {}
     for name, tensor in model.state_dict().items():
@@ -45,17 +49,17 @@ def tensors(model):
     return found
 
 
-def dtype(tensor):
+def dtype(tensor: Tensor) -> str:
     """The NumPy dtype of a tensor, which `set_value` does not convert to."""
     return str(tensor.dtype).removeprefix("paddle.")
 
 
-def to_canonical(name, tensor):
+def to_canonical(name: str, tensor: Tensor) -> np.ndarray:
     """A native tensor, a weight or its gradient, as a canonical array."""
     array = tensor.numpy()
     return np.ascontiguousarray(array.T) if array.ndim == 2 else array
 
 
-def to_native(name, array):
+def to_native(name: str, array: np.ndarray) -> np.ndarray:
     """A canonical array in the native layout."""
     return array.T if array.ndim == 2 else array

@@ -1,8 +1,8 @@
 """A simulated second device for each framework, for machines without a GPU.
 
-The training loop really runs on it, so whatever was left on the CPU is found as it would be beside
-a GPU. It computes on the CPU, is called simulated (or `cpu:1`, as two of the frameworks name it),
-and is never among a backend's `devices()`.
+The training loop runs on it, so the tests find tensors that were left on the CPU, as on a machine
+with a GPU. The device computes on the CPU. It is called `simulated:0`, or `cpu:1` in MXNet and
+TensorFlow. A backend's `devices()` does not list it.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from backends import load_module
 
 
 def module(name: str) -> ModuleType:
-    """The module of one framework, which has `start` and `copies`; no other is imported."""
+    """The module of one framework, with `start` and `copies`; no other framework is imported."""
     return load_module(name, f"backends.simulated.{name}")
 
 
 def start(name: str) -> str:
-    """Make the device available, and give its name in the contract's words.
+    """Make the device available and return its name, in the form of `devices()`.
 
-    To be called before the framework's first use, and before `backends.load`: Paddle and TensorFlow
-    look for devices once. A second call does nothing. DeviceError where it cannot be had.
+    Call it before `backends.load` and before the first use of the framework: Paddle and TensorFlow
+    look for devices only once. A second call does nothing. DeviceError if it is not possible.
     """
     device: str = module(name).start()
     return device
 
 
 def copies(name: str) -> int:
-    """How often something was copied from the device to the host, since `start`."""
+    """How many copies from the device to the host there were since `start`."""
     count: int = module(name).copies()
     return count

@@ -1,18 +1,18 @@
-"""MXNet's simulated device: `cpu:1`. MXNet has as many CPU contexts as one asks for.
+"""MXNet's simulated device: `cpu:1`. MXNet accepts any number of CPU contexts.
 
-An operation on arrays of two contexts raises, as beside a GPU. Copies to the host are counted at
-the two methods that every way to a NumPy array, a Python number or another context goes through.
+An operation on arrays of two contexts raises, as with a GPU. Copies to the host are counted in two
+methods, which all conversions to NumPy arrays, Python numbers and other contexts use.
 """
 
 from functools import wraps
 
-from backends.mxnet.train import mx  # by way of what makes it run on today's NumPy
+from backends.mxnet.train import mx  # through our shim, which makes it run with this NumPy
 
 count = 0
 
 
 def start():
-    """Count from the first call on; the context's name."""
+    """Start counting at the first call, and return the context's name."""
     if not hasattr(mx.nd.NDArray.asnumpy, "__wrapped__"):
         mx.nd.NDArray.asnumpy = counted(mx.nd.NDArray.asnumpy)
         mx.np.ndarray.copyto = counted(mx.np.ndarray.copyto)
@@ -20,12 +20,12 @@ def start():
 
 
 def copies():
-    """How often an array of the device was read on the host."""
+    """How many times the host read an array of the device."""
     return count
 
 
 def counted(method):
-    """The method, counted where it takes an array off the simulated device."""
+    """The method, with a count of the calls that copy from the simulated device."""
 
     @wraps(method)
     def wrapped(self, *target):

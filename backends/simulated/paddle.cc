@@ -1,6 +1,6 @@
 // A simulated second device for Paddle on machines without a GPU: host memory behind Paddle's C
 // interface for custom devices. It has no kernels, so Paddle runs every operation on the CPU and
-// moves the result back; what it proves is where a tensor was left, not how a GPU computes.
+// copies the result back. It shows on which device each tensor is, not how a GPU computes.
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -10,7 +10,7 @@
 namespace {
 int current = 0;
 
-// Devices, streams and events have nothing to do: every copy is finished when it returns.
+// Devices, streams and events do nothing, because every copy is finished when it returns.
 C_Status nothing() { return C_SUCCESS; }
 C_Status on_device(const C_Device) { return C_SUCCESS; }
 C_Status on_stream(const C_Device, C_Stream) { return C_SUCCESS; }

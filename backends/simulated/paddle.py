@@ -1,9 +1,9 @@
 """Paddle's simulated device: `simulated:0`, a custom device compiled from `paddle.cc`.
 
-Paddle looks for custom devices once, when it is imported. An operation with an input elsewhere
-moves it in silence; what was left where is seen by the places of the tensors. Copies to the host
-are counted at the three methods that every way to a NumPy array or a Python number ends in: the
-device itself would also count those for Paddle's own detours, as it has no kernels.
+Paddle looks for custom devices only once, when it is imported. An operation copies an input from
+another device without a warning, so the tests read the place of each tensor. Copies to the host are
+counted in three methods, which all conversions to NumPy arrays and Python numbers use. Counting in
+the device would include Paddle's own copies, which it makes because the device has no kernels.
 """
 
 import atexit
@@ -24,7 +24,7 @@ count = 0
 
 
 def start():
-    """Compile the device into a folder that lasts as long as this process; its name."""
+    """Compile the device into a temporary folder of this process, and return its name."""
     global folder
     if folder is None:
         if "paddle" in sys.modules:
@@ -35,8 +35,10 @@ def start():
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         compile_into(folder)
         os.environ["CUSTOM_DEVICE_ROOT"] = str(folder)
-        os.environ.setdefault("GLOG_minloglevel", "1")  # else it tells of each step of loading it
-        from backends.paddle.train import paddle  # by way of what comes before its import
+        os.environ.setdefault(
+            "GLOG_minloglevel", "1"
+        )  # without it Paddle logs each step of loading the device
+        from backends.paddle.train import paddle  # through our module, which prepares the import
 
         for name in READS:
             setattr(paddle.Tensor, name, counted(getattr(paddle.Tensor, name)))
@@ -44,18 +46,20 @@ def start():
 
 
 def copies():
-    """How often a tensor of the device was read on the host."""
+    """How many times the host read a tensor of the device."""
     return count
 
 
 def compile_into(folder):
-    """Make the library of `paddle.cc`; DeviceError without a compiler."""
-    package = Path(importlib.util.find_spec("paddle").origin).parent
-    source = Path(__file__).with_suffix(".cc")
-    command = ["g++", "-shared", "-fPIC", "-std=c++17", "-I", package / "include", source]
+    """Compile `paddle.cc` into a library; DeviceError if there is no compiler."""
+    found = importlib.util.find_spec("paddle")
+    assert found
+    assert found.origin
+    include, source = Path(found.origin).parent / "include", Path(__file__).with_suffix(".cc")
+    command = ["g++", "-shared", "-fPIC", "-std=c++17", "-I", str(include), str(source)]
     try:
         library = folder / "libpaddle-simulated.so"
-        subprocess.run([*command, "-o", library], check=True, capture_output=True)
+        subprocess.run([*command, "-o", str(library)], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise DeviceError(
             "Paddle's simulated device needs a C++17 compiler named g++: install one."
@@ -63,7 +67,7 @@ def compile_into(folder):
 
 
 def counted(method):
-    """The method, counted where it takes a tensor off the simulated device."""
+    """The method, with a count of the calls that copy from the simulated device."""
 
     def wrapped(self, *args):
         global count

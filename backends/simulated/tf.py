@@ -1,9 +1,9 @@
-"""TensorFlow's simulated device: `cpu:1`, a second logical CPU, as TensorFlow's own tests use one.
+"""TensorFlow's simulated device: `cpu:1`, a second logical CPU, as in TensorFlow's own tests.
 
-With soft placement off (see `backends.tf.device`) an operation with an input on the other device
-copies it in silence; what was left where is seen by the devices of the tensors. Copies to the host
-are counted at the method behind `numpy()`, `float()`, `int()` and `bool()`. NumPy's own functions
-read the memory of a tensor on a CPU unseen, so write `x.numpy()`, never `np.asarray(x)`.
+An operation copies an input from the other device without a warning, even without soft placement.
+So the tests read the device of each tensor. Copies to the host are counted in the method behind
+`numpy()`, `float()`, `int()` and `bool()`. NumPy's functions read the memory of a CPU tensor
+directly and are not counted, so write `x.numpy()`, not `np.asarray(x)`.
 """
 
 import tensorflow as tf
@@ -15,7 +15,7 @@ count = 0
 
 
 def start():
-    """Split the CPU in two; the second one's name."""
+    """Split the CPU into two logical devices, and return the name of the second."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     if len(tf.config.get_logical_device_configuration(cpu) or ()) != 2:
         try:
@@ -31,16 +31,16 @@ def start():
 
 
 def copies():
-    """How often a tensor of the device was read on the host."""
+    """How many times the host read a tensor of the device."""
     return count
 
 
 def counted(method):
-    """The method, counted where its tensor lies on the simulated device."""
+    """The method, with a count of the calls for tensors on the simulated device."""
 
     def wrapped(self):
         global count
-        # beside a GPU TensorFlow keeps int32, its shapes, in the host's memory
+        # with a GPU, TensorFlow keeps int32 tensors (shapes) in the host's memory
         count += self.device.endswith("CPU:1") and self.dtype != tf.int32
         return method(self)
 

@@ -1,7 +1,7 @@
-"""PyTorch's simulated device: `simulated:0`, the private-use device, written in Python.
+"""PyTorch's simulated device: `simulated:0`, a private-use device written in Python.
 
-A tensor on it is a wrapper around a CPU tensor. Every operation on one comes through `dispatch`,
-which holds it to CUDA's rules and then really runs it. Source: PyTorch's notes on wrapper
+A tensor on it is a wrapper around a CPU tensor. `dispatch` receives every operation on such a
+tensor, enforces CUDA's rules and runs the operation on the CPU. Source: PyTorch's notes on wrapper
 subclasses and on the private-use backend (`torch.utils.backend_registration`).
 """
 
@@ -13,35 +13,35 @@ from common.errors import DeviceError
 aten = torch.ops.aten
 host = torch.device("cpu")
 
-#: operations between devices; all others want their tensors on one
+#: operations between devices; all other operations need their tensors on one device
 TRANSFERS = (aten.copy_.default, aten._to_copy.default)
-#: operations whose result the host must wait for
+#: operations whose result the host waits for
 READS = (aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.default)
-#: what `torch.autocast` runs in the lower precision on a GPU, as far as this network needs it
+#: operations of this network that `torch.autocast` runs in lower precision on a GPU
 LOWER = ("conv2d", "linear")
 
-registered = []  # libraries last as long as they are held
+registered: list[torch.library.Library] = []  # PyTorch drops a library that is not referenced
 count = 0
 
 
 def start():
-    """Register the device; its name. DeviceError beside a GPU: a process has one accelerator."""
+    """Register the device and return its name; DeviceError on a machine with a GPU."""
     if not registered:
         if torch.cuda.is_available():
             raise DeviceError(
-                "PyTorch takes no simulated device beside a GPU: use it with `--device gpu`, or "
-                "hide it with the environment's CUDA_VISIBLE_DEVICES=-1."
+                "PyTorch has no simulated device on a machine with a GPU: use `--device gpu`, or "
+                "hide the GPU with the environment variable CUDA_VISIBLE_DEVICES=-1."
             )
         try:
             from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
         except ImportError as error:
             raise DeviceError(
-                f"PyTorch {torch.__version__} is too old for a simulated device: install what "
-                "constraints/torch.txt names."
+                f"PyTorch {torch.__version__} is too old for a simulated device: install the "
+                "version in constraints/torch.txt."
             ) from error
         _setup_privateuseone_for_python_backend("simulated", Module())
         kernels = torch.library.Library("aten", "IMPL")
-        # all other ways to make a tensor end in these two
+        # all functions that make a tensor call one of these two
         kernels.impl("empty.memory_format", factory(aten.empty.memory_format), "PrivateUse1")
         kernels.impl("empty_strided", factory(aten.empty_strided.default), "PrivateUse1")
         for name in LOWER:
@@ -54,35 +54,35 @@ def start():
 
 
 def copies():
-    """How often something was copied from the device to the host."""
+    """How many copies from the device to the host there were."""
     return count
 
 
 class Module:
-    """What PyTorch asks of `torch.simulated`."""
+    """The functions that PyTorch calls in `torch.simulated`."""
 
     def is_available(self):
-        """It is there."""
+        """The device is always available."""
         return True
 
     is_initialized = is_available
 
     def device_count(self):
-        """There is one."""
+        """There is one device."""
         return 1
 
     def current_device(self):
-        """It is the first."""
+        """The index of the only device."""
         return 0
 
     def _is_in_bad_fork(self):
         return False
 
     def manual_seed_all(self, seed):
-        """Random numbers are drawn on the host."""
+        """Do nothing: random numbers are drawn on the host."""
 
     def get_amp_supported_dtype(self):
-        """What `torch.autocast` may lower to."""
+        """The lower precisions of `torch.autocast`."""
         return [torch.bfloat16]
 
 
@@ -93,7 +93,7 @@ class Tensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, data_on_host):
-        """A view of the host's tensor."""
+        """Wrap the host's tensor."""
         tensor = torch.Tensor._make_wrapper_subclass(
             cls,
             data_on_host.size(),
@@ -117,7 +117,7 @@ class Tensor(torch.Tensor):
 def dispatch(operation, args, kwargs):
     """Run an operation on the host's tensors; its results are on the simulated device.
 
-    RuntimeError, as CUDA's, for a CPU tensor among its arguments that is no scalar.
+    RuntimeError, as in CUDA, if an argument is a CPU tensor and not a scalar.
     """
     global count
     moves = operation in TRANSFERS
@@ -134,7 +134,7 @@ def dispatch(operation, args, kwargs):
         to_host = torch.device(kwargs.get("device") or "simulated").type == "cpu"
     count += operation in READS or (moves and to_host)
 
-    own = {}  # what an operation in place returns is the tensor that it was given
+    own = {}  # an in-place operation returns its own argument
 
     def unwrap(value):
         if isinstance(value, Tensor):
@@ -151,7 +151,7 @@ def dispatch(operation, args, kwargs):
 
 
 def factory(operation):
-    """The kernel that makes a tensor on the simulated device."""
+    """A kernel that makes a tensor on the simulated device."""
 
     def kernel(*args, device=None, pin_memory=None, **kwargs):
         return Tensor(operation(*args, device=host, **kwargs))
@@ -160,13 +160,13 @@ def factory(operation):
 
 
 def without_autocast():
-    """A context in which an operation is not caught by autocast again."""
+    """A context without autocast, so that a kernel can call the operation itself."""
     key = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
     return torch._C._ExcludeDispatchKeyGuard(key)
 
 
 def lowered(operation):
-    """The operation under autocast: its float32 tensors as bfloat16."""
+    """The operation under autocast: its float32 tensors become bfloat16."""
 
     def lower(value):
         single = isinstance(value, torch.Tensor) and value.dtype == torch.float32
@@ -180,7 +180,7 @@ def lowered(operation):
 
 
 def promoted(tensors, dim=0):
-    """`cat` under autocast: in the widest dtype of its tensors."""
+    """`cat` under autocast: all tensors get the widest dtype."""
     with without_autocast():
         widest = max((tensor.dtype for tensor in tensors), key=lambda dtype: dtype.itemsize)
         return torch.cat([tensor.to(widest) for tensor in tensors], dim)

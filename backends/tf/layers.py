@@ -8,9 +8,9 @@ from keras import layers
 from tensorflow import Tensor
 
 from backends.tf.saving import Shape, serialisable
+from common.spec import Size, pair
 
 BATCH, HEIGHT, WIDTH, CHANNELS = range(4)
-Pair = Sequence[int]  # (height, width)
 
 
 @serialisable
@@ -21,13 +21,13 @@ class MaxPool(layers.Layer):
     explicit padding are not oneDNN's, and slow.
     """
 
-    def __init__(self, kernel: Pair, stride: Pair, padding: Pair, ceil: bool, **kwargs: Any):
+    def __init__(self, kernel: Size, stride: Size, padding: Size, ceil: bool, **kwargs: Any):
         super().__init__(**kwargs)
-        self.kernel, self.stride = tuple(kernel), tuple(stride)
-        self.padding, self.ceil = tuple(padding), ceil
+        self.kernel, self.stride = as_pair(kernel), as_pair(stride)
+        self.padding, self.ceil = as_pair(padding), ceil
         # a stride less 1 behind the image rounds the windows up
-        behind = [p + (s - 1) * ceil for p, s in zip(padding, stride, strict=True)]
-        self.margins = list(zip(padding, behind, strict=True))
+        behind = [p + (s - 1) * ceil for p, s in zip(self.padding, self.stride, strict=True)]
+        self.margins = list(zip(self.padding, behind, strict=True))
         self.mode = "SAME" if centred(self.kernel, self.stride, self.padding) else "VALID"
 
     def call(self, x: Tensor) -> Tensor:
@@ -53,9 +53,9 @@ class AdaptiveAvgPool(layers.Layer):
     Keras's own must know the image size when it is traced; here windows are rows of a matrix.
     """
 
-    def __init__(self, size: Pair, **kwargs: Any):
+    def __init__(self, size: Size, **kwargs: Any):
         super().__init__(**kwargs)
-        self.size = tuple(size)
+        self.size = as_pair(size)
 
     def call(self, x: Tensor) -> Tensor:
         x = tf.einsum("rh,nhwc->nrwc", self.windows(tf.shape(x)[HEIGHT], self.size[0]), x)
@@ -99,6 +99,11 @@ class Affine(layers.Layer):
         return super().get_config() | {"scale": self.scale, "shift": self.shift}
 
 
-def centred(kernel: Pair, stride: Pair, padding: Pair) -> bool:
+def as_pair(size: Size) -> tuple[int, int]:
+    """`size` as (height, width); Keras's files hold a list."""
+    return pair(tuple(size) if isinstance(size, list) else size)
+
+
+def centred(kernel: Size, stride: Size, padding: Size) -> bool:
     """Whether `'same'` pads so: only with stride 1, and faster than zeros in front."""
-    return tuple(stride) == (1, 1) and tuple(kernel) == tuple(p + 1 + p for p in padding)
+    return pair(stride) == (1, 1) and pair(kernel) == tuple(p + 1 + p for p in pair(padding))

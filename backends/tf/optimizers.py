@@ -80,11 +80,11 @@ def make(model: GoogLeNet, recipe: Recipe) -> Optimizer:
     """The recipe's optimizer over the model's parameters, on the current device."""
     match recipe.optimizer:
         case "sgd":
-            numbers = recipe.lr, recipe.momentum, recipe.nesterov
-            optimizer = SGD(*numbers, l2=recipe.weight_decay)
+            momentum = recipe.momentum, recipe.nesterov
+            optimizer = SGD(recipe.lr, *momentum, l2=recipe.weight_decay)
         case "adam":
-            numbers = recipe.lr, recipe.beta1, recipe.beta2, recipe.eps
-            optimizer = Adam(*numbers, l2=recipe.weight_decay)
+            moments = recipe.beta1, recipe.beta2, recipe.eps
+            optimizer = Adam(recipe.lr, *moments, l2=recipe.weight_decay)
         case _:
             raise ValueError(f"Keras has no optimizer for {recipe.optimizer!r}")
     optimizer.build(model.trainable_variables)

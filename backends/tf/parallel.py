@@ -55,7 +55,7 @@ def all_reduce_sum(numbers: np.ndarray) -> np.ndarray:
 def add_up(vector: Tensor) -> Tensor:
     """The sum over replicas of what each has."""
 
-    def add(x):  # a copy: the sum lies where its operand was made
+    def add(x: Tensor) -> Tensor:  # a copy: the sum lies where its operand was made
         return tf.distribute.get_replica_context().all_reduce("SUM", tf.identity(x))
 
     return tf.distribute.get_strategy().run(add, (vector,))

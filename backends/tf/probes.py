@@ -2,6 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
+from tensorflow import Tensor
 
 from backends.tf.device import device_name, device_of, place, place_labels
 from backends.tf.googlenet import GoogLeNet
@@ -12,16 +13,17 @@ from common.weights import Weights, is_running
 
 def forward(model: GoogLeNet, x: np.ndarray, training: bool) -> Weights:
     """The output of every stage and head by name, as NumPy arrays."""
-    outputs, x = {}, place(model, x)
+    outputs: dict[str, Tensor] = {}
+    y = place(model, x)
     with device_of(model):
         for name, _ in model.spec.stages():
             if name == "stage4":
-                x, aux_logits = model.run_stage4(x, training=training)
-                outputs |= {f"auxiliary.{index}": side for index, side in enumerate(aux_logits)}
+                y, aux_logits = model.run_stage4(y, training=training)
+                outputs |= {f"auxiliary.{index}": each for index, each in enumerate(aux_logits)}
             else:
-                x = getattr(model, name)(x, training=training)
-            outputs[name] = x
-        outputs["head"] = model.head(x)
+                y = getattr(model, name)(y, training=training)
+            outputs[name] = y
+        outputs["head"] = model.head(y)
     return {name: np.moveaxis(output.numpy(), -1, 1) for name, output in outputs.items()}
 
 

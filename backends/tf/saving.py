@@ -4,7 +4,7 @@ Keras's conventions: a saved class is registered under a name; `get_config` give
 arguments as plain data, and `from_config` takes them back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -29,15 +29,21 @@ class FromSpec:
     `self.parts` are the constructor's arguments by name, of `row`, `norm` and `spec`.
     """
 
+    parts: dict[str, Any]
+
     def get_config(self) -> dict[str, Any]:
         """The layer's arguments as plain data."""
-        write = {"row": row_to_config, "norm": row_to_config, "spec": to_config}
+        write: dict[str, Callable[[Any], Any]] = {
+            "row": row_to_config,
+            "norm": row_to_config,
+            "spec": to_config,
+        }
         parts = {name: write[name](part) for name, part in self.parts.items()}
-        return super().get_config() | parts
+        return super().get_config() | parts  # type: ignore[misc]  # the layer's own
 
     @classmethod
     def from_config(cls, config: dict[str, Any], *arguments: Any) -> Any:
         """The layer of such data; SpecError where it describes no layer."""
         read = {"row": row_from_config, "norm": row_from_config, "spec": from_config}
         parts = {name: read[name](config[name]) for name in read.keys() & config.keys()}
-        return super().from_config(config | parts, *arguments)
+        return super().from_config(config | parts, *arguments)  # type: ignore[misc]

@@ -81,7 +81,8 @@ class Trainer:
         """The learning rate of the next step, and the seed of its dropout."""
         with device_of(self.model):
             optimizers.set_rate(self.optimizer, rate)
-            for index, head in enumerate((self.model, *self.model.auxiliary)):
+            heads: list[Any] = [self.model, *self.model.auxiliary]
+            for index, head in enumerate(heads):
                 if head.dropout.rate:  # each head draws its own; the second number counts draws
                     head.dropout.seed_generator.state.assign((seed + index, 0))
 

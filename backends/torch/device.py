@@ -48,8 +48,8 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
 def place(model: Any, x: np.ndarray) -> Tensor:
     """A float array (N, C, H, W) as the model's input: its dtype, layout and device."""
     weight = model.head.weight
-    x = to_device(x, weight.device).to(weight.dtype)
-    return x.contiguous(memory_format=model.layout)
+    tensor = to_device(x, weight.device).to(weight.dtype)
+    return tensor.contiguous(memory_format=model.layout)
 
 
 def place_labels(model: Any, labels: np.ndarray) -> Tensor:

@@ -13,14 +13,16 @@ WARM = 2  # steps of a shape before it is captured, in which the libraries choos
 
 
 class Graphs:
-    """`passes(inputs, labels, weight)`, which gives tensors and leaves gradients; on a GPU captured.
+    """Runs `passes(inputs, labels, weight)`; on a GPU captured as a graph.
 
-    A graph for each shape of batch and weight, from its third step on: an epoch has at most two.
+    There is one graph for each shape of batch and each weight, from its third step on: an epoch has
+    at most two.
     """
 
     def __init__(self, model: nn.Module, passes: Callable[..., tuple[Tensor, ...]]) -> None:
         self.model, self.passes = model, passes
-        self.steps, self.graphs = {}, {}
+        self.steps: dict[tuple[torch.Size, float], int] = {}
+        self.graphs: dict[tuple[torch.Size, float], Graph] = {}
 
     def __call__(self, inputs: Tensor, labels: Tensor, weight: float) -> tuple[Tensor, ...]:
         """What `passes` gives, as tensors of its own."""
@@ -38,7 +40,14 @@ class Graphs:
 class Graph:
     """One captured pass: its tensors stay where they are, and each replay writes them anew."""
 
-    def __init__(self, model, passes, inputs, labels, weight):
+    def __init__(
+        self,
+        model: nn.Module,
+        passes: Callable[..., tuple[Tensor, ...]],
+        inputs: Tensor,
+        labels: Tensor,
+        weight: float,
+    ) -> None:
         self.inputs, self.labels = inputs.clone(), labels.clone()
         self.parameters = list(model.parameters())
         self.graph = torch.cuda.CUDAGraph()
@@ -46,7 +55,7 @@ class Graph:
             self.outputs = passes(self.inputs, self.labels, weight)
         self.gradients = [parameter.grad for parameter in self.parameters]
 
-    def __call__(self, inputs, labels):
+    def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         """The same pass over another batch."""
         self.inputs.copy_(inputs)
         self.labels.copy_(labels)

@@ -19,7 +19,7 @@ from common.rendezvous import need_port
 
 
 def init_process_group(device: str) -> tuple[int, int]:
-    """Join the other workers as the environment says: this worker's rank, and how many there are."""
+    """Join the other workers, as the environment says; this worker's rank, and their count."""
     count = int(os.environ.get("WORLD_SIZE", 1))
     if count == 1:
         return 0, 1

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from backends.torch.device import device_name, place, place_labels
 from backends.torch.googlenet import GoogLeNet
@@ -13,16 +14,17 @@ from common.weights import Weights, is_running
 def forward(model: GoogLeNet, x: np.ndarray, training: bool) -> Weights:
     """The output of every stage and head by name, as NumPy arrays."""
     model.train(training)
-    outputs, x = {}, place(model, x)
+    outputs: dict[str, Tensor] = {}
+    y = place(model, x)
     with torch.no_grad():
         for name, _ in model.spec.stages():
             if name == "stage4":
-                x, aux_logits = model.run_stage4(x)
-                outputs |= {f"auxiliary.{index}": side for index, side in enumerate(aux_logits)}
+                y, aux_logits = model.run_stage4(y)
+                outputs |= {f"auxiliary.{index}": each for index, each in enumerate(aux_logits)}
             else:
-                x = getattr(model, name)(x)
-            outputs[name] = x
-        outputs["head"] = model.head(x)
+                y = getattr(model, name)(y)
+            outputs[name] = y
+        outputs["head"] = model.head(y)
     return {name: output.cpu().numpy() for name, output in outputs.items()}
 
 

@@ -4,7 +4,7 @@ import os
 
 from common.processor import processor
 
-# what MXNet takes by itself; our backend would give it all cores
+# MXNet's own default; our backend would give it all cores
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, processor()["usable"] // 2)))
 
 from backends.mxnet import GoogLeNet  # noqa: I001  # MXNet can be imported after it
@@ -12,7 +12,7 @@ from mxnet import Context, autograd, gluon, init, np
 
 
 class Published:
-    """d2l's loop on a device, a batch at a time; the network is ours, of the book's layers."""
+    """d2l's loop on a device, one batch at a time; our network with the layers of the book's."""
 
     def __init__(self, spec, device="cpu", lr=0.1):
         kind, _, index = device.partition(":")

@@ -7,10 +7,10 @@ from backends.paddle import GoogLeNet
 
 
 class Published:
-    """d2l's loop on a device, a batch at a time; the network is ours, of the book's layers."""
+    """d2l's loop on a device, one batch at a time; our network with the layers of the book's."""
 
     def __init__(self, spec, device="cpu", lr=0.1):
-        paddle.set_device(device)  # where it makes all tensors from now on
+        paddle.set_device(device)  # all tensors are made there from now on
         self.net = self.network(spec)
         self.trainer = paddle.optimizer.SGD(lr, parameters=self.net.parameters())
         self.loss = nn.CrossEntropyLoss()
@@ -36,7 +36,7 @@ class Published:
 
 
 class Peer(Published):
-    """The same loop with paddle.vision's own network, whose side heads count with 0.3 each."""
+    """The same loop with paddle.vision's own network; each auxiliary loss has the weight 0.3."""
 
     SPEC = "paddle-vision"
 

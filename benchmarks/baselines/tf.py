@@ -7,10 +7,10 @@ from backends.tf import GoogLeNet
 
 
 class Published:
-    """d2l's `compile` and `fit` on a device, a batch at a time; the network is ours, padded."""
+    """d2l's `compile` and `fit` on a device, one batch at a time; our network, with its padding."""
 
     def __init__(self, spec, device="cpu", lr=0.1):
-        # what our backend has set otherwise for the whole process
+        # TensorFlow's defaults, which our backend changes for the whole process
         tf.config.optimizer.set_experimental_options({"arithmetic_optimization": True})
         tf.config.set_soft_device_placement(True)
         with tf.distribute.OneDeviceStrategy(f"/{device.upper()}").scope():

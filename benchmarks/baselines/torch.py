@@ -13,7 +13,7 @@ META = "torchvision._meta_registrations"
 
 
 class Published:
-    """d2l's loop on a device, a batch at a time; the network is ours, of the book's layers."""
+    """d2l's loop on a device, one batch at a time; our network with the layers of the book's."""
 
     def __init__(self, spec, device="cpu", lr=0.1):
         self.device = torch.device(device.replace("gpu", "cuda"))
@@ -43,8 +43,8 @@ class Peer(Published):
     SPEC = "torchvision"
 
     def network(self, spec):
-        """torchvision's GoogLeNet without auxiliary heads, for as many classes."""
-        # which fails where its compiled operators, not used here, do not fit the PyTorch
+        """torchvision's GoogLeNet without auxiliary heads, with the spec's number of classes."""
+        # This import fails if torchvision's compiled operators, not used here, do not fit PyTorch.
         sys.modules.setdefault(META, types.ModuleType(META))
         models = importlib.import_module("torchvision.models")
         return models.googlenet(num_classes=spec.head.width, aux_logits=False, init_weights=False)

@@ -1,4 +1,4 @@
-"""What the benchmark asks MXNet: to wait, its memory, a matrix product, its profiler."""
+"""The benchmark's probes in MXNet: waiting, peak memory, a matrix product, the profiler."""
 
 import json
 import os
@@ -9,12 +9,12 @@ from mxnet.contrib.amp.amp import bfloat16
 
 
 def label(device):
-    """What the GPU is called: MXNet does not say."""
+    """The contract's name of the device: MXNet does not give the GPU's name."""
     return device
 
 
 def wait(device):
-    """Return when all that was queued is done: a loss is there before its backward pass."""
+    """Return when all queued work is done; a loss is ready before its backward pass."""
     mx.nd.waitall()
 
 
@@ -23,9 +23,9 @@ def peak_memory(device):
 
 
 def product(side, precision, device):
-    """A function that multiplies two square matrices of that precision on the device."""
+    """A function that multiplies two (side, side) matrices of this precision on the device."""
     kind, _, index = device.partition(":")
-    dtype = bfloat16 if precision == "bfloat16" else precision  # NumPy knows no such name
+    dtype = bfloat16 if precision == "bfloat16" else precision  # NumPy does not have this dtype
     a, b = (
         mx.nd.random.uniform(shape=(side, side), ctx=Context(kind, int(index or 0))).astype(dtype)
         for _ in range(2)
@@ -35,7 +35,7 @@ def product(side, precision, device):
 
 
 def operators(run, device):
-    """Name, calls and seconds of every operator in `run()`: on the CPU, or of a GPU's kernels."""
+    """Name, calls and seconds of every operator in `run()`; on a GPU those of the kernels."""
     mx.nd.waitall()
     mx.profiler.set_config(
         profile_symbolic=True, profile_imperative=True, aggregate_stats=True, filename=os.devnull

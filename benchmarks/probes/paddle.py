@@ -1,4 +1,4 @@
-"""What the benchmark asks Paddle: to wait, its memory, a matrix product, its profiler."""
+"""The benchmark's probes in Paddle: waiting, peak memory, a matrix product, the profiler."""
 
 import paddle
 from paddle.profiler import Profiler, ProfilerTarget
@@ -6,30 +6,30 @@ from paddle.profiler.profiler_statistic import StatisticData
 
 
 def label(device):
-    """What the GPU is called."""
+    """The name of the GPU."""
     return paddle.device.cuda.get_device_name(device)
 
 
 def wait(device):
-    """Return when all that was asked of the device is done."""
+    """Return when the device has done all its work."""
     if device != "cpu":
         paddle.device.synchronize(device)
 
 
 def peak_memory(device):
-    """The most bytes of the GPU that tensors took at a time; None on a CPU."""
+    """The peak of the GPU memory in tensors, in bytes; None on a CPU."""
     return None if device == "cpu" else paddle.device.cuda.max_memory_allocated(device)
 
 
 def product(side, precision, device):
-    """A function that multiplies two square matrices of that precision on the device."""
+    """A function that multiplies two (side, side) matrices of this precision on the device."""
     paddle.set_device(device)
     a, b = (paddle.rand([side, side]).astype(precision) for _ in range(2))
     return lambda: a @ b
 
 
 def operators(run, device):
-    """Name, calls and seconds of every operator in `run()`: on the CPU, or of a GPU's kernels."""
+    """Name, calls and seconds of every operator in `run()`; on a GPU those of the kernels."""
     gpu = device != "cpu"
     targets = [ProfilerTarget.CPU, *([ProfilerTarget.GPU] if gpu else [])]
     # without `on_trace_ready` it would write a trace into the working directory

@@ -1,4 +1,4 @@
-"""What the benchmark asks TensorFlow: to wait, its memory, a matrix product, its profiler."""
+"""The benchmark's probes in TensorFlow: waiting, peak memory, a matrix product, the profiler."""
 
 import re
 import tempfile
@@ -10,25 +10,25 @@ from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace
 
 
 def label(device):
-    """What the GPU is called."""
+    """The name of the GPU."""
     gpu = tf.config.list_physical_devices("GPU")[int(device.partition(":")[2])]
     return tf.config.experimental.get_device_details(gpu)["device_name"]
 
 
 def wait(device):
-    """Return when all that was asked of the device is done."""
+    """Return when the device has done all its work."""
     tf.test.experimental.sync_devices()
 
 
 def peak_memory(device):
-    """The most bytes of the GPU that tensors took at a time; None on a CPU."""
+    """The peak of the GPU memory in tensors, in bytes; None on a CPU."""
     if device == "cpu":
         return None
     return tf.config.experimental.get_memory_info(device.upper())["peak"]
 
 
 def product(side, precision, device):
-    """A function that multiplies two square matrices of that precision on the device."""
+    """A function that multiplies two (side, side) matrices of this precision on the device."""
     with tf.device(f"/{device.upper()}"):
         a, b = (tf.cast(tf.random.uniform((side, side)), precision) for _ in range(2))
 
@@ -40,7 +40,7 @@ def product(side, precision, device):
 
 
 def operators(run, device):
-    """Name, calls and seconds of every operator in `run()`: on the CPU, or of a GPU's kernels."""
+    """Name, calls and seconds of every operator in `run()`; on a GPU those of the kernels."""
     gpu = device != "cpu"
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):

@@ -1,4 +1,4 @@
-"""What the benchmark asks PyTorch: to wait, its memory, a matrix product, its profiler."""
+"""The benchmark's probes in PyTorch: waiting, peak memory, a matrix product, the profiler."""
 
 import torch
 from torch.autograd import DeviceType
@@ -6,25 +6,25 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def label(device):
-    """What the GPU is called."""
+    """The name of the GPU."""
     return torch.cuda.get_device_name(device.replace("gpu", "cuda"))
 
 
 def wait(device):
-    """Return when all that was asked of the device is done."""
+    """Return when the device has done all its work."""
     if device != "cpu":
         torch.cuda.synchronize(device.replace("gpu", "cuda"))
 
 
 def peak_memory(device):
-    """The most bytes of the GPU that tensors took at a time; None on a CPU."""
+    """The peak of the GPU memory in tensors, in bytes; None on a CPU."""
     if device == "cpu":
         return None
     return torch.cuda.max_memory_allocated(device.replace("gpu", "cuda"))
 
 
 def product(side, precision, device):
-    """A function that multiplies two square matrices of that precision on the device."""
+    """A function that multiplies two (side, side) matrices of this precision on the device."""
     a, b = torch.rand(2, side, side, device=device.replace("gpu", "cuda")).to(
         getattr(torch, precision)
     )
@@ -32,7 +32,7 @@ def product(side, precision, device):
 
 
 def operators(run, device):
-    """Name, calls and seconds of every operator in `run()`: on the CPU, or of a GPU's kernels."""
+    """Name, calls and seconds of every operator in `run()`; on a GPU those of the kernels."""
     gpu = device != "cpu"
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
     with profile(activities=kinds, acc_events=True) as found:

@@ -1,9 +1,10 @@
-"""The speed of a training step: the book's loop and ours, in alternating runs, a process for each loop.
+"""The speed of a training step: alternating runs of the book's loop and ours.
 
-Timings on a shared machine drift, so the loops take turns, round by round, and a ratio is taken
-within a round. Each loop has a process of its own, which waits while another one's turn is on: so
-each has its own threads, memory and start-up, and what our backend sets for a whole process is not
-set for the book's loop. A batch is drawn once, already resized; a step moves it to the device.
+Timings on a shared machine drift. So the loops take turns, round by round, and a ratio compares
+turns of the same round. Each loop has its own process, which waits during the turns of the others.
+So each loop has its own threads, memory and start-up, and our backend's settings for a whole
+process do not affect the book's loop. A batch is drawn once, already resized; a step moves it to
+the device.
 """
 
 from __future__ import annotations
@@ -35,19 +36,19 @@ from common.spec import Spec
 from common.spec.arithmetic import layers
 from common.training.history import Epoch, read_history
 
-TURN = 2.0  # seconds that the book's loop is given a turn, unless a number of steps is asked for
-PAUSE = 0.25  # seconds before a turn: OpenMP's threads spin for 0.2 s after their work
+TURN = 2.0  # seconds of a turn of the book's loop, if the number of steps is not given
+PAUSE = 0.25  # seconds before a turn, because OpenMP's threads spin for 0.2 s after their work
 
-TOP = 15  # operators of a profile
-PASSES = 3  # a training step's multiply-adds, in those of its forward pass: dx and dw besides
+TOP = 15  # operators in a profile
+PASSES = 3  # of equal multiply-adds in a training step: forward, dx, dw
 
 
 @dataclass(frozen=True)
 class Row:
-    """One loop. Speeds are examples a second; `ratio` is the median of those to the book's.
+    """One loop. Speeds are in examples per second; `ratio` is the median ratio to the book's loop.
 
-    `role` holds `a` for the book's loop (or a package's own network), `b` for ours by default, `c`
-    for the fastest of ours. What is None is not known of that loop.
+    `role` has the letters `a` for the book's loop (or a package's own network), `b` for our
+    default, `c` for our fastest loop. A field is None if it is not known for that loop.
     """
 
     backend: str
@@ -57,40 +58,40 @@ class Row:
     spec: str
     precision: str
     device: str
-    threads: int | None  #: None: what the framework takes by itself
+    threads: int | None  #: None: the framework's default
     batch_size: int
     size: int
     median: float
     lowest: float
     highest: float
     ratio: float
-    peak: float  #: GFLOP/s of a matrix product in that precision: on a CPU the best of all loops
-    share: float  #: of it that the step reaches
+    peak: float  #: GFLOP/s of a matrix product in that precision; on a CPU the best of all loops
+    share: float  #: of the peak that the step reaches
     memory: int | None  #: peak of the process, in MB
     device_memory: int | None  #: peak on a GPU, in MB
     start: float  #: seconds from the start of the process to the end of the first step
-    compile: float  #: seconds that the first step and turn took longer than later ones
-    repaid: int | None  #: examples until a later start than `a`'s is caught up with; None: never
-    real: float | None  #: examples a second of `train`'s loop over real images
-    real_share: float | None  #: of the speed on the drawn batch
-    wait: float | None  #: share of the time that `train`'s loop waited for images
+    compile: float  #: extra seconds of the first step and turn compared with later ones
+    repaid: int | None  #: examples until a loop that starts later than `a` catches up; None: never
+    real: float | None  #: examples per second of `train`'s loop over real images
+    real_share: float | None  #: `real` relative to the speed on the drawn batch
+    wait: float | None  #: share of the time in which `train`'s loop waited for images
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked of one benchmark."""
+    """The settings of one benchmark."""
 
     backend: str
     recipe: Recipe
     device: str = "auto"
-    precision: str | None = None  #: of `c`; None: the fastest of all that there are
+    precision: str | None = None  #: of `c`; None: the fastest that the framework has
     threads: int | None = None
     rounds: int = 5
-    steps: int | None = None  #: in a turn; None: as many as the book's loop does in TURN seconds
+    steps: int | None = None  #: in a turn; None: as many as the book's loop takes in TURN seconds
     peer: bool = False
 
     def checked(self) -> Plan:
-        """The same with the peer's spec; SpecError for what the published loop cannot take."""
+        """This plan, with the peer's spec if `peer`; SpecError if the baseline cannot run it."""
         require(self.backend)
         usable = processor()["usable"]
         if self.threads is not None and not 1 <= self.threads <= usable:
@@ -119,35 +120,35 @@ class Plan:
         return self.recipe.network(channels=3 if self.peer else 1)
 
     def wants(self, precision: str) -> bool:
-        """Whether `c` may have that precision."""
+        """Whether `c` may use this precision."""
         return self.precision in (None, precision)
 
     def loop(self, kind: str, precision: str) -> Loop:
-        """One of its loops."""
+        """A loop of this kind and precision."""
         recipe = replace(self.recipe, precision=precision)
         return Loop(kind, self.backend, recipe, self.spec(), self.device, self.threads)
 
     def published(self) -> Loop:
-        """The loop that ours is held against."""
+        """The baseline: the loop that ours is compared with."""
         return self.loop(PEER if self.peer else BOOK, "float32")
 
     def own(self) -> list[Loop]:
-        """Ours by default, then the others that are tried."""
+        """Our loop by default, then our loops in the other precisions."""
         others = [self.precision] if self.precision else PRECISIONS
         return [self.loop(OURS, each) for each in dict.fromkeys([self.recipe.precision, *others])]
 
 
-PEER_LR = 1e-3  # with the book's, paddle.vision's network, which has no norm, soon computes NaN
+PEER_LR = 1e-3  # with the book's rate, paddle.vision's network, which has no norm, computes NaN
 
-#: the package that has its own GoogLeNet, and our spec of the same function
+#: packages with a GoogLeNet of their own, and our spec of the same function, by backend
 PEERS = {"torch": ("torchvision", "torchvision"), "paddle": ("paddle", "paddle-vision")}
 
 
 def bench(plan: Plan) -> dict[str, Any]:
-    """The machine, where the real images are from, and a `Row` for each loop.
+    """`{"machine", "data", "rows"}`: the source of the real images, and a `Row` for each loop.
 
-    The first step of each loop and the turn after it are not counted. SpecError, DeviceError or
-    BackendError for what cannot be done, OutOfMemoryError for a batch that is too large.
+    The first step of each loop and the turn after it do not count. SpecError, DeviceError or
+    BackendError for an impossible plan, OutOfMemoryError for a batch that is too large.
     """
     plan = plan.checked()
     real = images()
@@ -157,14 +158,14 @@ def bench(plan: Plan) -> dict[str, Any]:
             return stack.enter_context(closing(Process(loop, data)))
 
         with closing(Process(plan.published(), cut(real, 1, plan.spec()))) as scout:
-            # whose start, perhaps from a cold disk, does not count
+            # its start, perhaps from a cold disk, does not count
             steps = plan.steps or max(2, min(100, round(TURN / scout("turn", 1))))
         data = cut(real, plan.recipe.batch_size * steps, plan.spec())
         running = [start(plan.published(), data)]
         for loop in plan.own():
             try:
                 running.append(start(loop, data))
-            except DeviceError:  # the framework has no such precision
+            except DeviceError:  # the framework does not have this precision
                 if loop.recipe.precision == plan.precision:
                     raise
         rows = _rows(plan, running, steps)
@@ -173,7 +174,7 @@ def bench(plan: Plan) -> dict[str, Any]:
 
 
 def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
-    """Let the loops take turns, the book's first; what each came to."""
+    """Let the loops take turns, the book's first; the row of each loop."""
     turns: list[Callable[[], tuple[float, float]]] = [
         *(lambda each=each: (each("turn", steps), 0.0) for each in running),
         *(lambda each=each: each("epoch") for each in running[1:]),
@@ -186,14 +187,14 @@ def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
 
     early = [seconds for seconds, _ in round_of_turns()]
     taken = np.array([list(round_of_turns()) for _ in range(plan.rounds)])
-    memories = [each("memory") for each in running]  # before the large matrices
+    memories = [each("memory") for each in running]  # before the large matrices of the peaks
     peaks = [(each.loop.recipe.precision, each.peak()) for each in running]
 
     size = plan.recipe.batch_size
     speeds = size * steps / taken[:, :, 0]
     medians = np.median(speeds, axis=0)
-    asked = [at for at, (precision, _) in enumerate(peaks) if at and plan.wants(precision)]
-    roles = (0, 1, max(asked, key=lambda at: medians[at]))
+    wanted = [at for at, (precision, _) in enumerate(peaks) if at and plan.wants(precision)]
+    roles = (0, 1, max(wanted, key=lambda at: medians[at]))
     flop = 2 * PASSES * sum(layer.multiply_adds for layer in layers(plan.spec()))
     rows = []
     for at, each in enumerate(running):
@@ -204,12 +205,12 @@ def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
         peak = max(same) if each.facts["device"] == "cpu" else peaks[at][1]
         slow = each.facts["first"] + early[at]
         later = max(0.0, each.start - running[0].start)
-        gain = 1 / medians[0] - 1 / medians[at]  # seconds an example
+        gain = 1 / medians[0] - 1 / medians[at]  # seconds per example
         epoch = len(running) + at - 1
         row = Row(
             backend=plan.backend,
             version=each.facts["version"],
-            role="".join(role for role, its in zip("abc", roles, strict=True) if its == at),
+            role="".join(role for role, owner in zip("abc", roles, strict=True) if owner == at),
             loop=each.loop.kind,
             spec=plan.recipe.spec,
             precision=precision,
@@ -236,7 +237,7 @@ def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
 
 
 def _figures(speeds: np.ndarray, at: int) -> dict[str, float]:
-    """What one column of speeds (rounds, loops) came to; the ratio is to the first column."""
+    """The summary of one column of speeds (rounds, loops); the ratio is to the first column."""
     own = speeds[:, at]
     return {
         "median": round(float(np.median(own)), 1),
@@ -247,10 +248,10 @@ def _figures(speeds: np.ndarray, at: int) -> dict[str, float]:
 
 
 def profile(plan: Plan, steps: int) -> dict[str, Any]:
-    """Where the time of a step goes, in the book's loop and ours: `{"machine", "profiles"}`.
+    """The time of a step by operator, in the book's loop and ours: `{"machine", "profiles"}`.
 
-    Ours in the precision asked for, or by default. `floor` is the seconds that the step's
-    multiply-adds would take at the measured peak, `step` those that it takes without a profiler.
+    Our loop uses the plan's precision, or the default. `step` is the seconds of a step without the
+    profiler. `floor` is the seconds that its multiply-adds would take at the measured peak.
     """
     plan = plan.checked()
     flop = 2 * PASSES * sum(layer.multiply_adds for layer in layers(plan.spec()))
@@ -284,11 +285,11 @@ def profile(plan: Plan, steps: int) -> dict[str, Any]:
 
 
 def scale(plan: Plan, counts: Sequence[int]) -> dict[str, Any]:
-    """The speed of `train` with so many workers, in alternating runs: `{"machine", "data", "scaling"}`.
+    """The speed of `train` with each number of workers: `{"machine", "data", "scaling"}`.
 
-    A turn is a run of two epochs of `steps` steps over real images, of which the second counts; the
-    batch is that of all workers together. `ratio` is the median of the speeds' ratios to the first
-    count's. Refusals are those of `train`.
+    The runs alternate. A turn is a run of two epochs of `steps` steps over real images; the second
+    epoch counts. The batch is that of all workers together. `ratio` is the median ratio to the
+    speed of the first count. The errors are those of `train`.
     """
     plan = plan.checked()
     real, recipe = images(), plan.recipe
@@ -317,7 +318,7 @@ def scale(plan: Plan, counts: Sequence[int]) -> dict[str, Any]:
 
 
 def _trained(words: list[str], count: int) -> Epoch:
-    """The last epoch of a run of `googlenet train` with so many workers."""
+    """The last epoch of a run of `googlenet train` with `count` workers."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         run = Path(folder) / "run"
         command = [sys.executable, "-m", "common.cli", "train", *words, "--workers", str(count)]
@@ -343,13 +344,13 @@ def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def images() -> Dataset:
-    """Fashion-MNIST where it is there already, else the sample."""
+    """Fashion-MNIST if it is already on this machine, else the sample."""
     found = [count for name, (_, count) in whereabouts().items() if name != "sample"]
     return read_images(None if max(found) == 4 else "sample")
 
 
 def cut(data: Dataset, count: int, spec: Spec) -> Dataset:
-    """So many training images, repeated if there are fewer, of the spec's channels."""
+    """`count` training images, repeated if there are fewer, with the spec's channels."""
 
     def fitted(images: Any, wanted: int) -> np.ndarray:
         whole = np.resize(images, (wanted, *images.shape[1:]))
@@ -365,7 +366,7 @@ def cut(data: Dataset, count: int, spec: Spec) -> Dataset:
 
 
 def machine(gpu: str | None = None) -> str:
-    """The processor and what of it may be used, and the GPU that was used, in one line."""
+    """The GPU if one was used, the processor and its usable cores, in one line."""
     chip = processor()
     best = chip["instructions"][-1:] or ["no instruction sets that are known here"]
     found = f"{chip['name']}, {chip['usable']} cores, up to {best[0]}, {platform.system()}"

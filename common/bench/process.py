@@ -1,4 +1,4 @@
-"""One training loop of the benchmark in a process of its own."""
+"""Runs one training loop of the benchmark in its own process."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 BOOK, PEER, OURS = "as published", "package's own", "ours"
 
-SIDES = {"cpu": 4096, "gpu": 8192}  # of the square matrices that the peak is measured with
+SIDES = {"cpu": 4096, "gpu": 8192}  # of the square matrices that measure the peak
 
 
 @dataclass(frozen=True)
 class Loop:
-    """What a process is to run: the book's step, a peer's, or ours."""
+    """The loop that a process runs: the book's step, a peer's, or ours."""
 
     kind: str
     backend: str
@@ -47,23 +47,23 @@ class Loop:
     threads: int | None
 
     def inputs(self) -> tuple[np.ndarray, np.ndarray]:
-        """The drawn batch, the same for all loops: float32 (N, C, H, W) and int64 (N,)."""
+        """The drawn batch, equal in all loops: images float32 (N, C, H, W), labels int64 (N,)."""
         random, count = np.random.RandomState(0), self.recipe.batch_size
         images = random.uniform(0, 1, (count, *self.spec.input)).astype(np.float32)
         return images, random.randint(0, self.spec.head.width, count).astype(np.int64)
 
 
 class Runner:
-    """A loop in the process that it runs in."""
+    """A loop, inside its process."""
 
     def __init__(self, loop: Loop, data: Dataset) -> None:
-        """Make the network and take the first step; `data` is for our loop alone."""
+        """Make the network and take the first step; only our loop uses `data`."""
         if loop.requested == "cpu":
-            os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # some frameworks use one all the same
+            os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # some frameworks use a GPU even then
         self.size = loop.recipe.batch_size
         if loop.kind == OURS:
             self.backend = load(loop.backend)
-        else:  # without what `load` sets for a whole process: it is not the book's
+        else:  # not by `load`, whose settings for the whole process the book does not have
             baseline = load_module(loop.backend, f"benchmarks.baselines.{loop.backend}")
             self.backend = cast("Backend", load_module(loop.backend, f"backends.{loop.backend}"))
         self.device = choose(loop.requested, self.backend.devices())
@@ -97,13 +97,13 @@ class Runner:
         )
 
     def about(self) -> dict[str, Any]:
-        """The version, the device, what a GPU is called, and the seconds of the first step."""
+        """The version, the device, the name of the GPU, and the seconds of the first step."""
         gpu = None if self.device == "cpu" else self.probes.label(self.device)
         facts = {"version": self.backend.VERSION, "device": self.device}
         return {**facts, "gpu": gpu, "first": self.first}
 
     def turn(self, steps: int) -> float:
-        """The seconds of so many steps, until the last one's loss is here and all work is done."""
+        """The seconds of `steps` steps, until the last loss is read and the device has finished."""
         with self.enough_memory():
             start = time.perf_counter()
             for _ in range(steps):
@@ -113,9 +113,9 @@ class Runner:
             return time.perf_counter() - start
 
     def epoch(self) -> tuple[float, float]:
-        """The seconds of an epoch of `train`'s loop, and those of them that it waited for images.
+        """The seconds of an epoch of `train`'s loop, and the seconds in which it waited for images.
 
-        The data set is as large as an epoch is to be.
+        The data set has the size of one epoch.
         """
         assert self.loop
         with self.enough_memory():
@@ -127,9 +127,9 @@ class Runner:
         return seconds, wait
 
     def memory(self) -> tuple[int | None, int | None]:
-        """The peak so far, in bytes: resident, and on the GPU."""
+        """The peak memory so far, in bytes: of the process, and on the GPU."""
         found = self.probes.peak_memory(self.device)
-        try:  # not `ru_maxrss` on Linux: it begins with the peak of the process that started this
+        try:  # not `ru_maxrss`: on Linux it starts with the peak of the parent process
             lines = Path("/proc/self/status").read_text().splitlines()
             (peak,) = [line for line in lines if line.startswith("VmHWM:")]
             return int(peak.split()[1]) * 1024, found
@@ -137,7 +137,7 @@ class Runner:
             return None, found
 
     def peak(self, side: int) -> float:
-        """Floating-point operations a second of a product of two square matrices."""
+        """Floating-point operations per second in a product of two square matrices."""
         count = 1 if self.device == "cpu" else 20
         multiply = self.probes.product(side, self.precision, self.device)
         seconds = []
@@ -150,16 +150,16 @@ class Runner:
         return float(2 * side**3 * count / min(seconds))
 
     def operators(self, steps: int) -> list[tuple[str, int, float]]:
-        """Name, calls and seconds of each operator in so many steps, the slowest first."""
+        """Name, calls and seconds of each operator in `steps` steps, the slowest first."""
         found = self.probes.operators(lambda: self.turn(steps), self.device)
         return sorted(found, key=lambda row: -row[2])
 
 
 class Process:
-    """A `Runner` in a fresh process: its methods by name."""
+    """A `Runner` in a fresh process; its methods are called by name."""
 
     def __init__(self, loop: Loop, data: Dataset) -> None:
-        """Start it; `start` is the seconds until its first step was done."""
+        """Start the process; `self.start` is the seconds until the end of its first step."""
         context = multiprocessing.get_context("spawn")
         self.loop = loop
         self.pipe, theirs = context.Pipe()
@@ -178,29 +178,29 @@ class Process:
         self.start = time.perf_counter() - begun
 
     def __call__(self, method: str, *arguments: Any) -> Any:
-        """What the method gives; its refusal, or RuntimeError for any other exception."""
+        """The method's result; raises its GoogLeNetError, or RuntimeError for other exceptions."""
         return self._ask(method, arguments)
 
     def peak(self) -> float:
-        """The peak with matrices that keep the device busy."""
+        """The peak, with matrices that are large enough for the device."""
         peak: float = self("peak", SIDES[self.facts["device"].partition(":")[0]])
         return peak
 
-    def _ask(self, *words: Any) -> Any:
+    def _ask(self, *message: Any) -> Any:
         try:
-            self.pipe.send(words)
+            self.pipe.send(message)
             found, error = self.pipe.recv()
-        except (EOFError, OSError) as gone:
+        except (EOFError, OSError) as closed:
             self.process.join()
             status, name = self.process.exitcode or 0, f"{self.loop.backend}'s loop"
-            if status == -signal.SIGKILL:  # what systems do for want of memory
+            if status == -signal.SIGKILL:  # systems do this when the memory runs out
                 raise OutOfMemoryError(
                     f"The process of {name} was killed: try a smaller `--batch-size`."
-                ) from gone
-            said = self.log.read_text(errors="replace").strip().splitlines() or [""]
+                ) from closed
+            lines = self.log.read_text(errors="replace").strip().splitlines() or [""]
             raise BackendError(
-                f"The process of {name} ended with status {status}: {said[-1][:200]}"
-            ) from gone
+                f"The process of {name} ended with status {status}: {lines[-1][:200]}"
+            ) from closed
         if isinstance(error, GoogLeNetError):
             raise error
         if error:
@@ -208,8 +208,8 @@ class Process:
         return found
 
     def close(self) -> None:
-        """End it."""
-        self.pipe.close()  # which ends its wait for the next word
+        """End the process."""
+        self.pipe.close()  # the process then stops waiting for requests
         self.process.join(1)
         self.process.kill()
         self.process.join()
@@ -217,21 +217,21 @@ class Process:
 
 
 def _serve(pipe: Connection, log: Path) -> None:
-    """Make a Runner of the first words, then answer one method after the other."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
-    with log.open("wb") as file:  # the frameworks' notices, shown where the process breaks
+    """Make a Runner from the first message, then call one method for each further message."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
+    with log.open("wb") as file:  # the frameworks' output, shown if the process dies
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     runner: Runner | None = None
     with suppress(EOFError, OSError):
         while True:
-            words = pipe.recv()
+            message = pipe.recv()
             try:
                 if runner is None:
-                    runner = Runner(*words)
+                    runner = Runner(*message)
                     found = runner.about()
                 else:
-                    method, arguments = words
+                    method, arguments = message
                     found = getattr(runner, method)(*arguments)
             except GoogLeNetError as error:
                 pipe.send((None, error))
@@ -243,13 +243,13 @@ def _serve(pipe: Connection, log: Path) -> None:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Let processes that start meanwhile have so many threads and cores; None changes nothing."""
+    """Give processes that start meanwhile `count` threads and cores; None changes nothing."""
     if count is None:
         yield
         return
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(count)
-    bind = getattr(os, "sched_setaffinity", None)  # Linux alone has it
+    bind = getattr(os, "sched_setaffinity", None)  # only Linux has it
     cores = os.sched_getaffinity(0) if bind else set()
     try:
         if bind:

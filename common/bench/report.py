@@ -1,4 +1,4 @@
-"""The tables of the benchmark as text."""
+"""The tables of the benchmark, as text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-#: heads of the text's tables, and what of a row stands under each
+#: heads of the tables, and what each shows of a row
 COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "": lambda row: row["role"],
     "loop": lambda row: row["loop"],
@@ -20,21 +20,15 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "memory": lambda row: _memory(row),
     "start": lambda row: f"{row['start']} s",
     "compile": lambda row: f"{row['compile']} s",
-    "repaid after": lambda row: "never" if row["repaid"] is None else row["repaid"],
     "real data": lambda row: row["real"],
-    "of drawn": lambda row: _percent(row["real_share"]),
-    "wait": lambda row: _percent(row["wait"]),
+    "wait": lambda row: None if row["wait"] is None else f"{row['wait']:.1%}",
 }
-#: of the tables of several workers
+#: the same for the tables of several workers
 WORKERS = {
     "workers": lambda row: row["workers"],
     **{head: COLUMNS[head] for head in ("examples/s", "range", "ratio")},
 }
 SETTING = ("backend", "version", "device", "spec", "batch_size", "size", "threads")
-
-
-def _percent(share: float | None) -> str | None:
-    return None if share is None else f"{share:.1%}"
 
 
 def _memory(row: dict[str, Any]) -> str:
@@ -43,7 +37,7 @@ def _memory(row: dict[str, Any]) -> str:
 
 
 def render(found: dict[str, Any]) -> str:
-    """The rows as text, a table for each setting."""
+    """The rows as text, one table for each setting."""
     parts = [f"{found['machine']}; real data: {found['data']}"]
     for setting, rows in groupby(found["rows"], key=lambda row: [row[k] for k in SETTING]):
         backend, version, device, spec, batch_size, size, count = setting

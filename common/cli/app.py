@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from backends import FRAMEWORKS
+from common.cli.aliases import renamed
 from common.errors import GoogLeNetError
 
 BACKENDS = tuple(FRAMEWORKS)
@@ -18,23 +19,31 @@ BACKENDS = tuple(FRAMEWORKS)
 STATUS = """\b
 Exit status:
   0    done, and everything that was checked holds
-  1    a fault of this program
+  1    an internal error
   2    bad input: an option, a spec, a file of weights
   3    a parity failure: a backend computes another function
   4    a framework that is not installed
   5    images that are missing or damaged
-  6    a device that is not there, or cannot do what was asked
+  6    a device that does not exist, or cannot do what was asked
   7    a run that is damaged, or cannot be written
   8    a loss that is no longer a finite number
   9    a batch that does not fit in the memory
-  10   workers that cannot go on together: one died or never joined, or a port is taken
+  10   workers that cannot continue together: one died or never joined, or a port is taken
   130  stopped by Ctrl-C; a run in training is saved first
   143  stopped by SIGTERM; a run in training is saved first
 """
 
 
 class Commands(click.Group):
-    """Turns every refusal into one sentence and its exit status."""
+    """A command group that turns each of our errors into one sentence and its exit status."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; its options may have their old spelling."""
+        name, command, rest = super().resolve_command(ctx, args)
+        options = {option for param in command.params for option in param.opts} if command else ()
+        return name, command, renamed(rest, options)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -56,14 +65,17 @@ class Commands(click.Group):
 
 
 class Interrupt(BaseException):
-    """A signal came. After a KeyboardInterrupt inside C code Python itself would die of SIGINT."""
+    """A signal was received.
+
+    Not a KeyboardInterrupt: after one inside C code, Python would end itself with SIGINT.
+    """
 
 
-interrupts: list[int] = []  # the signals: a framework's import may swallow the exception
+interrupts: list[int] = []  # received signals: a framework's import may swallow the exception
 
 
 def interrupt(signum: int, frame: Any) -> None:
-    """Stop by SIGINT or SIGTERM."""
+    """Handle SIGINT or SIGTERM: raise Interrupt."""
     interrupts.append(signum)
     raise Interrupt
 
@@ -83,32 +95,34 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON i
 
 @contextmanager
 def deferred_signals(debounce: float = 0.0) -> Iterator[Callable[[], int]]:
-    """Note SIGINT and SIGTERM instead of dying of them; a second one acts as ever.
+    """Record SIGINT and SIGTERM instead of ending the process.
 
-    Unless it comes within `deaf` seconds: a launcher passes on what its workers have got already.
-    Gives the function that says which came, 0 for none.
+    Yields a function that returns the received signal, or 0.
+
+    A second signal ends the process as usual. It is ignored within `debounce` seconds, because a
+    launcher may forward a signal that its workers have already received.
     """
     if interrupts:
         raise Interrupt
-    came: list[tuple[int, float]] = []  # the first signal and when; no other is kept
-    before: dict[int, Any] = {}
+    received: list[tuple[int, float]] = []  # the first signal and its time
+    previous: dict[int, Any] = {}
 
     def note(signum: int, frame: Any) -> None:
         now = time.monotonic()
-        if not came:
-            came.append((signum, now))
-        elif now - came[0][1] >= debounce:
+        if not received:
+            received.append((signum, now))
+        elif now - received[0][1] >= debounce:
             restore()
             signal.raise_signal(signum)
 
     def restore() -> None:
-        for signum, handler in before.items():
+        for signum, handler in previous.items():
             signal.signal(signum, handler)
 
     for signum in (signal.SIGINT, signal.SIGTERM):
-        before[signum] = signal.signal(signum, note)
+        previous[signum] = signal.signal(signum, note)
     try:
-        yield lambda: came[0][0] if came else 0
+        yield lambda: received[0][0] if received else 0
     finally:
         restore()
 
@@ -125,13 +139,13 @@ precision_option = click.option(
 
 
 class Numbers(click.ParamType):
-    """One or more whole numbers, with commas between them."""
+    """One or more whole numbers, separated by commas."""
 
     name = "N[,N...]"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
-        """The numbers."""
+        """Return the numbers."""
         try:
             return tuple(int(word) for word in str(value).split(","))
         except ValueError:
-            self.fail(f"{value!r} is no list of whole numbers.", param, ctx)
+            self.fail(f"{value!r} is not a list of whole numbers.", param, ctx)

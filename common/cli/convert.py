@@ -13,18 +13,20 @@ from common.cli.app import json_option, main
 @main.command()
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
-@click.option("--spec", "spec_name", metavar="NAME", help="Instead of the one that fits.")
-@click.option("--check", is_flag=True, help="Run both ends on the same images, and compare.")
+@click.option(
+    "--spec", "spec_name", metavar="NAME", help="Use this spec instead of the detected one."
+)
+@click.option("--check", is_flag=True, help="Run both files on the same images and compare.")
 @json_option
 def convert(
     source: Path, destination: Path, spec_name: str | None, check: bool, as_json: bool
 ) -> None:
-    """Turn weights of one framework into another's.
+    """Convert the weights of one framework to another.
 
-    SRC is a PyTorch .pt, Keras .weights.h5, MXNet .params, Paddle .pdparams or .safetensors file,
-    with our names, the book's (d2l), torchvision's or paddle.vision's; its content tells which. DST
-    is named with one of these suffixes, or .onnx. What was written is read again and has the same
-    bits, or is not kept.
+    SRC is a PyTorch .pt, Keras .weights.h5, MXNet .params, Paddle .pdparams or .safetensors file.
+    Its names may be ours, the book's (d2l), torchvision's or paddle.vision's. Format and names are
+    detected from the content. DST has one of these suffixes, or .onnx. The written file is read
+    again; it is kept only if all bits are the same.
     """
     from dataclasses import asdict
 

@@ -24,7 +24,7 @@ def specs() -> None:
 @click.option("--size", type=int, help="Height and width of the input instead of the spec's.")
 @click.option("--channels", type=int, help="Channels of the input instead of the spec's.")
 @click.option("--classes", type=int, help="Classes instead of the spec's.")
-@click.option("--compare", is_flag=True, help="Put AlexNet, VGG-11 and NiN beside it.")
+@click.option("--compare", is_flag=True, help="Compare with AlexNet, VGG-11 and NiN.")
 @json_option
 def summary(
     spec_name: str,
@@ -34,7 +34,7 @@ def summary(
     compare: bool,
     as_json: bool,
 ) -> None:
-    """Print a spec's layers, shapes, parameters, multiply-adds and memory, by arithmetic alone."""
+    """Print a spec's layers, shapes, parameters, multiply-adds and memory, without a framework."""
     from common.spec import find, summary
 
     spec = find(spec_name).at(size, channels, classes)
@@ -45,7 +45,9 @@ def summary(
 @main.command()
 @spec_option
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
-@click.option("--backend", type=click.Choice(BACKENDS), help="Send them through its native model.")
+@click.option(
+    "--backend", type=click.Choice(BACKENDS), help="Write them to its model and read them back."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write a safetensors file.")
 def weights(spec_name: str, seed: int, backend: str | None, out: Path | None) -> None:
     """Draw the initial weights and print the SHA-256 of all tensors."""

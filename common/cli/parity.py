@@ -15,7 +15,7 @@ from common.errors import ParityError, SpecError
 @click.option("--backend", required=True, type=click.Choice([*BACKENDS, "all"]))
 @click.option("--spec", "spec_name", metavar="NAME", help="Only this spec.")
 @click.option("--size", type=int, help="Only this image size.")
-@click.option("--inject", "bug_name", metavar="BUG", help="Inject a bug and see it caught.")
+@click.option("--inject", "bug_name", metavar="BUG", help="Inject a bug; a check must catch it.")
 @device_option
 @json_option
 @click.pass_context
@@ -28,9 +28,9 @@ def verify(
     device: str,
     as_json: bool,
 ) -> None:
-    """Hold a backend against the NumPy reference: activations, loss, gradients, steps, statistics.
+    """Compare a backend with the NumPy reference: activations, loss, gradients, steps, statistics.
 
-    Exit status 0 only if every check holds, so with --inject it is 3 when the bug is caught.
+    The exit status is 0 only if every check passes. With --inject it is 3 if the bug is caught.
     """
     from common.parity import mutations, suite
     from common.spec import find
@@ -61,7 +61,10 @@ def verify(
 
 
 def verify_all(options: list[str], as_json: bool) -> int:
-    """Verify the four, each in a process of its own; the most telling exit status of theirs."""
+    """Verify all four, each in its own process.
+
+    Returns 3 if any backend failed a check, else the highest exit status.
+    """
     from common.parity import suite
 
     reports, statuses = [], set()
@@ -71,7 +74,9 @@ def verify_all(options: list[str], as_json: bool) -> int:
             reports += json.loads(child.stdout or "[]")
         else:
             child = suite.in_child(name, options)
-        statuses.add(child.returncode if child.returncode >= 0 else 1)  # below 0: a signal
+        statuses.add(
+            child.returncode if child.returncode >= 0 else 1
+        )  # negative: ended by a signal
     if as_json:
         click.echo(json.dumps(reports, indent=2))
     return ParityError.exit_code if ParityError.exit_code in statuses else max(statuses)
@@ -82,9 +87,9 @@ def verify_all(options: list[str], as_json: bool) -> int:
 @json_option
 @click.pass_context
 def bugs(ctx: click.Context, backend: str, as_json: bool) -> None:
-    """Inject every known bug in a backend, one by one, and show the check that catches it.
+    """Inject every known bug into a backend, one by one, and show the check that catches it.
 
-    Exit status 0 only if all are caught by a check that should catch them.
+    The exit status is 0 only if each bug is caught by one of its expected checks.
     """
     from tabulate import tabulate
 

@@ -1,4 +1,4 @@
-"""`googlenet evaluate`, `predict`, `plot`: what a finished run can do."""
+"""`googlenet evaluate`, `predict`, `plot`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def evaluate(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Test a run: loss, accuracy, each class's accuracy, and a picture of the confusions."""
+    """Evaluate a run: loss, accuracy, accuracy per class, and a plot of the confusion matrix."""
     from common import inference
     from common.training import plots
 
@@ -49,7 +49,7 @@ def evaluate(
     found["picture"] = str(picture)
     click.echo(json.dumps(found, indent=2) if as_json else inference.render(found))
     if not as_json:
-        click.echo(f"confusions in {picture}")
+        click.echo(f"confusion matrix in {picture}")
 
 
 @main.command()
@@ -64,7 +64,7 @@ def evaluate(
 @click.option(
     "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to name."
 )
-@click.option("--invert", is_flag=True, help="Negate the images first: see above.")
+@click.option("--invert", is_flag=True, help="Negate the images first; see above.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default="predictions.png", show_default=True
 )
@@ -81,11 +81,11 @@ def predict(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Name what image files show, with probabilities, in words and in a picture.
+    """Classify image files: print the most probable classes, and write a picture of them.
 
-    The images are resized to the height and width of those that the run was trained on, and made
-    grey if those were. Fashion-MNIST shows bright clothes on black: for a photograph on a white
-    ground, use --invert, as the makers of the data set did.
+    The images are resized to the height and width of the training images, and converted to grey if
+    those are grey. Fashion-MNIST shows bright clothes on black. For a photograph on a white
+    background use --invert; the authors of the data set did the same.
     """
     from common import inference
     from common.training import plots
@@ -107,7 +107,7 @@ def predict(
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default="curves.png", show_default=True)
 def plot(runs: tuple[Path, ...], out: Path) -> None:
-    """Lay the curves of runs over each other. RUN is a run's folder, or a history.jsonl."""
+    """Plot the curves of several runs in one picture. RUN is a run's folder or a history.jsonl."""
     from common import inference
     from common.training import plots
 

@@ -18,7 +18,7 @@ from common.errors import BackendError, PageError, SpecError
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """Show versions, devices, processor, threads and data, and how to install what is missing.
 
-    Exit status 0 if any framework can train, else 4.
+    The exit status is 0 if any framework can train, else 4.
     """
     from common import doctor
 
@@ -34,19 +34,31 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     "--size", "sizes", type=Numbers(), default="96", show_default=True, help="Height and width."
 )
 @click.option("--batch-size", "batch_sizes", type=Numbers(), default="128", show_default=True)
-@click.option("--threads", type=Numbers(), help="And cores.  [default: the framework's own choice]")
+@click.option(
+    "--threads", type=Numbers(), help="Threads and cores.  [default: the framework's own choice]"
+)
 @click.option(
     "--precision",
     type=click.Choice(("float32", "bfloat16")),
-    help="Of (c).  [default: the fastest of those that there are]",
+    help="Precision of (c).  [default: the fastest available]",
 )
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Turns.")
 @click.option(
-    "--steps", type=click.IntRange(1), help="In a turn.  [default: 2 seconds of (a), at least 2]"
+    "--rounds",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Each loop runs once per round.",
 )
-@click.option("--peer", is_flag=True, help="(a) with torchvision's or paddle.vision's own network.")
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    help="Steps per run.  [default: 2 seconds of (a), at least 2]",
+)
+@click.option("--peer", is_flag=True, help="Use torchvision's or paddle.vision's network for (a).")
 @click.option("--profile", is_flag=True, help="Show where the time goes, by operator.")
-@click.option("--workers", type=Numbers(), help="Time `train` with so many workers each instead.")
+@click.option(
+    "--workers", type=Numbers(), help="Time `train` with each of these numbers of workers instead."
+)
 @device_option
 @json_option
 def bench(
@@ -66,9 +78,9 @@ def bench(
 ) -> None:
     """Time a training step: (a) as published, (b) ours by default, (c) ours at its fastest.
 
-    The loops take turns, a process for each, on a drawn batch; (b) and (c) also as `train` runs,
-    on Fashion-MNIST if it is there, else on the sample. With several sizes, batch sizes or threads,
-    each combination is measured.
+    The loops alternate, each in its own process, on a random batch. (b) and (c) are also timed as
+    `train` runs them, on Fashion-MNIST if it is installed, else on the sample. With several sizes,
+    batch sizes or threads, each combination is measured.
     """
     from itertools import product
 
@@ -90,7 +102,7 @@ def bench(
     ]
     if workers:
         if len(plans) > 1 or profile or peer or threads or min(workers) < 1:
-            raise SpecError("--workers takes numbers from 1, and one size and batch size alone.")
+            raise SpecError("--workers takes numbers from 1, with a single size and batch size.")
         found = benchmark.scale(plans[0], workers)
         click.echo(json.dumps(found, indent=2) if as_json else report.render_scaling(found))
         return
@@ -101,7 +113,9 @@ def bench(
 
 
 @main.command()
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write the site there.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write the site to this folder."
+)
 @click.option("--serve", is_flag=True, help="Show it on this machine until Ctrl-C.")
 @click.option(
     "--port",
@@ -111,8 +125,8 @@ def bench(
     help="0: any free one.",
 )
 def page(out: Path | None, serve: bool, port: int) -> None:
-    """Show the four frameworks side by side: a site of two files that needs no network."""
-    from common.page import build as site
+    """Show the four frameworks side by side: a site of two files that works offline."""
+    from common.page import site
 
     if not (out or serve):
         raise PageError("Nothing to do: give --out DIR, --serve, or both.")

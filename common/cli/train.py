@@ -16,12 +16,12 @@ from common.errors import SpecError
 @main.command()
 @click.option("--backend", type=click.Choice(BACKENDS), help="Not needed with --resume.")
 @click.option("--recipe", "recipe_name", metavar="NAME", help="A named recipe.  [default: d2l]")
-@click.option("--spec", metavar="NAME", help="Instead of the recipe's.")
+@click.option("--spec", metavar="NAME", help="Spec, instead of the recipe's.")
 @click.option("--size", type=int, help="Height and width of the input, instead of the recipe's.")
-@click.option("--epochs", type=int, help="Instead of the recipe's.")
-@click.option("--batch-size", type=int, help="Images a step, instead of the recipe's.")
+@click.option("--epochs", type=int, help="Epochs, instead of the recipe's.")
+@click.option("--batch-size", type=int, help="Images per step, instead of the recipe's.")
 @click.option("--lr", type=float, help="Learning rate, instead of the recipe's.")
-@click.option("--seed", type=int, help="Of weights, order and flips.  [default: 0]")
+@click.option("--seed", type=int, help="Seed of weights, order and flips.  [default: 0]")
 @click.option("--precision", help="auto, float32, or bfloat16 for mixed precision.")
 @click.option("--limit-train", type=int, metavar="N", help="Only the first N training images.")
 @click.option("--limit-test", type=int, metavar="N", help="Only the first N test images.")
@@ -31,24 +31,24 @@ from common.errors import SpecError
     help="Fashion-MNIST's folder, the small sample, or a folder of train/CLASS/ and test/CLASS/.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="[default: runs/RECIPE-BACKEND]")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue a run.")
 @click.option(
     "--save-every",
     type=click.FloatRange(min=0),
     default=300.0,
     show_default=True,
     metavar="SECONDS",
-    help="Between checkpoints inside an epoch.",
+    help="Time between checkpoints within an epoch.",
 )
 @click.option("--tensorboard", is_flag=True, help="Also write TensorBoard events.")
-@click.option("--dry-run", is_flag=True, help="Print what would be trained, and train nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the plan without training.")
 @click.option(
     "--workers",
     type=click.IntRange(1),
     default=1,
     show_default=True,
     metavar="N",
-    help="Processes on this machine that divide every batch; --batch-size is that of them all.",
+    help="Processes on this machine that divide each batch; --batch-size is the total.",
 )
 @device_option
 @json_option
@@ -68,10 +68,10 @@ def train(
     as_json: bool,
     **hyper: Any,
 ) -> None:
-    """Train by a recipe, and keep what was learned in a folder.
+    """Train by a recipe, and save the run in a folder.
 
-    Started several times by torchrun, TF_CONFIG, paddle.distributed.launch or DMLC_ROLE it is one
-    worker of several; --workers starts them on this machine.
+    Started several times by torchrun, TF_CONFIG, paddle.distributed.launch or DMLC_ROLE, each
+    process is one worker. --workers starts the workers on this machine.
     """
     from common.distributed import launcher
     from common.distributed.workers import DEBOUNCE, joined, worker
@@ -84,7 +84,7 @@ def train(
     if workers > 1 and not dry_run:
         name = backend_name(backend, resume)
         with deferred_signals() as stop:
-            launcher.start(name, workers, words_given("workers"), stop)
+            launcher.start(name, workers, given_arguments("workers"), stop)
         return
     changes = {name: value for name, value in hyper.items() if value is not None}
     with worker():
@@ -116,12 +116,12 @@ def train(
                 train_plan(plan, chosen, lines, log, stop, save_every, rank, count)
 
 
-def words_given(but: str) -> list[str]:
-    """The options of the command under way as they were given, without one of them."""
-    ctx, words = click.get_current_context(), []
+def given_arguments(exclude: str) -> list[str]:
+    """Return the current command's options as given on the command line, except one."""
+    ctx, arguments = click.get_current_context(), []
     for option in ctx.command.params:
         name = option.name or ""
-        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE and name != but:
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE and name != exclude:
             flag = isinstance(option, click.Option) and option.is_flag
-            words += [option.opts[0], *([] if flag else [str(ctx.params[name])])]
-    return words
+            arguments += [option.opts[0], *([] if flag else [str(ctx.params[name])])]
+    return arguments

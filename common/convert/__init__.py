@@ -1,1 +1,1 @@
-"""Weights from one framework to another, and to ONNX."""
+"""Conversion of weights between frameworks, and to ONNX."""

@@ -1,8 +1,9 @@
-"""`googlenet convert`: weights from any native format to any other, and the proof of it.
+"""`googlenet convert`: weights from any native format to any other, with a check of the result.
 
-The source is read by `common.foreign`, named by `common.namings`, and written by the destination's
-own framework in a process of its own, beside its place. There it is read again and must hold the
-same bits; only then is it moved into its place. `--check` also runs both ends on the same images.
+`common.formats.sandbox` reads the source, and `common.formats.identify` finds its network. The
+destination's framework writes the new file in a temporary folder, in a process of its own. The file
+is then read back and must hold the same bits. Only then is it copied to its place. `--check` also
+runs both files on the same images.
 """
 
 from __future__ import annotations
@@ -35,45 +36,51 @@ from common.weights import load as load_canonical
 
 ONNX = "onnx"
 SUFFIXES = {**{form.suffix: name for name, form in FORMATS.items()}, ".onnx": ONNX}
-RUNS = {"safetensors": "NumPy", ONNX: "onnxruntime"}  #: what runs a format, but for frameworks
-IMAGES = 8  #: that `--check` runs
-TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  #: of logits, over the largest: the parity checks's
+RUNS = {
+    "safetensors": "NumPy",
+    ONNX: "onnxruntime",
+}  #: what runs the formats that have no framework
+IMAGES = 8  #: number of images that `--check` runs
+TOLERANCE = {
+    "float32": 1e-5,
+    "float64": 1e-12,
+}  #: of logits, relative to the largest; as in the parity checks
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What was read, what was written, and how far the two ends are apart."""
+    """What was read, what was written, and the difference between source and destination."""
 
     source: str
     destination: str
     format: str  #: of the source
-    stored: str  #: the kinds of numbers in it
-    names: str  #: whose they are: a key of `namings.DIALECTS`
+    stored: str  #: the dtypes in it
+    names: str  #: the naming that it uses: a key in `common.formats.naming.NAMINGS`
     spec: str
-    also: tuple[str, ...]  #: other specs with these tensors: only `--spec` can tell which it is
+    also: tuple[str, ...]  #: other specs with the same tensors; only `--spec` can choose one
     channels: int
     classes: int
     tensors: int
     dtype: str  #: of the destination
-    sha256: str  #: of the canonical weights, the same at both ends
-    check: dict[str, Any] | None  #: what ran the two ends, and their largest difference
+    sha256: str  #: of the canonical weights, the same in both files
+    check: dict[str, Any] | None  #: what ran the two files, and their largest difference
 
 
 def convert(
     source: Path, destination: Path, spec_name: str | None = None, compare: bool = False
 ) -> Converted:
-    """Write `source`'s weights as `destination`, whose suffix names the format.
+    """Write the weights of `source` to `destination`, whose suffix selects the format.
 
-    WeightsError for a file, a network or a place that will not do; BackendError for a framework
-    that is needed and not installed; ParityError if the ends differ. The destination is whole and
-    verified, or not there.
+    WeightsError for an unusable source, network or destination; BackendError if a framework is not
+    installed; ParityError if the two files compute different logits. The destination is written
+    only after the new weights have been checked.
     """
     target = destination_format(source, destination)
     if spec_name:
         find(spec_name)
     sandbox.require_file(source)
     need(target)
-    file = sandbox.read(source)
+    file = sandbox.read_file(source)
     known = identify(file, spec_name, str(source))
     dtype = known.weights["head.weight"].dtype.name
     if compare:
@@ -112,24 +119,24 @@ def convert(
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder that is gone afterwards; WeightsError where the disk has no room for it."""
+    """A folder that is deleted afterwards; WeightsError if the disk is full."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
     except OSError as error:
         raise WeightsError(
-            f"{tempfile.gettempdir()} cannot hold what is being converted "
+            f"{tempfile.gettempdir()} has no room for the converted weights "
             f"({error.strerror or error}): name a folder with room in TMPDIR."
         ) from error
 
 
 def suffix_of(target: str) -> str:
-    """The suffix that names a format."""
+    """The file suffix of a format."""
     return next(suffix for suffix, name in SUFFIXES.items() if name == target)
 
 
 def destination_format(source: Path, destination: Path) -> str:
-    """The format that the destination's name asks for; WeightsError for a bad place."""
+    """The format that the destination's suffix selects; WeightsError for a bad destination."""
     if destination.is_dir():
         raise WeightsError(f"{destination} is a folder: name the file to write in it.")
     target = next((SUFFIXES[s] for s in SUFFIXES if destination.name.endswith(s)), None)
@@ -142,12 +149,12 @@ def destination_format(source: Path, destination: Path) -> str:
     if destination.exists() or destination.is_symlink():
         raise WeightsError(f"{destination} is there already: remove it, or name another file.")
     if not destination.parent.is_dir():
-        raise WeightsError(f"{destination.parent} is no folder: make it first, or name another.")
+        raise WeightsError(f"{destination.parent} is not a folder: make it first, or name another.")
     return target
 
 
 def need(form: str) -> None:
-    """BackendError, with the install line, unless what writes and runs a format is installed."""
+    """BackendError, with the install command, unless the package for this format is installed."""
     if form == ONNX:
         onnx.package("onnx")
     elif backend := FORMATS[form].backend:
@@ -155,7 +162,7 @@ def need(form: str) -> None:
 
 
 def put(destination: Path, data: bytes) -> None:
-    """The file in its place, whole and with these bytes, or not there."""
+    """Write the destination in one step and check its bytes; WeightsError if that fails."""
     try:
         write_whole(destination, data)
         same = destination.read_bytes() == data
@@ -167,30 +174,32 @@ def put(destination: Path, data: bytes) -> None:
 
 
 def verify(back: Weights, known: Known, destination: Path) -> None:
-    """WeightsError unless the weights that were read back are the same bits."""
+    """WeightsError unless the weights that were read back have the same bits."""
     for name, array in known.weights.items():
         found = back.get(name)
         if found is None or found.dtype != array.dtype or found.tobytes() != array.tobytes():
             raise WeightsError(
-                f"{destination} was not written: {name} came back as other values than it had."
+                f"{destination} was not written: {name} changed when the file was read back."
             )
     if len(back) != len(known.weights):
-        raise WeightsError(f"{destination} was not written: it came back with other tensors.")
+        raise WeightsError(
+            f"{destination} was not written: the file has other tensors when it is read back."
+        )
 
 
 def read_back(target: str, written: Path, known: Known) -> Weights:
     """The canonical weights in a file that was just written."""
     if target == ONNX:
         return onnx.read(written)
-    return identify(sandbox.read(written), known.spec.name, written.name).weights
+    return identify(sandbox.read_file(written), known.spec.name, written.name).weights
 
 
 @dataclass(frozen=True)
 class Work:
-    """Known weights in a folder, and the processes that write and run them there.
+    """Known weights in a temporary folder, and the processes that write and run them there.
 
-    Every end runs in a process of its own: its framework; NumPy, the reference, for safetensors;
-    onnxruntime for ONNX.
+    Each format is run in a process of its own: by its framework, by the reference (NumPy) for
+    safetensors, or by onnxruntime for ONNX.
     """
 
     folder: Path
@@ -204,7 +213,7 @@ class Work:
             np.save(self.folder / "images.npy", images(self.known.spec).astype(dtype))
 
     def write(self, target: str, path: Path) -> np.ndarray | None:
-        """Write the file; its logits if they are to be compared, by what reads such files."""
+        """Write the file; if logits are compared, run it and return its logits."""
         if target == ONNX:
             path.write_bytes(onnx.encode(self.known.spec, self.known.weights))
         elif target not in FRAMEWORKS:
@@ -214,7 +223,7 @@ class Work:
         return None
 
     def run(self, form: str, path: Path | None = None) -> np.ndarray | None:
-        """Run one end; with a path a framework first writes the file there and reads it again."""
+        """Run one format; with a path, the framework first writes the file there and reads it."""
         spec, logits = self.known.spec, self.folder / f"{form}.npy"
         job = {
             "form": form,
@@ -229,7 +238,7 @@ class Work:
 
 
 def do(job: dict[str, Any]) -> None:
-    """Do a job in a process of its own; BackendError if that fails."""
+    """Run a job in a process of its own; BackendError if it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "common.convert.conversion"],
         cwd=ROOT,
@@ -246,7 +255,7 @@ def do(job: dict[str, Any]) -> None:
 
 
 def images(spec: Spec) -> np.ndarray:
-    """The first images of the shipped sample, as the network takes them: float64 (N, C, H, W)."""
+    """The first images of the shipped sample as the network's input: float64 (N, C, H, W)."""
     channels, height, width = spec.input
     sample = load_data("sample").test_images[:IMAGES]
     return np.repeat(resize(sample, height, width), channels, axis=1)
@@ -255,21 +264,21 @@ def images(spec: Spec) -> np.ndarray:
 def compared(
     source: str, first: Any, target: str, second: Any, destination: Path
 ) -> dict[str, Any]:
-    """How far the logits of the two ends are apart; ParityError if it is too far."""
+    """The difference between the logits of the two files; ParityError if it is too large."""
     largest = float(np.abs(first.astype(np.float64)).max())
     difference = float(np.abs(first.astype(np.float64) - second).max())
     one, other = (RUNS.get(form, form) for form in (source, target))
     if not difference <= TOLERANCE[first.dtype.name] * largest:
         raise ParityError(
             f"{destination} was not written: {one} and {other} give logits that differ by "
-            f"{difference:.1e}, where the largest is {largest:.1e}."
+            f"{difference:.1e}, and the largest logit is {largest:.1e}."
         )
     found = {"source": one, "destination": other, "images": len(first)}
     return found | {"difference": difference, "largest": largest}
 
 
 def render(found: Converted) -> str:
-    """What was converted, for people."""
+    """The result as text."""
     widened = "" if found.stored == found.dtype else f" (held as {found.stored})"
     text = (
         f"{found.source}: {found.format} with {found.names}, network {found.spec}, "
@@ -279,8 +288,8 @@ def render(found: Converted) -> str:
     )
     if found.also:
         text += (
-            f"\n{' and '.join(found.also)} has the same tensors and is another function: if it is "
-            f"what they were trained as, say so with `--spec {found.also[0]}`."
+            f"\n{' and '.join(found.also)} has the same tensors but computes another function: if "
+            f"the weights were trained as that network, use `--spec {found.also[0]}`."
         )
     if found.check is None:
         return text
@@ -291,9 +300,9 @@ def render(found: Converted) -> str:
     )
 
 
-# --- in the process of one end
+# --- in the process that writes or runs one format
 def main() -> None:
-    """Do what the jobs on stdin say, a line each."""
+    """Run the jobs on stdin, one per line."""
     for line in sys.stdin:
         job = json.loads(line)
         name, channels, classes = job["spec"]
@@ -314,14 +323,14 @@ def main() -> None:
 def end(
     form: str, spec: Spec, weights: Weights, path: Path | None, x: np.ndarray | None
 ) -> np.ndarray | None:
-    """Write the file if a framework is to, and give its logits of x if there is one."""
+    """Write the file if there is a path and a framework; return the logits of x if x is given."""
     if form in FRAMEWORKS:
         backend, dtype = load(form), weights["head.weight"].dtype.name
         model = backend.build(spec, dtype, "cpu")
         backend.write_weights(model, weights)
         if path:
             backend.save(model, path)
-        if path and x is not None:  # what the framework itself makes of the file
+        if path and x is not None:  # read the file with the framework itself
             model = backend.build(spec, dtype, "cpu")
             backend.load(model, path)
         return None if x is None else backend.forward(model, x, False)["head"]

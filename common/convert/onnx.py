@@ -1,10 +1,9 @@
 """The network as an ONNX graph, written from a spec and canonical weights without any framework.
 
-Nodes and tensors have the canonical names, so a viewer shows the words of the spec. The graph
-evaluates: a norm uses its running statistics, dropout is left out. `images` is (N, C, H, W), of
-any size but where auxiliary heads need the spec's,
-`logits` and what auxiliary heads there are (N, classes). Source: the operators' page of ONNX,
-opset 17.
+Nodes and tensors have the canonical names, so a viewer shows the spec's terms. The graph is in
+evaluation mode: norms use their running statistics, and there is no dropout. The input `images` is
+(N, C, H, W). Its height and width are free, unless the network has auxiliary heads. The outputs
+`logits` and `auxiliary.0`, ... are (N, classes). Source: the list of ONNX operators, opset 17.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ from common.spec import (
 from common.spec.arithmetic import stage_shapes, walk
 from common.weights import Weights, check
 
-OPSET, IR_VERSION = 17, 8  #: of 2022, which every runtime since then reads
-INSTALL = "pip install -c constraints/port.txt -e '.[onnx]'"  # a newer NumPy would end MXNet
+OPSET, IR_VERSION = 17, 8  #: from 2022; every runtime since then reads it
+INSTALL = "pip install -c constraints/cross.txt -e '.[onnx]'"  # NumPy 2 breaks MXNet
 
 
 def package(name: str) -> Any:
-    """Import `onnx` or `onnxruntime`; BackendError with the install line where it is missing."""
+    """Import `onnx` or `onnxruntime`; BackendError with the install command if it is missing."""
     import importlib
 
     try:
@@ -46,7 +45,7 @@ def package(name: str) -> Any:
 
 
 def encode(spec: Spec, weights: Weights) -> bytes:
-    """The bytes of the ONNX file, checked by `onnx.checker`; the same for the same weights."""
+    """The bytes of the ONNX file, checked by `onnx.checker`; equal weights give equal bytes."""
     onnx = package("onnx")
     check(spec, weights)
     kind = onnx.helper.np_dtype_to_tensor_dtype(weights["head.weight"].dtype)
@@ -82,12 +81,12 @@ def encode(spec: Spec, weights: Weights) -> bytes:
 
 
 class Graph:
-    """The nodes, each named by its output."""
+    """The nodes of the graph; a node has the name of its output."""
 
     def __init__(self, onnx: Any, spec: Spec, weights: Weights) -> None:
         self.onnx, self.spec, self.nodes = onnx, spec, list[Any]()
         self.dtype = weights["head.weight"].dtype
-        self.constants: Weights = {}  # of rows that hold numbers and no weights
+        self.constants: Weights = {}  # numbers of rows that are not weights
         self.last: dict[str, str] = {}  # the output of every row of a stage
         self.entering = stage_shapes(spec)["stage3"]
 
@@ -98,22 +97,22 @@ class Graph:
         return output
 
     def rows(self, x: str, rows: tuple[Row, ...], name: str) -> str:
-        """Rows of a stage or branch, one after the other."""
+        """Add the rows of a stage or branch in sequence."""
         for index, row in enumerate(rows):
             x = self.last[f"{name}.{index}"] = self.row(x, row, f"{name}.{index}")
         return x
 
     def constant(self, name: str, values: Any, shape: tuple[int, ...]) -> str:
-        """Add numbers that are no weights, and return their name."""
+        """Add numbers that are not weights, and return their name."""
         self.constants[name] = np.array(values, self.dtype).reshape(shape)
         return name
 
     def linear(self, x: str, name: str, output: str) -> str:
-        """A linear layer."""
+        """Add a linear layer."""
         return self.node("Gemm", output, [x, f"{name}.weight", f"{name}.bias"], transB=1)
 
     def auxiliary(self, row: Auxiliary, name: str) -> str:
-        """An auxiliary head, whose output has its name."""
+        """Add an auxiliary head; its output has its name."""
         x = self.last[f"stage4.{row.after}"]
         if isinstance(row.pool, AvgPool):
             x = self.row(x, row.pool, name)
@@ -127,7 +126,7 @@ class Graph:
         return self.linear(x, f"{name}.head", name)
 
     def adaptive(self, x: str, row: AdaptiveAvgPool, name: str, shape: tuple[int, ...]) -> str:
-        """ONNX has no such pool; a matrix from each side takes the means of rows and columns."""
+        """Adaptive pooling as two matrix products, because ONNX has no such pool."""
         means = []
         for length, windows in zip(shape[2:], row.windows(*shape[2:]), strict=True):
             pixels = np.arange(length)
@@ -140,7 +139,7 @@ class Graph:
         return self.node("MatMul", name, [x, right_name])
 
     def row(self, x: str, row: Row, name: str) -> str:
-        """One row of the spec."""
+        """Add one row of the spec."""
         match row:
             case Conv():
                 return self.conv(x, row, name)
@@ -166,7 +165,7 @@ class Graph:
         raise TypeError(f"there is no ONNX for {type(row).__name__}")
 
     def conv(self, x: str, row: Conv, name: str) -> str:
-        """Convolution, norm if the network has one, ReLU unless the row has none."""
+        """Add a convolution, the norm if the network has one, and the ReLU if the row has one."""
         parameters = [f"{name}.conv.{leaf}" for leaf in ("weight", "bias")[: 1 + row.bias]]
         x = self.node("Conv", f"{name}.conv", [x, *parameters], **window(row))
         if self.spec.norm:
@@ -178,7 +177,7 @@ class Graph:
 
 
 def window(row: Conv | MaxPool) -> dict[str, list[int]]:
-    """Kernel, stride and padding as ONNX has them: top, left, bottom, right."""
+    """Kernel, stride and padding as ONNX attributes; pads are (top, left, bottom, right)."""
     padding = list(pair(row.padding))
     return {
         "kernel_shape": list(pair(row.kernel)),
@@ -188,10 +187,10 @@ def window(row: Conv | MaxPool) -> dict[str, list[int]]:
 
 
 def read(path: Path) -> Weights:
-    """The weights in a file that `encode` made."""
+    """The weights in a file that `encode` made, without the constants of rows."""
     onnx = package("onnx")
     graph = onnx.load(path).graph
-    own = ("scale", "shift", "rows", "columns")  # no weights, but rows' own constants
+    own = ("scale", "shift", "rows", "columns")  # constants of rows, not weights
     return {
         one.name: onnx.numpy_helper.to_array(one)
         for one in graph.initializer
@@ -200,7 +199,7 @@ def read(path: Path) -> Weights:
 
 
 def run(path: Path, x: np.ndarray, output: str = "logits") -> np.ndarray:
-    """The logits of images (N, C, H, W), or another output, by onnxruntime on the CPU."""
+    """The logits of images (N, C, H, W), or another output, computed by onnxruntime on the CPU."""
     runtime = package("onnxruntime")
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (logits,) = session.run([output], {"images": x})

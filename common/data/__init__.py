@@ -1,1 +1,1 @@
-"""Images and labels: where they come from, how they are read, which of them a step takes."""
+"""Images and labels: their sources, their readers, and the batches of a training step."""

@@ -13,12 +13,12 @@ from common.errors import DataError
 Int64 = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)  # `==` of arrays is an array, so two sets are never compared
+@dataclass(frozen=True, eq=False)  # `==` of arrays gives an array, so data sets are not comparable
 class Dataset:
-    """Images uint8 (N, C, H, W), 0 to 255, and their labels int64 (N,), from 0.
+    """Images, uint8 (N, C, H, W) from 0 to 255, and labels, int64 (N,) from 0.
 
-    Images of a folder are decoded when indexed, by a slice or an array. Fashion-MNIST's are
-    (N, 1, 28, 28).
+    Images of a folder are decoded when they are indexed by a slice or an array. Fashion-MNIST's
+    images are (N, 1, 28, 28).
     """
 
     train_images: UInt8 | Files
@@ -27,12 +27,12 @@ class Dataset:
     test_labels: Int64
     classes: tuple[str, ...]
     source: str
-    """Where it is from, for people: a folder, or 'sample'."""
+    """The source of the data, for messages: a folder, or 'sample'."""
 
     def limit(self, train: int | None = None, test: int | None = None) -> Dataset:
         """Return the first `train` and `test` examples; None keeps all.
 
-        Raises DataError for a number below 1 or above what there is.
+        Raises DataError for a number below 1 or above the number of examples.
         """
         for option, wanted, labels in (
             ("--limit-train", train, self.train_labels),
@@ -41,7 +41,7 @@ class Dataset:
             if wanted is not None and not 1 <= wanted <= len(labels):
                 raise DataError(
                     f"{option} {wanted} is not possible: there are {len(labels)} such images"
-                    f" in {self.source}, give a number from 1 to {len(labels)}"
+                    f" in {self.source}; give a number from 1 to {len(labels)}"
                 )
         return replace(
             self,

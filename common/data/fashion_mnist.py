@@ -1,10 +1,8 @@
-"""Fashion-MNIST in NumPy arrays: found, or downloaded; checked by SHA-256; read; cut in batches.
-
-Other images come from a folder of class folders: common/folder.py.
+"""Fashion-MNIST as NumPy arrays: its files are downloaded, checked by SHA-256 and parsed.
 
 Source: Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
 Learning Algorithms", arXiv:1708.07747, https://github.com/zalandoresearch/fashion-mnist. The IDX
-format is the one described at the end of LeCun's MNIST page, http://yann.lecun.com/exdb/mnist/.
+format is described at the end of LeCun's MNIST page, http://yann.lecun.com/exdb/mnist/.
 """
 
 from __future__ import annotations
@@ -22,11 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from common.data.dataset import Dataset, Int64, UInt8
+from common.data.dataset import Dataset, Int64
+from common.data.image_files import UInt8
 from common.errors import DataError
 
 Contents = dict[str, tuple[int, str]]
-"""What each file has to hold: its name, the count of its unpacked bytes, their SHA-256."""
+"""The expected contents: file name -> (number of unpacked bytes, their SHA-256)."""
 
 CLASSES = (
     "T-shirt/top",
@@ -80,42 +79,42 @@ SAMPLE: Contents = {
 }
 
 SAMPLE_FOLDER = Path(__file__).parent / "sample"
-DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # from the package dataset-fashion-mnist
 MIRRORS = (
-    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",  # the address of its authors
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",  # the authors' server
     "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
 )
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A folder, what its four files have to hold, and what helps when they do not."""
+class Folder:
+    """A folder, the expected contents of its four files, and the advice if they differ."""
 
-    folder: Path
+    path: Path
     contents: Contents
     way_out: str
 
     def present(self) -> dict[str, Path]:
-        """Return the paths of those of the four files that are there, packed or not.
+        """Return the paths of the files that exist, packed or not; empty without the folder.
 
-        A folder that does not exist has none; raises DataError for one that cannot be read.
+        Raises DataError if the folder cannot be read.
         """
         try:
-            entries = set(os.listdir(self.folder))
+            entries = set(os.listdir(self.path))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as reason:
             raise DataError(
-                f"the folder {self.folder} cannot be read ({_short(reason)}); {self.way_out}"
+                f"the folder {self.path} cannot be read ({_short(reason)}); {self.way_out}"
             ) from None
-        # The unpacked file comes last, so it is the one that counts where both are there.
+        # The unpacked file comes last, so it wins if both exist.
         both = ((name, file) for name in self.contents for file in (f"{name}.gz", name))
-        return {name: self.folder / file for name, file in both if file in entries}
+        return {name: self.path / file for name, file in both if file in entries}
 
     def read(self, path: Path, name: str) -> bytes:
-        """Return the checked bytes of a file; raises DataError with the way out."""
+        """Return the checked bytes of a file; raises DataError with the advice."""
         try:
-            return _unpack(path, *self.contents[name])
+            return unpack(path, *self.contents[name])
         except DataError as reason:
             raise DataError(f"{path} {reason}; {self.way_out}") from None
 
@@ -124,35 +123,35 @@ class _Place:
         paths = self.present()
         missing = [name for name in self.contents if name not in paths]
         if missing:
-            lack = f"lacks {', '.join(missing)} (or .gz)" if self.folder.exists() else "is missing"
-            raise DataError(f"the folder {self.folder} {lack}; {self.way_out}")
-        return _dataset({name: self.read(path, name) for name, path in paths.items()}, source)
+            lack = f"lacks {', '.join(missing)} (or .gz)" if self.path.exists() else "is missing"
+            raise DataError(f"the folder {self.path} {lack}; {self.way_out}")
+        return parse_dataset({name: self.read(path, name) for name, path in paths.items()}, source)
 
 
 def cache_folder() -> Path:
-    """Return the folder of downloads: $GOOGLENET_CACHE, or the user's cache of this system."""
+    """Return the folder of downloads: $GOOGLENET_CACHE, or the user's cache folder."""
     if folder := os.environ.get("GOOGLENET_CACHE"):
         return Path(folder)
-    import pooch  # type: ignore[import-untyped]  # here: who needs no cache waits for no import
+    import pooch  # type: ignore[import-untyped]  # imported only when needed
 
     return Path(pooch.os_cache("googlenet"))
 
 
 def parse_idx(data: bytes, where: str) -> UInt8:
-    """Return the array of uint8, 1 to 32 dimensions, in the bytes of an IDX file.
+    """Return the uint8 array of 1 to 32 dimensions in the bytes of an IDX file.
 
-    The bytes are 0, 0, 8 (for uint8), the count of dimensions, each dimension in four bytes, the
-    highest first, and the elements in C order. Raises DataError, naming `where`, for all else.
+    The bytes are 0, 0, 8 (for uint8), the number of dimensions, each dimension as four big-endian
+    bytes, and the elements in C order. Raises DataError, which names `where`, for anything else.
     """
     if len(data) < 4:
-        raise DataError(f"{where} is no IDX file: it ends after {len(data)} bytes")
+        raise DataError(f"{where} is not an IDX file: it ends after {len(data)} bytes")
     if data[:2] != b"\0\0":
-        raise DataError(f"{where} is no IDX file: it begins with 0x{data[:4].hex()}")
+        raise DataError(f"{where} is not an IDX file: it begins with 0x{data[:4].hex()}")
     kind, ndim = data[2], data[3]
     if kind != 8:
-        raise DataError(f"{where} has elements of IDX type 0x{kind:02x}, only 0x08 (uint8) is read")
-    if not 1 <= ndim <= 32:  # 32 is the most that NumPy 1 can hold
-        raise DataError(f"{where} has {ndim} dimensions, only 1 to 32 are read")
+        raise DataError(f"{where} has elements of IDX type 0x{kind:02x}, not 0x08 (uint8)")
+    if not 1 <= ndim <= 32:  # NumPy 1 supports at most 32
+        raise DataError(f"{where} has {ndim} dimensions, not 1 to 32")
     start = 4 + 4 * ndim
     if len(data) < start:
         raise DataError(f"{where} is truncated: its header takes {start} bytes, not {len(data)}")
@@ -164,25 +163,25 @@ def parse_idx(data: bytes, where: str) -> UInt8:
             f"{where} has {len(data) - start} bytes of elements, its shape {shape} takes"
             f" {math.prod(shape)}"
         )
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()  # a writable one
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()  # writable
 
 
 def _short(reason: Exception) -> str:
-    """Return what an exception says, in one line of at most 120 characters."""
+    """Return the message of an exception in one line of at most 120 characters."""
     text = (reason.strerror if isinstance(reason, OSError) else None) or str(reason)
     return textwrap.shorten(text, 120, placeholder="...") or type(reason).__name__
 
 
-def _unpack(path: Path, size: int, sha256: str) -> bytes:
-    """Return the bytes of a file, unpacked if it is a .gz, that have this size and SHA-256.
+def unpack(path: Path, size: int, sha256: str) -> bytes:
+    """Return the bytes of a file, unpacked if it is a .gz, after a check of size and SHA-256.
 
-    Raises DataError with the sentence's second half: "is ..."
+    Raises DataError with the second half of a sentence: "is damaged: ..."
     """
     try:
-        if not path.is_file():  # to open a pipe would wait for ever
+        if not path.is_file():  # opening a pipe would block for ever
             raise DataError("is not a file")
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            raw: bytes = file.read(size + 1)  # never more: a small .gz can unpack to anything
+            raw: bytes = file.read(size + 1)  # a limit: a small .gz can unpack to any size
     except (gzip.BadGzipFile, EOFError, zlib.error) as reason:
         raise DataError(f"is damaged: it cannot be unpacked ({_short(reason)})") from None
     except OSError as reason:
@@ -192,16 +191,16 @@ def _unpack(path: Path, size: int, sha256: str) -> bytes:
         raise DataError(f"is damaged: it holds more than the expected {size} bytes")
     if actual != sha256:
         raise DataError(
-            f"is damaged: its {len(raw)} bytes have the SHA-256 {actual[:12]}..., expected are"
+            f"is damaged: its {len(raw)} bytes have the SHA-256 {actual[:12]}..., not"
             f" {size} bytes with {sha256[:12]}..."
         )
     return raw
 
 
-def _download(name: str, cache: Path) -> bytes:
+def download(name: str, cache: Path) -> bytes:
     """Download a file into the cache and return its unpacked bytes.
 
-    Only a checked file gets its name there. Raises DataError when no mirror gives one.
+    A file gets its final name only after the check. Raises DataError if no mirror delivers it.
     """
     import pooch
 
@@ -212,10 +211,10 @@ def _download(name: str, cache: Path) -> bytes:
         url = f"{mirror}/{file}"
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            # A folder for each try, because pooch does not replace what an earlier one left.
+            # A new folder for each try, because pooch does not replace an existing file.
             with tempfile.TemporaryDirectory(dir=cache, prefix="download-") as folder:
                 pooch.retrieve(url, None, file, folder, progressbar=sys.stderr.isatty())
-                raw = _unpack(Path(folder) / file, *FULL[name])
+                raw = unpack(Path(folder) / file, *FULL[name])
                 os.replace(Path(folder) / file, cache / file)
             return raw
         except DataError as reason:
@@ -229,15 +228,15 @@ def _download(name: str, cache: Path) -> bytes:
     )
 
 
-def _dataset(raw: dict[str, bytes], source: str) -> Dataset:
-    """Parse the four files' bytes; raises DataError where they do not make a data set."""
+def parse_dataset(raw: dict[str, bytes], source: str) -> Dataset:
+    """Parse the unpacked bytes of the four files; raises DataError if they do not match."""
     train_images, train_labels = _pair(raw, "train", source)
     test_images, test_labels = _pair(raw, "t10k", source)
     return Dataset(train_images, train_labels, test_images, test_labels, CLASSES, source)
 
 
 def _pair(raw: dict[str, bytes], part: str, source: str) -> tuple[UInt8, Int64]:
-    """Return a part's images (N, 1, 28, 28) and labels (N,); raises DataError if they are not."""
+    """Return images (N, 1, 28, 28) and labels (N,) of "train" or "t10k"; DataError on mismatch."""
     where = f"{part}-images-idx3-ubyte of {source}", f"{part}-labels-idx1-ubyte of {source}"
     images = parse_idx(raw[f"{part}-images-idx3-ubyte"], where[0])
     labels = parse_idx(raw[f"{part}-labels-idx1-ubyte"], where[1])
@@ -246,5 +245,5 @@ def _pair(raw: dict[str, bytes], part: str, source: str) -> tuple[UInt8, Int64]:
     if labels.shape != images.shape[:1]:
         raise DataError(f"{where[1]} has the shape {labels.shape}, not ({len(images)},)")
     if labels.max() >= len(CLASSES):
-        raise DataError(f"{where[1]} has a label {labels.max()}, the last class is 9")
+        raise DataError(f"{where[1]} has a label {labels.max()}, above the last class, 9")
     return images[:, np.newaxis], labels.astype(np.int64)

@@ -1,11 +1,12 @@
-"""Ordinary images: a folder of class folders as a data set, and single files for `predict`.
+"""A data set of ordinary images: a folder with one folder for each class.
 
-    DIR/train/CLASS/*.png        DIR/test/CLASS/*.jpg        the same classes in both, two or more
+    DIR/train/CLASS/*.png        DIR/test/CLASS/*.jpg        the same classes in both, at least two
 
-A file counts as an image by its ending (`FORMATS`); hidden files and other endings (`Thumbs.db`,
-`.txt`) are passed over. Each image is read like this: turned as its EXIF data says, the first of
-several frames, transparent parts laid on white, 16 bits cut to 8, converted to grey or to RGB, and
-resized bilinearly (Pillow's, which averages when it shrinks; the sides are scaled independently).
+A file is an image if its ending belongs to one of `FORMATS`. Hidden files and other endings
+(`Thumbs.db`, `.txt`) are ignored. Each image is read in these steps (common/data/image_files.py):
+the first of several frames, rotated by its EXIF data, 16 bits reduced to 8, transparent parts on
+white, converted to grey or RGB, and resized bilinearly. Pillow's bilinear filter averages when it
+shrinks. Height and width are scaled independently.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ LAYOUT = "give a folder that holds train/CLASS/ and test/CLASS/ with `--data DIR
 
 
 def is_class_folder(folder: Path) -> bool:
-    """Whether a folder holds folders, as Fashion-MNIST's does not."""
+    """Return whether a folder holds folders. Fashion-MNIST's folder does not."""
     try:
         return any(not each.name.startswith(".") and each.is_dir() for each in folder.iterdir())
     except (OSError, ValueError):
@@ -35,12 +36,14 @@ def is_class_folder(folder: Path) -> bool:
 
 
 def load(folder: Path, size: int) -> Dataset:
-    """The images of a folder of class folders; DataError, naming the file, for what is wrong.
+    """Return the images of a folder of class folders.
 
-    They keep their own height and width if these are the same for all and at most `size`; else
-    all are resized to `size` x `size`. They are grey only if all are. The classes take turns in
-    the order of the images, so that the first N hold as many of each. Only the head of each file
-    is read here: one that was cut is found when it is first asked for.
+    The images keep their height and width if these are equal for all and at most `size`. Otherwise
+    all are resized to `size` x `size`. The data set is grey only if every image is grey. Classes
+    alternate in the order of the images, so the first N images are balanced. Only the header of
+    each file is read here: a truncated file is detected when it is first decoded.
+
+    Raises DataError that names the file or folder at fault.
     """
     train, test = (_classes(folder / part) for part in PARTS)
     for one, other, lacking in (
@@ -55,7 +58,7 @@ def load(folder: Path, size: int) -> Dataset:
     if len(train) < 2:
         raise DataError(f"{folder / 'train'} holds fewer than two classes; {LAYOUT}")
     classes = sorted(train)
-    rows = [_take_turns([part[name] for name in classes]) for part in (train, test)]
+    rows = [_alternate([part[name] for name in classes]) for part in (train, test)]
     channels, height, width = _common_shape([path for part in rows for path, _ in part], size)
     images = [Files([path for path, _ in part], channels, height, width) for part in rows]
     labels = [np.array([label for _, label in part], np.int64) for part in rows]
@@ -63,10 +66,10 @@ def load(folder: Path, size: int) -> Dataset:
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
-    """The images of each class of `train` or `test`; DataError for one that has none."""
+    """Return the image files of each class; DataError if a class has none."""
     names, loose = _entries(folder)
     if loose:
-        raise DataError(f"{loose[0]} is in no class; {LAYOUT}")
+        raise DataError(f"{loose[0]} is not in a class folder; {LAYOUT}")
     found = {}
     for name in names:
         inner, found[name.name] = _entries(name)
@@ -74,37 +77,38 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
             raise DataError(f"{inner[0]} is a folder inside a class; put its images into {name}")
         if not found[name.name]:
             raise DataError(
-                f"{name} holds no image (read are {', '.join(sorted(endings()))}); put some "
-                "there, or remove it"
+                f"{name} holds no image of a known format ({', '.join(sorted(endings()))}); put "
+                "some there, or remove it"
             )
     return found
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The folders and the images in a folder, sorted; DataError if it cannot be read."""
+    """Return the folders and the images in a folder, sorted; DataError if it cannot be read."""
     try:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
         raise DataError(f"the folder {folder} is missing; {LAYOUT}") from None
     except OSError as error:
-        raise DataError(f"{folder} is no folder that can be read ({error.strerror})") from None
+        raise DataError(f"{folder} cannot be read as a folder ({error.strerror})") from None
     folders = [path for path in entries if path.is_dir()]
     known = endings()
     images = [p for p in entries if p.suffix.lower() in known and p not in set(folders)]
     links = [p for p in entries if p.is_symlink() and not p.exists()]
     if links:
-        raise DataError(f"{links[0]} is a link that leads nowhere; remove it")
+        raise DataError(f"{links[0]} is a broken link; remove it")
     return folders, images
 
 
-def _take_turns(classes: Sequence[Sequence[Path]]) -> list[tuple[Path, int]]:
-    """Every path with its class's number: the first of each class, then the second of each."""
-    turns = zip_longest(*classes)
-    return [(path, label) for turn in turns for label, path in enumerate(turn) if path]
+def _alternate(classes: Sequence[Sequence[Path]]) -> list[tuple[Path, int]]:
+    """Return each path with its label: the first of each class, then the second of each, ..."""
+    rounds = zip_longest(*classes)
+    return [(path, label) for each in rounds for label, path in enumerate(each) if path]
 
 
 def _common_shape(paths: Sequence[Path], size: int) -> tuple[int, int, int]:
-    bar = tqdm(paths, "looking at", unit=" images", disable=not sys.stderr.isatty(), leave=False)
+    """Return channels, height and width for all images: the common ones, or `size`."""
+    bar = tqdm(paths, "inspecting", unit=" images", disable=not sys.stderr.isatty(), leave=False)
     shapes = {inspect_image(path) for path in bar}
     channels, sizes = max(shape[0] for shape in shapes), {shape[1:] for shape in shapes}
     height, width = sizes.pop()

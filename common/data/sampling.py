@@ -1,4 +1,4 @@
-"""Which examples a step takes: batches, mirrored images, the share of each worker."""
+"""The examples of each step: batches, mirrored images, the shard of each worker."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from common.errors import GoogLeNetError
 
 
 def batches(count: int, size: int, seed: int, epoch: int) -> Iterator[Int64]:
-    """Yield the indices of one epoch's batches, int64 (size,): each of `count` examples once.
+    """Yield the indices of one epoch's batches, int64 (size,).
 
-    The last batch may be smaller. The order depends on `count`, `seed` and `epoch` alone; NumPy
-    keeps RandomState frozen, so it is the same with every version. Raises GoogLeNetError at once
-    for a size below 1, or for a seed that is not in 32 bits.
+    Each of `count` examples occurs once. The last batch may be smaller. The order depends only on
+    `count`, `seed` and `epoch`. It is the same with every version of NumPy, because RandomState is
+    frozen. Raises GoogLeNetError at once for a size below 1 or a seed outside of 32 bits.
     """
     if size < 1:
         raise GoogLeNetError(f"--batch-size {size} is not possible: give 1 or more")
@@ -27,18 +27,18 @@ def batches(count: int, size: int, seed: int, epoch: int) -> Iterator[Int64]:
 
 
 def flip_mask(count: int, seed: int, epoch: int) -> npt.NDArray[np.bool_]:
-    """Which of `count` examples are mirrored in an epoch, bool (count,): about half of them.
+    """Return which of `count` examples are mirrored in an epoch, bool (count,): about half.
 
-    Drawn like the order of `batches`, so every framework mirrors the same images.
+    The mask comes from a seeded RandomState, so every framework mirrors the same images.
     """
     return np.random.RandomState([seed, 2, epoch]).randint(0, 2, count).astype(bool)
 
 
 def shard(indices: np.ndarray, rank: int, workers: int) -> tuple[np.ndarray, float]:
-    """One worker's part of a batch, and what it is of the whole.
+    """Return one worker's indices of a batch, and their fraction of the batch.
 
-    A worker that is left without gets the first example, which counts as nothing: to be without
-    one is more than every operation of a framework can take.
+    An empty shard gets one example with weight 0, because not every operation of a framework
+    accepts an empty batch.
     """
     part = np.array_split(indices, workers)[rank]
     return (part, len(part) / len(indices)) if len(part) else (indices[:1], 0.0)

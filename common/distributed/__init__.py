@@ -1,1 +1,1 @@
-"""Several workers: what starts them, what each does, what watches them."""
+"""Training with several workers: the launcher, the worker process, the peer watchdog."""

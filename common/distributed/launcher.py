@@ -1,7 +1,7 @@
-"""Several workers on this machine, started by their framework's own launcher: `--workers N`.
+"""Start several workers on this machine with their framework's own launcher: `--workers N`.
 
-`start` gives them a folder, in which each worker puts its output and how it ended
-(`common/workers.py`), so that one process speaks for all of them.
+`start` gives the workers a folder. Each worker writes its output and its exit status there
+(`common/distributed/workers.py`), so that one process can report for all of them.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from common.distributed.watchdog import FOLDER
 from common.errors import WorkersError
 from common.files import ROOT
 
-PATIENCE = 8.0  # seconds that the others have to end by themselves, once one has failed
+PATIENCE = 8.0  # seconds that the other workers have to exit after one has failed
 
 
-def start(name: str, count: int, words: Sequence[str], stop: Callable[[], int]) -> None:
-    """Run `googlenet train` with these words in so many workers.
+def start(name: str, count: int, arguments: Sequence[str], stop: Callable[[], int]) -> None:
+    """Run `googlenet train` with these arguments in `count` workers of the backend `name`.
 
-    Shows what worker 0 prints, hands a signal on, and when one worker fails ends all of them, with
-    that worker's error.
+    Prints the output of worker 0 and forwards a signal. If one worker fails, stops all workers and
+    raises that worker's error.
     """
-    import fcntl  # here: Windows has none, and `googlenet train` imports this module
+    import fcntl  # imported here: Windows lacks it, and `googlenet train` imports this module
 
     with tempfile.TemporaryDirectory(prefix="googlenet-") as path:
         folder = Path(path)
         (folder / "lock").touch()
         with (folder / "lock").open() as lock, (folder / "launcher").open("w") as log:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            command = [sys.executable, "-m", "common.cli", "train", *words]
+            command = [sys.executable, "-m", "common.cli", "train", *arguments]
             children = [
                 subprocess.Popen(
                     each,
@@ -50,21 +50,21 @@ def start(name: str, count: int, words: Sequence[str], stop: Callable[[], int]) 
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    start_new_session=True,  # Ctrl-C is heard here alone, and handed on once
+                    start_new_session=True,  # only this process gets Ctrl-C, and forwards it once
                 )
                 for each, more in LAUNCHERS[name](count, command, folder)
             ]
             try:
-                dead = attend(children, folder, stop)
+                dead = wait_for_all(children, folder, stop)
             finally:
                 kill_all(children, folder)
             if not notes(folder):
-                require(name)  # without it there is no launcher either
+                require(name)  # without the framework there is no launcher
             judge(folder, count, dead, stop())
 
 
 def environment(count: int) -> dict[str, str]:
-    """What every worker on this machine gets: its share of the cores, unless the user said so."""
+    """Return the environment of each worker: its share of the cores, unless the user has set it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = str(max(1, (cores or 1) // count))
     names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
@@ -72,17 +72,17 @@ def environment(count: int) -> dict[str, str]:
     return {**dict.fromkeys(names, threads), **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-Started = list[tuple[list[str], dict[str, str]]]  #: commands, and what their environment has more
+Started = list[tuple[list[str], dict[str, str]]]  #: commands, and what to add to their environment
 
 
 def torchrun(count: int, command: list[str], folder: Path) -> Started:
-    """PyTorch's own launcher, which finds a port by itself."""
+    """Return the command of PyTorch's launcher, which finds a port by itself."""
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     return [([*run, str(count), *command[1:]], {})]
 
 
 def tf_config(count: int, command: list[str], folder: Path) -> Started:
-    """TensorFlow has no launcher: a process each, which learns from TF_CONFIG who it is."""
+    """Return one command per worker. TensorFlow has no launcher; TF_CONFIG gives the rank."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
     return [
         (
@@ -99,7 +99,10 @@ def tf_config(count: int, command: list[str], folder: Path) -> Started:
 
 
 def dmlc(count: int, command: list[str], folder: Path) -> Started:
-    """MXNet's wheel has no launching command: a scheduler, a server, which sums, the workers."""
+    """Return the commands of a scheduler, a server and the workers.
+
+    MXNet's wheel has no launcher. The server sums the gradients.
+    """
     common = {
         "DMLC_PS_ROOT_URI": "127.0.0.1",
         "DMLC_PS_ROOT_PORT": str(free_ports(1)[0]),
@@ -114,17 +117,17 @@ def dmlc(count: int, command: list[str], folder: Path) -> Started:
 
 
 def paddle_launch(count: int, command: list[str], folder: Path) -> Started:
-    """Paddle's own launcher, which takes a script, or any other command."""
+    """Return the command of Paddle's launcher, which starts any command."""
     run = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(count)]
     return [([*run, "--log_dir", str(folder / "logs"), *command], {})]
 
 
-#: how each framework's workers are started on one machine
+#: backend -> the function that returns the commands of its workers on one machine
 LAUNCHERS = {"torch": torchrun, "tf": tf_config, "mxnet": dmlc, "paddle": paddle_launch}
 
 
 def free_ports(count: int) -> list[int]:
-    """So many ports of this machine that nobody listens at."""
+    """Return `count` free ports of this machine."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
@@ -134,38 +137,41 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def attend(children: list[subprocess.Popen], folder: Path, stop: Callable[[], int]) -> list[int]:
-    """Until all have ended: show what is printed, hand a signal on, lose patience.
+def wait_for_all(
+    children: list[subprocess.Popen], folder: Path, stop: Callable[[], int]
+) -> list[int]:
+    """Wait for all processes: print their output, forward a signal, stop at a deadline.
 
-    Gives the processes that ended without a word, the first of them if they did not at once.
+    The deadline is `PATIENCE` seconds after the first failure. Returns the processes that exited
+    without reporting, as they were at the first failure if there were any.
     """
     shown: dict[Path, int] = {}
-    handed, deadline, first = False, float("inf"), list[int]()
+    forwarded, deadline, first = False, float("inf"), list[int]()
     while None in [child.poll() for child in children] and time.monotonic() < deadline:
         time.sleep(0.1)
         show(folder, shown)
         found = notes(folder)
-        if (signum := stop()) and not handed:
-            handed = True
+        if (signum := stop()) and not forwarded:
+            forwarded = True
             for pid in found or [child.pid for child in children]:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signum)
-        failed = any(child.returncode for child in children) or silent(folder)
+        failed = any(child.returncode for child in children) or unreported(folder)
         if deadline == float("inf") and (failed or any(n.get("status") for n in found.values())):
-            deadline, first = time.monotonic() + PATIENCE, silent(folder)
+            deadline, first = time.monotonic() + PATIENCE, unreported(folder)
     show(folder, shown)
-    return first or silent(folder)
+    return first or unreported(folder)
 
 
-def silent(folder: Path) -> list[int]:
-    """The processes that ended without a word."""
-    gone = [pid for pid in notes(folder) if not alive(pid)]
-    reported = notes(folder)  # read again: one may have told it just before it ended
-    return [pid for pid in gone if "status" not in reported[pid]]
+def unreported(folder: Path) -> list[int]:
+    """Return the processes that exited without reporting."""
+    ended = [pid for pid in notes(folder) if not alive(pid)]
+    reported = notes(folder)  # read again: a process may have reported just before it ended
+    return [pid for pid in ended if "status" not in reported[pid]]
 
 
 def show(folder: Path, shown: dict[Path, int]) -> None:
-    """What the workers have printed since the last time."""
+    """Print the new output of the workers. `shown` holds the bytes already printed, per file."""
     for path in folder.glob("*.out"):
         with path.open("rb") as file:
             file.seek(shown.get(path, 0))
@@ -176,23 +182,23 @@ def show(folder: Path, shown: dict[Path, int]) -> None:
 
 
 def notes(folder: Path) -> dict[int, dict[str, Any]]:
-    """What each process has told, by its number."""
+    """Return the report of each process, by process id."""
     return {int(path.stem): json.loads(path.read_text()) for path in folder.glob("[0-9]*.json")}
 
 
 def alive(pid: int) -> bool:
-    """Whether there is such a process, which has not ended while its launcher looks away."""
+    """Return whether the process runs. A zombie does not."""
     try:
         os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return True
 
 
 def kill_all(children: list[subprocess.Popen], folder: Path) -> None:
-    """Leave nothing running; what has ended by itself is not touched."""
+    """Kill every process that still runs."""
     for pid in [pid for pid, each in notes(folder).items() if "status" not in each]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -203,25 +209,29 @@ def kill_all(children: list[subprocess.Popen], folder: Path) -> None:
 
 
 def judge(folder: Path, count: int, dead: list[int], signum: int) -> None:
-    """Raise what went wrong, if anything did: the one sentence that tells most."""
+    """Raise WorkersError with the most useful sentence, if a worker failed.
+
+    `dead` are the processes that exited without reporting. `signum` is a received signal or 0.
+    """
     found = [(pid, each) for pid, each in notes(folder).items() if each["role"] == "worker"]
     found.sort(key=lambda item: item[1]["worker"])
     if len(found) == count and all(each.get("status") == 0 for _, each in found):
         return
     reported = [each for _, each in found if "sentence" in each]
-    of_its_own = [each for each in reported if each["status"] != WorkersError.exit_code]
+    own_errors = [each for each in reported if each["status"] != WorkersError.exit_code]
     crashed = [pid for pid, each in found if each.get("status") == 1]
-    gone = [each for pid, each in found if pid in dead]
+    # Paddle's gloo aborts a worker whose peer is gone; the killed one wrote nothing
+    killed = [each for pid, each in found if pid in dead and not aborted(folder / f"{pid}.err")]
     absent = [each for _, each in found if "folder" not in each and "status" not in each]
     way_on = [f": go on with `--resume {each['folder']}`" for _, each in found if "folder" in each]
-    if of_its_own:
-        sentence, status = of_its_own[0]["sentence"], of_its_own[0]["status"]
+    if own_errors:
+        sentence, status = own_errors[0]["sentence"], own_errors[0]["status"]
     elif signum:
         sentence, status = "stopped before the first step.", 128 + signum
     elif crashed:
-        sentence, status = f"A worker failed: {last_words(folder / f'{crashed[0]}.err')}", 1
-    elif gone:
-        which = f"Worker {gone[0]['worker']} of {count} was killed"
+        sentence, status = f"A worker failed: {last_line(folder / f'{crashed[0]}.err')}", 1
+    elif killed:
+        which = f"Worker {killed[0]['worker']} of {count} was killed"
         sentence, status = "".join([which, *way_on[:1], "."]), WorkersError.exit_code
     elif absent:
         which = f"Worker {absent[0]['worker']} of {count} never joined"
@@ -229,14 +239,19 @@ def judge(folder: Path, count: int, dead: list[int], signum: int) -> None:
     elif reported:
         sentence, status = reported[0]["sentence"], reported[0]["status"]
     else:
-        words = last_words(folder / "launcher")
-        sentence, status = f"The launcher failed: {words}", WorkersError.exit_code
+        reason = last_line(folder / "launcher")
+        sentence, status = f"The launcher failed: {reason}", WorkersError.exit_code
     error = WorkersError(sentence)
     error.exit_code = status
     raise error
 
 
-def last_words(path: Path) -> str:
-    """The last line that a process wrote."""
+def aborted(path: Path) -> bool:
+    """Return whether a process wrote that C++ ended it, for an exception that nobody caught."""
+    return path.exists() and "terminate called" in path.read_text(errors="replace")
+
+
+def last_line(path: Path) -> str:
+    """Return the last line in the output file of a process."""
     lines = path.read_text(errors="replace").split("\n") if path.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing.")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing.")

@@ -1,1 +1,1 @@
-"""Files of weights that other programs wrote: formats, names, and which network they hold."""
+"""Weight files that other programs wrote: their formats, their names and their networks."""

@@ -1,4 +1,4 @@
-"""Which spec and which naming a file of weights fits, and its canonical weights."""
+"""Finds the spec and the naming that a weight file fits, and its canonical weights."""
 
 from __future__ import annotations
 
@@ -13,36 +13,35 @@ from common.spec import SPECS, Spec, find, float32
 from common.weights import Weights, shapes
 
 
-# --- from a file to canonical weights
 @dataclass(frozen=True)
 class Known:
-    """The weights of a file, in canonical form, and what they are."""
+    """The weights of a file in canonical form, with their spec and naming."""
 
-    spec: Spec  #: for the file's own channels and classes
+    spec: Spec  #: with the file's channels and classes
     naming: str
     weights: Weights
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A file held against one naming of one spec."""
+    """The comparison of a file with one naming of one spec."""
 
     spec: Spec
     naming: str
-    names: dict[str, str]  #: canonical: the file's
-    mismatches: list[str]  #: what is wrong, as sentences without their end; the first one counts
+    names: dict[str, str]  #: canonical name: name in the file
+    mismatches: list[str]  #: what does not fit, as parts of a sentence
 
     @property
     def score(self) -> int:
-        """How many tensors are where they should be."""
+        """How many tensors fit."""
         return len(self.names) - len(self.mismatches)
 
 
-def identify(file: File, spec_name: str | None, called: str) -> Known:
-    """Find the spec (or hold it against the named one) and give the canonical weights.
+def identify(file: File, spec_name: str | None, file_name: str) -> Known:
+    """Find the spec, or check the named one, and return the canonical weights.
 
-    WeightsError with the first tensor that is missing, misshapen or too many, and the spec that
-    would fit if one does. `called` is the file's name for sentences.
+    WeightsError names the first tensor that is missing, extra or of another shape, and a spec that
+    does fit. `file_name` is used in the message.
     """
     form = FORMATS[file.format]
     for reading in readings(file, [spec_name] if spec_name else list(SPECS), likely=True):
@@ -52,23 +51,22 @@ def identify(file: File, spec_name: str | None, called: str) -> Known:
             if reading.naming == PADDLE_VISION:
                 weights = undo_downscale_in_infer(reading.spec, weights)
             return Known(reading.spec, reading.naming, weights)
-    raise WeightsError(refusal(file, spec_name, called))
+    raise WeightsError(refusal(file, spec_name, file_name))
 
 
 def equivalent_specs(file: File, found: Spec) -> tuple[str, ...]:
-    """The other specs that the file fits as well: they differ from `found` in what is no weight."""
+    """The other specs that fit the file: they have the same tensors as `found`."""
     others = [name for name in SPECS if name != found.name]
     fits = [reading for reading in readings(file, others, likely=True) if not reading.mismatches]
     return tuple(dict.fromkeys(reading.spec.name for reading in fits))
 
 
 def undo_downscale_in_infer(spec: Spec, weights: Weights) -> Weights:
-    """The weights for a dropout that scales up in training, from those for one that scales down.
+    """The weights of paddle.vision's heads, converted for our dropout.
 
-    paddle.vision's dropout is `downscale_in_infer`: training zeroes a share of the features, and
-    evaluation multiplies them by the share that training keeps. Ours divides by that share in
-    training instead, so its product with the heads' weights is the same in both modes. Paddle
-    holds the share in float32.
+    paddle.vision's dropout is `downscale_in_infer`: evaluation multiplies the features by the share
+    that training keeps. Our dropout divides by that share in training. Multiplying the heads'
+    weights by the share gives the same function in both modes. Paddle stores the share in float32.
     """
     drops = {"head.weight": spec.dropout}
     drops |= {f"auxiliary.{i}.head.weight": row.dropout for i, row in enumerate(spec.auxiliary)}
@@ -76,9 +74,10 @@ def undo_downscale_in_infer(spec: Spec, weights: Weights) -> Weights:
 
 
 def readings(file: File, spec_names: list[str], likely: bool = False) -> Iterator[Reading]:
-    """The file held against every naming of these specs; `likely`: of those that may well fit.
+    """Compare the file with every naming of these specs.
 
-    A naming that has no word for some layer of a spec does not name it.
+    `likely` skips specs with another number of tensors and namings without a matching head. A
+    naming that does not name every layer of a spec is skipped.
     """
     form = FORMATS[file.format]
     for spec in map(find, spec_names):
@@ -94,7 +93,7 @@ def readings(file: File, spec_names: list[str], likely: bool = False) -> Iterato
 
 
 def read_as(file: File, spec: Spec, naming: str, layers: Layers) -> Reading:
-    """The file held against one naming of a spec."""
+    """Compare the file with one naming of a spec."""
     form, names, mismatches = FORMATS[file.format], {}, []
     for canonical, shape in shapes(spec).items():
         names[canonical] = name = form.name(layers, canonical)
@@ -111,7 +110,7 @@ def read_as(file: File, spec: Spec, naming: str, layers: Layers) -> Reading:
 
 
 def fitted(file: File, spec: Spec, layers: Layers) -> Spec:
-    """The spec with as many channels and classes as the file's first and last layers have."""
+    """The spec with the channels of the file's first layer and the classes of its last."""
     form, (first, *_) = FORMATS[file.format], shapes(spec)
     sizes = {}
     places = (("channels", first, 4, 1), ("classes", "head.weight", 2, 0))
@@ -127,25 +126,26 @@ def fitted(file: File, spec: Spec, layers: Layers) -> Spec:
     return own
 
 
-def refusal(file: File, spec_name: str | None, called: str) -> str:
-    """Why no reading fits, by the one that comes closest, and which spec would fit."""
+def refusal(file: File, spec_name: str | None, file_name: str) -> str:
+    """The message when no reading fits: the closest reading, and a spec that does fit."""
     every = list(readings(file, list(SPECS)))
     asked = [reading for reading in every if spec_name in (None, reading.spec.name)]
     best = max(asked, key=lambda reading: reading.score)
     fits = [reading.spec.name for reading in every if not reading.mismatches]
     if fits:
         return (
-            f"{called} does not hold the weights of {spec_name}: {best.misfits[0]}; they are those "
-            f"of {fits[0]}: use `--spec {fits[0]}`."
+            f"{file_name} does not hold the weights of {spec_name}: {best.mismatches[0]}; it holds "
+            f"those of {fits[0]}: use `--spec {fits[0]}`."
         )
     if not set(best.names.values()) & set(file.arrays):
         return (
-            f"{called} is {TITLES[file.format]}, of a network that is not known here: its first "
+            f"{file_name} is {TITLES[file.format]} of an unknown network: its first "
             f"tensor is {next(iter(file.arrays))}; `googlenet specs` lists the networks."
         )
     if spec_name:
         return (
-            f"{called} does not hold the weights of {spec_name}: {best.misfits[0]}; no spec fits."
+            f"{file_name} does not hold the weights of {spec_name}: {best.mismatches[0]}; "
+            "no spec fits."
         )
     closest = f"{best.spec.name} comes closest"
-    return f"{called} holds the weights of no spec: {best.misfits[0]} ({closest})."
+    return f"{file_name} holds the weights of no spec: {best.mismatches[0]} ({closest})."

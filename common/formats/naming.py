@@ -1,9 +1,9 @@
-"""What weights are called elsewhere, and how they lie: the names of others as data.
+"""The names and axis orders of weights in the files of other programs.
 
-A naming names every layer of a spec as one kind of program does: ours in each framework, or the
-book's (d2l's `nn.Sequential` of five blocks and its Inception with p1_1 to p4_2). A format says
-what a framework calls a layer's tensors, and in which order their axes are. Both are made from the
-spec, so a new spec brings no table of its own, and a new naming is one function in DIALECTS.
+A naming has the name of every layer of a spec in one kind of program: our backends, the book (d2l's
+`nn.Sequential` of five blocks, and its Inception with p1_1 to p4_2), torchvision or paddle.vision.
+A format has the names of a layer's tensors in one framework, and the order of their axes. Namings
+are computed from the spec, so a new spec needs no table. A new naming is one function in NAMINGS.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ import numpy as np
 from common.spec import Conv, Inception, Row, Spec
 from common.weights import shapes
 
-Layers = dict[str, str]  #: canonical name of a layer (`stage1.0.conv`): its name elsewhere
+Layers = dict[str, str]  #: canonical name of a layer (`stage1.0.conv`): its name in the file
 
-#: the book's paths of an Inception block by our branches: p1_1, p2_1, p2_2, ...
+#: the number of the book's path (p1_1, p2_1, p2_2, ...) for each of our branches
 PATHS = {"branch1x1": 1, "branch3x3": 2, "branch5x5": 3, "branch_pool": 4}
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a framework's files call a layer's tensors, and in which order their axes are.
+    """The names of a layer's tensors in a framework's files, and the order of their axes.
 
-    `norm` and `other` give the last word of a name, after the layer's; `conv` and `linear` the
+    `norm` and `other` have the suffixes after a layer's name. `conv` and `linear` have the
     canonical axes in the order of the file.
     """
 
-    backend: str | None  #: whose `save` writes it
+    backend: str | None  #: the backend whose `save` writes it
     suffix: str
     norm: Mapping[str, str]
     other: Mapping[str, str]
@@ -41,16 +41,16 @@ class Format:
     linear: tuple[int, int] = (0, 1)
 
     def name(self, layers: Layers, canonical: str) -> str:
-        """The name in the file of a canonical tensor."""
+        """The name of a canonical tensor in the file."""
         layer, _, leaf = canonical.rpartition(".")
         return layers[layer] + (self.norm if layer.endswith("norm") else self.other)[leaf]
 
     def axes(self, ndim: int) -> tuple[int, ...]:
-        """The canonical axes in the order of the file, for a tensor of so many."""
+        """The canonical axes in the order of the file, for a tensor of `ndim` axes."""
         return {4: self.conv, 2: self.linear}.get(ndim, tuple(range(ndim)))
 
     def canonical(self, array: np.ndarray) -> np.ndarray:
-        """An array of the file with its axes in the canonical order."""
+        """An array of the file, contiguous, with its axes in the canonical order."""
         return np.ascontiguousarray(array.transpose(np.argsort(self.axes(array.ndim))))
 
 
@@ -88,12 +88,12 @@ def ours(spec: Spec) -> Iterator[Layers]:
 
 
 def book(spec: Spec) -> Iterator[Layers]:
-    """The book's blocks in a Sequential, `net` in its newer editions, paths p1_1 or b1_1.
+    """The book's blocks in a Sequential, called `net` in newer editions, with paths p1_1 or b1_1.
 
-    PyTorch's DataParallel puts `module` before all. Where a ReLU is a layer of its own it counts
-    (PyTorch, Paddle), where it is an argument of the convolution it does not (MXNet). The book has
-    no norm in this network; readers write convolution and norm one after the other, or as a
-    Sequential, in the blocks and in the paths.
+    PyTorch's DataParallel adds the prefix `module`. A ReLU that is a layer is counted (PyTorch,
+    Paddle); a ReLU that is an argument of the convolution is not (MXNet). The book has no norm in
+    this network. Its readers write convolution and norm in sequence or in a Sequential, both in
+    the blocks and in the paths.
     """
     for prefix, letter, relus in product(("", "net.", "module."), "pb", (True, False)):
         if not spec.norm:
@@ -132,7 +132,7 @@ def _book(
 
 
 def _paths(row: Inception, block: str) -> Iterator[tuple[str, int, int]]:
-    """Each convolution of a block: its canonical name, the book's path and step in it."""
+    """Each convolution of a block: its canonical name, the book's path and the step in it."""
     for branch, rows in row.branches():
         for place, inner in enumerate(rows):
             if isinstance(inner, Conv):
@@ -194,9 +194,9 @@ def paddle_vision(spec: Spec) -> Iterator[Layers]:
 
 # --- names by class and order: Keras
 class Container:
-    """Names the layers of a Keras container: by class, and from the second of a class on by count.
+    """Names the layers of a Keras container: `conv2d`, `conv2d_1`, ... for each class.
 
-    An attribute whose name sorts before `layers` is filed under its own name instead.
+    Keras stores an attribute under its own name instead if that name sorts before `layers`.
     """
 
     def __init__(self, path: str) -> None:
@@ -229,7 +229,7 @@ def keras_ours(spec: Spec) -> Iterator[Layers]:
 
     for stage, rows in spec.stages():
         add(rows, net.add("sequential"), stage)
-    for index, _ in enumerate(spec.auxiliary):  # a list, which has no layers of its own
+    for index, _ in enumerate(spec.auxiliary):  # a list, not a container
         at, name = f"auxiliary/auxiliary{f'_{index}' if index else ''}", f"auxiliary.{index}"
         layers |= {f"{name}.{layer}": f"{at}/{layer}" for layer in ("hidden", "head")}
         layers |= {f"{name}.conv.{layer}": f"{at}/conv/{layer}" for layer in ("conv", "norm")}
@@ -237,10 +237,10 @@ def keras_ours(spec: Spec) -> Iterator[Layers]:
 
 
 def keras_book(spec: Spec) -> Iterator[Layers]:
-    """The book's blocks in a Sequential, `net` in its newer editions; see `book`.
+    """The book's blocks in a Sequential, called `net` in newer editions; see `book`.
 
-    The Inception block is a Model, whose p1_1 to p4_2 are filed by class and order, or a Layer,
-    whose are filed by name; b1_1 to b4_2 are filed by name in both.
+    If the Inception block is a Model, Keras stores p1_1 to p4_2 by class and order. If it is a
+    Layer, Keras stores them by name. It stores b1_1 to b4_2 by name in both.
     """
     for prefix, letter in product(("", "layers/sequential/"), ("", "p", "b")):
         for nested in (False, True) if spec.norm else (False,):
@@ -252,7 +252,7 @@ def _keras_book(spec: Spec, prefix: str, letter: str, nested: bool, inside: str)
     layers, net = {}, Container(prefix)
 
     def add(layer: str, block: Container, attribute: str, nest: bool, norm: str) -> None:
-        """A convolution and its norm, in a Sequential of their own or one after the other."""
+        """A convolution and its norm, in sequence or in a Sequential."""
         if nest:
             block = Container(f"{attribute or block.add('sequential')}/")
             attribute = norm = ""
@@ -278,7 +278,7 @@ def _keras_book(spec: Spec, prefix: str, letter: str, nested: bool, inside: str)
 
 PADDLE_VISION = "paddle.vision's names"
 
-#: what files of each format are tried for, in this order; each gives one or more namings of a spec
+#: the namings to try for each format, in this order; a function yields one or more for a spec
 NAMINGS: dict[str, dict[str, Callable[[Spec], Iterator[Layers]]]] = {
     "torch": {
         "our names": ours,

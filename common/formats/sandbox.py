@@ -1,12 +1,11 @@
-"""Files of weights that others wrote, as named arrays, without any framework and without trust.
+"""Reads untrusted weight files as named arrays, without any framework.
 
-A file's format is told by its content. Nothing of it is executed: pickles run on a small machine
-that knows arrays, numbers, strings, dicts and lists, and has nothing else to call; archives are
-never unpacked; what a header claims is held against the bytes that are there. All of it happens in
-a process of its own (`python -m common.foreign FILE`) with little memory and time, since HDF5 is
-parsed natively; what comes back is a safetensors file of float32 or float64.
-
-Half-precision values are widened to float32, which is exact; integers are no weights.
+The format is detected from the content. Nothing in a file is executed. Pickles are read by a
+restricted interpreter that can only build arrays, numbers, strings, dicts and lists. Archives are
+never unpacked to disk. Sizes in headers are checked against the size of the file. A separate
+process with limited memory and time does all of this (`python -m common.formats.sandbox FILE`),
+because HDF5 files are parsed by native code. The process returns a safetensors file of float32 or
+float64. Half-precision values become float32, which is exact. Integers are refused.
 """
 
 from __future__ import annotations
@@ -25,12 +24,14 @@ from common.formats.readers.base import LARGEST, File, Unreadable
 from common.formats.readers.detect import parse
 from common.weights import KEY, metadata
 
-MEMORY = 2**31  #: bytes of address space that the reading process has, and four times the file
-SECONDS = 120  #: that it has
+MEMORY = (
+    2**31
+)  #: bytes of address space of the reading process, plus four times the size of the file
+SECONDS = 120  #: of processor time and of waiting for it
 
 
-def read(path: Path) -> File:
-    """The arrays in a file, read in a process of its own; WeightsError if it holds none."""
+def read_file(path: Path) -> File:
+    """Read the arrays of a file in a process of its own; WeightsError if that fails."""
     require_file(path)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     try:
@@ -44,25 +45,27 @@ def read(path: Path) -> File:
         )
     except subprocess.TimeoutExpired:
         raise WeightsError(
-            f"{path} could not be read in {SECONDS} seconds: it is damaged, or made to last."
+            f"{path} could not be read in {SECONDS} seconds: it is damaged or malicious."
         ) from None
     said = done.stderr.decode(errors="replace").splitlines()
     if done.returncode == WeightsError.exit_code and said:
         raise WeightsError(f"{path} {said[-1]}")
     if done.returncode:
         raise WeightsError(
-            f"{path} ended the process that read it (status {done.returncode}): it is damaged, or "
-            "asks for more memory than its size allows."
+            f"{path} crashed the process that read it (status {done.returncode}): it is damaged, "
+            "or needs more memory than its size allows."
         )
     return decode(done.stdout)
 
 
 def require_file(path: Path) -> None:
-    """WeightsError unless there is an ordinary file of a size that weights have."""
+    """WeightsError unless this is a regular file that is small enough for weights."""
     if path.is_dir():
         raise WeightsError(f"{path} is a folder: name the file of weights in it.")
     if not path.is_file():
-        raise WeightsError(f"{path} is not there, or is no ordinary file: name a file of weights.")
+        raise WeightsError(
+            f"{path} is not there, or is not a regular file: name a file of weights."
+        )
     if path.stat().st_size > LARGEST:
         raise WeightsError(
             f"{path} holds {path.stat().st_size:,} bytes: the weights of a GoogLeNet have at most "
@@ -71,7 +74,7 @@ def require_file(path: Path) -> None:
 
 
 def encode(file: File) -> bytes:
-    """A file's content as the bytes of a safetensors file, which is what leaves the process."""
+    """The content of a file as the bytes of a safetensors file, the output of the process."""
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(array) for name, array in file.arrays.items()}
@@ -79,7 +82,7 @@ def encode(file: File) -> bytes:
 
 
 def decode(data: bytes) -> File:
-    """The inverse of `encode`, with the arrays in the order that they had."""
+    """The inverse of `encode`; the arrays keep their order."""
     from safetensors.numpy import load
 
     arrays = load(data)
@@ -89,22 +92,22 @@ def decode(data: bytes) -> File:
 
 # --- in the process that reads
 def main() -> None:
-    """Read the file that the command line names; its content goes to stdout."""
-    import h5py  # noqa: F401  # before the limits: a library that is loaded later counts as well
+    """Read the file on the command line and write its content to stdout."""
+    import h5py  # noqa: F401  # before the limits, because loading a library counts too
 
     path = Path(sys.argv[1])
     limit(path.stat().st_size)
     try:
         data = encode(parse(path))
     except (Unreadable, MemoryError) as error:
-        greedy = "asks for more memory than its size allows: it is damaged, or made to do so."
-        print(error if isinstance(error, Unreadable) else greedy, file=sys.stderr)
+        too_large = "needs more memory than its size allows: it is damaged or malicious."
+        print(error if isinstance(error, Unreadable) else too_large, file=sys.stderr)
         sys.exit(WeightsError.exit_code)
     sys.stdout.buffer.write(data)
 
 
 def limit(size: int) -> None:
-    """Little memory and time, and no file to be written, where the system has such limits."""
+    """Limit memory and time, and forbid writing files, on systems with such limits."""
     try:
         import resource
     except ImportError:  # Windows has none
@@ -117,7 +120,7 @@ def limit(size: int) -> None:
     ):
         try:
             resource.setrlimit(what, (most, most))
-        except (OSError, ValueError):  # macOS does not bound the address space
+        except (OSError, ValueError):  # macOS does not limit the address space
             continue
 
 

@@ -1,1 +1,1 @@
-"""The page: four frameworks side by side. `build` makes it, from `topics`, `words` and results."""
+"""The page that shows the four frameworks side by side; `site` builds it from `content`."""

@@ -1,4 +1,4 @@
-"""What the page draws: the network of a spec, training curves, errors by stage. No framework."""
+"""The page's drawings: the network of a spec, training curves, errors by stage. No framework."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from common.spec import (
 )
 from common.spec.arithmetic import Shape, totals, walk
 
-POINTS = 240  # of a curve, at most; what there is more is averaged
+POINTS = 240  # at most in a curve; a longer series is averaged in blocks
 
 
 @dataclass(frozen=True)
 class Node:
-    """A row of the spec on the drawing: what it is, what leaves it, what it costs."""
+    """A row of the spec in the drawing: its kind, its output shape (N, C, H, W), its cost."""
 
     at: str  #: `stage3.0.branch5x5.1`
     kind: str  #: the address of its code: Conv, MaxPool, branch5x5, ...
@@ -44,7 +44,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage or the head, its rows, and their sums."""
+    """A stage, the head or an auxiliary head: its rows and their sums."""
 
     name: str
     nodes: tuple[Node, ...]
@@ -54,7 +54,7 @@ class Stage:
 
 
 def stages(spec: Spec) -> list[Stage]:
-    """The drawing of a spec at its own input size: its stages, its head, its auxiliary heads."""
+    """The drawing of a spec at its own input size: stages, head, auxiliary heads."""
     shape: Shape = (1, *spec.input)
     found: list[Stage] = []
     entering: dict[str, Shape] = {}
@@ -104,7 +104,7 @@ def _label(row: Row) -> str:
             stride = "" if pair(row.stride) == (1, 1) else f"/{pair(row.stride)[0]}"
             return f"{height}×{width}{stride}"
         case Inception():
-            return ""  # its place in the stage names it
+            return ""  # the caller labels it with its place in the stage
         case GlobalAvgPool():
             return "mean"
         case AdaptiveAvgPool():
@@ -116,7 +116,7 @@ def _label(row: Row) -> str:
 
 
 def data(spec: Spec) -> dict[str, Any]:
-    """A spec as what the page's script computes with."""
+    """A spec as plain data for the page's script."""
 
     def plain(row: Row) -> dict[str, Any]:
         match row:
@@ -163,7 +163,7 @@ def data(spec: Spec) -> dict[str, Any]:
 
 
 def curve(losses: Sequence[float], epochs: int) -> list[tuple[float, float]]:
-    """Epoch and loss: of every step, or of long runs the mean of a few."""
+    """Pairs (epoch, loss) of every step; for long runs the means of blocks of steps."""
     block = -(-len(losses) // POINTS)
     starts = np.arange(0, len(losses), block)
     counts = np.diff([*starts, len(losses)])
@@ -174,7 +174,7 @@ def curve(losses: Sequence[float], epochs: int) -> list[tuple[float, float]]:
 
 @dataclass(frozen=True)
 class Axis:
-    """From values to pixels, linear or logarithmic, and where the ticks are."""
+    """A linear or logarithmic scale from values to pixels."""
 
     low: float
     high: float
@@ -183,7 +183,7 @@ class Axis:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """The pixel of a value; what lies outside stands at the edge."""
+        """The pixel of a value; a value outside the range is put at the edge."""
         low, high = (math.log10(each) if self.log else each for each in (self.low, self.high))
         floor = min(max(value, self.low), self.high)
         at = (math.log10(floor) if self.log else floor) - low
@@ -191,14 +191,14 @@ class Axis:
 
 
 def polyline(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
-    """The points as those of an SVG polyline."""
+    """The points in the form of an SVG polyline."""
     return " ".join(f"{x(at):g},{y(value):g}" for at, value in points)
 
 
 def chart_of(
     series: Mapping[str, Sequence[tuple[float, float]]], axes: tuple[Axis, Axis]
 ) -> Markup:
-    """One line a framework, in its colour and dashes."""
+    """One line for each framework, in its colour and dashes."""
     lines = [
         Markup('<polyline class="line {}" points="{}"/>').format(name, polyline(points, *axes))
         for name, points in series.items()
@@ -207,7 +207,7 @@ def chart_of(
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round values between the two, at most so many."""
+    """Round values from low to high, at most `most` of them."""
     step = 10.0 ** math.floor(math.log10((high - low) / most))
     step *= next(factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= most)
     first = math.ceil(low / step - 1e-9)

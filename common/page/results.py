@@ -1,11 +1,15 @@
-"""The results in docs/results, as the commands wrote them, for the README and the page.
+"""Readers of the results in docs/results, for the README and the page.
 
-`verify-B.json` and `bugs-B.json` are what `googlenet verify` and `googlenet bugs` printed with
-`--json`; `same-padding-B.json` is `verify --inject same-padding`; `pitfalls-B.json` comes from the
-tests of docs/porting.md; `bench-B.json` is `googlenet bench --json`, `size-B.json`,
-`batch_size-B.json` and `threads-B.json` are the same with several of these, `peer-B.json` with
-`--peer`, `profile-B.json` with `--profile`; `runs/NAME/` holds the `config.json` and
-`history.jsonl` of a run.
+Each file holds what a command printed with `--json`, for a backend B:
+
+- `verify-B.json`: `googlenet verify`; `same-padding-B.json`: with `--inject same-padding`
+- `bugs-B.json`: `googlenet bugs`
+- `bench-B.json`: `googlenet bench`; `size-B.json`, `batch_size-B.json` and `threads-B.json`: with
+  several values of that option; `peer-B.json`: with `--peer`; `profile-B.json`: with `--profile`;
+  `workers-B.json`: with `--workers 1,2`
+
+`pitfalls-B.json` comes from the tests in tests/pitfalls. `runs/NAME/` holds the `config.json` and
+the `history.jsonl` of a training run.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from common.errors import GoogLeNetError
 from common.parity.mutations import INJECTED_BUGS
 from common.parity.report import CHECK_KEY, Report
 from common.recipe import find_recipe
-from common.spec import SPECS
+from common.spec import D2L, SPECS
 from common.training.checkpoint import Config, config_from
 from common.training.history import Epoch, read_history, speed
 
@@ -28,7 +32,7 @@ Found = TypeVar("Found")
 
 TITLES = {"torch": "PyTorch", "tf": "TensorFlow", "mxnet": "MXNet Gluon", "paddle": "PaddlePaddle"}
 
-#: published runs of 10 epochs: what, where from, loss, train and test accuracy, examples/s
+#: published runs of 10 epochs: recipe, source, loss, train and test accuracy, examples/s
 PUBLISHED = (
     ("`d2l`, batch 128", "d2l, MXNet, GPU", 0.256, 0.903, 0.907, 2343.6),
     ("`d2l`, batch 128", "d2l, PyTorch, GPU", 0.262, 0.900, 0.886, 3265.5),
@@ -40,16 +44,16 @@ PUBLISHED = (
 
 
 class Unusable(GoogLeNetError):
-    """A results file that cannot be shown: `missing`, `damaged`, or of an `other` version."""
+    """A results file that cannot be shown: `missing`, `damaged`, or from an `other` version."""
 
     def __init__(self, why: str, path: Path) -> None:
-        super().__init__(f"{path} is {why}: the command that wrote it writes it anew.")
+        super().__init__(f"{path} is {why}: write it again with the command that made it.")
         self.why, self.path = why, path
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: what was asked, and how each epoch went."""
+    """One training run: its configuration and its epochs."""
 
     name: str
     config: Config
@@ -57,12 +61,12 @@ class Run:
 
 
 def verified(root: Path, backend: str) -> list[Report]:
-    """Every run of a backend; Unusable where the file is not one of this version."""
+    """Every report of a backend's parity checks; Unusable if the file is not of this version."""
     return _reports(root / "docs" / "results" / f"verify-{backend}.json", backend)
 
 
 def injected(root: Path, backend: str) -> Report:
-    """The run with d2l's TensorFlow padding injected; Unusable as above."""
+    """The report with d2l's TensorFlow padding injected; Unusable as above."""
     path = root / "docs" / "results" / f"same-padding-{backend}.json"
     (report,) = _reports(path, backend)
     return report
@@ -72,7 +76,7 @@ def _reports(path: Path, backend: str) -> list[Report]:
     def parse(found: Any) -> list[Report]:
         reports = [_checked(Report.from_json(each)) for each in found]
         if not reports or any(report.backend != backend for report in reports):
-            raise ValueError("another backend's")
+            raise ValueError("results of another backend")
         if not {report.spec for report in reports} <= {*SPECS}:
             raise ValueError("unknown specs")
         return reports
@@ -88,8 +92,23 @@ def _checked(report: Report) -> Report:
     return report
 
 
+def stage_names() -> list[str]:
+    """The five stages and the head."""
+    return [*(name for name, _ in D2L.stages()), "head"]
+
+
+def stages_of(reports: list[Report], path: Path) -> dict[str, float]:
+    """The error of each stage in the first report that has them; Unusable if none has."""
+    for report in reports:
+        for check in report.checks:
+            known = [name for name, error in check.stages.items() if error is not None]
+            if check.name == "forward" and known == stage_names():
+                return check.stages
+    raise Unusable("other", path)
+
+
 def caught(root: Path, backend: str) -> dict[str, dict[str, Any]]:
-    """What caught each bug, by the bug's name; Unusable as above."""
+    """The check that caught each bug, by the bug's name; Unusable as above."""
 
     def parse(found: Any) -> dict[str, dict[str, Any]]:
         rows = {row["bug"]: row for row in found}
@@ -125,7 +144,7 @@ def speeds(
     def parse(found: Any) -> tuple[str, list[dict[str, Any]]]:
         rows = [{str(key): value for key, value in row.items()} for row in found[key]]
         if not rows or any(list(row) != list(rows[0]) for row in rows):
-            raise ValueError("rows unlike each other")
+            raise ValueError("rows with different fields")
         return str(found["machine"]), rows
 
     folder = root / "docs" / "results"
@@ -143,7 +162,7 @@ def speeds(
 
 
 def runs(root: Path) -> tuple[list[Run], list[Unusable]]:
-    """The training runs, and what is wrong with the others."""
+    """The training runs, and an error for each run that cannot be read."""
     found, wrong = [], []
     folder = root / "docs" / "results" / "runs"
     for each in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -166,7 +185,7 @@ def runs(root: Path) -> tuple[list[Run], list[Unusable]]:
 
 
 def read(path: Path, parse: Callable[[Any], Found]) -> Found:
-    """What `parse` makes of a JSON file; Unusable where there is none that it understands."""
+    """The result of `parse` on a JSON file; Unusable if there is no file that it accepts."""
     try:
         text = path.read_text()
     except FileNotFoundError as error:
@@ -184,7 +203,7 @@ def read(path: Path, parse: Callable[[Any], Found]) -> Found:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _number(value: Any) -> float:

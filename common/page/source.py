@@ -1,7 +1,7 @@
-"""Code of the backends found by name in the parsed source, aligned with its twins, as HTML lines.
+"""Finds code of the backends by name in the parsed source, and aligns it as lines of HTML.
 
-An address is a path of names inside a file: `Conv`, `GoogLeNet.forward` (under each framework's
-word for it), `GoogLeNet.__init__.head` (the assignment), `layer.MaxPool` (the body of that case).
+An address is a path of names inside a file: `Conv`, `GoogLeNet.forward` (each framework has its own
+name for it), `GoogLeNet.__init__.head` (the assignment), `layer.MaxPool` (the body of that case).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pygments.token import Comment, Keyword, Name, Number, String, Token
 
 from common.errors import PageError
 
-FORWARD = ("forward", "call", "hybrid_forward")  # the frameworks' words for the same method
+FORWARD = ("forward", "call", "hybrid_forward")  # the frameworks' names for the same method
 PROSE = ("c", "s")  # classes whose tokens are compared word by word
-ALIKE = 0.4  # lines that share fewer of their words are no twins
+ALIKE = 0.4  # lines that share less of their words do not stand side by side
 
-#: classes of the style sheet; a token has that of its nearest ancestor
+#: classes of the style sheet; a token has the class of its nearest ancestor in this table
 CLASSES = {
     Comment: "c",
     Keyword: "k",
@@ -42,7 +42,7 @@ CLASSES = {
 
 @lru_cache
 def parse(path: Path) -> tuple[ast.Module, tuple[str, ...]]:
-    """A file's tree and its lines; PageError where there is none to parse."""
+    """The syntax tree and the lines of a file; PageError if it cannot be parsed."""
     try:
         text = path.read_text()
         return ast.parse(text), tuple(text.splitlines())
@@ -51,21 +51,21 @@ def parse(path: Path) -> tuple[ast.Module, tuple[str, ...]]:
 
 
 def find(path: Path, address: str) -> list[ast.AST]:
-    """The statements at that address; PageError if it is none."""
+    """The statements at an address; PageError if the file has no such address."""
     tree, _ = parse(path)
     found: list[ast.AST] = [tree]
     for name in address.split("."):
         found = [node for outer in found for node in _named(outer, name)]
     if not found:
         raise PageError(
-            f"{path.parent.name}/{path.name} has no `{address}`, which the page shows: name it "
-            "anew in common/page."
+            f"{path.parent.name}/{path.name} has no `{address}`, which the page shows: change the "
+            "address in common/page/topics.py."
         )
     return found
 
 
 def has(path: Path, address: str) -> bool:
-    """Whether the file has something of that address."""
+    """Whether the file has that address."""
     try:
         return bool(find(path, address))
     except PageError:
@@ -82,10 +82,13 @@ def _named(outer: ast.AST, name: str) -> list[ast.AST]:
                 targets = {getattr(each, "attr", getattr(each, "id", "")) for each in node.targets}
                 if name in targets:
                     return [node]
+            case ast.With():
+                if inside := _named(node, name):
+                    return inside
             case ast.Match():
                 for case in node.cases:
-                    one = case.pattern
-                    either = one.patterns if isinstance(one, ast.MatchOr) else [one]
+                    pattern = case.pattern
+                    either = pattern.patterns if isinstance(pattern, ast.MatchOr) else [pattern]
                     kinds = [each.cls for each in either if isinstance(each, ast.MatchClass)]
                     if name in [ast.unparse(kind).rpartition(".")[2] for kind in kinds]:
                         return list(case.body)
@@ -93,7 +96,7 @@ def _named(outer: ast.AST, name: str) -> list[ast.AST]:
 
 
 def cut(path: Path, address: str) -> list[str]:
-    """The lines at an address, as far to the left as they go."""
+    """The lines at an address, without their common indentation."""
     nodes = find(path, address)
     decorated = (nodes[0], *getattr(nodes[0], "decorator_list", []))
     begin = min(node.lineno for node in decorated)
@@ -102,13 +105,13 @@ def cut(path: Path, address: str) -> list[str]:
 
 
 def is_block(path: Path, address: str) -> bool:
-    """Whether a function or class stands there, which has blank lines around it."""
+    """Whether the address is a function or a class, which gets blank lines around it."""
     return isinstance(find(path, address)[0], (ast.FunctionDef, ast.ClassDef))
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of one line that the lexer takes for one token."""
+    """A part of one line that is one token for the lexer."""
 
     text: str
     css: str
@@ -116,17 +119,19 @@ class Piece:
 
 @dataclass
 class Column:
-    """One framework's code in a topic, line beside line with its twins; None where it has none."""
+    """One framework's code in a topic, aligned with the other columns."""
 
     backend: str
     path: str
     code: str
-    html: list[Markup | None] = field(default_factory=list)  #: its line of each row, marked
-    absent: list[str] = field(default_factory=list)  #: classes: which others lack the line
+    html: list[Markup | None] = field(default_factory=list)  #: each row's line with marks, or None
+    absent: list[str] = field(
+        default_factory=list
+    )  #: for each row, classes of the columns without it
 
 
 def tokens(lines: Sequence[str]) -> list[list[Piece]]:
-    """The lines as pieces, in the colours of the whole code."""
+    """The lines as pieces, coloured as parts of the whole code."""
     rows: list[list[Piece]] = [[]]
     for kind, text in PythonLexer(stripnl=False).get_tokens("\n".join(lines) + "\n"):
         while kind is not Token and kind not in CLASSES:
@@ -141,7 +146,7 @@ def tokens(lines: Sequence[str]) -> list[list[Piece]]:
 
 
 def align(snippets: Mapping[str, tuple[str, Sequence[str]]]) -> list[Column]:
-    """The snippets (path and lines by backend) as columns of equally many rows."""
+    """The snippets (path and lines by backend) as columns with equal numbers of rows."""
     columns = [Column(name, path, "\n".join(code)) for name, (path, code) in snippets.items()]
     pieces = {name: tokens(code) for name, (_, code) in snippets.items()}
     words = {name: [Counter(_words(line)) for line in rows] for name, rows in pieces.items()}
@@ -169,7 +174,7 @@ def align(snippets: Mapping[str, tuple[str, Sequence[str]]]) -> list[Column]:
 
 
 def stack(parts: Sequence[tuple[list[Column], bool]]) -> list[Column]:
-    """The columns of several parts, one part below the other, a blank line around blocks."""
+    """The columns of several parts, one below the other, with blank lines around blocks."""
     first, before = parts[0]
     for part, block in parts[1:]:
         for column, more in zip(first, part, strict=True):
@@ -191,7 +196,7 @@ def _words(line: Sequence[Piece]) -> list[str]:
 def _merge(
     rows: list[dict[str, int]], name: str, words: Mapping[str, list[Counter[str]]]
 ) -> list[dict[str, int]]:
-    """The rows with one more column, so that lines that share most words stand together."""
+    """The rows with one more column: lines that share most words stand side by side."""
     mine = words[name]
     if not rows:
         return [{name: index} for index in range(len(mine))]
@@ -201,7 +206,9 @@ def _merge(
         return max(scores) - ALIKE
 
     height, width = len(rows), len(mine)
-    best = [[0.0] * (width + 1) for _ in range(height + 1)]  # of what lies below and right
+    best = [
+        [0.0] * (width + 1) for _ in range(height + 1)
+    ]  # score of the rest, below and to the right
     for y in reversed(range(height)):
         for x in reversed(range(width)):
             pair = best[y + 1][x + 1] + alike(rows[y], x)
@@ -221,13 +228,13 @@ def _merge(
 
 
 def _alike(a: Counter[str], b: Counter[str]) -> float:
-    """The share of words in common; blank lines are alike, but less than any twins."""
+    """The share of common words; two blank lines score just above the limit."""
     count = a.total() + b.total()
     return 2 * (a & b).total() / count if count else ALIKE + 0.01
 
 
 def _marked(mine: Sequence[Piece], others: Mapping[str, Sequence[Piece]]) -> Markup:
-    """The line; a piece that another column's line lacks has that column's class."""
+    """The line; a piece that is not in another column's line gets that column's class."""
     texts = [piece.text for piece in mine]
     lacking: list[list[str]] = [[] for _ in mine]
     for css, line in others.items():
@@ -256,7 +263,7 @@ def _marked(mine: Sequence[Piece], others: Mapping[str, Sequence[Piece]]) -> Mar
 
 @lru_cache
 def uses(path: Path) -> tuple[dict[str, str], list[tuple[int, str]]]:
-    """What each imported name is in full; every name that the file uses, and its line."""
+    """The full name of each import, and every name that the file uses, with its line number."""
     tree, _ = parse(path)
     imported: dict[str, str] = {}
     names = []
@@ -272,7 +279,7 @@ def uses(path: Path) -> tuple[dict[str, str], list[tuple[int, str]]]:
 
 
 def where_used(path: Path, call: str) -> tuple[int, str] | None:
-    """The first line that uses a name such as `nn.Conv2d`, and the name in full, by the imports."""
+    """The first line that uses a name such as `nn.Conv2d`, and the full name; None if unused."""
     imported, names = uses(path)
     for line, text in names:
         if text == call or text.endswith(f".{call}"):

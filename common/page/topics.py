@@ -1,6 +1,7 @@
-"""What the page shows of the code: one entry per topic, one per call. All code is found by name.
+"""The code that the page shows, by name: topics, parts of the drawing, calls.
 
-Every text is a pair, English and Chinese. A pitfall is the anchor of its section in docs/porting.md.
+Every text is a pair, English and Chinese. A pitfall is named by the anchor of its section in
+docs/porting.md. Long because it is one table: a split would separate topics that a reader compares.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ Text = tuple[str, str]  #: English, Chinese
 
 @dataclass(frozen=True)
 class Topic:
-    """A row of the comparison: one job, and where each framework does it.
+    """One row of the comparison: one job, and the code that does it in each framework.
 
-    `names` are addresses in every backend's `file`; `also` are those that only one backend has, and
-    `less` those that it lacks.
+    `names` are addresses in `file` of every backend. `also` has further addresses by backend,
+    `less` the addresses that a backend lacks.
     """
 
     id: str
@@ -25,7 +26,7 @@ class Topic:
     file: str
     names: tuple[str, ...]
     also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    less: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: what one does without
+    less: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pitfalls: tuple[str, ...] = ()
 
 
@@ -41,13 +42,11 @@ TOPICS = (
         ),
         "googlenet.py",
         ("Conv",),
-        also={"torch": ("BatchNorm",)},
         pitfalls=(
             "same-padding",
             "published-padding",
             "norm-defaults",
             "norm-momentum",
-            "norm-variance",
             "norm-backward",
             "norm-rounding",
             "zero-gradient",
@@ -86,8 +85,25 @@ TOPICS = (
         ),
         "googlenet.py",
         ("sequential", "layer"),
-        also={"tf": ("MaxPool", "AdaptiveAvgPool"), "paddle": ("GlobalAvgPool",)},
-        pitfalls=("pool-padding", "pool-gradient", "pooled-shape"),
+        pitfalls=("pool-padding", "pooled-shape"),
+    ),
+    Topic(
+        "leaves",
+        ("Layers of our own", "自己写的层"),
+        (
+            "What a framework lacks, or has with another meaning: subclasses of its layers, or new ones "
+            "from its own operators.",
+            "框架没有的层，或含义不同的层：继承框架自带的层，或用框架自带的算子写成。",
+        ),
+        "layers.py",
+        ("Affine",),
+        also={
+            "torch": ("BatchNorm",),
+            "tf": ("MaxPool", "AdaptiveAvgPool"),
+            "mxnet": ("BatchNorm", "AdaptiveAvgPool"),
+            "paddle": ("AvgPool", "AdaptiveAvgPool", "GlobalAvgPool"),
+        },
+        pitfalls=("norm-variance", "pool-gradient", "rescaling"),
     ),
     Topic(
         "auxiliary",
@@ -98,7 +114,7 @@ TOPICS = (
             "接在第 4 阶段某些行之后的额外分类器，只有部分网络配置带有。对比要点：怎样从网络中间取出输出。",
         ),
         "googlenet.py",
-        ("Auxiliary", "tapped"),
+        ("Auxiliary", "GoogLeNet.run_stage4"),
     ),
     Topic(
         "head",
@@ -157,9 +173,10 @@ TOPICS = (
             "计算损失，求梯度，优化器更新一步。对比要点：哪个框架要手动清零梯度，哪个会除以批量大小。",
         ),
         "train.py",
-        ("Trainer.update",),
+        ("Trainer.train_step", "objective"),
         also={
-            "tf": ("Trainer._update", "cross_entropy"),
+            "torch": ("Trainer.forward_backward",),
+            "tf": ("Trainer.whole_step", "cross_entropy"),
             "mxnet": ("cross_entropy",),
             "paddle": ("cross_entropy",),
         },
@@ -196,8 +213,8 @@ TOPICS = (
             "怎样切换到评估模式，怎样让指标一直留在设备上，直到需要读取。",
         ),
         "train.py",
-        ("Trainer.logits", "Trainer.evaluate", "count_right"),
-        also={"tf": ("Trainer._logits",)},
+        ("Trainer.logits", "Trainer.evaluate", "count_correct"),
+        also={"tf": ("Trainer.eval_logits",)},
     ),
     Topic(
         "device",
@@ -206,8 +223,9 @@ TOPICS = (
             "Which devices there are, what they are called, and how an array gets onto one.",
             "有哪些设备，名字怎么写，数组怎样放到设备上。",
         ),
-        "train.py",
+        "device.py",
         ("devices", "native_device", "device_name", "place", "place_labels"),
+        also={"torch": ("to_device",), "tf": ("device_of",)},
         less={"paddle": ("native_device",)},
         pitfalls=("silent-move", "soft-placement", "one-process"),
     ),
@@ -232,7 +250,14 @@ TOPICS = (
             "工作进程怎样根据启动器设置的环境变量加入进程组；由谁归约梯度；归约结果是求和还是求平均。",
         ),
         "parallel.py",
-        ("join", "leave", "total", "engine", "weighted", "settle"),
+        (
+            "init_process_group",
+            "destroy_process_group",
+            "all_reduce_sum",
+            "wrap_model",
+            "scale_loss",
+            "sync_batch_norm_stats",
+        ),
         also={"torch": ("SyncBatchNorm",), "tf": ("add_up",), "mxnet": ("Store",)},
     ),
     Topic(
@@ -250,8 +275,8 @@ TOPICS = (
         "load",
         ("Load", "加载"),
         (
-            "Read that file back into a model. For a file from elsewhere there is `googlenet convert`.",
-            "把这个文件读回模型。其他来源的文件请用 `googlenet convert`。",
+            "Read that file back into a model. For files of other programs, use `googlenet convert`.",
+            "把这个文件读回模型。其他程序写的文件请用 `googlenet convert`。",
         ),
         "weights.py",
         ("load",),
@@ -259,12 +284,37 @@ TOPICS = (
     ),
 )
 
+#: the files of a backend that the page searches for a call, in this order
+CODE_FILES = (
+    *("googlenet.py", "layers.py", "device.py", "train.py", "optimizers.py", "weights.py"),
+    "probes.py",
+)
+
+#: the parts of the drawing, and the address of the code that builds each, in googlenet.py
+PARTS = {
+    **{f"stage{number}": f"GoogLeNet.__init__.stage{number}" for number in range(1, 6)},
+    "head": "GoogLeNet.__init__.head",
+    "Conv": "Conv.__init__.conv",
+    "MaxPool": "layer.MaxPool",
+    "Inception": "layer.Inception",
+    "GlobalAvgPool": "layer.GlobalAvgPool",
+    "AvgPool": "layer.AvgPool",
+    "AdaptiveAvgPool": "layer.AdaptiveAvgPool",
+    "Affine": "layer.Affine",
+    "auxiliary": "GoogLeNet.__init__.auxiliary",
+    "hidden": "Auxiliary.__init__.hidden",
+    **{
+        branch: f"Inception.__init__.{branch}"
+        for branch in ("branch1x1", "branch3x3", "branch5x5", "branch_pool")
+    },
+}
+
 
 @dataclass(frozen=True)
 class Call:
-    """A row of the table of calls: what is done, and the name that each framework has for it.
+    """One row of the table of calls: a task, and each framework's name for it.
 
-    A name is looked for in the backend's source, so it is what our code really uses.
+    The page looks a name up in the backend's source, so it shows what our code really uses.
     """
 
     what: Text
@@ -311,7 +361,7 @@ CALLS = (
         "nn.BatchNorm",
         "nn.BatchNorm2D",
     ),
-    Call(("ReLU", "ReLU"), "nn.ReLU", "layers.ReLU", "nn.Activation", "nn.ReLU"),
+    Call(("ReLU", "ReLU"), "nn.ReLU", "layers.Activation", "nn.Activation", "nn.ReLU"),
     Call(("linear layer", "全连接层"), "nn.Linear", "layers.Dense", "nn.Dense", "nn.Linear"),
     Call(("dropout", "Dropout"), "nn.Dropout", "layers.Dropout", "nn.Dropout", "nn.Dropout"),
     Call(("padding as a layer", "填充层"), None, "layers.ZeroPadding2D", None, None),
@@ -463,11 +513,11 @@ CALLS = (
     Call(
         ("mixed precision", "混合精度"),
         "torch.autocast",
-        "keras.config.set_dtype_policy",
+        None,
         "amp.convert_symbol",
         "paddle.amp.auto_cast",
     ),
-    Call(("compile a graph", "编译成图"), None, "tf.function", "runs.hybridize", None),
+    Call(("compile a graph", "编译成图"), None, "tf.function", "network.hybridize", None),
     Call(
         ("out of memory", "内存不足"),
         "torch.OutOfMemoryError",
@@ -477,7 +527,7 @@ CALLS = (
     ),
 )
 
-#: why a framework has no name of its own for it
+#: the reason why a framework has no call for a task; with backend "" for all others
 WITHOUT: dict[tuple[str, str], Text] = {
     ("padding as a layer", ""): ("an argument of the layer", "层的一个参数"),
     ("training mode", "tf"): ("the argument `training=True`", "参数 `training=True`"),
@@ -488,6 +538,10 @@ WITHOUT: dict[tuple[str, str], Text] = {
         "在 tape 或 `record` 之外就不求梯度",
     ),
     ("clear gradients", ""): ("each backward pass overwrites them", "每次反向传播都会覆盖"),
+    ("mixed precision", "tf"): (
+        "the argument `dtype`: `mixed_bfloat16`",
+        "参数 `dtype`：`mixed_bfloat16`",
+    ),
     ("compile a graph", ""): ("not used here", "这里没有用到"),
     ("out of memory", "paddle"): ("the message of a `RuntimeError`", "`RuntimeError` 的错误信息"),
 }

@@ -1,4 +1,4 @@
-"""The words of the page: English, Chinese. `code` in backticks; {} takes a number or a name."""
+"""The texts of the page: English, Chinese. Code is in backticks; {} takes a number or a name."""
 
 from __future__ import annotations
 
@@ -302,7 +302,7 @@ PITFALLS: dict[str, str] = {
     "published-optimizer": "文中说 Adam，代码用的是 SGD",
 }
 
-#: what a published or own run is called, in Chinese, part by part
+#: the parts of a run's name, English and Chinese
 RUNS: tuple[tuple[str, str], ...] = (
     ("a blog's", "某博客的"),
     ("**ours**", "**本项目**"),
@@ -316,7 +316,7 @@ RUNS: tuple[tuple[str, str], ...] = (
 
 
 def run_in_chinese(text: str) -> str:
-    """What a run is called, in Chinese."""
+    """The name of a run in Chinese."""
     for english, chinese in RUNS:
         text = text.replace(english, chinese)
     return text

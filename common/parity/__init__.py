@@ -1,1 +1,1 @@
-"""The parity checks: every backend held against the reference."""
+"""The parity checks: comparisons of every backend with the reference."""

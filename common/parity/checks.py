@@ -1,11 +1,11 @@
-"""The parity checks: a backend held against the reference, check by check, until one fails.
+"""The parity checks compare a backend with the reference, one check after the other.
 
-parameters, shapes, forward, loss, gradients, one step, ten steps, running statistics, device.
-A check stands on the ones below, so the first that fails ends the run and names the first stage or
-tensor that differs. float64 is the gate; float32 is held to what float32 can hold.
+The checks: parameters, shapes, forward, loss, gradients, one step, ten steps, running statistics,
+device. Each check depends on those before it. So the first failure ends the run, and it names the
+first stage or tensor that differs. float64 decides; float32 has wider tolerances and fewer checks.
 
-The error of a tensor is its largest difference over its largest value, or over 1e-9 of the largest
-value of its kind in the network where its own is smaller still.
+The error of a tensor is its largest difference divided by its largest value. The divisor is at
+least 1e-9 of the largest value among tensors of the same kind in the network.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from common.weights import is_running
 
 EXACT = 0.0
 FORWARD = {"float64": 1e-12, "float32": 1e-5}
-GPU_GRADIENT = 1e-3  # in float32: cuDNN's of a 5x5 kernel is off by 2e-4, without cuDNN by 8e-7
+GPU_GRADIENT = 1e-3  # float32: the gradient of a 5x5 kernel is off by 2e-4, without cuDNN by 8e-7
 TRAINING = 1e-11  # with norm, in training mode
 TEN_STEPS = 1e-9  # without norm; with norm every step starts from the reference's state
-ZERO_GRADIENT = 1e-10  # of a bias in front of a norm, as a share of its weight's gradient
-LEAST_LOSS = 0.5  # below it later steps prove nothing
+ZERO_GRADIENT = 1e-10  # of a bias before a norm, as a share of its weight's gradient
+LEAST_LOSS = 0.5  # with a smaller loss, later steps prove nothing
 
 
 class ParityChecks:
-    """One run: a backend's model on a device beside the reference, both started from a fixture."""
+    """One run: a backend's model on a device and the reference, both with a fixture's weights."""
 
     def __init__(
         self, backend: Backend, fixture: Fixture, dtype: str, device: str, model: Any = None
@@ -43,7 +43,7 @@ class ParityChecks:
         self.spec, self.model = fixture.spec, model
 
     def run_checks(self) -> Iterator[Check]:
-        """The checks, one by one; what a framework raises is a check that failed."""
+        """The results, one by one, up to the first failure; an exception is a failure."""
         for name, check in self.checks():
             try:
                 found = check()
@@ -55,7 +55,7 @@ class ParityChecks:
                 return
 
     def checks(self) -> list[tuple[str, Callable[[], Check]]]:
-        """The comparisons that this spec and dtype allow, lowest first."""
+        """The names and methods of the checks for this spec and dtype, in order."""
         norm, double = self.spec.norm is not None, self.dtype == "float64"
         vetted = (self.spec.name, self.spec.input[1]) in SEEDS
         checks: list[tuple[str, Callable[[], Check]]] = [
@@ -79,17 +79,17 @@ class ParityChecks:
 
     @property
     def tolerance(self) -> float:
-        """What a loss, a gradient or a first step may differ by."""
+        """The tolerance of the loss, the gradients and the first step."""
         if self.dtype == "float32":
             return FORWARD["float32"] if self.device == "cpu" else GPU_GRADIENT
         return TRAINING if self.spec.norm else FORWARD["float64"]
 
     def restart(self) -> None:
-        """Give the model the fixture's weights again."""
+        """Write the fixture's weights into the model again."""
         self.backend.write_weights(self.model, self.fixture.weights)
 
     def parameters(self) -> Check:
-        """The weights come back from the model as they went in, none missing and none besides."""
+        """The model returns exactly the weights that were written, no name missing or extra."""
         if self.model is None:
             self.model = self.backend.build(self.spec, self.dtype, self.device)
         self.restart()
@@ -100,7 +100,7 @@ class ParityChecks:
         return compare("parameters", got, self.fixture.weights, EXACT)
 
     def shapes(self) -> Check:
-        """Every stage's output has the shape that arithmetic gives."""
+        """Every stage's output has the shape that `arithmetic` computes."""
         got = self.backend.forward(self.model, self.fixture.inputs[:1], False)
         for stage, shape in arithmetic.stage_shapes(self.spec).items():
             found = got[stage].shape if stage in got else None
@@ -134,17 +134,17 @@ class ParityChecks:
         return compare("loss", {"loss": np.array(loss)}, {"loss": np.array(want)}, self.tolerance)
 
     def gradients(self) -> Check:
-        """Every gradient, from the head back: the first that differs is nearest to its cause."""
+        """Every gradient, from the head back: the first that differs is nearest to the cause."""
         want = expected(self.fixture).gradients
         order = [name for name in reversed(want) if not self.without_gradient(name)]
         return compare("gradients", self.found, {n: want[n] for n in order}, self.tolerance)
 
     def without_gradient(self, name: str) -> bool:
-        """Whether the norm behind this bias takes it out again."""
+        """Whether this is a bias that the norm after it removes, so that its gradient is zero."""
         return self.spec.norm is not None and name.endswith("conv.bias")
 
     def zero_gradients(self) -> Check:
-        """The gradients that are zero on paper, over the largest of their layer's weight."""
+        """Gradients that are zero in theory, relative to the largest of the same layer's weight."""
         want = expected(self.fixture).gradients
         worst, where = 0.0, ""
         for name in filter(self.without_gradient, want):
@@ -161,17 +161,17 @@ class ParityChecks:
         return Check("zero gradients", True, worst, ZERO_GRADIENT, where)
 
     def one_step(self) -> Check:
-        """The weights after the first optimizer step, by the method that training runs."""
+        """The weights after the first optimizer step, by the method that training uses."""
         self.restart()
         self.reference = GoogLeNet(self.spec, self.fixture.weights)
-        self.teacher = Trainer(self.reference, self.fixture.recipe)
+        self.reference_trainer = Trainer(self.reference, self.fixture.recipe)
         self.trainer = self.backend.Trainer(self.model, self.fixture.recipe)
-        # some frameworks move in the first step what lies elsewhere
+        # some frameworks move misplaced tensors in the first step, so look before it
         self.before = self.backend.tensor_devices(self.trainer)
         return self.compare_step("one step", self.tolerance)
 
     def ten_steps(self) -> Check:
-        """The weights after ten steps; with norm, each from the reference's weights."""
+        """The weights after ten steps; with norm, each step starts from the reference's weights."""
         for _ in range(8):
             if self.spec.norm:
                 check = self.compare_step("ten steps", TRAINING)
@@ -185,20 +185,22 @@ class ParityChecks:
         """One step on both sides."""
         if self.spec.norm:
             self.backend.write_weights(self.model, self.reference.weights)
-        self.teacher.train_step(self.fixture.inputs.astype(np.float64), self.fixture.labels)
+        self.reference_trainer.train_step(
+            self.fixture.inputs.astype(np.float64), self.fixture.labels
+        )
         inputs = self.backend.place(self.model, self.fixture.inputs)
         labels = self.backend.place_labels(self.model, self.fixture.labels)
         outputs = self.trainer.train_step(inputs, labels)
         self.last = {"batch": (inputs, labels), "outputs": outputs}
 
     def compare_step(self, name: str, tolerance: float) -> Check:
-        """One step on both sides, then every weight."""
+        """One step on both sides, then a comparison of every weight."""
         self.step()
         want = {n: array for n, array in self.reference.weights.items() if not is_running(n)}
         return compare(name, self.backend.read_weights(self.model), want, tolerance)
 
     def running_statistics(self) -> Check:
-        """The running means and variances that the last step left."""
+        """The running means and variances after the last step."""
         want = {n: array for n, array in self.reference.weights.items() if is_running(n)}
         got = self.backend.read_weights(self.model)
         return compare("running statistics", got, want, TRAINING)

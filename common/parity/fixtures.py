@@ -1,4 +1,4 @@
-"""Weights and inputs on which every number of the network matters, and the reference's results."""
+"""Test weights and inputs that make every number of the network matter; the expected results."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from common.recipe import Recipe
 from common.spec import BLOG_224, D2L, Spec
 from common.weights import Weights, shapes
 
-#: Seeds whose fixture lies far from every tie of a ReLU or a max pool, where one float32 rounding
-#: could turn a gradient; a test measures the distance.
+#: Seeds whose fixtures are far from every tie of a ReLU or a max pool. At a tie, one rounding to
+#: float32 could change a gradient. A test measures the distance.
 SEEDS = {(D2L.name, 96): 51, (BLOG_224.name, 96): 15}
 
 
-@dataclass(frozen=True, eq=False)  # a key by identity, as `expected` needs
+@dataclass(frozen=True, eq=False)  # compared by identity, because `expected` caches by it
 class Fixture:
-    """Weights, a batch and a recipe on which every number of the network matters."""
+    """Weights, a batch and a recipe that make every number of the network matter."""
 
     spec: Spec
     inputs: np.ndarray  # (N, C, H, W), values that float32 holds exactly
@@ -31,7 +31,7 @@ class Fixture:
 
 
 def draw_fixture(spec: Spec, seed: int | None = None) -> Fixture:
-    """He-normal weights; biases and norm values that are neither 0 nor 1, nor equal."""
+    """He-normal weights; biases and norm values that are not 0, not 1 and not equal."""
     if seed is None:
         seed = SEEDS.get((spec.name, spec.input[1]), 0)
     random = np.random.RandomState(seed)
@@ -51,18 +51,18 @@ def draw_fixture(spec: Spec, seed: int | None = None) -> Fixture:
         else:
             array = random.uniform(*ranges[kind(name)], shape)
         weights[name] = array.astype(np.float32)
-    batch = 8 if spec.norm else 2  # batch norm needs a batch
+    batch = 8 if spec.norm else 2  # batch norm needs more than a few images
     inputs = random.uniform(0, 1, (batch, *spec.input)).astype(np.float32)
     labels = np.arange(batch) % spec.head.width
-    # Rates at which the loss falls and stays above LEAST_LOSS. With norm each step starts from the
-    # reference's weights, so there is no velocity to carry.
+    # With these rates the loss falls and stays above LEAST_LOSS. With norm each step starts from
+    # the reference's weights, so there is no velocity from one step to the next.
     recipe = Recipe(lr=5e-5) if spec.norm else Recipe(lr=1e-4, momentum=0.9)
     return Fixture(spec, inputs, labels, weights, recipe)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the reference finds for a fixture."""
+    """The reference's results for a fixture."""
 
     evaluation: Weights
     training: Weights
@@ -82,5 +82,5 @@ def expected(fixture: Fixture) -> Expected:
 
 @lru_cache
 def fixture_of(spec: Spec, size: int) -> Fixture:
-    """The fixture of a spec at a size, drawn once."""
+    """The fixture of a spec at a size, drawn once, without dropout."""
     return draw_fixture(spec.at(size=size, dropout=0.0))

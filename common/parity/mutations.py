@@ -1,7 +1,8 @@
-"""Bugs to inject: each a mistake that a port of GoogLeNet invites, and that a check must catch.
+"""The injected bugs: typical mistakes of a port of GoogLeNet, each of which a check must catch.
 
-`backends/<name>/injects.py` injects each of them in that framework's own words: one function a bug,
-of the bug's name, that returns a context manager. What does not depend on a framework is here.
+This module has the facts that do not depend on a framework. `backends/mutations/<name>.py` injects
+each bug in the way a port to that framework would have it: one function for each bug, with the
+bug's name, that returns a context manager.
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ from dataclasses import dataclass, replace
 from common.errors import SpecError
 from common.spec import D2L, D2L_BN, AdaptiveAvgPool, Auxiliary, Conv, Linear, Spec
 
-#: d2l with one Inception block a stage: all that a bug needs, and a third of the time.
+#: d2l with one Inception block in each stage: enough for most bugs, in a third of the time.
 SMALL = replace(
     D2L, name="d2l-small", stage3=D2L.stage3[1:], stage4=D2L.stage4[4:], stage5=D2L.stage5[1:]
 )
 SMALL_BN = replace(SMALL, name="d2l-bn-small", norm=D2L_BN.norm)
 
-#: The first pool sees negative values here, as it never does behind a ReLU.
+#: Without a ReLU before it, the first pool gets negative values.
 LINEAR_STEM = replace(
     SMALL,
     name="d2l-linear-stem",
     stage1=(Conv(64, 7, stride=2, padding=3, activation=False), D2L.stage1[1]),
 )
 
-#: With a side classifier, the only place where more than one pixel is flattened.
+#: With an auxiliary head, the only place that flattens more than one pixel.
 SMALL_AUX = replace(
     SMALL,
     name="d2l-aux-small",
@@ -43,17 +44,17 @@ SMALL_AUX = replace(
 
 @dataclass(frozen=True)
 class InjectedBug:
-    """A mistake in words, the checks that may be the first to catch it, and where it shows."""
+    """A mistake: its description, the checks that may catch it first, and where it shows."""
 
     name: str
     what: str
     caught_by: tuple[str, ...]
     spec: Spec = SMALL
     size: int = 33
-    simulated: bool = False  #: shows only beside the CPU: on a simulated device, or on a GPU
+    simulated: bool = False  #: shows only on a device other than the CPU: simulated, or a GPU
 
 
-#: Where gradients were cleared before the first step, only the second one's are a wrong sum.
+#: Where gradients are clear before the first step, the wrong sum shows only in the second step.
 _STEPS = ("one step", "ten steps")
 _PLACES = ("one step", "device")
 
@@ -101,7 +102,7 @@ INJECTED_BUGS = {
         InjectedBug(
             "norm-variance", "the unbiased running variance", ("running statistics",), SMALL_BN
         ),
-        # Where a framework refuses to mix devices a step raises; others move tensors in silence.
+        # Some frameworks refuse to mix devices, so the step raises; others move tensors silently.
         InjectedBug("batch-not-moved", "the batch left on the CPU", _PLACES, simulated=True),
         InjectedBug(
             "labels-not-moved", "the labels left on the CPU", ("loss", *_PLACES), simulated=True
@@ -119,7 +120,7 @@ INJECTED_BUGS = {
 
 
 def find(name: str) -> InjectedBug:
-    """The named bug; an unknown name is refused with the list of known ones."""
+    """The bug of that name; SpecError with the known names if there is none."""
     if name not in INJECTED_BUGS:
         raise SpecError(
             f"There is no bug named {name!r}; choose one of {', '.join(INJECTED_BUGS)}."

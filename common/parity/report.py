@@ -1,4 +1,4 @@
-"""The result of one check and of one run of the checks; how two tensors are compared."""
+"""The results of a check and of a run of the checks; the comparison of two tensors."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 
 import numpy as np
 
-#: keys in JSON: the words of the first version, which the files in docs/results and scripts use
+#: keys in JSON, from the first version: files in docs/results and users' scripts have them
 CHECK_KEY, CHECKS_KEY = "rung", "rungs"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison: the worst error, what it may be, and where it is or what was raised."""
+    """One comparison: the worst error, the tolerance, and the place of the error or exception."""
 
     name: str
     passed: bool
     error: float | None
     tolerance: float
     where: str
-    stages: dict[str, float] = field(default_factory=dict)  #: the error of each, where it is known
+    stages: dict[str, float] = field(default_factory=dict)  #: the error of each, if known
 
 
 @dataclass(frozen=True)
 class Report:
-    """The run of one backend for one spec, size and dtype."""
+    """One run of the checks: one backend, spec, size and dtype."""
 
     backend: str
     version: str
@@ -42,7 +42,7 @@ class Report:
         return next((check for check in self.checks if not check.passed), None)
 
     def as_json(self) -> dict[str, Any]:
-        """The report as plain data; JSON has no infinity, so what cannot be measured is null."""
+        """The report as plain data; JSON has no infinity, so such an error becomes null."""
         plain = asdict(self)
         plain[CHECKS_KEY] = plain.pop("checks")
         for check in plain[CHECKS_KEY]:
@@ -78,17 +78,17 @@ class Report:
 
 
 def finite(error: float | None) -> float | None:
-    """The error, or None if it is no finite number."""
+    """The error, or None if it is not a finite number."""
     return error if error is not None and math.isfinite(error) else None
 
 
 def kind(name: str) -> str:
-    """`conv.weight`, `norm.bias`, `head.weight`, ...: the last two words of a tensor's name."""
+    """The last two words of a tensor's name: `conv.weight`, `norm.bias`, `head.weight`, ..."""
     return ".".join(name.split(".")[-2:])
 
 
 def tensor_error(got: np.ndarray, want: np.ndarray, floor: float = 0.0) -> float:
-    """The largest difference over the largest wanted value (`floor` at least); inf if misshapen."""
+    """The largest difference over the largest wanted value or `floor`; inf for other shapes."""
     if got.shape != want.shape:
         return math.inf
     difference = float(np.max(np.abs(got.astype(np.float64) - want)))
@@ -103,7 +103,7 @@ def tensor_error(got: np.ndarray, want: np.ndarray, floor: float = 0.0) -> float
 def compare(
     name: str, got: Mapping[str, np.ndarray], want: Mapping[str, np.ndarray], tolerance: float
 ) -> Check:
-    """All tensors of `want` in its order: the first that differs, else the worst."""
+    """Compare all tensors of `want` in its order: the first that differs, else the worst."""
     largest: dict[str, float] = {}
     for tensor, array in want.items():
         value = float(np.max(np.abs(array)))

@@ -1,4 +1,4 @@
-"""Runs the parity checks of one backend: all default specs, one spec, or one injected bug."""
+"""Runs the parity checks of one backend: the default specs, one spec, or one injected bug."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def run_checks(
 def verify(
     name: str, spec: str | None = None, size: int | None = None, device: str = "auto"
 ) -> Iterator[Report]:
-    """Run the checks of one backend: the defaults, those of one spec, or one spec (d2l) at one size."""
+    """Run the checks of one backend: the defaults, one spec, or one spec (or d2l) at one size."""
     backend = load(name)
     chosen = choose(device, backend.devices())
     names = list(DEFAULTS) if spec is None and size is None else [spec or D2L.name]
     for case in map(find, names):
-        sizes = DEFAULTS[case.name] if size is None else (size,)
+        sizes = DEFAULTS.get(case.name, case.input[1:2]) if size is None else (size,)
         for each in sizes:
             arithmetic.layers(case.at(size=each))  # refuses what is too small
         for dtype in FORWARD:
@@ -65,19 +65,19 @@ def verify(
 
 
 def verify_injected(name: str, bug: InjectedBug, device: str = "auto") -> Report:
-    """Run the checks with a bug injected in the backend, on the spec and size where it shows."""
-    beside = second_device(name, device) if bug.simulated and device in ("auto", "cpu") else None
+    """Run the checks with a bug injected into the backend, on the spec and size where it shows."""
+    second = second_device(name, device) if bug.simulated and device in ("auto", "cpu") else None
     backend = load(name)
     with inject(name, bug.name):
-        chosen = beside or choose(device, backend.devices())
+        chosen = second or choose(device, backend.devices())
         return next(run_checks(backend, name, bug.spec, [bug.size], "float64", chosen))
 
 
 def second_device(name: str, device: str = "auto") -> str:
-    """Where a bug is injected that shows only beside the CPU: the simulated device.
+    """The device for a bug that does not show on the CPU: the simulated device.
 
-    To be called before the framework's first use. Where there is a GPU and PyTorch, which takes no
-    second one beside it, what `device` chooses.
+    Call it before the framework's first use. PyTorch cannot have a simulated device beside a GPU:
+    then it is the device that `device` selects, unless that is the CPU (DeviceError).
     """
     try:
         return simulated.start(name)
@@ -89,7 +89,7 @@ def second_device(name: str, device: str = "auto") -> str:
 
 
 def in_child(name: str, options: Sequence[str], **streams: Any) -> subprocess.CompletedProcess[str]:
-    """`googlenet verify` in a process of its own: two frameworks never need to share one."""
+    """Run `googlenet verify` in its own process, so that two frameworks never share one."""
     return subprocess.run(
         [sys.executable, "-m", "common.cli", "verify", "--backend", name, *options],
         cwd=ROOT,

@@ -1,4 +1,8 @@
-"""Every number of the network, as frozen data: the book's networks and other packages'."""
+"""Specs: every number of a network as frozen data, without any framework.
+
+`rows` has the layers and `Spec`. `networks` has the book's network and variants of it, `family` the
+networks of torchvision and paddle.vision, `peers` the networks that the book compares with.
+"""
 
 from common.spec.catalog import SPECS, find
 from common.spec.family import (
@@ -8,7 +12,7 @@ from common.spec.family import (
     TORCHVISION_IMAGENET,
     TORCHVISION_IMAGENET_AUX,
 )
-from common.spec.networks import BLOG_224, D2L, D2L_BN, MINI, each_conv, inception, narrow
+from common.spec.networks import BLOG_224, D2L, D2L_BN, MINI, divide_widths, each_conv, inception
 from common.spec.peers import PEERS
 from common.spec.rows import (
     AdaptiveAvgPool,
@@ -28,37 +32,3 @@ from common.spec.rows import (
     float32,
     pair,
 )
-
-__all__ = [
-    "BLOG_224",
-    "D2L",
-    "D2L_BN",
-    "MINI",
-    "PADDLE_VISION",
-    "PEERS",
-    "SPECS",
-    "TORCHVISION",
-    "TORCHVISION_AUX",
-    "TORCHVISION_IMAGENET",
-    "TORCHVISION_IMAGENET_AUX",
-    "AdaptiveAvgPool",
-    "Affine",
-    "Auxiliary",
-    "AvgPool",
-    "Conv",
-    "GlobalAvgPool",
-    "Inception",
-    "Linear",
-    "MaxPool",
-    "Norm",
-    "Row",
-    "Size",
-    "Spec",
-    "channels_after",
-    "each_conv",
-    "find",
-    "float32",
-    "inception",
-    "narrow",
-    "pair",
-]

@@ -1,7 +1,7 @@
-"""Shapes, parameters and multiply-adds of a spec, by arithmetic alone.
+"""Shapes, parameters and multiply-adds of a spec, computed without a framework.
 
-A layer's multiply-adds are counted without its bias (a listing that counts the bias additions
-prints 1.43 G for `blog-224`; without them it is 1.424 G). Shapes are NCHW for a batch of one.
+Multiply-adds do not count the additions of biases. `blog-224` has 1.424 G without them and 1.43 G
+with them, as in its published listing. Shapes are NCHW for a batch of one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Layer:
-    """One line of the layer table; `parameters` is None for a layer that never holds any."""
+    """One line of the layer table; `parameters` is None for a kind of layer that has none."""
 
     name: str
     kind: str
@@ -42,7 +42,7 @@ class Layer:
 
 
 def layers(spec: Spec) -> list[Layer]:
-    """The layer table, the network itself first; SpecError where the spec cannot take its input."""
+    """The layer table; its first line is the network. SpecError if the input does not fit."""
     table: list[Layer] = []
     shape: Shape = (1, *spec.input)
     for name, rows in spec.stages():
@@ -56,7 +56,7 @@ def layers(spec: Spec) -> list[Layer]:
 
 
 def _auxiliary(spec: Spec, entering: Shape) -> list[Layer]:
-    """The layers of the auxiliary heads; stage4 takes images of the shape `entering`."""
+    """The layers of the auxiliary heads; `entering` is the input shape of stage4."""
     table: list[Layer] = []
     for index, row in enumerate(spec.auxiliary):
         name = f"auxiliary.{index}"
@@ -77,7 +77,7 @@ def _auxiliary(spec: Spec, entering: Shape) -> list[Layer]:
 
 
 def stage_shapes(spec: Spec) -> dict[str, Shape]:
-    """The output shape of the five stages, the head and the auxiliary heads, for a batch of one."""
+    """The output shapes of the stages, the head and the auxiliary heads, for a batch of one."""
     shapes: dict[str, Shape] = {}
     shape: Shape = (1, *spec.input)
     for name, rows in spec.stages():
@@ -90,7 +90,7 @@ def stage_shapes(spec: Spec) -> dict[str, Shape]:
 def walk(
     rows: Sequence[Row], shape: Shape, norm: Norm | None, prefix: str = ""
 ) -> tuple[list[Layer], Shape]:
-    """The layers of `rows`, named `prefix` and their index, and the shape that leaves them."""
+    """The layers of `rows`, named by `prefix` and index, and the output shape of the last one."""
     table: list[Layer] = []
     for index, row in enumerate(rows):
         found, shape = _layer(row, shape, norm, f"{prefix}{index}")
@@ -148,7 +148,7 @@ def _layer(row: Row, shape: Shape, norm: Norm | None, name: str) -> tuple[list[L
 
 
 def _slide(row: Conv | MaxPool | AvgPool, shape: Shape, name: str) -> tuple[int, ...]:
-    """The height and width that the row's window leaves of `shape`."""
+    """The output height and width of a window that slides over an input of `shape`."""
     kernel, stride = pair(row.kernel), pair(row.stride)
     padding = (0, 0) if isinstance(row, AvgPool) else pair(row.padding)
     padded = tuple(size + 2 * pad for size, pad in zip(shape[2:], padding, strict=True))
@@ -163,7 +163,7 @@ def _slide(row: Conv | MaxPool | AvgPool, shape: Shape, name: str) -> tuple[int,
 
 
 def smallest_input(spec: Spec) -> int | None:
-    """The smallest square image the spec accepts, up to its own; None if it accepts none."""
+    """The side of the smallest square image that the spec accepts, up to its own size, or None."""
     for size in range(1, max(spec.input[1:]) + 1):
         try:
             layers(spec.at(size=size))
@@ -180,9 +180,9 @@ def totals(table: Sequence[Layer]) -> tuple[int, int]:
 
 
 def memory(spec: Spec) -> dict[str, float]:
-    """Float32 megabytes (10^6 bytes) of a batch of one, in the way torchinfo estimates them.
+    """Float32 megabytes (10^6 bytes) for a batch of one, estimated as torchinfo does.
 
-    Forward and backward pass: the outputs of all layers that hold parameters, twice.
+    The forward and backward pass counts the outputs of all layers with parameters, twice.
     """
     table = layers(spec)
     outputs = sum(math.prod(layer.shape) for layer in table if layer.parameters)

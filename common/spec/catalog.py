@@ -1,4 +1,4 @@
-"""All named specs."""
+"""All specs by name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPECS = {
 
 
 def find(name: str) -> Spec:
-    """The named spec; an unknown name is refused with the list of known ones."""
+    """The spec with this name; SpecError lists the known names if there is none."""
     if name not in SPECS:
         raise SpecError(f"There is no spec named {name!r}; choose one of {', '.join(SPECS)}.")
     return SPECS[name]

@@ -1,4 +1,11 @@
-"""The networks that other packages call GoogLeNet: torchvision's and paddle.vision's."""
+"""The networks that torchvision and paddle.vision call GoogLeNet.
+
+Both have three input channels, 1000 classes and two auxiliary heads, after the blocks 4a and 4d.
+Their convolutions have no bias. Neither network is the paper's or the book's: the comments below
+list the differences. Sources: torchvision/models/googlenet.py of pytorch/vision, and
+python/paddle/vision/models/googlenet.py of PaddlePaddle/Paddle. `tests/upstream` checks the specs
+against the packages.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +33,7 @@ def _without_bias(rows: tuple[Row, ...]) -> tuple[Row, ...]:
 
 
 def _torchvision_blocks(blocks: tuple[Row, ...]) -> tuple[Row, ...]:
-    """No bias, and a 3x3 kernel in the branch that the paper and the book give a 5x5."""
+    """No bias, and a 3x3 kernel in `branch5x5`, where the paper and the book have 5x5."""
 
     def changed(block: Row) -> Row:
         assert isinstance(block, Inception)
@@ -45,8 +52,8 @@ _TORCHVISION_HEAD = Auxiliary(
     hidden=Linear(1024, activation=True),
 )
 
-#: torchvision's `googlenet(aux_logits=False)`: batch norm and no bias, pools that round up, 3x3
-#: in the 5x5 branch (pytorch/vision issue 906), a last pool of 2x2.
+#: torchvision's `googlenet(aux_logits=False)`: batch norm, no bias, pools that round up, a 3x3
+#: kernel in the 5x5 branch (pytorch/vision issue 906), a 2x2 pool after stage4.
 TORCHVISION = Spec(
     name="torchvision",
     input=(3, 224, 224),
@@ -60,7 +67,7 @@ TORCHVISION = Spec(
     dropout=0.2,
 )
 
-#: The same with its auxiliary heads, as torchvision trains it.
+#: The same network with its auxiliary heads, as torchvision trains it.
 TORCHVISION_AUX = replace(
     TORCHVISION,
     name="torchvision-aux",
@@ -69,7 +76,7 @@ TORCHVISION_AUX = replace(
 
 
 def _shifted(spec: Spec) -> Spec:
-    """With torchvision's `transform_input`: from ImageNet's mean and deviation to 0.5 and 0.5."""
+    """The spec with torchvision's `transform_input`: from ImageNet's mean and deviation to 0.5."""
     statistics = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))
     scale = tuple(deviation / 0.5 for _, deviation in statistics)
     shift = tuple((mean - 0.5) / 0.5 for mean, _ in statistics)
@@ -79,19 +86,22 @@ def _shifted(spec: Spec) -> Spec:
     )
 
 
-#: As torchvision builds it for its published ImageNet weights.
+#: The networks that torchvision builds for its published ImageNet weights.
 TORCHVISION_IMAGENET, TORCHVISION_IMAGENET_AUX = map(_shifted, (TORCHVISION, TORCHVISION_AUX))
 
 _ROUNDED_DOWN = MaxPool(3, stride=2)
 
 
 def _linear(rows: tuple[Row, ...]) -> tuple[Row, ...]:
-    """The same rows with neither bias nor ReLU."""
+    """The same rows without bias and without ReLU."""
     return each_conv(rows, lambda conv: replace(conv, activation=False, bias=False))
 
 
 def _paddle_blocks(blocks: tuple[Row, ...]) -> tuple[Row, ...]:
-    """No bias, and the only ReLU behind the concatenation: none after a reducing convolution."""
+    """No bias, and no ReLU after a reducing convolution.
+
+    paddle.vision applies one ReLU after the concatenation. A ReLU in each branch is the same.
+    """
 
     def changed(block: Row) -> Row:
         assert isinstance(block, Inception)
@@ -109,9 +119,9 @@ _PADDLE_HEAD = Auxiliary(
     hidden=Linear(1024, activation=True),
 )
 
-#: paddle.vision's `googlenet`: no norm, no bias, no ReLU in the stem and after the reducing
-#: convolutions (nor in the second auxiliary head), pools without padding. Images of 189 to 236
-#: pixels fit its auxiliary heads.
+#: paddle.vision's `googlenet`: no norm, no bias, pools without padding. The stem, the reducing
+#: convolutions and the second auxiliary head have no ReLU. Its auxiliary heads accept images of 189
+#: to 236 pixels.
 PADDLE_VISION = Spec(
     name="paddle-vision",
     input=(3, 224, 224),

@@ -1,4 +1,9 @@
-"""The book's network, its variants, and `mini`. Source: d2l, section GoogLeNet."""
+"""The book's network `d2l`, its variants `d2l-bn` and `blog-224`, and the small network `mini`.
+
+Sources: Szegedy et al., "Going Deeper with Convolutions" (2014), in the version of *Dive into Deep
+Learning* (d2l), section GoogLeNet; two published posts for the variants (docs/porting.md describes
+them). `D2L` has the order of the book's page, so the two can be compared line by line.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from common.spec.rows import Conv, GlobalAvgPool, Inception, Linear, MaxPool, No
 
 
 def inception(c1: int, c2: tuple[int, int], c3: tuple[int, int], c4: int) -> Inception:
-    """One Inception block as the book writes it: the widths c1 to c4 of its four paths."""
+    """One Inception block with the book's arguments: the widths c1 to c4 of its four paths."""
     return Inception(
         branch1x1=(Conv(c1, 1),),
         branch3x3=(Conv(c2[0], 1), Conv(c2[1], 3, padding=1)),
@@ -52,12 +57,13 @@ D2L = Spec(
     head=Linear(10),
 )
 
-#: The book's network with batch norm after every convolution, as a published PyTorch variant has
-#: it. The convolutions keep their bias, as in that variant, although the norm's mean takes it out
-#: again: its gradient is zero in training.
+#: The book's network with batch norm after every convolution, as in a published PyTorch variant.
+#: The convolutions keep their bias, as in that variant. The bias has no effect in training, because
+#: the norm subtracts the mean: its gradient is zero.
 D2L_BN = replace(D2L, name="d2l-bn", norm=Norm(eps=1e-3, momentum=0.9))
 
-#: A published 224-pixel variant: no stride, no padding in the stem, pools of stride 3, no block 4c.
+#: A published 224-pixel variant. Its stem has no padding, a first convolution of stride 1 and pools
+#: of stride 3. It has no block 4c.
 BLOG_224 = Spec(
     name="blog-224",
     input=(1, 224, 224),
@@ -78,7 +84,7 @@ BLOG_224 = Spec(
 
 
 def each_conv(rows: tuple[Row, ...], change: Callable[[Conv], Conv]) -> tuple[Row, ...]:
-    """The same rows with every convolution changed, those inside Inception blocks too."""
+    """The same rows with `change` applied to every convolution, also inside Inception blocks."""
 
     def changed(row: Row) -> Row:
         if isinstance(row, Inception):
@@ -88,20 +94,20 @@ def each_conv(rows: tuple[Row, ...], change: Callable[[Conv], Conv]) -> tuple[Ro
     return tuple(map(changed, rows))
 
 
-def narrow(rows: tuple[Row, ...], by: int) -> tuple[Row, ...]:
+def divide_widths(rows: tuple[Row, ...], by: int) -> tuple[Row, ...]:
     """The same rows with every convolution's width divided by `by`."""
     return each_conv(rows, lambda conv: replace(conv, width=conv.width // by))
 
 
-#: d2l-bn with one Inception block a stage, an eighth of its widths and 33 pixels, for tests and
-#: first tries: it learns in seconds.
+#: d2l-bn with one Inception block per stage, an eighth of the widths and 33 pixels, for tests and
+#: first experiments: it trains in seconds.
 MINI = replace(
     D2L_BN,
     name="mini",
     input=(1, 33, 33),
-    stage1=narrow(D2L.stage1, 8),
-    stage2=narrow(D2L.stage2, 8),
-    stage3=narrow(D2L.stage3[1:], 8),
-    stage4=narrow(D2L.stage4[4:], 8),
-    stage5=narrow(D2L.stage5[1:], 8),
+    stage1=divide_widths(D2L.stage1, 8),
+    stage2=divide_widths(D2L.stage2, 8),
+    stage3=divide_widths(D2L.stage3[1:], 8),
+    stage4=divide_widths(D2L.stage4[4:], 8),
+    stage5=divide_widths(D2L.stage5[1:], 8),
 )

@@ -1,4 +1,8 @@
-"""The networks that the book's exercise compares GoogLeNet with, in the book's definitions."""
+"""AlexNet, VGG-11 and NiN, which an exercise of the book compares with GoogLeNet.
+
+Source: the book's definitions (d2l, chapter Modern Convolutional Neural Networks), for one input
+channel and ten classes.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from common.spec.rows import Conv, GlobalAvgPool, Linear, MaxPool, Row
 _TWO_HIDDEN = (Linear(4096, activation=True), Linear(4096, activation=True), Linear(10))
 _HALVE = MaxPool(2, stride=2)
 
-#: The networks that the book's exercise compares GoogLeNet with, in the book's definitions.
+#: name: the input (channels, height, width) and the rows
 PEERS: dict[str, tuple[tuple[int, int, int], tuple[Row, ...]]] = {
     "AlexNet": (
         (1, 224, 224),

@@ -1,10 +1,11 @@
-"""Every number of the network, as frozen data that can be held beside the book's page.
+"""The rows that a network is made of, and `Spec`, the whole network: frozen, checked data.
 
-Sources: Szegedy et al., "Going Deeper with Convolutions" (2014), in the version of *Dive into Deep
-Learning* (d2l), section GoogLeNet; two published variants of it; the networks that torchvision and
-paddle.vision call GoogLeNet. A spec knows no framework: the backends read it row by row, and a
-row's field is also the attribute of the native model and the segment of a weight's name
-(`stage3.0.branch5x5.1.conv.weight`).
+A row is one layer or block with all its numbers. The backends build a native module for each row.
+A field of a spec is also an attribute of the native model and a part of a weight's name
+(`stage3.0.branch5x5.1.conv.weight`). An invalid value raises SpecError with the field's name.
+Sources: Szegedy et al., "Going Deeper with Convolutions" (2014), for the Inception block and the
+auxiliary heads; Ioffe and Szegedy (2015) for the norm. Terms and defaults follow *Dive into Deep
+Learning* (d2l), section GoogLeNet.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from dataclasses import dataclass, fields, replace
 
 from common.errors import SpecError
 
-Size = int | tuple[int, int]  #: one number for both directions, or (height, width)
-Windows = list[tuple[int, int]]  #: along one direction: the first pixel, and the first behind
+Size = int | tuple[int, int]  #: one number for both axes, or (height, width)
+Windows = list[tuple[int, int]]  #: along one axis: (first pixel, last pixel + 1) of each window
 
 
 def pair(size: Size) -> tuple[int, int]:
@@ -26,7 +27,7 @@ def pair(size: Size) -> tuple[int, int]:
 
 
 def float32(value: float) -> float:
-    """`value` as the nearest float32: some frameworks hold hyper-parameters so, all then use it."""
+    """`value` rounded to float32, because some frameworks store hyper-parameters as float32."""
     return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
@@ -40,7 +41,7 @@ def _whole(value: object, least: int) -> bool:
 
 
 def _normalise_window(row: Conv | MaxPool | AvgPool) -> None:
-    """Turn kernel, stride and padding into pairs and refuse what cannot slide over an image."""
+    """Turn kernel, stride and padding into pairs; SpecError for invalid ones."""
     for field, least in (("kernel", 1), ("stride", 1), ("padding", 0)):
         if field not in row.__dataclass_fields__:
             continue
@@ -54,7 +55,7 @@ def _normalise_window(row: Conv | MaxPool | AvgPool) -> None:
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution, by default with bias; the network's norm if it has one; a ReLU by default."""
+    """A convolution, the network's norm if it has one, and a ReLU; bias and ReLU are optional."""
 
     width: int
     kernel: Size = 1
@@ -76,7 +77,7 @@ class Conv:
 class MaxPool:
     """Max pooling; the padding counts as minus infinity.
 
-    `ceil` rounds the number of windows up: the last one is cut, where else it would be left out.
+    `ceil` rounds the number of windows up: a last window that is cut by the border counts too.
     """
 
     kernel: Size
@@ -101,7 +102,7 @@ class MaxPool:
 
 @dataclass(frozen=True)
 class Inception:
-    """Four parallel branches over one input, joined along the channels in this order."""
+    """Four parallel branches over one input; their outputs are concatenated in this order."""
 
     branch1x1: tuple[Conv | MaxPool, ...]
     branch3x3: tuple[Conv | MaxPool, ...]
@@ -115,7 +116,7 @@ class Inception:
             _require(holds, f"Inception.{name}", rows, "a tuple of one or more Conv and MaxPool")
 
     def branches(self) -> list[tuple[str, tuple[Conv | MaxPool, ...]]]:
-        """The branches by name, in the order of their channels."""
+        """The branches by name, in the order of their output channels."""
         return [(field.name, getattr(self, field.name)) for field in fields(self)]
 
     def channels(self, incoming: int) -> int:
@@ -134,7 +135,7 @@ class GlobalAvgPool:
 
 @dataclass(frozen=True)
 class AvgPool:
-    """The mean of every window; nothing is padded and the last window is never cut."""
+    """The mean of every window, without padding. Windows that do not fit are left out."""
 
     kernel: Size
     stride: Size
@@ -143,7 +144,7 @@ class AvgPool:
         _normalise_window(self)
 
     def windows(self, height: int, width: int) -> tuple[Windows, Windows]:
-        """The windows' rows and columns of pixels, each as the first and the first behind."""
+        """The windows along the height and along the width."""
         down, right = (
             [(start, start + kernel) for start in range(0, length - kernel + 1, stride)]
             for length, kernel, stride in zip(
@@ -159,10 +160,10 @@ class AvgPool:
 
 @dataclass(frozen=True)
 class AdaptiveAvgPool:
-    """The means of (height, width) windows over the whole image.
+    """The means of (height, width) windows that cover the whole image.
 
-    Of n windows over L pixels the i-th goes from floor(i L / n) to ceil((i + 1) L / n): where n
-    does not divide L they overlap.
+    Window i of n over L pixels goes from floor(i L / n) to ceil((i + 1) L / n). The windows overlap
+    if n does not divide L.
     """
 
     size: Size
@@ -173,7 +174,7 @@ class AdaptiveAvgPool:
         object.__setattr__(self, "size", pair(self.size))
 
     def windows(self, height: int, width: int) -> tuple[Windows, Windows]:
-        """The windows' rows and columns of pixels, each as the first and the first behind."""
+        """The windows along the height and along the width."""
         down, right = (
             [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
             for length, count in zip((height, width), pair(self.size), strict=True)
@@ -187,7 +188,7 @@ class AdaptiveAvgPool:
 
 @dataclass(frozen=True)
 class Affine:
-    """x * scale + shift, a channel at a time; constants of the network, never trained."""
+    """x * scale + shift for each channel; constants of the network, not trained."""
 
     scale: tuple[float, ...]
     shift: tuple[float, ...]
@@ -197,15 +198,15 @@ class Affine:
         _require(holds, "Affine.shift", self.shift, f"as long as scale {self.scale}")
 
     def channels(self, incoming: int) -> int:
-        """Channels that leave this row; SpecError if others than it has constants for enter."""
-        rule = f"{len(self.scale)}: the network's first row has constants for so many"
+        """Channels that leave this row; SpecError unless as many enter as it has constants."""
+        rule = f"{len(self.scale)}: the network's first row has that many constants"
         _require(incoming == len(self.scale), "input channels", incoming, rule)
         return incoming
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A fully connected layer with bias over the flattened input."""
+    """A fully connected layer with bias over the flattened input, and an optional ReLU."""
 
     width: int
     activation: bool = False
@@ -220,11 +221,11 @@ class Linear:
 
 @dataclass(frozen=True)
 class Auxiliary:
-    """A side classifier on the output of a row of stage4, for training: GoogLeNet's second idea.
+    """An auxiliary classifier on the output of row `after` of stage4, used in training.
 
-    Pool, convolution, hidden layer, dropout and a head as wide as the network's own. `features`
-    are what the convolution leaves, flattened in the order of (C, H, W). Training adds `share` of
-    its loss (0.3 in the paper, section 5).
+    It has a pool, a convolution, a hidden layer, dropout and a head as wide as the network's head.
+    `features` is the length of the convolution's output, flattened in the order (C, H, W).
+    Training adds `share` times its loss (0.3 in the paper, section 5).
     """
 
     after: int
@@ -266,8 +267,8 @@ def channels_after(rows: Sequence[Row], incoming: int) -> int:
 class Norm:
     """Batch normalization after every convolution, before its ReLU.
 
-    `momentum` is the weight of the old running value (d2l's and PyTorch's 0.1 is the weight of the
-    new one). The running variance is the biased one, divided by the count and not the count less 1.
+    `momentum` is the weight of the old running value; in d2l and PyTorch, 0.1 is the weight of the
+    new one. The running variance is the biased one: the sum of squares is divided by the count.
     """
 
     eps: float
@@ -284,10 +285,10 @@ class Norm:
 
 @dataclass(frozen=True)
 class Spec:
-    """A network: its input (channels, height, width), five stages, a head, an optional norm.
+    """A network: its input (channels, height, width), five stages, a head and an optional norm.
 
     `dropout` is the share of the features before the head that training sets to zero. A network
-    with auxiliary heads gives their logits besides its own, in the order of `auxiliary`.
+    with auxiliary heads also returns their logits, in the order of `auxiliary`.
     """
 
     name: str
@@ -328,7 +329,7 @@ class Spec:
             _require(holds, f"{self.name}.auxiliary.after", side.after, rule)
 
     def stages(self) -> list[tuple[str, tuple[Row, ...]]]:
-        """The five stages by name; the head is not one of them."""
+        """The five stages by name, without the head."""
         return [(f"stage{number}", getattr(self, f"stage{number}")) for number in range(1, 6)]
 
     def channels(self) -> tuple[int, ...]:
@@ -352,9 +353,9 @@ class Spec:
         classes: int | None = None,
         dropout: float | None = None,
     ) -> Spec:
-        """The same network for another input size, number of channels or classes, or dropout.
+        """The same network with another image size, number of channels or classes, or dropout.
 
-        The dropout is that of every head.
+        `dropout` applies to every head. An argument that is None changes nothing.
         """
         old_channels, height, width = self.input
         shape = (

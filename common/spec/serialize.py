@@ -1,6 +1,7 @@
-"""Specs and their rows as plain data, and back: what JSON or a framework's own config can hold.
+"""Converts specs and rows to plain data and back, for JSON and for the configs of frameworks.
 
-A part of a spec becomes a dict of its fields; `type` names its class, and tuples become lists.
+Each part of a spec becomes a dict of its fields. `type` is the name of its class. Tuples become
+lists.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from common.spec.rows import (
 )
 
 Config = dict[str, Any]
-Part = Row | Norm | Auxiliary  #: what a spec is made of
+Part = Row | Norm | Auxiliary  #: the parts of a spec
 
 KINDS: dict[str, type] = {
     kind.__name__: kind
@@ -53,23 +54,23 @@ def to_config(spec: Spec) -> Config:
 
 
 def from_config(config: Mapping[str, Any]) -> Spec:
-    """The spec of such data; SpecError for anything else, and for a spec that makes no sense."""
+    """The spec from plain data; SpecError if the data is not a valid spec."""
     spec = _part(config)
     if not isinstance(spec, Spec):
-        raise SpecError(f"A {type(spec).__name__} is no spec.")
+        raise SpecError(f"A {type(spec).__name__} is not a spec.")
     return spec
 
 
 def row_to_config(row: Part | None) -> Config | None:
-    """A row, norm or auxiliary head as plain data; None, the norm of a network without, is None."""
+    """A row, norm or auxiliary head as plain data; None stays None (a network without a norm)."""
     return _plain(row)  # type: ignore[no-any-return]
 
 
 def row_from_config(config: Mapping[str, Any] | None) -> Any:
-    """The row, norm or auxiliary head of such data; SpecError as above."""
+    """The row, norm or auxiliary head from plain data; SpecError if it is not a valid one."""
     row = None if config is None else _part(config)
     if isinstance(row, Spec):
-        raise SpecError("A Spec is no row.")
+        raise SpecError("A Spec is not a row.")
     return row
 
 
@@ -81,9 +82,9 @@ def _plain(value: Any) -> Any:
 
 
 def _part(config: Mapping[str, Any]) -> Any:
-    """The spec or row whose class and fields the data names."""
+    """The spec, row, norm or auxiliary head that the data describes."""
     if not isinstance(config, Mapping):
-        raise SpecError(f"{config!r} is no part of a spec.")
+        raise SpecError(f"{config!r} is not a part of a spec.")
     name = config.get("type")
     if not isinstance(name, str) or name not in KINDS:
         raise SpecError(f"There is no part of a spec of type {name!r}.")
@@ -93,11 +94,11 @@ def _part(config: Mapping[str, Any]) -> Any:
     except SpecError:
         raise
     except (TypeError, ValueError, AttributeError, OverflowError, struct.error) as error:
-        raise SpecError(f"This is no {name}: {error}.") from error
+        raise SpecError(f"This is not a {name}: {error}.") from error
     if isinstance(part, Spec) and not (
         isinstance(part.head, Linear) and isinstance(part.norm, Norm | None)
     ):
-        raise SpecError(f"{part.name} needs a Linear head, and a Norm or none.")
+        raise SpecError(f"{part.name} needs a Linear head, and a Norm or no norm.")
     return part
 
 

@@ -12,7 +12,7 @@ from common.spec.rows import Spec
 
 
 def describe(spec: Spec, compare: bool = False) -> dict[str, Any]:
-    """The summary as plain data: shapes NCHW for a batch of one, memory in float32 megabytes."""
+    """The summary as plain data: NCHW shapes for a batch of one, memory in float32 megabytes."""
     table = layers(spec)
     parameters, multiply_adds = totals(table)
     found = {

@@ -1,1 +1,1 @@
-"""Training runs: plan, loop, checkpoints, history, pictures."""
+"""Training runs: plan, loop, checkpoints, history and plots."""

@@ -1,4 +1,4 @@
-"""A checkpoint: all that a run needs to go on, in any backend."""
+"""A checkpoint: everything that a run needs to continue in any backend."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from common.spec import Spec
 from common.training.history import Epoch, epoch_from
 from common.weights import Weights, check, draw, is_running, open_sealed, seal
 
-FORMAT = 1  #: of checkpoints; another one is refused
+FORMAT = 1  #: version of the checkpoint format; other versions are rejected
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a run was asked to do, and with what."""
+    """The configuration of a run: recipe, backend and data."""
 
     recipe: Recipe
     backend: str
-    data: str | None  #: as `--data` was given
+    data: str | None  #: the value of `--data`
     limit_train: int | None
     limit_test: int | None
     channels: int
     classes: tuple[str, ...]
-    fingerprint: str  #: of the data's labels and shapes
-    pixels: tuple[int, int] = (28, 28)  #: height and width of the data's images
+    fingerprint: str  #: digest of the data's labels and counts
+    pixels: tuple[int, int] = (28, 28)  #: height and width of the images in the data
 
     @classmethod
     def of(
@@ -43,45 +43,47 @@ class Config:
         source: str | None = None,
         limits: tuple[int | None, int | None] = (None, None),
     ) -> Config:
-        """The configuration of a run on this data."""
+        """Return the configuration of a run on this data."""
         _, channels, height, width = (int(length) for length in data.train_images.shape)
-        classes, print_of = tuple(data.classes), fingerprint(data)
-        return cls(recipe, backend, source, *limits, channels, classes, print_of, (height, width))
+        classes, digest = tuple(data.classes), fingerprint(data)
+        return cls(recipe, backend, source, *limits, channels, classes, digest, (height, width))
 
     def network(self) -> Spec:
-        """The spec of this run's network."""
+        """Return the spec of this run's network."""
         return self.recipe.network(self.channels, len(self.classes))
 
 
 @dataclass
 class Progress:
-    """Where a run stands: the steps done, the epochs done, and the epoch under way."""
+    """The progress of a run: finished steps, finished epochs, and the current epoch."""
 
     steps: int = 0
     epochs: list[Epoch] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)  #: of the steps of the epoch under way
-    right: int = 0
-    seconds: float = 0.0
-    wait: float = 0.0
-    places: dict[str, list[str]] = field(default_factory=dict)  #: of the last step's tensors
+    losses: list[float] = field(default_factory=list)  #: of each step in the current epoch
+    right: int = 0  #: correct predictions in the current epoch
+    seconds: float = 0.0  #: training time of the current epoch
+    wait: float = 0.0  #: part of `seconds` spent waiting for images
+    places: dict[str, list[str]] = field(
+        default_factory=dict
+    )  #: devices of the last step's tensors
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run needs to go on, in any backend."""
+    """Everything that a run needs to continue in any backend."""
 
     config: Config
     weights: Weights
-    state: dict[str, Weights]  #: of the optimizer; empty before the first step
+    state: dict[str, Weights]  #: the optimizer's slots; empty before the first step
     progress: Progress
 
     @classmethod
     def first(cls, config: Config) -> Checkpoint:
-        """The checkpoint before the first step: the initial weights of the recipe's seed."""
+        """Return the checkpoint before the first step, with the initial weights of the seed."""
         return cls(config, draw(config.network(), config.recipe.seed), {}, Progress())
 
     def encode(self) -> bytes:
-        """The checkpoint as the bytes of a safetensors file."""
+        """Return the checkpoint as the bytes of a safetensors file."""
         arrays = {f"weights/{name}": array for name, array in self.weights.items()}
         for slot, tensors in self.state.items():
             arrays |= {f"{slot}/{name}": array for name, array in tensors.items()}
@@ -93,7 +95,10 @@ class Checkpoint:
 
     @classmethod
     def decode(cls, data: bytes) -> Checkpoint:
-        """Read such bytes; ValueError, with half a sentence, for anything else."""
+        """Read the bytes that `encode` returns.
+
+        Raises ValueError with the second half of a sentence ("is not ...") for anything else.
+        """
         arrays, content = open_sealed(data)
         try:
             found = json.loads(content)
@@ -108,24 +113,26 @@ class Checkpoint:
             progress = Progress(epochs=epochs, **found["progress"])
             checkpoint = cls(config, tensors.pop("weights", {}), tensors, progress)
             checkpoint.check()
-        except Exception as error:  # whole, and by its digest as it was written, but not by us
+        except Exception as error:  # the digest is right, but the content is not a checkpoint
             if str(error).startswith("has format "):
                 raise
-            raise ValueError(f"is no checkpoint of ours: {one_line(error)[:200]}") from error
+            raise ValueError(
+                f"is not a checkpoint of this program: {one_line(error)[:200]}"
+            ) from error
         return checkpoint
 
     def check(self) -> None:
-        """Refuse weights or a state that are not those of the recipe, in float32."""
+        """Raise WeightsError if weights or state do not fit the recipe or are not float32."""
         network, slots = self.config.network(), self.config.recipe.slots()
         check(network, self.weights)
-        before_the_first_step = not self.state and not self.progress.steps
-        if set(self.state) != set(slots) and not before_the_first_step:
+        untrained = not self.state and not self.progress.steps
+        if set(self.state) != set(slots) and not untrained:
             raise WeightsError(f"its optimizer's state is {sorted(self.state)}, not {list(slots)}")
         trained = {name for name in self.weights if not is_running(name)}
         for slot, tensors in self.state.items():
             if set(tensors) != trained:
                 odd = sorted(set(tensors) ^ trained)[0]
-                raise WeightsError(f"{slot} of {odd} is missing, or of no trained weight")
+                raise WeightsError(f"{slot} of {odd} is missing, or belongs to no trained weight")
             for name, array in tensors.items():
                 if array.shape != self.weights[name].shape:
                     raise WeightsError(f"{slot} of {name} has shape {array.shape}")
@@ -136,14 +143,14 @@ class Checkpoint:
 
 
 def config_from(found: dict[str, Any]) -> Config:
-    """A configuration from what `json` read."""
+    """Return a configuration from parsed JSON."""
     recipe = Recipe(**found["recipe"])
     lists = {"classes": tuple(found["classes"]), "pixels": tuple(found.get("pixels", (28, 28)))}
     return Config(**{**found, "recipe": recipe, **lists})
 
 
 def fingerprint(data: Dataset) -> str:
-    """A digest of all labels and of the counts and channels: enough to tell other data."""
+    """Return a digest of all labels, the counts and the channels, to detect other data."""
     digest = hashlib.sha256()
     for images, labels in (
         (data.train_images, data.train_labels),
@@ -155,7 +162,7 @@ def fingerprint(data: Dataset) -> str:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in a file; RunError if there is none in it."""
+    """Return the checkpoint in a file; RunError if it cannot be read or holds none."""
     try:
         return Checkpoint.decode(path.read_bytes())
     except OSError as error:

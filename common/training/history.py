@@ -14,7 +14,10 @@ from common.errors import RunError, one_line
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to. Losses are means in nats; the training ones while it went on."""
+    """The results of one epoch.
+
+    Losses are means in nats. Training loss and accuracy are measured during the epoch.
+    """
 
     number: int  #: from 1
     loss: float
@@ -22,35 +25,35 @@ class Epoch:
     test_loss: float
     test_accuracy: float
     examples: int
-    seconds: float  #: of training alone
-    wait: float  #: seconds of these that the step waited for images
+    seconds: float  #: of training, without evaluation
+    wait: float  #: part of `seconds` spent waiting for images
     backend: str
-    version: str  #: of the framework
+    version: str  #: the framework's version
     device: str
-    places: dict[str, list[str]]  #: where the tensors of the last step really lay
-    losses: tuple[float, ...]  #: of every step
+    places: dict[str, list[str]]  #: devices of the last step's tensors, as measured
+    losses: tuple[float, ...]  #: of each step
 
 
 def speed(epochs: Sequence[Epoch]) -> float:
-    """Training examples in a second of training, over all these epochs."""
+    """Return training examples per second of training, over all epochs."""
     return sum(epoch.examples for epoch in epochs) / sum(epoch.seconds for epoch in epochs)
 
 
 def signed(fields: dict[str, Any]) -> dict[str, Any]:
-    """The same with a short digest of them."""
+    """Return the fields with a short digest of them added."""
     digest = hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
     return {**fields, "sha256": digest}
 
 
 def epoch_from(found: dict[str, Any]) -> Epoch:
-    """An epoch from what `json` read."""
+    """Return an epoch from parsed JSON."""
     return Epoch(**{**found, "losses": tuple(found["losses"])})
 
 
 def read_history(path: Path) -> list[Epoch]:
-    """The epochs in a `history.jsonl`; RunError, with the line, for what is no history.
+    """Return the epochs in a `history.jsonl`; RunError with the line number if one is invalid.
 
-    A line is the epoch of its number, with its digest; what is cut off between lines is not missed.
+    Line N holds epoch N and its digest. Missing lines at the end are not detected.
     """
     known = {each.name for each in fields(Epoch)}
     try:
@@ -69,7 +72,7 @@ def read_history(path: Path) -> list[Epoch]:
             epochs.append(epoch_from(found))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise RunError(
-                f"{path}, line {number}, is no epoch: `--resume` writes the file anew from the "
-                "last checkpoint."
+                f"{path}, line {number}, is not a valid epoch: `--resume` rewrites the file from "
+                "the last checkpoint."
             ) from error
     return epochs

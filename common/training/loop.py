@@ -24,11 +24,11 @@ from common.training.checkpoint import Checkpoint, Progress, fingerprint
 from common.training.history import Epoch
 from common.training.run import Run
 
-EVALUATION_BATCH = 256  # images at most; the result does not depend on it
+EVALUATION_BATCH = 256  # at most; the result does not depend on it
 LOG_EVERY = 20  # steps between metric syncs; each of them waits for the device
 SIGNAL_POLL_SECONDS = 2.0  # several workers poll for signals about this often
 
-#: images, labels, which images are mirrored, the share of this worker's examples in the batch
+#: images, labels, flip mask or None, this worker's fraction of the batch
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray | None, float]
 
 
@@ -37,7 +37,7 @@ class TrainingLoop:
 
     The same checkpoint gives the same weights, the same batches in the same order and the same
     mirrored images in every backend; the first checkpoint is the initial weights of the seed.
-    Several workers divide every batch among them, so the run does not depend on their number.
+    Several workers divide every batch among them, so their number does not change the run.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class TrainingLoop:
         rank: int = 0,
         workers: int = 1,
     ) -> None:
-        """`report` is called after each epoch; `stop` gives the number of a signal that came.
+        """`report` is called after each epoch. `stop` returns a received signal's number, or 0.
 
-        With a `run` there are checkpoints: after each epoch, after `save_every` seconds and when
+        With a `run`, checkpoints are written after each epoch, after `save_every` seconds and when
         stopped. Of several workers only the first has a run. RunError if the data is not what the
         checkpoint was trained on.
         """
@@ -98,7 +98,7 @@ class TrainingLoop:
         return self.progress
 
     def train(self, number: int) -> None:
-        """The remaining steps of an epoch."""
+        """Train the remaining steps of an epoch."""
         progress, recipe = self.progress, self.recipe
         count, steps = len(self.data.train_labels), self.steps_an_epoch
         bar = tqdm(
@@ -112,14 +112,14 @@ class TrainingLoop:
         with bar, ThreadPoolExecutor(1) as pool:
             start, seconds, wait = time.perf_counter(), progress.seconds, progress.wait
             order = self.train_batches(number, progress.steps - number * steps)
-            coming = pool.submit(next, order, None)
+            next_batch = pool.submit(next, order, None)
             while True:
                 asked = time.perf_counter()
-                batch = coming.result()
+                batch = next_batch.result()
                 wait += time.perf_counter() - asked
                 if batch is None:
                     break
-                coming = pool.submit(next, order, None)  # is cut while the step runs
+                next_batch = pool.submit(next, order, None)  # is read while the step runs
                 self.step(batch)
                 bar.update(min(recipe.batch_size, count - bar.n))
                 signum = self.stop() if self.workers == 1 else 0  # several poll in `sync_metrics`
@@ -148,7 +148,7 @@ class TrainingLoop:
         self.trainer.set_step(rate, seed % 2**31)
         first = not self.last  # of this process: a resumed run may begin with an evaluation
         if first:
-            self.check_devices()  # an optimizer's state that lies elsewhere moves in the step
+            self.check_devices()  # the step would move an optimizer's state from a wrong device
         inputs = self.trainer.prepare(images, mirrored)
         native_labels = self.backend.place_labels(self.model, labels)
         loss, correct = self.trainer.train_step(inputs, native_labels, weight)
@@ -169,9 +169,9 @@ class TrainingLoop:
         correct = sum(int(correct) for _, correct, weight in self.pending if weight)
         if self.workers > 1:
             signum = self.stop()
-            came = [float(signum == each) for each in (signal.SIGTERM, signal.SIGINT)]
+            received = [float(signum == each) for each in (signal.SIGTERM, signal.SIGINT)]
             now = time.monotonic()
-            numbers = np.array([*losses, correct, *came, now - self.synced])
+            numbers = np.array([*losses, correct, *received, now - self.synced])
             found = self.backend.all_reduce_sum(numbers)
             *losses, correct, terminated, interrupted, seconds = found.tolist()
             signum = signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0
@@ -189,7 +189,7 @@ class TrainingLoop:
         return signum
 
     def evaluate(self) -> tuple[float, float]:
-        """The mean loss and the accuracy over the test set."""
+        """Return the mean loss and the accuracy over the test set."""
         part, weight = shard(np.arange(len(self.data.test_labels)), self.rank, self.workers)
         batches = self.test_batches(part[0], part[-1] + 1)
         loss, correct, count = self.trainer.evaluate(batches)
@@ -201,7 +201,7 @@ class TrainingLoop:
         return loss, accuracy
 
     def finish(self, number: int, test_loss: float, test_accuracy: float) -> None:
-        """Add the epoch to the history; save."""
+        """Add the epoch to the history, and save."""
         progress, count = self.progress, len(self.data.train_labels)
         if not math.isfinite(test_loss):
             raise self.diverged(f"The test loss became {test_loss} after epoch {number + 1}")
@@ -229,36 +229,39 @@ class TrainingLoop:
         self.report(epoch)
 
     def checkpoint(self) -> Checkpoint:
-        """The present state of the run, in canonical form."""
+        """Return the current state of the run in canonical form."""
         weights = self.backend.read_weights(self.model)
         return Checkpoint(self.config, weights, self.trainer.read_state(), deepcopy(self.progress))
 
     def save(self, best: bool = False) -> None:
-        """Write the last checkpoint, and the same as the best one; DivergedError if not finite."""
+        """Write the last checkpoint, and also the best one if `best`.
+
+        DivergedError if a weight is not finite.
+        """
         if not self.run:
             return
         now = self.checkpoint()
         for name, array in now.weights.items():
             if not np.isfinite(array).all():
                 raise self.diverged(f"{name} is no longer finite after step {self.progress.steps}")
-        if best:  # first: a run that is killed in between repeats the end of this epoch
+        if best:  # first: a run killed in between repeats the end of this epoch
             self.run.save(now, "best")
         self.run.save(now)
         self.saved = time.monotonic()
 
     def diverged(self, what: str) -> DivergedError:
-        """The error for numbers that are not finite."""
+        """Return the error for numbers that are not finite."""
         kept = f"; what was saved before is in {self.run.folder}" if self.run else ""
         return DivergedError(f"{what}{kept}: a smaller `--lr` may help.")
 
     def raise_if_stopped(self, signum: int) -> None:
-        """Stopped, if a signal came."""
+        """Raise Stopped if a signal was received."""
         if signum:
             way_on = f"; go on with `--resume {self.run.folder}`" if self.run else ""
             raise Stopped(f"stopped after step {self.progress.steps}{way_on}.", signum)
 
     def check_devices(self) -> dict[str, list[str]]:
-        """The devices of the last step's tensors; DeviceError if one is not the chosen device."""
+        """Return the devices of the last step's tensors; DeviceError if one is wrong."""
         found = self.backend.tensor_devices(self.trainer)
         found |= {
             what: {self.backend.device_name(tensor) for tensor in tensors}
@@ -276,12 +279,12 @@ class TrainingLoop:
         return places
 
     def order(self, number: int) -> Iterator[np.ndarray]:
-        """The indices of each of an epoch's batches."""
+        """Return the indices of each batch of an epoch."""
         recipe = self.recipe
         return batches(len(self.data.train_labels), recipe.batch_size, recipe.seed, number)
 
     def train_batches(self, number: int, done: int) -> Iterator[Batch]:
-        """An epoch's batches, without the first `done`."""
+        """Yield the batches of an epoch, without the first `done`."""
         data, recipe = self.data, self.recipe
         count = len(data.train_labels)
         mirrored = flip_mask(count, recipe.seed, number) if recipe.flip else None
@@ -292,12 +295,12 @@ class TrainingLoop:
                 yield data.train_images[part], data.train_labels[part], chosen, weight
 
     def test_batches(self, first: int, end: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The test examples from `first` to before `end`, in order.
+        """Yield the test examples from `first` up to `end`, exclusive, in order.
 
         A single worker polls for signals between batches; several poll at their next metric sync.
         """
         images, labels = self.data.test_images, self.data.test_labels
-        size = min(EVALUATION_BATCH, self.recipe.batch_size)  # what fits in training fits here
+        size = min(EVALUATION_BATCH, self.recipe.batch_size)  # not above training's batch
         for at in range(first, end, size):
             if self.workers == 1 and (signum := self.stop()):
                 self.save()
@@ -306,7 +309,7 @@ class TrainingLoop:
             yield images[part], labels[part]
 
     def memory(self) -> AbstractContextManager[None]:
-        """A context that turns too little memory into an error with a batch size to try."""
+        """Return a context that turns a lack of memory into an error with a batch size to try."""
         size = self.recipe.batch_size
         way_out = f"`--batch-size {size // 2}`" if size > 1 else "a smaller `--size`"
         return enough_memory(self.backend.out_of_memory, self.device, size, way_out)

@@ -1,4 +1,4 @@
-"""The plan of a run, begun or resumed: which backend, checkpoint, data and folder."""
+"""The plan of a new or resumed run: its backend, checkpoint, data and folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from common.training.run import Run, open_run
 
 @dataclass(frozen=True)
 class Plan:
-    """A run about to be trained: from which checkpoint, on which data, in which folder."""
+    """A run before its training starts: the checkpoint, the data and the folder."""
 
     backend_name: str
     backend: Backend
@@ -35,16 +35,16 @@ class Plan:
 
     @property
     def recipe(self) -> Recipe:
-        """What the run was asked to do."""
+        """The hyper-parameters of the run."""
         return self.checkpoint.config.recipe
 
     def device(self, requested: str) -> str:
-        """The device that was asked for, if it is there; of several GPUs, each worker its own."""
+        """Return the requested device or fail; each worker gets its own GPU of several."""
         found = self.backend.devices()
         return own_device(choose(requested, found), requested, found)
 
     def decided(self, device: str) -> Plan:
-        """The plan with the precision that `auto` is on the device."""
+        """Return the plan with `auto` replaced by the fastest precision of the device."""
         config = self.checkpoint.config
         if config.recipe.precision != AUTO:
             return self
@@ -53,7 +53,7 @@ class Plan:
         return replace(self, checkpoint=checkpoint)
 
     def describe(self, device: str) -> dict[str, Any]:
-        """All that is known before the first step."""
+        """Return everything that is known before the first step, for `--dry-run`."""
         data, steps = self.data, self.recipe.steps_an_epoch(len(self.data.train_labels))
         return {
             "backend": f"{self.backend_name} {self.backend.VERSION}",
@@ -78,20 +78,20 @@ def begin(
     limits: tuple[int | None, int | None],
     out: Path | None,
 ) -> Plan:
-    """A new run: a named recipe with some of its fields changed."""
+    """Plan a new run: a named recipe with some fields changed."""
     recipe = replace(find_recipe(recipe_name), **changes)
-    recipe.network()  # refuses an unknown spec
+    recipe.network()  # raises SpecError for an unknown spec
     run = Run(out or free_folder(Path("runs"), f"{recipe.name}-{backend_name}"))
     run.check_free()
     backend = load(backend_name)
     data = load_data(source, recipe.size).limit(*limits)
     config = Config.of(recipe, backend_name, data, source, limits)
-    layers(config.network())  # refuses a size that is too small
+    layers(config.network())  # raises SpecError for a size that is too small
     return Plan(backend_name, backend, Checkpoint.first(config), data, run, True)
 
 
 def resume(path: Path, backend_name: str | None, precision: str | None, source: str | None) -> Plan:
-    """A run that goes on, in the backend it was begun in or in another one."""
+    """Plan to resume a run, in its own backend or in another one."""
     run, checkpoint = open_run(path)
     config = checkpoint.config
     if precision:
@@ -107,7 +107,7 @@ def resume(path: Path, backend_name: str | None, precision: str | None, source: 
 
 
 def backend_name(given: str | None, resumed: Path | None) -> str:
-    """The backend that was asked for, or that of the run to go on with."""
+    """Return the given backend, or the backend of the resumed run."""
     if given:
         return given
     if resumed:
@@ -116,13 +116,13 @@ def backend_name(given: str | None, resumed: Path | None) -> str:
 
 
 def free_folder(parent: Path, name: str) -> Path:
-    """The first of `name`, `name-2`, `name-3`, ... that holds nothing yet."""
+    """Return the first of `name`, `name-2`, `name-3`, ... that does not exist."""
     candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return next(parent / each for each in candidates if not (parent / each).exists())
 
 
 def render(found: dict[str, Any]) -> str:
-    """What `Plan.describe` found, for people."""
+    """Return the result of `Plan.describe` as text."""
     recipe = ", ".join(f"{name} {value}" for name, value in found["recipe"].items())
     rest = {name: value for name, value in found.items() if name not in ("network", "recipe")}
     table = tabulate([*rest.items(), ("recipe", recipe)], tablefmt="plain")

@@ -1,4 +1,4 @@
-"""Pictures of runs, as the bytes of PNG files."""
+"""Plots of runs, as the bytes of PNG files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from common.training.history import Epoch
 
 
-POINTS = 300  # of a curve, at most; what there is more is averaged
-SHOWN = 32  # images in a picture of predictions, at most
+POINTS = 300  # at most, in a curve; longer runs are averaged in blocks
+SHOWN = 32  # at most, images in a plot of predictions
 MARKERS = "os^Dv*PX"
 
 
 def curve(epochs: Sequence[Epoch], title: str) -> bytes:
-    """Loss and accuracy, training and test, epoch by epoch."""
+    """Plot loss and accuracy, training and test, for each epoch."""
     figure, (left, right) = _two_panels(title)
     numbers = [epoch.number for epoch in epochs]
     left.plot(numbers, [epoch.loss for epoch in epochs], "o-", label="train")
@@ -35,10 +35,10 @@ def curve(epochs: Sequence[Epoch], title: str) -> bytes:
 
 
 def overlay(histories: Mapping[str, Sequence[Epoch]]) -> bytes:
-    """The curves of several runs laid over each other: training loss, test accuracy.
+    """Plot the training loss and test accuracy of several runs in the same axes.
 
-    The loss is that of every step, or, of long runs, the mean of a few steps. The first run is
-    drawn widest and the last on top of it, so that curves that fall together are all seen.
+    A point of the loss is one step, or the mean of a few steps in long runs. The first run has the
+    widest line and the last run is on top, so that equal curves all stay visible.
     """
     figure, (left, right) = _two_panels("")
     longest = max(sum(len(epoch.losses) for epoch in epochs) for epochs in histories.values())
@@ -82,7 +82,7 @@ def overlay(histories: Mapping[str, Sequence[Epoch]]) -> bytes:
 
 
 def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
-    """How many test images of each class, a row, were taken for each class, a column."""
+    """Plot the confusion matrix: rows are true classes, columns are predicted classes."""
     from matplotlib.figure import Figure
 
     table = np.array(counts)
@@ -94,20 +94,20 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
     figure.colorbar(picture, label="share of the class", shrink=0.7)
     if len(classes) <= 25:
         for (row, column), count in np.ndenumerate(table):
-            ink = "white" if shares[row, column] > 0.5 else "black" if count else "lightgrey"
-            axes.text(column, row, str(count), ha="center", va="center", color=ink, fontsize=8)
-    small = min(9.0, 0.5 * 72 * side / len(classes))  # half of a cell's height, in points
+            colour = "white" if shares[row, column] > 0.5 else "black" if count else "lightgrey"
+            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+    small = min(9.0, 0.5 * 72 * side / len(classes))  # points: half of a cell's height
     axes.set_xticks(range(len(classes)), [_plain(n) for n in classes], rotation=90, fontsize=small)
     axes.set_yticks(range(len(classes)), [_plain(n) for n in classes], fontsize=small)
-    axes.set_xlabel("taken for")
+    axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    right = table.trace() / max(table.sum(), 1)
-    axes.set_title(f"{table.sum()} test images, {right:.1%} right")
+    accuracy = table.trace() / max(table.sum(), 1)
+    axes.set_title(f"{table.sum()} test images, {accuracy:.1%} correct")
     return _png(figure)
 
 
 def predictions(images: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """The images, uint8 (N, C, H, W), as the network was given them, over their likely classes."""
+    """Plot the network's input images, uint8 (N, C, H, W), above their most likely classes."""
     from matplotlib.figure import Figure
 
     shown = min(len(rows), SHOWN)
@@ -139,11 +139,12 @@ def predictions(images: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _plain(name: str) -> str:
-    """A name of at most 24 characters, in which a dollar sign means itself."""
+    """Shorten a name to 24 characters and escape dollar signs, which start formulas."""
     return (name if len(name) <= 24 else f"{name[:23]}…").replace("$", r"\$")
 
 
 def _two_panels(title: str) -> tuple[Figure, tuple[Axes, Axes]]:
+    """Return a figure with a panel for the loss and one for the accuracy."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -158,6 +159,7 @@ def _two_panels(title: str) -> tuple[Figure, tuple[Axes, Axes]]:
 
 
 def _png(figure: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG file."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""What a run prints and logs: lines, JSON, TensorBoard events."""
+"""The output of a run: lines of text, JSON, TensorBoard events."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from common.training.run import Run
 
 
 class Lines:
-    """The run in plain lines on stdout, or in JSON: an object a line."""
+    """Print a run to stdout as plain lines, or as JSON with one object per line."""
 
     def __init__(self, as_json: bool, silent: bool = False) -> None:
         self.as_json, self.silent = as_json, silent
 
     def start(self, plan: Plan, device: str, workers: int) -> None:
-        """What is about to be trained."""
+        """Print what will be trained."""
         if self.silent:
             return
         recipe, data = plan.recipe, plan.data
@@ -43,7 +43,7 @@ class Lines:
         )
 
     def epoch(self, epoch: Epoch) -> None:
-        """What an epoch came to."""
+        """Print the results of an epoch."""
         if self.silent:
             return
         if self.as_json:
@@ -56,7 +56,7 @@ class Lines:
         )
 
     def end(self, epochs: list[Epoch], run: Run) -> None:
-        """The book's two lines, and where everything lay."""
+        """Print the devices and the folder, then the two lines of d2l's `train_ch6`."""
         if self.as_json or self.silent:
             return
         last = epochs[-1]
@@ -71,7 +71,7 @@ class Lines:
 
 @contextmanager
 def events(plan: Plan, wanted: bool) -> Iterator[Callable[[Epoch], None]]:
-    """A function that writes an epoch as TensorBoard events, if they are wanted."""
+    """Yield a function that writes an epoch as TensorBoard events, if `wanted`."""
     if not wanted:
         yield lambda epoch: None
         return
@@ -86,7 +86,7 @@ def events(plan: Plan, wanted: bool) -> Iterator[Callable[[Epoch], None]]:
     folder = plan.run.folder / "tensorboard"
 
     @contextmanager
-    def refusing() -> Iterator[None]:
+    def writing() -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -94,9 +94,9 @@ def events(plan: Plan, wanted: bool) -> Iterator[Callable[[Epoch], None]]:
                 f"{folder} cannot be written ({error.strerror}); {plan.run.way_on()}."
             ) from error
 
-    with refusing():
+    with writing():
         folder.mkdir(parents=True, exist_ok=True)
-        # not SummaryWriter: its thread dies of a full disk, and the next epochs wait for it
+        # not SummaryWriter: a full disk ends its thread, and then the next epochs block
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
         writer = RecordWriter(str(folder / name))
     first_event = Event(wall_time=time.time(), file_version="brain.Event:2")
@@ -108,7 +108,7 @@ def events(plan: Plan, wanted: bool) -> Iterator[Callable[[Epoch], None]]:
 
     def write(epoch: Epoch) -> None:
         first = (epoch.number - 1) * len(epoch.losses)
-        with refusing():
+        with writing():
             for step, loss in enumerate(epoch.losses, first + 1):
                 add("step/loss", loss, step)
             for name in ("loss", "train_accuracy", "test_loss", "test_accuracy"):
@@ -118,5 +118,5 @@ def events(plan: Plan, wanted: bool) -> Iterator[Callable[[Epoch], None]]:
     try:
         yield write
     finally:
-        with suppress(OSError):  # `write` has flushed; what it could not write, it has told
+        with suppress(OSError):  # `write` flushes and has already raised any error
             writer.close()

@@ -1,4 +1,4 @@
-"""Carries out the plan of a run: checks the device, trains, reports each epoch."""
+"""Execute the plan of a run: check the device, train, report each epoch."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def train(
     rank: int = 0,
     workers: int = 1,
 ) -> None:
-    """Train to the end and report it; of several workers the first alone writes."""
+    """Train to the end and report it; of several workers only the first writes files."""
 
     def report(epoch: Epoch) -> None:
         log(epoch)
         lines.epoch(epoch)
 
     run = None if rank else plan.run
-    loop = TrainingLoop(  # a device or precision that is refused leaves no folder behind
+    loop = TrainingLoop(  # before `Run.create`: a rejected device leaves no folder
         plan.backend,
         plan.backend_name,
         plan.checkpoint,
@@ -44,6 +44,6 @@ def train(
     if run and plan.new:
         Run.create(run.folder, plan.checkpoint)
     elif run:
-        run.record(plan.checkpoint.progress.epochs)  # as it was at the checkpoint
+        run.record(plan.checkpoint.progress.epochs)  # the history as of the checkpoint
     lines.start(plan, device, workers)
     lines.end(loop().epochs, plan.run)

@@ -1,8 +1,9 @@
-"""Canonical weights: one naming, one layout, one file, for every backend.
+"""The canonical form of weights: names, shapes and initial values.
 
-Names are the spec's fields joined by dots (`stage3.0.branch5x5.1.conv.weight`; rows keep their
-index, pools count too). Convolutions are (out, in, height, width), linear layers (out, in), a norm
-has `weight`, `bias`, `running_mean` and the biased `running_var`. All values are NumPy arrays.
+A name is made of the spec's fields, joined by dots (`stage3.0.branch5x5.1.conv.weight`). Rows are
+counted from 0, pools included. Convolutions are (out, in, height, width), linear layers (out, in).
+A norm has `weight`, `bias`, `running_mean` and the biased `running_var`. All values are NumPy
+arrays.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from common.spec import Conv, Inception, Norm, Row, Spec, pair
 
 Weights = dict[str, np.ndarray]
 
-RUNNING = ("running_mean", "running_var")  #: what training measures and no gradient moves
+RUNNING = ("running_mean", "running_var")  #: updated in training, without a gradient
 
 
 def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     """The canonical name and shape of every tensor of the network, in the order of its layers.
 
-    Those of the auxiliary heads come before the head's.
+    The auxiliary heads come before the head.
     """
     found: dict[str, tuple[int, ...]] = {}
     *incoming, features = spec.channels()
@@ -68,15 +69,15 @@ def _shapes(
 
 
 def is_running(name: str) -> bool:
-    """Whether the tensor is a running statistic, which has no gradient."""
+    """Whether the tensor of this name is a running statistic, which has no gradient."""
     return name.endswith(RUNNING)
 
 
 def draw(spec: Spec, seed: int) -> Weights:
-    """Initial float32 values: d2l's Xavier uniform for weights, zero biases, an identity norm.
+    """Initial float32 values: d2l's Xavier uniform for weights, zero for biases, identity norms.
 
-    They are drawn once, here, from NumPy's frozen `RandomState`, so that one seed starts all four
-    frameworks from the same bits. Source: Glorot and Bengio (2010).
+    NumPy's `RandomState` is frozen, so a seed gives all four frameworks the same bits. Source:
+    Glorot and Bengio (2010).
     """
     random = np.random.RandomState(seed)
     weights: Weights = {}
@@ -92,7 +93,7 @@ def draw(spec: Spec, seed: int) -> Weights:
 
 
 def check(spec: Spec, weights: Mapping[str, np.ndarray]) -> None:
-    """Refuse weights that are not the spec's, naming the first tensor that does not fit."""
+    """WeightsError with the first tensor that does not fit, unless these are the spec's weights."""
     expected = shapes(spec)
     for name, shape in expected.items():
         if name not in weights:

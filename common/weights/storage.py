@@ -1,4 +1,4 @@
-"""Canonical weights in a safetensors file, and the digest that identifies them."""
+"""Canonical weights in a safetensors file, and their SHA-256 digest."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from common.files import write_whole
 from common.spec import Spec
 from common.weights.canonical import Weights, check, shapes
 
-KEY = "googlenet"  #: of the metadata; safetensors writes several keys in any order
+KEY = "googlenet"  #: the only metadata key, because safetensors writes several keys in random order
 
 
 def sha256(weights: Mapping[str, np.ndarray]) -> str:
-    """One digest of all names, dtypes, shapes and little-endian values, in the order of names."""
+    """A digest of all names, dtypes, shapes and little-endian values, sorted by name."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         array = np.ascontiguousarray(weights[name])
@@ -29,11 +29,14 @@ def sha256(weights: Mapping[str, np.ndarray]) -> str:
 
 
 def save(path: Path, weights: Mapping[str, np.ndarray], spec: Spec) -> None:
-    """Write the weights as one safetensors file that names its spec and its `sha256`."""
+    """Write a safetensors file whose metadata has the spec's name and the `sha256`.
+
+    WeightsError if the weights do not fit the spec or the file cannot be written.
+    """
     from safetensors.numpy import save as encode
 
     check(spec, weights)
-    # safetensors writes the bytes as they lie: an array that is not contiguous would be scrambled.
+    # safetensors copies the memory as it is, which scrambles an array that is not contiguous
     arrays = {name: np.ascontiguousarray(weights[name]) for name in shapes(spec)}
     data = encode(arrays, {KEY: json.dumps({"spec": spec.name, "sha256": sha256(arrays)})})
     try:
@@ -43,9 +46,9 @@ def save(path: Path, weights: Mapping[str, np.ndarray], spec: Spec) -> None:
 
 
 def load(path: Path, spec: Spec) -> Weights:
-    """Read a safetensors file of this spec's weights; anything else is refused.
+    """Read a safetensors file of this spec's weights; WeightsError for any other file.
 
-    One that names no digest, as other programs write them, is read without that check.
+    Files of other programs have no digest. They are read without that check.
     """
     from safetensors.numpy import load as read
 
@@ -54,12 +57,12 @@ def load(path: Path, spec: Spec) -> Weights:
         weights: Weights = read(data)
         named = metadata(data).get(KEY)
         digest = json.loads(named)["sha256"] if named else None
-    except Exception as error:  # safetensors raises many kinds: a dtype unknown to NumPy is another
+    except Exception as error:  # safetensors raises many types, for example for an unknown dtype
         reason = one_line(error)
         raise WeightsError(f"{path} is not a readable safetensors file: {reason}.") from error
     check(spec, weights)
     if digest and digest != sha256(weights):
-        raise WeightsError(f"{path} is damaged: its tensors have not the SHA-256 that it names.")
+        raise WeightsError(f"{path} is damaged: its tensors do not have the SHA-256 that it names.")
     return weights
 
 
@@ -71,7 +74,7 @@ def metadata(data: bytes) -> dict[str, str]:
 
 
 def seal(arrays: Mapping[str, np.ndarray], content: str) -> bytes:
-    """Tensors and a JSON text as the bytes of a safetensors file with one digest of both."""
+    """Tensors and a JSON text as the bytes of a safetensors file, with one digest of both."""
     from safetensors.numpy import save as encode
 
     named = json.dumps({"content": content, "sha256": _sealed_digest(arrays, content)})
@@ -80,7 +83,7 @@ def seal(arrays: Mapping[str, np.ndarray], content: str) -> bytes:
 
 
 def open_sealed(data: bytes) -> tuple[Weights, str]:
-    """The inverse of `seal`; ValueError with half a sentence where the digest does not hold."""
+    """The inverse of `seal`; ValueError, with the end of a sentence, if the digest is wrong."""
     from safetensors.numpy import load as decode
 
     try:
@@ -88,8 +91,8 @@ def open_sealed(data: bytes) -> tuple[Weights, str]:
         outer = json.loads(metadata(data)[KEY])
         content, digest = outer["content"], outer["sha256"]
         actual = _sealed_digest(arrays, content)
-    except Exception as error:  # safetensors raises many kinds
-        raise ValueError(f"is no checkpoint: {one_line(error)[:120]}") from error
+    except Exception as error:  # safetensors raises many types
+        raise ValueError(f"is not a checkpoint: {one_line(error)[:120]}") from error
     if digest != actual:
         raise ValueError("is damaged: its contents do not have the SHA-256 that it names")
     return arrays, content

@@ -69,6 +69,6 @@ def test_the_framework_s_own_file_brings_back_the_same_bits(backend, built, requ
     backend.write_weights(model, draw(MINI, 0))
     backend.load(model, path)
     assert sha256(backend.read_weights(model)) == sha256(weights)
-    known = identify(sandbox.read(path), None, "it")
+    known = identify(sandbox.read_file(path), None, "it")
     assert (known.spec, known.naming) == (MINI, "our names")
     assert sha256(known.weights) == sha256(weights)

@@ -29,7 +29,7 @@ PAIRS = list(permutations(FRAMEWORKS, 2))
 
 
 def lively(network, seed, dtype):
-    """Weights by which every tensor can be told from every other; variances are positive."""
+    """Weights that differ for every tensor; variances are positive."""
     random = np.random.RandomState(seed)
     found = {}
     for name, shape in shapes(network).items():
@@ -170,7 +170,7 @@ def books(tmp_path_factory):
 def test_a_reader_s_file_gives_the_reader_s_logits(books, monkeypatch, name, kind):
     """The reference computes what the reader's own network computes: 1e-12 in float64."""
     monkeypatch.setitem(spec.SPECS, "narrow", NARROW)
-    file = sandbox.read(books / f"{name}-{kind}{FORMATS[name].suffix}")
+    file = sandbox.read_file(books / f"{name}-{kind}{FORMATS[name].suffix}")
     known = identify(file, None, "it")
     assert (known.spec.name, known.naming) == (SPEC_OF[kind.partition("-")[0]], "the book's names")
     logits = GoogLeNet(known.spec, known.weights).forward(np.load(books / "images.npy"))["head"]
@@ -184,7 +184,7 @@ def test_a_reader_s_file_goes_on_in_another_framework(books, processes, tmp_path
     """With batch norm, in float64: the framework reads its own file and gives the same logits."""
     there = tmp_path / f"there{FORMATS[other].suffix}"
     converted = conversion.convert(books / f"{one}-norm{FORMATS[one].suffix}", there)
-    known = identify(sandbox.read(there), None, "it")
+    known = identify(sandbox.read_file(there), None, "it")
     assert sha256(known.weights) == converted.sha256
     work = conversion.Work(tmp_path, known, True)
     np.save(tmp_path / "images.npy", np.load(books / "images.npy"))  # instead of the sample's

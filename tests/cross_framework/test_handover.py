@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_specs import BEGUN, CLOSE, FILE, MORE, NARROW, INJECTED, RECIPE  # in tests/support
+from small_specs import BEGUN, CLOSE, FILE, INJECTED, MORE, NARROW, RECIPE  # in tests/support
 
 from backends import FRAMEWORKS
 from common import spec

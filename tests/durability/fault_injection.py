@@ -1,7 +1,8 @@
-"""Fault injection: nothing loses a run: kills, full disks, damaged files, signals, limits.
+"""Fault injection into training runs: kills, full disks, damaged files, signals, limits.
 
 `python tests/durability/fault_injection.py --help`; each command prints a JSON summary and exits
 with status 1 if anything was lost. The tests run short versions of the same functions.
+Long because it is one script with six commands that share their runs and their comparisons.
 """
 
 from __future__ import annotations

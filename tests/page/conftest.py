@@ -1,4 +1,4 @@
-"""The page in a real Chromium, and copies of the repository in which something is wrong."""
+"""Fixtures: the page in a real Chromium, and copies of the repository that a test may damage."""
 
 import json
 import os
@@ -10,18 +10,19 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from backends import FRAMEWORKS
-from common.page import build as pages
+from common.page import content
+from common.page import site as pages
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def browser_path():
-    """Where the browser is; a failure with the way out where there is none, never a skip."""
+    """The path of the browser; without one the test fails with advice, it is never skipped."""
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if not found:
         pytest.fail(
-            "There is no Chromium: `apt-get install chromium`, or name one in CHROMIUM.",
+            "There is no Chromium: run `apt-get install chromium`, or set CHROMIUM to its path.",
             pytrace=False,
         )
     return found
@@ -38,7 +39,7 @@ def browser():
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """The folder of the page as it is built from this checkout."""
+    """A folder with the page, built from this checkout."""
     folder = tmp_path_factory.mktemp("site")
     pages.write(folder)
     return folder
@@ -46,7 +47,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture
 def visit(browser, site):
-    """Open a page from disk; whatever it complains of, or asks of the network, fails the test."""
+    """Open a page from disk; an error, a console message or a network request fails the test."""
     contexts, wrong = [], []
 
     def visit(name="index.html", hash="", folder=site, **options):
@@ -56,14 +57,14 @@ def visit(browser, site):
         page = context.new_page()
         url = (folder / name).as_uri()
 
-        def asked(request):
+        def on_request(request):
             if request.url.split("#")[0] not in (url, other) and not request.url.startswith(
                 "data:"
             ):
                 wrong.append(f"request: {request.url}")
 
         other = (folder / next(f for f in pages.FILES.values() if f != name)).as_uri()
-        page.on("request", asked)
+        page.on("request", on_request)
         page.on("console", lambda message: wrong.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
         page.goto(url + hash)
@@ -77,11 +78,11 @@ def visit(browser, site):
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A copy of what the page is made of, to break."""
+    """A copy of the files that the page is made from, to damage."""
     ignored = shutil.ignore_patterns("__pycache__", "*.png", "*.svg")
     shutil.copytree(ROOT / "backends", tmp_path / "backends", ignore=ignored)
     shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=ignored)
-    for name in pages.READMES.values():
+    for name in content.READMES.values():
         shutil.copy(ROOT / name, tmp_path)
 
     def change(path, old, new):

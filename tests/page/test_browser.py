@@ -1,6 +1,6 @@
-"""The page as people use it: mouse, keyboard, phone, print, without JavaScript, through axe.
+"""The page as people use it: mouse, keyboard, phone, print, without JavaScript, checked by axe.
 
-Opened by `visit`, which fails a test whose page complains or asks the network for anything.
+The fixture `visit` opens it. It fails a test if the page reports an error or uses the network.
 """
 
 import json
@@ -11,8 +11,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from backends import FRAMEWORKS
-from common.page import build as pages
-from common.page import source, topics
+from common.files import ROOT
+from common.page import content, results, source, topics
+from common.page import site as pages
 from common.spec import SPECS, arithmetic
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -44,7 +45,7 @@ def test_every_topic_has_four_columns_that_are_seen(visit, topic):
         assert len(code.inner_text().strip().splitlines()) >= 3
 
 
-def test_twin_lines_are_at_the_same_height(visit):
+def test_matching_lines_are_at_the_same_height(visit):
     page = visit()
     heights = page.eval_on_selector_all(
         "#inception .l",
@@ -101,7 +102,7 @@ def test_the_last_column_cannot_be_hidden(visit):
     assert columns(page) == ["tf"]
 
 
-def test_a_new_address_is_followed(visit):
+def test_a_changed_address_is_followed(visit):
     page = visit()
     page.evaluate("location.hash = '#step?show=paddle'")
     page.wait_for_function("document.body.dataset.show === 'paddle'")
@@ -117,7 +118,7 @@ def test_the_choice_goes_along_to_the_other_language(visit):
     assert columns(page, "step") == ["tf", "torch"]
 
 
-def test_the_code_of_twins_scrolls_together(visit):
+def test_the_code_of_all_columns_scrolls_together(visit):
     page = visit(hash="#step")
     page.eval_on_selector("#step [data-column=tf] pre", "e => { e.scrollLeft = 60 }")
     page.wait_for_function(
@@ -133,7 +134,7 @@ def test_the_code_of_twins_scrolls_together(visit):
 def test_copying_gives_the_code_as_it_stands_in_the_source(visit, name):
     page = visit(permissions=["clipboard-read", "clipboard-write"])
     (topic,) = [each for each in TOPICS if each.id == "conv"]
-    made = pages.Page("en", pages.ROOT)
+    made = content.Page("en", ROOT)
     page.locator(f"#conv [data-column={name}] .copy").click()
     page.wait_for_function("document.querySelector('#conv .copy').closest('body')")
     page.get_by_text("Copied", exact=True).wait_for()
@@ -193,12 +194,12 @@ def test_code_can_be_scrolled_by_keyboard(visit):
     page.wait_for_function("document.querySelector('#step pre').scrollLeft > 0")
 
 
-def test_a_screen_reader_hears_names_states_and_headings(visit):
+def test_a_screen_reader_gets_names_states_and_headings(visit):
     page = visit()
     for topic in TOPICS:
         heading = page.locator(f"#{topic.id}").get_by_role("heading", level=3)
         assert heading.inner_text() == topic.title[0].replace("`", "")
-    for title in pages.TITLES.values():
+    for title in results.TITLES.values():
         assert page.get_by_role("button", name=title, exact=True, pressed=True).count() == 1
         assert page.get_by_role("region", name=f"{title}: Inception block").count() == 1
         name = f"Move {title} to the left"
@@ -215,7 +216,7 @@ def topics_shown(page):
     return page.locator(".topic").all()
 
 
-# The order of regions by axe's own best practice is kept too: no rule is left out.
+# All rules of axe apply, its best practices too.
 @pytest.mark.parametrize(
     ("name", "device", "scheme"),
     [
@@ -287,7 +288,7 @@ def test_the_drawing_has_every_row_of_the_spec(visit):
     assert len(set(at)) == len(at) == 57 + 9 + 13 + 1 + 1  # conv, Inception, pools, mean, head
 
 
-def test_a_size_that_the_network_cannot_take_is_said(visit):
+def test_a_size_that_the_network_cannot_take_is_reported(visit):
     page = visit(hash="#network?spec=blog-224")
     page.locator("#size").fill("12")
     assert "cannot take" in page.locator("#size-error").inner_text()

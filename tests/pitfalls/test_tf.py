@@ -191,7 +191,7 @@ LOGITS, LABELS = RANDOM.normal(0, 2, (8, 10)), RANDOM.randint(0, 10, 8)
 
 
 def test_from_logits(shows):
-    """Keras's losses take probabilities, unless they are told `from_logits=True`."""
+    """Keras's losses take probabilities, unless the option says `from_logits=True`."""
     want, _ = cross_entropy(LOGITS, LABELS)
     theirs = keras.losses.SparseCategoricalCrossentropy(dtype="float64")(LABELS, LOGITS)
     ours = train.cross_entropy(tf.constant(LOGITS), LABELS)
@@ -339,7 +339,7 @@ def test_published_shuffle(shows):
 def test_double_reduce(simulated_device, shows):
     """Keras's optimizers add up all replicas' gradients: whoever does it first doubles them."""
     recipe, rate = Recipe(), Recipe().lr
-    strategy, to_device = tf.distribute.MirroredStrategy(["cpu:0", simulated_device]), []
+    strategy, moved = tf.distribute.MirroredStrategy(["cpu:0", simulated_device]), []
     for twice in (True, False):
         with strategy.scope():
             weight = keras.Variable(np.zeros(3), dtype="float64")
@@ -356,6 +356,6 @@ def test_double_reduce(simulated_device, shows):
             optimizer.apply_gradients([(gradient, weight)])
 
         strategy.run(tf.function(replica))
-        to_device.append(weight.numpy())
+        moved.append(weight.numpy())
     want = np.full(3, -rate * (1 + 2))
-    shows(*(tensor_error(each, want) for each in to_device), least=0.5)
+    shows(*(tensor_error(each, want) for each in moved), least=0.5)

@@ -7,6 +7,7 @@ wrong layout or a wrong order cannot hide; 33 pixels, where Keras's `'same'` pad
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -43,7 +44,7 @@ EPS = float(np.float32(1e-3))  # as the spec has it, and Paddle
 
 
 def lively(name, shape, seed):
-    """Values by which every tensor can be told from every other; variances are positive."""
+    """Values that differ for every tensor; variances are positive."""
     random = np.random.RandomState(seed)
     if len(shape) > 1:
         incoming = np.prod(shape) / max(shape)
@@ -56,76 +57,91 @@ def images(folder):
     return np.load(folder / "images.npy")
 
 
-def torch(folder):
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
+def steps(channels, c1, c2, c3, c4):
+    """Each convolution of a block: path, step in it, incoming channels, width, kernel."""
+    yield 1, 1, channels, c1, 1
+    yield 2, 1, channels, c2[0], 1
+    yield 2, 2, c2[0], c2[1], 3
+    yield 3, 1, channels, c3[0], 1
+    yield 3, 2, c3[0], c3[1], 5
+    yield 4, 2, channels, c4, 1
 
-    def conv(channels, width, norm, **how):
-        layers = [nn.Conv2d(channels, width, **how)]
-        return [*layers, nn.BatchNorm2d(width, eps=EPS)] if norm else layers
 
-    class Inception(nn.Module):
-        def __init__(self, channels, c1, c2, c3, c4, letter, norm):
+def inception(base, method, tools):
+    """The book's block as a subclass of `base`, whose `method` runs it."""
+
+    class Inception(base):
+        def __init__(self, channels, widths, letter, norm):
             super().__init__()
-            self.letter = letter
-            for path, step, incoming, width, how in (
-                (1, 1, channels, c1, {"kernel_size": 1}),
-                (2, 1, channels, c2[0], {"kernel_size": 1}),
-                (2, 2, c2[0], c2[1], {"kernel_size": 3, "padding": 1}),
-                (3, 1, channels, c3[0], {"kernel_size": 1}),
-                (3, 2, c3[0], c3[1], {"kernel_size": 5, "padding": 2}),
-                (4, 2, channels, c4, {"kernel_size": 1}),
-            ):
-                layers = conv(incoming, width, norm, **how)
-                name = f"{letter}{path}_{step}"
+            self.letter, self.pool = letter, tools.pool(1)
+            for path, step, incoming, width, kernel in steps(channels, *widths):
+                layers = tools.conv(incoming, width, kernel, norm)
                 if norm == "sequential":
-                    layers = [nn.Sequential(*layers)]
-                for word, layer in zip((name, f"bn{path}_{step}"), layers, strict=False):
+                    layers = [tools.sequential(layers)]
+                at = f"{path}_{step}"
+                words = (f"{letter}{at}", f"bn{at}", f"relu{at}")
+                for word, layer in zip(words, layers, strict=False):
                     setattr(self, word, layer)
-            self.pool = nn.MaxPool2d(3, 1, 1)
 
-        def go(self, x, *steps):
+        def path(self, x, *steps):
             for step in steps:
-                x = getattr(self, f"{self.letter}{step}")(x)
-                beside = getattr(self, f"bn{step}", None)
-                x = F.relu(beside(x) if beside else x)
+                for word in (self.letter, "bn", "relu"):
+                    layer = getattr(self, f"{word}{step}", None)
+                    x = layer(x) if layer else x
             return x
 
-        def forward(self, x):
-            paths = self.go(x, "1_1"), self.go(x, "2_1", "2_2"), self.go(x, "3_1", "3_2")
-            return torch.cat((*paths, self.go(self.pool(x), "4_2")), 1)
+    def run(self, x):
+        paths = self.path(x, "1_1"), self.path(x, "2_1", "2_2"), self.path(x, "3_1", "3_2")
+        return tools.concatenate((*paths, self.path(self.pool(x), "4_2")))
 
-    def network(widths, letter, norm):
-        (w1, w2, w3), *inceptions = widths
-        b1 = nn.Sequential(*conv(1, w1, norm, kernel_size=7, stride=2, padding=3), nn.ReLU())
-        b1.append(nn.MaxPool2d(3, 2, 1))
-        b2 = nn.Sequential(*conv(w1, w2, norm, kernel_size=1), nn.ReLU())
-        b2.extend([*conv(w2, w3, norm, kernel_size=3, padding=1), nn.ReLU()])
-        b2.append(nn.MaxPool2d(3, 2, 1))
-        blocks, channels = [b1, b2], w3
-        for block in inceptions:
-            layers = nn.Sequential()
-            for c1, c2, c3, c4 in block:
-                layers.append(Inception(channels, c1, c2, c3, c4, letter, norm))
-                channels = c1 + c2[1] + c3[1] + c4
-            blocks.append(layers)
-        blocks[2].append(nn.MaxPool2d(3, 2, 1))
-        blocks[3].append(nn.MaxPool2d(3, 2, 1))
-        blocks[4].extend([nn.AdaptiveAvgPool2d(1), nn.Flatten()])
-        return nn.Sequential(*blocks, nn.Linear(channels, 10))
+    setattr(Inception, method, run)
+    return Inception
 
-    class Whole(nn.Module):
-        def __init__(self, net):
+
+def network(base, method, tools, widths, letter, inside, norm):
+    """The book's network; `inside` another module, as its newer editions have it."""
+    block, ((w1, w2, w3), *inceptions) = inception(base, method, tools), widths
+    stages = [
+        [*tools.conv(1, w1, 7, norm, 2), tools.pool(2)],
+        [*tools.conv(w1, w2, 1, norm), *tools.conv(w2, w3, 3, norm), tools.pool(2)],
+    ]
+    channels = w3
+    for stage in inceptions:
+        stages.append([])
+        for each in stage:
+            stages[-1].append(block(channels, each, letter, norm))
+            channels = each[0] + each[1][1] + each[2][1] + each[3]
+        stages[-1] += [tools.pool(2)] if len(stages) < 5 else tools.global_pool()
+    net = tools.sequential([*map(tools.sequential, stages), tools.head(channels)])
+
+    class Whole(tools.model):
+        def __init__(self):
             super().__init__()
             self.net = net
 
-        def forward(self, x):
-            return self.net(x)
+    setattr(Whole, method, lambda self, x: self.net(x))
+    return Whole() if inside else net
 
-    for name, widths, letter, inside, norm in KINDS:
-        net = network(widths, letter, norm)
-        net = (Whole(net) if inside else net).double().eval()
+
+def torch(folder):
+    import torch
+    from torch import nn
+
+    def conv(channels, width, kernel, norm, stride=1):
+        norms = [nn.BatchNorm2d(width, eps=EPS)] if norm else []
+        return [nn.Conv2d(channels, width, kernel, stride, kernel // 2), *norms, nn.ReLU()]
+
+    tools = SimpleNamespace(
+        conv=conv,
+        pool=lambda stride: nn.MaxPool2d(3, stride, 1),
+        sequential=lambda layers: nn.Sequential(*layers),
+        global_pool=lambda: [nn.AdaptiveAvgPool2d(1), nn.Flatten()],
+        head=lambda channels: nn.Linear(channels, 10),
+        concatenate=lambda paths: torch.cat(paths, 1),
+        model=nn.Module,
+    )
+    for name, *kind in KINDS:
+        net = network(nn.Module, "forward", tools, *kind).double().eval()
         with torch.no_grad():
             for seed, (word, tensor) in enumerate(net.state_dict().items()):
                 if tensor.is_floating_point():
@@ -139,76 +155,24 @@ def torch(folder):
 def paddle(folder):
     import paddle
     from paddle import nn
-    from paddle.nn import functional as F
 
     paddle.set_default_dtype("float64")
 
-    def conv(channels, width, norm, **how):
-        layers = [nn.Conv2D(channels, width, **how)]
-        return [*layers, nn.BatchNorm2D(width, epsilon=EPS)] if norm else layers
+    def conv(channels, width, kernel, norm, stride=1):
+        norms = [nn.BatchNorm2D(width, epsilon=EPS)] if norm else []
+        return [nn.Conv2D(channels, width, kernel, stride, kernel // 2), *norms, nn.ReLU()]
 
-    class Inception(nn.Layer):
-        def __init__(self, channels, c1, c2, c3, c4, letter, norm):
-            super().__init__()
-            self.letter = letter
-            for path, step, incoming, width, how in (
-                (1, 1, channels, c1, {"kernel_size": 1}),
-                (2, 1, channels, c2[0], {"kernel_size": 1}),
-                (2, 2, c2[0], c2[1], {"kernel_size": 3, "padding": 1}),
-                (3, 1, channels, c3[0], {"kernel_size": 1}),
-                (3, 2, c3[0], c3[1], {"kernel_size": 5, "padding": 2}),
-                (4, 2, channels, c4, {"kernel_size": 1}),
-            ):
-                layers = conv(incoming, width, norm, **how)
-                name = f"{letter}{path}_{step}"
-                if norm == "sequential":
-                    layers = [nn.Sequential(*layers)]
-                for word, layer in zip((name, f"bn{path}_{step}"), layers, strict=False):
-                    setattr(self, word, layer)
-            self.pool = nn.MaxPool2D(3, 1, 1)
-
-        def go(self, x, *steps):
-            for step in steps:
-                x = getattr(self, f"{self.letter}{step}")(x)
-                beside = getattr(self, f"bn{step}", None)
-                x = F.relu(beside(x) if beside else x)
-            return x
-
-        def forward(self, x):
-            paths = self.go(x, "1_1"), self.go(x, "2_1", "2_2"), self.go(x, "3_1", "3_2")
-            return paddle.concat((*paths, self.go(self.pool(x), "4_2")), 1)
-
-    def network(widths, letter, norm):
-        (w1, w2, w3), *inceptions = widths
-        pool = nn.MaxPool2D(3, 2, 1)
-        blocks = [
-            [*conv(1, w1, norm, kernel_size=7, stride=2, padding=3), nn.ReLU(), pool],
-            [
-                *(*conv(w1, w2, norm, kernel_size=1), nn.ReLU()),
-                *(*conv(w2, w3, norm, kernel_size=3, padding=1), nn.ReLU(), pool),
-            ],
-        ]
-        channels = w3
-        for block in inceptions:
-            layers = []
-            for c1, c2, c3, c4 in block:
-                layers.append(Inception(channels, c1, c2, c3, c4, letter, norm))
-                channels = c1 + c2[1] + c3[1] + c4
-            blocks.append([*layers, pool])
-        blocks[4][-1:] = [nn.AdaptiveAvgPool2D((1, 1)), nn.Flatten()]
-        return nn.Sequential(*(nn.Sequential(*block) for block in blocks), nn.Linear(channels, 10))
-
-    class Whole(nn.Layer):
-        def __init__(self, net):
-            super().__init__()
-            self.net = net
-
-        def forward(self, x):
-            return self.net(x)
-
-    for name, widths, letter, inside, norm in KINDS:
-        net = network(widths, letter, norm)
-        net = Whole(net) if inside else net
+    tools = SimpleNamespace(
+        conv=conv,
+        pool=lambda stride: nn.MaxPool2D(3, stride, 1),
+        sequential=lambda layers: nn.Sequential(*layers),
+        global_pool=lambda: [nn.AdaptiveAvgPool2D((1, 1)), nn.Flatten()],
+        head=lambda channels: nn.Linear(channels, 10),
+        concatenate=lambda paths: paddle.concat(paths, 1),
+        model=nn.Layer,
+    )
+    for name, *kind in KINDS:
+        net = network(nn.Layer, "forward", tools, *kind)
         net.eval()
         for seed, (word, tensor) in enumerate(net.state_dict().items()):
             tensor.set_value(lively(word.rpartition(".")[2], tuple(tensor.shape), seed))
@@ -225,76 +189,29 @@ def mxnet(folder):
     import mxnet as mx
     from mxnet.gluon import nn
 
-    def conv(width, norm, **how):
+    def conv(channels, width, kernel, norm, stride=1):
         if not norm:
-            return [nn.Conv2D(width, activation="relu", **how)]
-        return [nn.Conv2D(width, **how), nn.BatchNorm(epsilon=EPS), nn.Activation("relu")]
+            return [nn.Conv2D(width, kernel, stride, kernel // 2, activation="relu")]
+        made = nn.Conv2D(width, kernel, stride, kernel // 2)
+        return [made, nn.BatchNorm(epsilon=EPS), nn.Activation("relu")]
 
-    class Inception(nn.Block):
-        def __init__(self, c1, c2, c3, c4, letter, norm):
-            super().__init__()
-            self.letter = letter
-            for path, step, width, how in (
-                (1, 1, c1, {"kernel_size": 1}),
-                (2, 1, c2[0], {"kernel_size": 1}),
-                (2, 2, c2[1], {"kernel_size": 3, "padding": 1}),
-                (3, 1, c3[0], {"kernel_size": 1}),
-                (3, 2, c3[1], {"kernel_size": 5, "padding": 2}),
-                (4, 2, c4, {"kernel_size": 1}),
-            ):
-                layers = conv(width, norm, **how)
-                name = f"{letter}{path}_{step}"
-                if norm == "sequential":
-                    layers = [sequential(*layers)]
-                words = name, f"bn{path}_{step}", f"relu{path}_{step}"
-                for word, layer in zip(words, layers, strict=False):
-                    setattr(self, word, layer)
-            self.pool = nn.MaxPool2D(3, 1, 1)
-
-        def go(self, x, *steps):
-            for step in steps:
-                for word in (self.letter, "bn", "relu"):
-                    layer = getattr(self, f"{word}{step}", None)
-                    x = layer(x) if layer else x
-            return x
-
-        def forward(self, x):
-            paths = self.go(x, "1_1"), self.go(x, "2_1", "2_2"), self.go(x, "3_1", "3_2")
-            return mx.np.concatenate((*paths, self.go(self.pool(x), "4_2")), 1)
-
-    def sequential(*layers):
+    def sequential(layers):
         block = nn.Sequential()
         block.add(*layers)
         return block
 
-    def network(widths, letter, norm):
-        (w1, w2, w3), *inceptions = widths
-        blocks = [
-            [*conv(w1, norm, kernel_size=7, strides=2, padding=3), nn.MaxPool2D(3, 2, 1)],
-            [
-                *conv(w2, norm, kernel_size=1),
-                *conv(w3, norm, kernel_size=3, padding=1),
-                nn.MaxPool2D(3, 2, 1),
-            ],
-            *([Inception(*each, letter, norm) for each in block] for block in inceptions),
-        ]
-        blocks[2].append(nn.MaxPool2D(3, 2, 1))
-        blocks[3].append(nn.MaxPool2D(3, 2, 1))
-        blocks[4].append(nn.GlobalAvgPool2D())
-        return sequential(*(sequential(*block) for block in blocks), nn.Dense(10))
-
-    class Whole(nn.Block):
-        def __init__(self, net):
-            super().__init__()
-            self.net = net
-
-        def forward(self, x):
-            return self.net(x)
-
+    tools = SimpleNamespace(
+        conv=conv,
+        pool=lambda stride: nn.MaxPool2D(3, stride, 1),
+        sequential=sequential,
+        global_pool=lambda: [nn.GlobalAvgPool2D()],
+        head=lambda channels: nn.Dense(10),
+        concatenate=lambda paths: mx.np.concatenate(paths, 1),
+        model=nn.Block,
+    )
     x = mx.np.array(images(folder), dtype="float64")
-    for name, widths, letter, inside, norm in KINDS:
-        net = network(widths, letter, norm)
-        net = Whole(net) if inside else net
+    for name, *kind in KINDS:
+        net = network(nn.Block, "forward", tools, *kind)
         net.cast("float64")
         net.initialize(mx.init.Zero())
         net(x)
@@ -311,74 +228,31 @@ def tf(folder):
 
     keras.config.set_floatx("float64")
 
-    def conv(width, norm, kernel, **how):
+    def conv(channels, width, kernel, norm, stride=1):
         if not norm:
-            return [layers.Conv2D(width, kernel, padding="same", activation="relu", **how)]
-        found = layers.Conv2D(width, kernel, padding="same", **how)
-        return [found, layers.BatchNormalization(epsilon=EPS), layers.ReLU()]
+            return [layers.Conv2D(width, kernel, stride, "same", activation="relu")]
+        made = layers.Conv2D(width, kernel, stride, "same")
+        return [made, layers.BatchNormalization(epsilon=EPS), layers.ReLU()]
 
-    def inception(base):
-        class Inception(base):
-            def __init__(self, c1, c2, c3, c4, letter, norm):
-                super().__init__()
-                self.letter = letter
-                for path, step, width, kernel in (
-                    *((1, 1, c1, 1), (2, 1, c2[0], 1), (2, 2, c2[1], 3)),
-                    *((3, 1, c3[0], 1), (3, 2, c3[1], 5), (4, 2, c4, 1)),
-                ):
-                    made = conv(width, norm, kernel)
-                    name = f"{letter}{path}_{step}"
-                    if norm == "sequential":
-                        made = [keras.Sequential(made)]
-                    words = name, f"bn{path}_{step}", f"relu{path}_{step}"
-                    for word, layer in zip(words, made, strict=False):
-                        setattr(self, word, layer)
-                self.pool = layers.MaxPool2D(3, 1, padding="same")
-
-            def go(self, x, *steps):
-                for step in steps:
-                    for word in (self.letter, "bn", "relu"):
-                        layer = getattr(self, f"{word}{step}", None)
-                        x = layer(x) if layer else x
-                return x
-
-            def call(self, x):
-                paths = self.go(x, "1_1"), self.go(x, "2_1", "2_2"), self.go(x, "3_1", "3_2")
-                return layers.Concatenate()((*paths, self.go(self.pool(x), "4_2")))
-
-        return Inception
-
-    def network(widths, letter, norm, block_of):
-        (w1, w2, w3), *inceptions = widths
-        blocks = [
-            [*conv(w1, norm, 7, strides=2), layers.MaxPool2D(3, 2, padding="same")],
-            [*conv(w2, norm, 1), *conv(w3, norm, 3), layers.MaxPool2D(3, 2, padding="same")],
-            *([block_of(*each, letter, norm) for each in block] for block in inceptions),
-        ]
-        blocks[2].append(layers.MaxPool2D(3, 2, padding="same"))
-        blocks[3].append(layers.MaxPool2D(3, 2, padding="same"))
-        blocks[4] += [layers.GlobalAvgPool2D(), layers.Flatten()]
-        return keras.Sequential([*map(keras.Sequential, blocks), layers.Dense(10)])
-
-    class Whole(keras.Model):
-        def __init__(self, net):
-            super().__init__()
-            self.net = net
-
-        def call(self, x):
-            return self.net(x)
-
+    tools = SimpleNamespace(
+        conv=conv,
+        pool=lambda stride: layers.MaxPool2D(3, stride, "same"),
+        sequential=keras.Sequential,
+        global_pool=lambda: [layers.GlobalAvgPool2D(), layers.Flatten()],
+        head=lambda channels: layers.Dense(10),
+        concatenate=lambda paths: layers.Concatenate()(paths),
+        model=keras.Model,
+    )
     x = images(folder).transpose(0, 2, 3, 1)
-    for kind, base in (("", keras.Model), ("-layer", layers.Layer)):
-        for name, widths, letter, inside, norm in KINDS[1 if kind else 0 :]:
-            net = network(widths, letter, norm, inception(base))
-            net = Whole(net) if inside else net
+    for suffix, base in (("", keras.Model), ("-layer", layers.Layer)):
+        for name, *kind in KINDS[1 if suffix else 0 :]:
+            net = network(base, "call", tools, *kind)
             net(x)
             for seed, variable in enumerate(net.weights):
                 word = variable.path.rpartition("/")[2]
                 variable.assign(lively(word, tuple(variable.shape), seed))
-            net.save_weights(folder / f"tf-{name}{kind}.weights.h5")
-            np.save(folder / f"tf-{name}{kind}.npy", net(x).numpy())
+            net.save_weights(folder / f"tf-{name}{suffix}.weights.h5")
+            np.save(folder / f"tf-{name}{suffix}.npy", net(x).numpy())
 
 
 if __name__ == "__main__":

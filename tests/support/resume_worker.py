@@ -22,12 +22,12 @@ if __name__ == "__main__":
     spec.SPECS[NARROW.name] = NARROW
     name, steps, *files = sys.argv[1:]
     backend = load(name)
-    rank, workers = backend.join("cpu")
-    loop.SIGNAL_POLL_SECONDS = 0.0  # several look after every step
+    rank, workers = backend.init_process_group("cpu")
+    loop.SIGNAL_POLL_SECONDS = 0.0  # several poll after every step
     for before, after in zip(files[::2], files[1::2], strict=True):
         begun = read_checkpoint(Path(before))
         checkpoint = go_on(backend, name, begun, int(steps), rank, workers)
         if rank == 0:
             Path(after).write_bytes(checkpoint.encode())
-    backend.total(np.zeros(1))
-    backend.leave()
+    backend.all_reduce_sum(np.zeros(1))
+    backend.destroy_process_group()

@@ -16,14 +16,14 @@ from common.data.sampling import batches
 from common.data.sources import load
 from common.errors import Stopped
 from common.recipe import Recipe
-from common.spec import MINI, Spec, narrow
+from common.spec import MINI, Spec, divide_widths
 from common.training.loop import TrainingLoop
 from common.weights import draw, save
 
 
 def thin(spec: Spec) -> Spec:
     """The spec with an eighth of its widths and ten classes, its auxiliary heads too."""
-    stages = {name: narrow(rows, 8) for name, rows in spec.stages()}
+    stages = {name: divide_widths(rows, 8) for name, rows in spec.stages()}
     heads = (
         replace(
             row,
@@ -78,11 +78,11 @@ def go_on(backend, name, checkpoint, steps, rank=0, workers=1):
         return 15 if next(asked) == steps else 0
 
     where = {"rank": rank, "workers": workers}
-    fit = TrainingLoop(backend, name, checkpoint, load("sample"), "cpu", stop=stop, **where)
+    loop = TrainingLoop(backend, name, checkpoint, load("sample"), "cpu", stop=stop, **where)
     try:
-        fit()
+        loop()
     except Stopped:
-        return fit.checkpoint()
+        return loop.checkpoint()
     raise AssertionError(f"the run was over before {steps} steps")
 
 
@@ -97,7 +97,7 @@ def main() -> None:
         for indices in batches(len(data.train_labels), recipe.batch_size, 0, epoch):
             trainer.set_step(recipe.rate(step, recipe.epochs * 25), 0)
             inputs = trainer.prepare(data.train_images[indices])
-            losses.append(trainer.update(inputs, data.train_labels[indices]))
+            losses.append(trainer.train_step(inputs, data.train_labels[indices])[0])
             step += 1
         print(f"epoch {epoch + 1}: loss {np.mean(losses):.3f}")
     weights = {name: array.astype(np.float32) for name, array in trainer.model.weights.items()}

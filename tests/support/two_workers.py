@@ -19,7 +19,6 @@ if __name__ == "__main__":
 from small_specs import FILE, NARROW, RECIPE  # after the path  # noqa: E402
 
 from backends.numpy import resize  # noqa: E402
-from common.data import sampling  # noqa: E402
 from common.data.sources import load  # noqa: E402
 from common.errors import Stopped  # noqa: E402
 from common.parity.fixtures import draw_fixture  # noqa: E402
@@ -65,61 +64,62 @@ def networks(name):
 
 
 def parts(sizes, rank, count):
-    """This worker's images, labels and share of every step."""
+    """This worker's images, labels and weight of every step."""
     data, at = load("sample"), FIRST
     for size in sizes:
-        part, share = sampling.shard(np.arange(at, at + size), rank, count)
-        yield data.train_images[part], data.train_labels[part], share
+        part, weight = loop.shard(np.arange(at, at + size), rank, count)
+        yield data.train_images[part], data.train_labels[part], weight
         at += size
 
 
 def steps(backend, network, rank, count):
-    """Momentum steps: weights, and the part of each loss and number right; last, an evaluation."""
+    """Momentum steps: weights, this worker's part of the metrics; last, an evaluation."""
     spec, weights, dtype, rate, sizes = NETWORKS[network]
     model = backend.build(spec, dtype, "cpu")
     backend.write_weights(model, weights())
     trainer = backend.Trainer(model, Recipe(lr=rate, momentum=0.9))
-    losses, rights = [], []
-    for images, labels, share in parts(sizes, rank, count):
+    losses, corrects = [], []
+    for images, labels, weight in parts(sizes, rank, count):
         inputs = backend.place(model, resize(images, *spec.input[1:]))
-        loss, right = trainer.update(inputs, labels, share)
-        losses.append(share * float(loss))
-        rights.append(int(right) if share else 0)
-    found = {"losses": losses, "rights": rights}
+        loss, correct = trainer.train_step(inputs, backend.place_labels(model, labels), weight)
+        losses.append(weight * float(loss))
+        corrects.append(int(correct) if weight else 0)
+    found = {"losses": losses, "rights": corrects}
     if spec.norm:
         data = load("sample")
-        found["evaluated"] = trainer.evaluate([(data.test_images[:8], data.test_labels[:8])])
+        loss, correct, total = trainer.evaluate([(data.test_images[:8], data.test_labels[:8])])
+        found["evaluated"] = [float(loss) / total, float(correct) / total]
     return found | backend.read_weights(model)
 
 
 def twice(backend, rank):
-    """Gradients that are summed by hand, though the engine sums them."""
+    """Gradients that are summed by hand, though the wrapped model sums them."""
     parallel = sys.modules[f"{backend.__name__}.parallel"]
     scale_loss = parallel.scale_loss
-    return mock.patch.object(parallel, "weighted", lambda loss, share: 2 * scale_loss(loss, share))
+    return mock.patch.object(
+        parallel, "scale_loss", lambda loss, weight: 2 * scale_loss(loss, weight)
+    )
 
 
 def unsharded(backend, rank):
     """Every worker takes the first one's part."""
-    shard = sampling.shard
-    return mock.patch.object(
-        sampling, "shard", lambda indices, rank, count: shard(indices, 0, count)
-    )
+    shard = loop.shard
+    return mock.patch.object(loop, "shard", lambda indices, rank, count: shard(indices, 0, count))
 
 
 def unsynchronised(backend, rank):
-    """The second worker begins elsewhere; most engines send the weights of the first to all."""
-    update = backend.Trainer.update
+    """The second worker begins elsewhere; most frameworks send the weights of the first to all."""
+    train_step = backend.Trainer.train_step
 
     def stray(self, *arguments):
-        result = update(self, *arguments)
+        result = train_step(self, *arguments)
         if rank and not self.__dict__.setdefault("strayed", False):
             self.strayed = True
             weights = backend.read_weights(self.model)
             backend.write_weights(self.model, {n: 1.01 * a for n, a in weights.items()})
         return result
 
-    return mock.patch.object(backend.Trainer, "update", stray)
+    return mock.patch.object(backend.Trainer, "train_step", stray)
 
 
 INJECTED = {"twice": twice, "unsharded": unsharded, "unsynchronised": unsynchronised}
@@ -131,14 +131,14 @@ def main(name, folder):
 
     SPECS[NARROW.name] = NARROW
     backend = load_backend(name)  # does not return in a server of MXNet's
-    rank, count = backend.join("cpu")
-    backend.total(np.zeros(1))
+    rank, count = backend.init_process_group("cpu")
+    backend.all_reduce_sum(np.zeros(1))
     print(f"worker {rank} of {count}", flush=True)
 
     def keep(what, found):
         np.savez(folder / f"{what}-{rank}.npz", **found)
 
-    keep("total", {"sum": backend.total(np.array([1.5, rank, 10.0**rank]))})
+    keep("total", {"sum": backend.all_reduce_sum(np.array([1.5, rank, 10.0**rank]))})
     for network in networks(name):
         keep(network, steps(backend, network, rank, count))
     for bug, injected in INJECTED.items():
@@ -147,8 +147,8 @@ def main(name, folder):
     with unsharded(backend, rank):
         keep("unsharded run", {"shown": epoch(backend, name, rank, count)})
     keep("run", run(backend, name, folder, rank, count))
-    backend.total(np.zeros(1))
-    backend.leave()
+    backend.all_reduce_sum(np.zeros(1))
+    backend.destroy_process_group()
 
 
 def begin(backend, name, rank, count, run=None, stop=lambda shown: 0):
@@ -159,10 +159,16 @@ def begin(backend, name, rank, count, run=None, stop=lambda shown: 0):
     class Noting(backend.Trainer):
         """Notes them."""
 
-        def step(self, images, labels, flip_mask=None, share=1.0):
+        def prepare(self, images, flip_mask=None):
+            """Before a step; an evaluation has no flip mask."""
+            if flip_mask is not None:
+                self.images = [int(image.sum()) for image in images]
+            return super().prepare(images, flip_mask)
+
+        def train_step(self, inputs, labels, weight=1.0):
             """One step."""
-            shown.append([int(image.sum()) for image in images] if share else [])
-            return super().step(images, labels, flip_mask, share)
+            shown.append(self.images if weight else [])
+            return super().train_step(inputs, labels, weight)
 
     with mock.patch.object(backend, "Trainer", Noting):
         where = {"rank": rank, "workers": count}
@@ -192,7 +198,7 @@ def run(backend, name, folder, rank, count):
     )
     stopped = 0
     try:
-        with mock.patch.object(loop, "HEARING", 0.0):  # a look after every step
+        with mock.patch.object(loop, "SIGNAL_POLL_SECONDS", 0.0):  # polls after every step
             half()
     except Stopped as error:
         stopped = error.exit_code

@@ -332,7 +332,7 @@ def test_any_gzip_file_unpacks_to_the_right_bytes_or_is_refused(tmp_path_factory
     path = tmp_path_factory.getbasetemp() / "fuzzed.gz"
     path.write_bytes(packed)
     try:
-        raw = fashion_mnist._unpack(path, *fashion_mnist.SAMPLE[TEST_LABELS])
+        raw = fashion_mnist.unpack(path, *fashion_mnist.SAMPLE[TEST_LABELS])
     except DataError:
         return
     assert raw == RAW[TEST_LABELS]

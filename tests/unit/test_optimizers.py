@@ -23,7 +23,7 @@ def trainer(recipe, **weights):
     """The reference's trainer over these weights, beside a running mean that no step may touch."""
     arrays = {name: np.array(value, float) for name, value in weights.items()}
     arrays["norm.running_mean"] = np.array([7.0])
-    return Trainer(SimpleNamespace(weights=arrays), recipe)
+    return Trainer(SimpleNamespace(weights=arrays, dtype=np.dtype("float64")), recipe)
 
 
 def walk(recipe, start, gradients, rates=None):
@@ -267,18 +267,21 @@ def test_a_smoothed_loss_is_least_at_the_smoothed_odds():
     assert loss == close(-(odds * np.log(odds)).sum(), rel=1e-15)
 
 
-def test_a_step_uses_the_recipe_s_smoothing_and_returns_the_loss():
+def test_a_step_uses_the_recipe_s_smoothing_and_returns_the_loss_and_the_number_correct():
     seen = []
     model = SimpleNamespace(
         weights={"w": np.array([1.0])},
+        dtype=np.dtype("float64"),
+        outputs={"head": np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0]])},
         gradients=lambda x, labels, smoothing: (
             seen.append((x, labels, smoothing)),
             (0.25, {"w": np.array([2.0])}),
         )[1],
     )
     one = Trainer(model, Recipe(lr=0.5, label_smoothing=0.125))
-    assert one.update("x", "labels") == 0.25
-    assert seen == [("x", "labels", 0.125)]
+    labels = np.array([1, 1, 1])
+    assert one.train_step("x", labels) == (0.25, 2)
+    assert seen == [("x", labels, 0.125)]
     assert model.weights["w"].item() == 0
 
 

@@ -1,22 +1,26 @@
-"""The parity checks, checked by the reference itself in a backend's clothes: honest, then with one fault."""
+"""The parity checks, run on the reference itself as a backend: honest, then with one fault.
+
+Long because every check gets every fault that it can meet, on one shared fixture.
+"""
 
 # ruff: noqa: D102 - common/contract.py says what a backend's methods do
 
 import json
 import math
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 import pytest
 
-from backends.mutations import unbiased
+from backends.mutations.helpers import unbiased
 from backends.numpy import GoogLeNet, googlenet
 from backends.numpy import Trainer as Teacher
 from common.errors import DeviceError, SpecError
 from common.parity import checks, fixtures, suite
 from common.parity.checks import FORWARD, LEAST_LOSS
 from common.parity.fixtures import SEEDS, draw_fixture
-from common.parity.report import Report, Check, compare, tensor_error
+from common.parity.report import CHECK_KEY, CHECKS_KEY, Check, Report, compare, tensor_error
 from common.parity.suite import DEFAULTS, run_checks, verify
 from common.recipe import Recipe
 from common.spec import SPECS, Conv, GlobalAvgPool, Linear, MaxPool, Norm, Spec, find, inception
@@ -37,7 +41,7 @@ TINY = Spec(
 TINY_BN = replace(TINY, name="tiny-bn", norm=Norm(1e-3, 0.9))
 BOTH = {spec.name: spec for spec in (TINY, TINY_BN)}
 
-PLAIN_RUNGS = [
+PLAIN_CHECKS = [
     "parameters",
     "shapes",
     "forward",
@@ -47,7 +51,7 @@ PLAIN_RUNGS = [
     "ten steps",
     "device",
 ]
-NORM_RUNGS = [
+NORM_CHECKS = [
     "parameters",
     "shapes",
     "forward",
@@ -72,9 +76,10 @@ class Native:
 
 
 class Fake:
-    """The reference as a backend. A fault is given what its function found, and returns what it says.
+    """The reference as a backend.
 
-    Faults go by the function's name; `update` and `places` are the trainer's.
+    A fault is given what its function found, and returns what it says. Faults go by the
+    function's name; `train_step` is the trainer's.
     """
 
     VERSION = "0.1"
@@ -92,10 +97,24 @@ class Fake:
         return ["cpu", "gpu:0"]
 
     def build(self, spec, dtype, device):
+        self.device = device
         return self.say("build", Native(GoogLeNet(spec, draw(spec, 0)), dtype, device))
 
     def place(self, model, x):
         return self.say("place", x.astype(np.float64))
+
+    def place_labels(self, model, labels):
+        return self.say("place_labels", labels)
+
+    def device_name(self, tensor):
+        return self.say("device_name", self.device, tensor)
+
+    def tensor_devices(self, trainer):
+        own, none = {trainer.model.device}, set()
+        gradients = own if trainer.teacher.steps else none
+        return self.say(
+            "tensor_devices", {"parameters": own, "gradients": gradients, "state": own}, trainer
+        )
 
     def forward(self, model, x, training):
         found = model.net.forward(x.astype(np.float64), training)
@@ -122,27 +141,22 @@ class FakeTrainer:
         self.backend, self.model = backend, model
         self.teacher = Teacher(model.net, backend.say("Trainer", recipe))
 
-    def update(self, inputs, labels):
+    def train_step(self, inputs, labels):
         self.before = {name: weight.copy() for name, weight in self.model.net.weights.items()}
-        loss = self.teacher.update(inputs, labels)
-        return self.backend.say("update", (loss, 0), self)
-
-    def places(self):
-        kinds = ("parameters", "gradients", "state", "batch", "outputs")
-        return self.backend.say("places", {kind: {self.model.device} for kind in kinds})
+        return self.backend.say("train_step", self.teacher.train_step(inputs, labels), self)
 
 
-def climbed(spec=TINY, dtype="float64", **faults):
+def checked(spec=TINY, dtype="float64", **faults):
     """The report of a run with these faults."""
     return next(run_checks(Fake(**faults), "fake", spec, [SIZE], dtype, "cpu"))
 
 
 def failed_at(check, where, spec=TINY, **faults):
-    """Climb with these faults and check that it ends at this check, and with this `where`."""
-    report = climbed(spec, **faults)
+    """Run the checks with these faults: they must end at this one, and with this `where`."""
+    report = checked(spec, **faults)
     assert report.failed is not None, report.sentence()
     assert (report.failed.name, report.failed.where) == (check, where), report.failed
-    order = NORM_RUNGS if spec.norm else PLAIN_RUNGS
+    order = NORM_CHECKS if spec.norm else PLAIN_CHECKS
     assert [r.name for r in report.checks] == order[: order.index(check) + 1]
     assert [r.passed for r in report.checks[:-1]] == [True] * (len(report.checks) - 1)
     return report.failed
@@ -169,9 +183,11 @@ def at(name, change):
 
 @pytest.mark.parametrize("spec", BOTH)
 def test_an_honest_backend_runs_all_checks(spec):
-    report = climbed(BOTH[spec])
+    report = checked(BOTH[spec])
     assert report.failed is None, report.sentence()
-    assert [check.name for check in report.checks] == (NORM_RUNGS if "bn" in spec else PLAIN_RUNGS)
+    assert [check.name for check in report.checks] == (
+        NORM_CHECKS if "bn" in spec else PLAIN_CHECKS
+    )
     worst = max(check.error for check in report.checks if check.name != "zero gradients")
     assert worst == 0, "it is the reference"
     assert all(check.passed and check.error <= check.tolerance for check in report.checks)
@@ -187,7 +203,8 @@ def test_the_tiny_networks_have_no_dead_layer(spec):
 def test_the_steps_are_ten_and_run_as_training_runs_them():
     backend = Fake()
     list(run_checks(backend, "fake", TINY, [SIZE], "float64", "cpu"))
-    assert backend.calls.count("update") == backend.calls.count("place") == 10
+    for function in ("train_step", "place", "place_labels"):
+        assert backend.calls.count(function) == 10, function
     assert backend.calls.count("Trainer") == 1
 
 
@@ -199,18 +216,18 @@ def test_with_a_norm_every_step_starts_from_the_references_weights():
             trainer.model.net.weights[name] *= 1 + drift
         return found
 
-    assert climbed(TINY_BN, update=drifts).failed is None
+    assert checked(TINY_BN, train_step=drifts).failed is None
 
 
 def test_in_float32_only_what_float32_can_hold_is_compared(monkeypatch):
     low = ["parameters", "shapes", "forward"]
     for spec in BOTH.values():
-        report = climbed(spec, "float32")
+        report = checked(spec, "float32")
         assert (report.failed, [check.name for check in report.checks]) == (None, low)
     monkeypatch.setitem(SEEDS, ("tiny", SIZE), 0)
     monkeypatch.setitem(SEEDS, ("tiny-bn", SIZE), 0)
-    assert [check.name for check in climbed(TINY_BN, "float32").checks] == low
-    report = climbed(TINY, "float32")
+    assert [check.name for check in checked(TINY_BN, "float32").checks] == low
+    report = checked(TINY, "float32")
     assert (report.failed, [r.name for r in report.checks]) == (None, [*low, "loss", "gradients"])
     assert [check.tolerance for check in report.checks] == [0, 0, 1e-5, 1e-5, 1e-5]
 
@@ -224,14 +241,14 @@ def test_float32_is_held_to_a_hundred_thousandth(monkeypatch, share, passed):
         "gradients": lambda found: (found[0], at("head.bias", off(share))(found[1])),
     }
     for check, fault in faults.items():
-        report = climbed(TINY, "float32", **{check if check == "forward" else "gradients": fault})
+        report = checked(TINY, "float32", **{check if check == "forward" else "gradients": fault})
         assert (report.failed is None) == passed
         assert passed or report.failed.name == check
 
 
 def test_float32_weights_that_are_not_the_bits_that_were_written_fail():
     one_bit = at("stage4.0.branch1x1.0.conv.weight", lambda w: np.nextafter(w, np.float32(9)))
-    failed = climbed(TINY, "float32", read_weights=one_bit).failed
+    failed = checked(TINY, "float32", read_weights=one_bit).failed
     assert (failed.name, failed.where) == ("parameters", "stage4.0.branch1x1.0.conv.weight")
 
 
@@ -382,7 +399,7 @@ def test_a_gradient_that_is_not_zero_where_it_is_on_paper_fails_at_the_zero_grad
     fault = lambda found: of_the_weights(found, value)  # noqa: E731
     failed_at("zero gradients", f"{BEHIND}.bias", TINY_BN, gradients=fault)
     fault = lambda found: of_the_weights(found, 1e-12)  # noqa: E731
-    assert climbed(TINY_BN, gradients=fault).failed is None
+    assert checked(TINY_BN, gradients=fault).failed is None
 
 
 def test_no_gradient_at_all_where_it_is_zero_on_paper_fails_too():
@@ -407,7 +424,7 @@ def test_a_head_that_the_optimizer_forgot_fails_at_one_step(spec):
             trainer.model.net.weights[name][...] = trainer.before[name]
         return found
 
-    failed_at("one step", "head.weight", BOTH[spec], update=forgets)
+    failed_at("one step", "head.weight", BOTH[spec], train_step=forgets)
 
 
 def test_a_gradient_applied_twice_fails_at_one_step():
@@ -416,7 +433,7 @@ def test_a_gradient_applied_twice_fails_at_one_step():
             weight += weight - trainer.before[name]
         return found
 
-    failed_at("one step", "stage1.0.conv.weight", update=twice)
+    failed_at("one step", "stage1.0.conv.weight", train_step=twice)
 
 
 def test_momentum_that_is_ignored_fails_at_ten_steps():
@@ -428,13 +445,13 @@ def test_momentum_that_is_ignored_fails_at_ten_steps():
 @pytest.mark.parametrize("number", [2, 9, 10])
 def test_a_fault_of_any_later_step_fails_at_ten_steps(number):
     def fault(found, trainer):
-        if trainer.backend.calls.count("update") == number:
+        if trainer.backend.calls.count("train_step") == number:
             trainer.model.net.weights["head.bias"][0] += 1e-6
         return found
 
-    failed_at("ten steps", "head.bias", TINY_BN, update=fault)
+    failed_at("ten steps", "head.bias", TINY_BN, train_step=fault)
     # Without a norm the fault is carried on, and whatever it has moved by the tenth is named.
-    assert climbed(TINY, update=fault).failed.name == "ten steps"
+    assert checked(TINY, train_step=fault).failed.name == "ten steps"
 
 
 def test_the_unbiased_running_variance_fails_at_the_running_statistics():
@@ -445,7 +462,7 @@ def test_the_unbiased_running_variance_fails_at_the_running_statistics():
         return found
 
     name = "stage1.0.norm.running_var"
-    failed_at("running statistics", name, TINY_BN, update=fault)
+    failed_at("running statistics", name, TINY_BN, train_step=fault)
 
 
 def test_momentum_as_the_weight_of_the_new_value_fails_at_the_running_statistics():
@@ -456,32 +473,73 @@ def test_momentum_as_the_weight_of_the_new_value_fails_at_the_running_statistics
                 weight[...] = 0.1 * trainer.before[name] + 0.9 * new
         return found
 
-    failed_at("running statistics", "stage1.0.norm.running_mean", TINY_BN, update=fault)
+    failed_at("running statistics", "stage1.0.norm.running_mean", TINY_BN, train_step=fault)
 
 
-@pytest.mark.parametrize("kind", ["parameters", "gradients", "state", "batch", "outputs"])
+PROBED = ("parameters", "gradients", "state")  # by the backend; the others by `device_name`
+
+
+def lies_on(kind, *devices):
+    """A fault: what is of this kind lies on these devices, batch and outputs in turn."""
+    if kind in PROBED:
+        return {"tensor_devices": lambda found, trainer: {**found, kind: set(devices)}}
+    named = count()
+
+    def name(device, tensor):
+        of_the_batch = isinstance(tensor, np.ndarray)
+        if of_the_batch != (kind == "batch"):
+            return device
+        return devices[next(named) % len(devices)]
+
+    return {"device_name": name}
+
+
+@pytest.mark.parametrize("kind", [*PROBED, "batch", "outputs"])
 def test_what_lies_on_another_device_fails_at_the_device(kind):
-    fault = lambda found: {**found, kind: {"gpu:0"}}  # noqa: E731
-    failed_at("device", f"{kind} on gpu:0, chosen cpu", places=fault)
-    both = lambda found: {**found, kind: {"cpu", "gpu:0"}}  # noqa: E731
-    failed_at("device", f"{kind} on cpu, gpu:0, chosen cpu", places=both)
+    failed_at("device", f"{kind} on gpu:0, chosen cpu", **lies_on(kind, "gpu:0"))
+    failed_at("device", f"{kind} on cpu, gpu:0, chosen cpu", **lies_on(kind, "cpu", "gpu:0"))
+
+
+def test_labels_alone_on_another_device_fail_at_the_device():
+    def name(device, tensor):
+        return "gpu:0" if getattr(tensor, "dtype", None) == np.int64 else device
+
+    failed_at("device", "batch on cpu, gpu:0, chosen cpu", device_name=name)
+
+
+@pytest.mark.parametrize("kind", ["parameters", "state"])
+def test_what_lies_elsewhere_before_the_first_step_alone_fails_at_the_device(kind):
+    """Some frameworks move it in the first step."""
+
+    def fault(found, trainer):
+        return found if trainer.teacher.steps else {**found, kind: {"gpu:0"}}
+
+    failed_at("device", f"{kind} on cpu, gpu:0, chosen cpu", tensor_devices=fault)
 
 
 def test_a_batch_on_another_device_fails_at_the_device_behind_a_norm_too():
-    fault = lambda found: {**found, "batch": {"gpu:1"}}  # noqa: E731
-    failed_at("device", "batch on gpu:1, chosen cpu", TINY_BN, places=fault)
+    failed_at("device", "batch on gpu:1, chosen cpu", TINY_BN, **lies_on("batch", "gpu:1"))
 
 
 @pytest.mark.parametrize("kind", ["parameters", "gradients", "batch", "outputs"])
 def test_what_lies_nowhere_fails_at_the_device(kind):
-    for fault in (
-        lambda found: {**found, kind: set()},
-        lambda found: {key: places for key, places in found.items() if key != kind},
-    ):
-        report = climbed(places=fault)
+    def drop(found, trainer):
+        return {key: places for key, places in found.items() if key != kind}
+
+    for faults in {
+        "parameters": (lies_on(kind), {"tensor_devices": drop}),
+        "gradients": (lies_on(kind), {"tensor_devices": drop}),
+        "batch": (lies_on(kind, ""),),
+        "outputs": (lies_on(kind, ""), {"train_step": lambda found, trainer: ()}),
+    }[kind]:
+        report = checked(**faults)
         assert report.failed is not None, report.sentence()
         assert report.failed.name == "device"
         assert kind in report.failed.where
+
+
+def test_plain_gradient_descent_has_no_state_to_lie_anywhere():
+    assert checked(**lies_on("state")).failed is None
 
 
 RAISED = {
@@ -491,9 +549,11 @@ RAISED = {
     "forward": "shapes",
     "gradients": "loss",
     "Trainer": "one step",
+    "tensor_devices": "one step",
     "place": "one step",
-    "update": "one step",
-    "places": "device",
+    "place_labels": "one step",
+    "train_step": "one step",
+    "device_name": "device",
 }
 
 
@@ -503,7 +563,7 @@ def test_what_a_framework_raises_is_a_check_that_failed(function, error):
     def raises(*_):
         raise error("device cpu:\n  expected gpu:0")
 
-    report = climbed(**{function: raises})
+    report = checked(**{function: raises})
     failed = report.failed
     assert (failed.name, failed.passed, failed.error) == (RAISED[function], False, None)
     assert failed.where.startswith(f"{error.__name__}: ")
@@ -515,7 +575,7 @@ def test_a_long_message_is_cut():
     def raises(*_):
         raise RuntimeError("word " * 1000)
 
-    assert len(climbed(forward=raises).failed.where) < 200
+    assert len(checked(forward=raises).failed.where) < 200
 
 
 # One tensor, several tensors
@@ -608,7 +668,7 @@ WRONG = {"forward": at("stage2", off(1e-3))}
 
 @pytest.mark.parametrize("faults", [{}, RAISES, WRONG], ids=["honest", "raises", "wrong"])
 def test_a_report_is_plain_data(faults):
-    report = climbed(**faults)
+    report = checked(**faults)
     plain = report.as_json()
     assert list(plain) == ["backend", "version", "spec", "size", "dtype", CHECKS_KEY]
     head = [plain[key] for key in ("backend", "version", "spec", "size", "dtype")]
@@ -621,14 +681,34 @@ def test_a_report_is_plain_data(faults):
     assert Report.from_json(again) == report
 
 
+def test_what_is_no_report_is_refused():
+    plain = checked().as_json()
+    with pytest.raises(KeyError):
+        Report.from_json({key: value for key, value in plain.items() if key != CHECKS_KEY})
+    with pytest.raises(TypeError):
+        Report.from_json({key: value for key, value in plain.items() if key != "spec"})
+    with pytest.raises(TypeError):
+        Report.from_json({**plain, CHECKS_KEY: [{"name": "forward", "colour": "red"}]})
+
+
+def test_what_caught_a_bug_is_plain_data():
+    caught = checked(**WRONG).caught()
+    assert list(caught) == [CHECK_KEY, "error", "where"]
+    assert (caught[CHECK_KEY], caught["where"]) == ("forward", "stage2")
+    assert caught["error"] == pytest.approx(1e-3)
+    raised = {"error": None, "where": "ZeroDivisionError: division by zero"}
+    assert checked(**RAISES).caught() == {CHECK_KEY: "parameters", **raised}
+    assert checked().caught() == {}, "nothing did"
+
+
 def test_an_infinite_error_is_json_too():
-    plain = climbed(forward=at("stage2", lambda y: y * np.nan)).as_json()
+    plain = checked(forward=at("stage2", lambda y: y * np.nan)).as_json()
     json.dumps(plain, allow_nan=False)
     assert plain[CHECKS_KEY][-1]["stages"]["stage2"] is None
 
 
 def test_a_forward_pass_says_the_error_of_every_stage():
-    stages = climbed(**WRONG).failed.stages
+    stages = checked(**WRONG).failed.stages
     assert list(stages) == ["stage1", "stage2", "stage3", "stage4", "stage5", "head"]
     assert stages["stage2"] == pytest.approx(1e-3)
     assert [error for name, error in stages.items() if name != "stage2"] == [0] * 5
@@ -636,10 +716,10 @@ def test_a_forward_pass_says_the_error_of_every_stage():
 
 def test_the_outcome_in_one_line():
     head = "fake 0.1  tiny at 9, float64:"
-    assert climbed().sentence().startswith(f"{head} all 8 checks hold, worst ")
-    wrong = climbed(**WRONG).sentence()
+    assert checked().sentence().startswith(f"{head} all 8 checks hold, worst ")
+    wrong = checked(**WRONG).sentence()
     assert wrong == f"{head} FAILED at 'forward': stage2, error 1.0e-03 of 1e-12"
-    raised = climbed(**RAISES).sentence()
+    raised = checked(**RAISES).sentence()
     assert raised == f"{head} FAILED at 'parameters': ZeroDivisionError: division by zero"
 
 
@@ -694,7 +774,7 @@ def test_the_loss_stays_large_enough_to_prove_something(name, size):
     fixture = fixtures.fixture_of(find(name), size)
     teacher = Teacher(GoogLeNet(fixture.spec, fixture.weights), fixture.recipe)
     inputs = fixture.inputs.astype(np.float64)
-    losses = [teacher.update(inputs, fixture.labels) for _ in range(10)]
+    losses = [teacher.train_step(inputs, fixture.labels)[0] for _ in range(10)]
     assert min(losses) > LEAST_LOSS
     assert losses[-1] < losses[0]
 
@@ -766,8 +846,8 @@ def asked(monkeypatch):
             found.append((name, spec.name, size, dtype, device))
             yield len(found)
 
-    monkeypatch.setattr(fixtures, "load", lambda name: Fake())
-    monkeypatch.setattr(suite, "run", note)
+    monkeypatch.setattr(suite, "load", lambda name: Fake())
+    monkeypatch.setattr(suite, "run_checks", note)
     return found
 
 
@@ -781,6 +861,7 @@ def asked(monkeypatch):
         (None, 40, {"d2l": (40,)}),
         ("blog-224", 50, {"blog-224": (50,)}),
         ("d2l-bn", 96, {"d2l-bn": (96,)}),
+        ("mini", None, {"mini": (33,)}),  # no default: at its own size
     ],
 )
 def test_verify_runs_for_every_case_in_both_dtypes(asked, spec, size, cases):
@@ -828,7 +909,7 @@ def test_verify_runs_on_the_device_that_was_asked_for(asked):
 )
 def test_what_no_network_can_take_is_refused_before_any_is_built(monkeypatch, spec, size):
     backend = Fake()
-    monkeypatch.setattr(fixtures, "load", lambda name: backend)
+    monkeypatch.setattr(suite, "load", lambda name: backend)
     with pytest.raises(SpecError):
         list(verify("torch", spec, size))
     assert backend.calls == []
@@ -840,7 +921,7 @@ def test_an_unknown_spec_is_refused_without_a_size_too(asked):
 
 
 def test_verify_ends_in_reports_of_the_real_run(monkeypatch):
-    monkeypatch.setattr(fixtures, "load", lambda name: Fake())
+    monkeypatch.setattr(suite, "load", lambda name: Fake())
     reports = list(verify("torch", "d2l", 1, "cpu"))
     assert [report.failed for report in reports] == [None, None]
     assert [(r.backend, r.spec, r.size, r.dtype) for r in reports] == [

@@ -1,6 +1,8 @@
 """`googlenet train` around its loop: what is planned, refused, said, written and resumed.
 
 The reference stands where a framework would.
+
+Long because begin and resume share their fixtures.
 """
 
 import json
@@ -19,9 +21,11 @@ from common.recipe import Recipe
 from common.training import plan, report
 from common.training.checkpoint import Config
 from common.training.history import read_history
+from common.training.loop import TrainingLoop
 from common.training.plan import begin, free_folder, resume
 from common.training.report import events
 from common.training.run import Run, open_run
+from common.training.train import train
 
 
 @pytest.fixture
@@ -164,7 +168,7 @@ def test_a_dry_resume_tells_how_far_it_is_and_writes_nothing(call):
         (f"{NEW} --limit-train 0", 5, "--limit-train 0 is not possible"),
         (f"{NEW} --device gpu", 6, "--device gpu is not there: found cpu"),
         ("--backend tf --data nowhere", 5, "nowhere"),
-        ("--resume nowhere", 7, "nowhere is no run: there is no such folder."),
+        ("--resume nowhere", 7, "nowhere is not a run"),
     ],
 )
 def test_what_cannot_be_begun_is_refused_in_a_sentence_and_writes_nothing(
@@ -224,18 +228,17 @@ def stopped(call, monkeypatch):
     """A run that got SIGTERM after its fourth step of six."""
 
     def stop(signum=signal.SIGTERM, more=""):
-        step, steps = plan.TrainingLoop.check_devices, []
+        check = TrainingLoop.check_devices
 
-        def count(self):
-            steps.append(self.progress.steps)
+        def raising(self):
             if self.progress.steps == 4 and len(self.progress.epochs) == 1:
                 signal.raise_signal(signum)
-            return step(self)
+            return check(self)
 
         with monkeypatch.context() as patch:
-            patch.setattr("common.training.loop.REFRESH", 1)
-            patch.setattr(plan.TrainingLoop, "check_places", count)
-            # the signal comes within the fourth step; it is heard after the fifth
+            patch.setattr("common.training.loop.LOG_EVERY", 1)
+            patch.setattr(TrainingLoop, "check_devices", raising)
+            # the signal comes within the fourth step; the loop polls for it after the fifth
             return call(f"{NEW} --out here --recipe best {more}")
 
     return stop
@@ -299,7 +302,7 @@ def test_worker_0_alone_writes_and_prints(call, capsys):
     for rank in (1, 0):
         assert not files()
         show, seen = report.Lines(False, silent=rank > 0), []
-        plan.train("cpu", show, seen.append, lambda: 0, 0, rank, 2)
+        train(plan, "cpu", show, seen.append, lambda: 0, 0, rank, 2)
         assert len(seen) == 1
         assert bool(capsys.readouterr().out) is (rank == 0)
     assert "here/history.jsonl" in files()
@@ -313,8 +316,8 @@ def test_a_history_that_a_kill_left_behind_is_written_anew(call, stopped, monkey
         Path("here/curve.png").unlink(missing_ok=True)
         plan = resume(Path("here"), None, None, None)
         with monkeypatch.context() as patch:
-            patch.setattr(plan.TrainingLoop, "__call__", lambda fit: fit.progress)  # trains nothing
-            plan.train("cpu", report.Lines(True), lambda epoch: None, lambda: 0, 300)
+            patch.setattr(TrainingLoop, "__call__", lambda loop: loop.progress)  # trains nothing
+            train(plan, "cpu", report.Lines(True), lambda epoch: None, lambda: 0, 300)
         assert files()["here/history.jsonl"] == whole
         assert Path("here/curve.png").exists()
 

@@ -99,8 +99,8 @@ def test_confusions_have_true_classes_in_rows(drawn):
     assert axes.images[0].get_array()[0].tolist() == pytest.approx([5 / 6, 1 / 6, 0])
     assert axes.images[0].get_array()[1].tolist() == [0, 0, 0]
     assert axes.get_xticklabels()[1].get_text() == r"\$^\$", "a dollar sign begins a formula"
-    assert axes.get_title() == "15 test images, 80.0% right"
-    assert (axes.get_ylabel(), axes.get_xlabel()) == ("true class", "taken for")
+    assert axes.get_title() == "15 test images, 80.0% correct"
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("true class", "predicted class")
 
 
 @pytest.mark.parametrize("classes", [2, 26, 100])

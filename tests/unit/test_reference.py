@@ -1,6 +1,8 @@
 """The reference, by pencil, by central differences and by loops too plain to be wrong.
 
 Nothing stands above it: whatever is wrong here is wrong in all four frameworks' verdicts.
+
+Long because each function of the reference has its cases by hand and its differences.
 """
 
 import math
@@ -562,8 +564,8 @@ def test_only_training_moves_the_running_statistics():
     net.forward(x)
     assert all((net.weights[name] == w).all() for name, w in fixture.weights.items())
     net.forward(x, training=True)
-    to_device = {name for name, w in fixture.weights.items() if (net.weights[name] != w).any()}
-    assert to_device == {name for name in fixture.weights if is_running(name)}
+    moved = {name for name, w in fixture.weights.items() if (net.weights[name] != w).any()}
+    assert moved == {name for name in fixture.weights if is_running(name)}
 
 
 def test_the_network_keeps_its_own_copy_and_refuses_other_weights():
@@ -571,7 +573,7 @@ def test_the_network_keeps_its_own_copy_and_refuses_other_weights():
     fixture = draw_fixture(spec)
     before = {name: w.copy() for name, w in fixture.weights.items()}
     trainer = Trainer(GoogLeNet(spec, fixture.weights), Recipe(lr=0.1))
-    trainer.update(fixture.inputs.astype(np.float64), fixture.labels)
+    trainer.train_step(fixture.inputs.astype(np.float64), fixture.labels)
     assert all((fixture.weights[name] == w).all() for name, w in before.items())
     with pytest.raises(WeightsError):
         GoogLeNet(spec, {"head.bias": before["head.bias"]})
@@ -580,16 +582,54 @@ def test_the_network_keeps_its_own_copy_and_refuses_other_weights():
 # Training; test_optimizers.py has the formulas on given gradients
 
 
-def test_a_step_changes_every_weight_by_its_gradient_and_returns_the_loss_before_it():
+def test_a_step_changes_every_weight_by_its_gradient_and_returns_the_metrics_before_it():
     spec = random_spec(np.random.RandomState(1), Norm(1e-3, 0.75))
     fixture = draw_fixture(spec)
     x = fixture.inputs.astype(np.float64)
     before, net = GoogLeNet(spec, fixture.weights), GoogLeNet(spec, fixture.weights)
     loss, gradients = before.gradients(x, fixture.labels)
-    assert Trainer(net, Recipe(lr=0.5)).update(x, fixture.labels) == loss
+    correct = (before.outputs["head"].argmax(1) == fixture.labels).sum()
+    assert 0 < correct < len(x), "it proves nothing"
+    assert Trainer(net, Recipe(lr=0.5)).train_step(x, fixture.labels) == (loss, correct)
     for name, weight in before.weights.items():
         want = weight if is_running(name) else weight - 0.5 * gradients[name]
         assert (net.weights[name] == want).all(), name
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_weights_and_states_are_kept_in_the_model_s_dtype(optimizer):
+    spec = random_spec(np.random.RandomState(1), Norm(1e-3, 0.75))
+    fixture = draw_fixture(spec)
+    recipe = Recipe(lr=0.1, optimizer=optimizer, momentum=0 if optimizer == "adam" else 0.9)
+    found = {}
+    for dtype in ("float32", "float64"):
+        trainer = Trainer(GoogLeNet(spec, fixture.weights, dtype), recipe)
+        trainer.train_step(fixture.inputs.astype(np.float64), fixture.labels)
+        parts = [trainer.model.weights, *trainer.state.values()]
+        found[dtype] = [array for part in parts for array in part.values()]
+        assert {a.dtype for s in trainer.read_state().values() for a in s.values()} == {
+            np.dtype(dtype)
+        }
+        assert all(array.dtype == np.float64 for array in found[dtype]), "the arithmetic is"
+    for low, high in zip(found["float32"], found["float64"], strict=True):
+        assert (low == high.astype(np.float32)).all()
+    assert any((low != high).any() for low, high in zip(*found.values(), strict=True))
+
+
+def test_an_evaluation_sums_over_batches_without_smoothing():
+    spec = random_spec(np.random.RandomState(1), Norm(1e-3, 0.75))
+    net = GoogLeNet(spec, draw_fixture(spec).weights)
+    trainer = Trainer(net, Recipe(label_smoothing=0.5))
+    images = np.random.RandomState(0).randint(0, 256, (5, spec.input[0], 9, 9)).astype(np.uint8)
+    labels = np.array([0, 1, 0, 1, 1])
+    batches = [(images[:3], labels[:3]), (images[3:], labels[3:])]
+    logits = net.forward(trainer.prepare(images))["head"]
+    loss, correct, count = trainer.evaluate(batches)
+    assert loss == close(5 * cross_entropy(logits, labels)[0], rel=1e-12)
+    assert (correct, count) == ((logits.argmax(1) == labels).sum(), 5)
+    probabilities = trainer.predict(images)
+    assert probabilities.sum(1) == close(np.ones(5), rel=1e-12)
+    assert -np.log(probabilities[np.arange(5), labels]).sum() == close(loss, rel=1e-12)
 
 
 # Resize: where the centre of every new pixel lies, in old pixels, is written beside the result

@@ -1,1 +1,1 @@
-"""One reader for each file format; none of them runs anything that a file says."""
+"""One reader for each file format. No reader executes anything in a file."""

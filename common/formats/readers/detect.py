@@ -1,4 +1,4 @@
-"""The format of a file, detected from its first bytes, and its reader."""
+"""Detects the format of a file from its first bytes, and reads it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from common.formats.readers.paddle import read_paddle
 from common.formats.readers.safetensors import read_safetensors
 from common.formats.readers.torch import LEGACY_TORCH, read_old_torch, read_torch
 
-#: the formats by name, as sentences call them
+#: how messages name each format
 TITLES = {
     "torch": "a PyTorch state_dict",
     "tf": "Keras weights",
@@ -27,13 +27,13 @@ TITLES = {
 
 
 def parse(path: Path) -> File:
-    """The arrays in a file; Unreadable for anything that is not whole and plain."""
+    """The arrays in a file; Unreadable if it is damaged or holds anything else."""
     with path.open("rb") as file:
         return parse_open(file, path.suffix)
 
 
 def parse_open(file: BinaryIO, suffix: str = "") -> File:
-    """The same of an open file; its suffix serves for a better sentence alone."""
+    """The same for an open file; the suffix only improves the message."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     try:
@@ -44,13 +44,13 @@ def parse_open(file: BinaryIO, suffix: str = "") -> File:
             return numbers(form, read_as(file), size)
     except (Unreadable, MemoryError):
         raise
-    except Exception as error:  # the parsers below us raise of every kind
+    except Exception as error:  # the libraries raise many types
         reason = ascii(one_line(error) or type(error).__name__)[1:-1]
         raise Unreadable(f"is cut or damaged: {reason[:LONGEST_NAME]}.") from error
 
 
 def detect_format(file: BinaryIO, suffix: str) -> tuple[str, Reader]:
-    """The format of a file by its first bytes, and what reads it."""
+    """The format of a file, from its first bytes, and its reader."""
     start = file.read(16)
     if start.startswith(b"PK\x03\x04"):
         return "torch", read_torch
@@ -67,7 +67,9 @@ def detect_format(file: BinaryIO, suffix: str) -> tuple[str, Reader]:
     if not start:
         raise Unreadable("is empty.")
     if suffix == ".onnx":
-        raise Unreadable("is no source: ONNX is written here and not read; give what it came from.")
+        raise Unreadable(
+            "is an ONNX file, which is written but not read: name the file that it was made from."
+        )
     raise Unreadable(
         "is in none of the formats that are read: PyTorch .pt, Keras .weights.h5, MXNet .params, "
         "Paddle .pdparams, .safetensors."

@@ -10,9 +10,11 @@ import numpy as np
 
 from common.formats.readers.base import Unreadable, array_of, require_shape, width
 
-# --- MXNet's binary format. Source: NDArray::Load in src/ndarray/ndarray.cc of MXNet 1.9.
-MXNET_LIST = 0x112
-MXNET_MAGICS = (0xF993FAC9, 0xF993FACA)  #: the second since NumPy's shapes; a shape () is a scalar
+MXNET_LIST = 0x112  #: the magic number of a list of arrays
+MXNET_MAGICS = (
+    0xF993FAC9,
+    0xF993FACA,
+)  #: the second is used with NumPy shapes, where a shape () is a scalar
 MXNET_TYPES = {
     **{0: "float32", 1: "float64", 2: "float16", 3: "uint8", 4: "int32", 5: "int8", 6: "int64"},
     **{7: "bool", 12: "bfloat16"},
@@ -20,7 +22,7 @@ MXNET_TYPES = {
 
 
 class Bytes:
-    """Bytes that are taken from the front; Unreadable where there are not enough."""
+    """Bytes that are read from the front; Unreadable if there are not enough."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
@@ -28,26 +30,26 @@ class Bytes:
     def take(self, count: int) -> bytes:
         """The next `count` bytes."""
         if not 0 <= count <= len(self.data) - self.at:
-            raise Unreadable("is cut or damaged: it ends before what it announces.")
+            raise Unreadable("is cut or damaged: it ends too early.")
         self.at += count
         return self.data[self.at - count : self.at]
 
     def number(self, form: str) -> int:
-        """The next whole number, in `struct`'s words, little-endian."""
+        """The next little-endian whole number; `form` is a format character of `struct`."""
         (value,) = struct.unpack(f"<{form}", self.take(struct.calcsize(f"<{form}")))
         return int(value)
 
 
 def read_mxnet(file: BinaryIO) -> dict[str, np.ndarray]:
-    """What `save_parameters`, `mx.nd.save` and `mx.npx.save` write: arrays, then their names."""
+    """Files of `save_parameters`, `mx.nd.save` and `mx.npx.save`: all arrays, then all names."""
     data = Bytes(file.read())
-    data.take(16)  # the magic number and a reserved one
+    data.take(16)  # the magic number and a reserved number
     arrays = [mxnet_array(data) for _ in range(data.number("Q"))]
     names = [data.take(data.number("Q")).decode() for _ in range(data.number("Q"))]
     if len(names) != len(arrays):
         raise Unreadable("is a list of MXNet arrays without names: save a dict, or parameters.")
     if len(set(names)) != len(names) or data.at != len(data.data):
-        raise Unreadable("is damaged: a name stands twice, or bytes are left over.")
+        raise Unreadable("is damaged: a name occurs twice, or there are extra bytes.")
     return dict(zip(names, arrays, strict=True))
 
 
@@ -61,7 +63,7 @@ def mxnet_array(data: Bytes) -> np.ndarray:
         raise Unreadable("is damaged, or holds an MXNet array without a shape.")
     shape = [data.number("q") for _ in range(axes)]
     require_shape(shape)
-    data.take(8)  # the device that it was on
+    data.take(8)  # the device of the array
     kind = data.number("i")
     if kind not in MXNET_TYPES:
         raise Unreadable(f"is damaged: MXNet has no type {kind}.")

@@ -1,4 +1,4 @@
-"""Reads what paddle.save writes."""
+"""Reads the `.pdparams` files that paddle.save writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def read_paddle(file: BinaryIO) -> dict[Any, Any]:
     """The state_dict that `paddle.save` writes: a pickle of NumPy arrays."""
     state = unpickle(file)
     if file.read(1):
-        raise Unreadable("is damaged: bytes are left over behind its pickle.")
+        raise Unreadable("is damaged: there are extra bytes after its pickle.")
     if type(state) is not dict:
         raise Unreadable("holds no dict of arrays: save the layer's state_dict.")
     state.pop("StructuredToParameterName@@", None)  # Paddle's own names for the same tensors

@@ -1,4 +1,8 @@
-"""A restricted interpreter for pickles: it can build arrays and call nothing else."""
+"""A restricted interpreter for pickles that can only build arrays.
+
+It never imports or calls anything that a pickle names, except the functions in CALLS. Source of the
+operations: `pickletools` and `pickle` of Python's standard library.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,15 @@ import numpy as np
 from common.formats.readers.base import Unreadable, array_of, require_shape, require_whole
 
 
-# --- pickles
 class Name(NamedTuple):
-    """Something that a pickle names, as `pickle` would import it; here it is only a name."""
+    """The name of a global in a pickle; it is never imported."""
 
     module: str
     name: str
 
 
 class Storage(NamedTuple):
-    """A PyTorch storage: where its bytes are found, and what they are."""
+    """A PyTorch storage: the key of its bytes, their dtype and the number of values."""
 
     key: str
     dtype: str
@@ -28,7 +31,7 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A PyTorch tensor in a storage; sizes and strides count values."""
+    """A PyTorch tensor in a storage; shape and strides count values."""
 
     storage: Storage
     offset: int
@@ -37,26 +40,26 @@ class Tensor(NamedTuple):
 
 
 class Dtype:
-    """A NumPy dtype, whose byte order comes after it."""
+    """A NumPy dtype; a later BUILD operation gives its byte order."""
 
     def __init__(self, code: object) -> None:
         if not isinstance(code, str) or code not in NUMPY_TYPES:
-            raise Unreadable("holds arrays of something that is no plain number.")
+            raise Unreadable("holds arrays whose elements are not plain numbers.")
         self.name = NUMPY_TYPES[code]
 
     def build(self, state: Any) -> None:
-        """Refuse what is not the state of a plain little-endian number."""
+        """Unreadable unless this is the state of a plain little-endian number."""
         if tuple(state)[1:5] not in (("<", None, None, None), ("|", None, None, None)):
             raise Unreadable("holds arrays that are not little-endian numbers.")
 
 
 class Empty:
-    """A NumPy array whose content comes after it."""
+    """A NumPy array; a later BUILD operation gives its content."""
 
     array: np.ndarray | None = None
 
     def build(self, state: Any) -> None:
-        """Take over shape, dtype, order and bytes."""
+        """Set shape, dtype, order and bytes."""
         _, shape, dtype, fortran, data = state
         if not isinstance(dtype, Dtype) or type(data) is not bytes or type(shape) is not tuple:
             raise Unreadable("holds arrays of objects.")
@@ -85,7 +88,7 @@ def rebuild_tensor(
 ) -> Tensor:
     """`torch._utils._rebuild_tensor_v2`."""
     if not isinstance(storage, Storage) or type(shape) is not tuple or type(strides) is not tuple:
-        raise Unreadable("is damaged: a tensor lies in no storage.")
+        raise Unreadable("is damaged: a tensor has no storage.")
     require_shape(shape)
     require_whole(offset, len(strides), *strides[:9])
     return Tensor(storage, offset, shape, strides)
@@ -104,13 +107,13 @@ def reconstruct(kind: Any, shape: Any, code: Any) -> Empty:
 
 
 def to_bytes(text: Any, code: Any) -> bytes:
-    """`_codecs.encode`, as the oldest pickles spell bytes."""
+    """`_codecs.encode`, which protocol 2 uses for bytes."""
     if type(text) is not str or code != "latin1":
-        raise Unreadable("spells bytes in an unknown way.")
+        raise Unreadable("encodes bytes in an unknown way.")
     return text.encode("latin1")
 
 
-#: all that a pickle may call, and what is done instead
+#: what a pickle may call, and the function that runs instead
 CALLS: dict[Name, Callable[..., Any]] = {
     Name("collections", "OrderedDict"): lambda: {},
     Name("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
@@ -120,7 +123,7 @@ CALLS: dict[Name, Callable[..., Any]] = {
     Name("numpy", "dtype"): lambda code, align=False, copy=True: Dtype(code),
     Name("_codecs", "encode"): to_bytes,
 }
-#: all that it may name and not call
+#: what a pickle may name but not call
 VALUES = {ARRAY, *TORCH_TYPES}
 
 MARK = object()
@@ -133,10 +136,10 @@ LITERALS = {
 
 
 def unpickle(file: BinaryIO) -> Any:
-    """The value of a pickle of arrays, on a machine that can do nothing but build it.
+    """The value of a pickle of arrays.
 
-    `pickletools` splits the bytes into operations. One that is not below, or a name that is not
-    in CALLS or VALUES, is Unreadable.
+    `pickletools` splits the bytes into operations. Unreadable for an operation that is not listed
+    below, and for a name that is not in CALLS or VALUES.
     """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
@@ -196,64 +199,64 @@ def unpickle(file: BinaryIO) -> Any:
         elif code == "REDUCE":
             called, arguments = pop(stack, 2)
             if not isinstance(called, Name) or called not in CALLS or type(arguments) is not tuple:
-                raise Unreadable("calls something that builds no array.")
+                raise Unreadable("calls a function that does not build arrays.")
             stack.append(CALLS[called](*arguments))
         elif code == "BUILD":
             (state,) = pop(stack, 1)
             if isinstance(stack[-1], (Empty, Dtype)):
                 stack[-1].build(state)
-            elif type(stack[-1]) is not dict:  # PyTorch's version numbers, of a state_dict
-                raise Unreadable("builds something that is no array.")
+            elif type(stack[-1]) is not dict:  # a state_dict has PyTorch's version numbers
+                raise Unreadable("builds something that is not an array.")
         elif code == "BINPERSID":
             stack.append(stored(*pop(stack, 1)))
         else:
-            raise Unreadable(f"is no pickle of arrays alone: it has the operation {code}.")
+            raise Unreadable(f"is not a pickle of plain arrays: it has the operation {code}.")
     (value,) = stack
     return value
 
 
 def pop(stack: list[Any], count: int) -> list[Any]:
-    """The last `count` items, none of them a mark."""
+    """Remove the last `count` items; Unreadable if there are fewer or one is a mark."""
     items = stack[len(stack) - count :]
     if len(items) != count or any(item is MARK for item in items):
-        raise Unreadable("is damaged: its pickle takes what is not there.")
+        raise Unreadable("is damaged: its pickle takes more values than there are.")
     del stack[len(stack) - count :]
     return items
 
 
 def extend(target: Any, items: list[Any]) -> None:
-    """Lengthen a list."""
+    """Append items to a list."""
     if type(target) is not list:
-        raise Unreadable("is damaged: its pickle lengthens what is no list.")
+        raise Unreadable("is damaged: its pickle appends to something that is not a list.")
     target.extend(items)
 
 
 def update(target: Any, items: list[Any]) -> None:
-    """Set items of a dict, key after value, each once."""
+    """Set items of a dict from alternating keys and values; each key only once."""
     if type(target) is not dict or len(items) % 2:
-        raise Unreadable("is damaged: its pickle sets items of what is no dict.")
+        raise Unreadable("is damaged: its pickle sets items of something that is not a dict.")
     for key, value in zip(items[::2], items[1::2], strict=True):
         if type(key) is not str or key in target:
-            raise Unreadable("is damaged: its pickle names something twice, or not by text.")
+            raise Unreadable("is damaged: a key in its pickle occurs twice, or is not text.")
         target[key] = value
 
 
 def resolve_global(module: Any, name: Any) -> Name:
-    """The name that a pickle asks for, if arrays need it."""
+    """A global that a pickle names; Unreadable unless arrays need it."""
     found = Name(module, name)
     if type(module) is not str or type(name) is not str or found not in {*CALLS, *VALUES}:
         raise Unreadable(
             f"asks for {f'{module}.{name}'[:60]!a}, which no array needs, so it was not read: "
-            "save the network's state_dict alone."
+            "save only the network's state_dict."
         )
     return found
 
 
 def stored(identity: Any) -> Storage:
-    """A storage by what PyTorch's pickles call it: ('storage', type, key, device, count)."""
+    """A storage from its identity in PyTorch's pickles: ('storage', type, key, device, count)."""
     word, kind, key, _, count, *more = identity
     plain = type(word) is type(key) is str and word == "storage" and more in ([], [None])
     if not plain or not isinstance(kind, Name) or kind not in TORCH_TYPES:
-        raise Unreadable("is damaged, or holds views of storages: save it with torch.save anew.")
+        raise Unreadable("is damaged, or holds views of storages: save it again with torch.save.")
     require_whole(count)
     return Storage(key, TORCH_TYPES[kind], count)

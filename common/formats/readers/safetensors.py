@@ -12,10 +12,10 @@ from common.weights import KEY, metadata, open_sealed, sha256
 
 
 def read_safetensors(file: BinaryIO) -> dict[str, np.ndarray]:
-    """The safetensors library checks its own format; bfloat16 it gives to PyTorch alone.
+    """The tensors of a safetensors file; from a checkpoint, the weights without the optimizer.
 
-    Of a run's checkpoint it gives the weights without the optimizer's state. A digest that the
-    file names must hold.
+    The safetensors library checks the format. It gives bfloat16 only to PyTorch, so the values are
+    converted here. If the file has a digest, it must be right.
     """
     from safetensors import deserialize
 
@@ -38,5 +38,5 @@ def read_safetensors(file: BinaryIO) -> dict[str, np.ndarray]:
             )
         found[name] = array_of(bytes(tensor["data"]), kinds[tensor["dtype"]], tensor["shape"])
     if named.get("sha256") not in (None, sha256(found)):
-        raise Unreadable("is damaged: its tensors have not the SHA-256 that it names.")
+        raise Unreadable("is damaged: its tensors do not have the SHA-256 that it names.")
     return found

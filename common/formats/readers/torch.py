@@ -1,4 +1,4 @@
-"""Reads what torch.save writes, before and since PyTorch 1.6."""
+"""Reads the files of torch.save, from PyTorch 1.6 on (archives) and before (pickles)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from common.formats.readers.pickles import Storage, Tensor, unpickle
 
 
 def tensors(state: Any, storages: Callable[[Storage], bytes]) -> dict[Any, Any]:
-    """The tensors of a state_dict as arrays; the bytes of a storage come from `storages`."""
+    """The tensors of a state_dict as arrays; `storages` returns the bytes of a storage."""
     if type(state) is not dict:
-        raise Unreadable("holds no dict of tensors: save the network's state_dict.")
+        raise Unreadable("does not hold a dict of tensors: save the network's state_dict.")
     return {
         name: strided(value, storages) if isinstance(value, Tensor) else value
         for name, value in state.items()
@@ -33,29 +33,29 @@ def strided(tensor: Tensor, storages: Callable[[Storage], bytes]) -> np.ndarray:
     flat = array_of(storages(storage), storage.dtype, (storage.length,))
     last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
     if last >= storage.length:
-        raise Unreadable("is damaged: a tensor reaches out of its storage.")
+        raise Unreadable("is damaged: a tensor reaches beyond its storage.")
     bytes_apart = [step * flat.itemsize for step in strides]
     view = np.lib.stride_tricks.as_strided(flat[offset:], shape, bytes_apart, subok=True)
     return np.ascontiguousarray(view).view(type(flat)).reshape(shape)
 
 
 def read_torch(file: BinaryIO) -> dict[Any, Any]:
-    """The state_dict in what `torch.save` writes: an archive of a pickle and its storages."""
+    """The state_dict in an archive of `torch.save`: one pickle and one entry for each storage."""
     with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         size = file.seek(0, io.SEEK_END)
         if len(entries) != len(archive.infolist()):
-            raise Unreadable("is an archive that names an entry twice.")
+            raise Unreadable("is an archive with two entries of the same name.")
         pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise Unreadable(
-                "is an archive, and none that torch.save wrote; of a model in .keras, give what "
-                "save_weights writes."
+                "is an archive that torch.save did not write; for a .keras model, name a file of "
+                "its save_weights."
             )
         if sum(entry.file_size for entry in entries.values()) > size:
             raise Unreadable("is an archive with compressed or overlapping entries.")
         (folder, _) = pickles[0].split("/")
-        order = f"{folder}/byteorder"  # not there before PyTorch 2.1
+        order = f"{folder}/byteorder"  # since PyTorch 2.1
         if order in entries and archive.read(order) != b"little":
             raise Unreadable("holds big-endian numbers.")
 
@@ -68,12 +68,15 @@ def read_torch(file: BinaryIO) -> dict[Any, Any]:
         return tensors(unpickle(io.BytesIO(archive.read(pickles[0]))), storages)
 
 
-#: the pickle of a number, with which files begin that PyTorch wrote before 1.6
+#: the pickle of a number; files of PyTorch before 1.6 begin with it
 LEGACY_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 
 
 def read_old_torch(file: BinaryIO) -> dict[Any, Any]:
-    """The same from before PyTorch 1.6: five pickles, then each storage behind its count."""
+    """The state_dict in a file from before PyTorch 1.6: five pickles, then the storages.
+
+    Each storage is its number of values, then the values.
+    """
     _, version, system, state, keys = (unpickle(file) for _ in range(5))
     if version != 1001 or system.get("little_endian") is not True or type(keys) is not list:
         raise Unreadable("is damaged, or holds big-endian numbers.")
@@ -87,6 +90,6 @@ def read_old_torch(file: BinaryIO) -> dict[Any, Any]:
             raise Unreadable("is damaged: a storage belongs to no tensor.")
         count, size = kinds[key].length, np.dtype(width(kinds[key].dtype)).itemsize
         if struct.unpack("<q", file.read(8)) != (count,):
-            raise Unreadable("is damaged: a storage is of another size than its tensor says.")
+            raise Unreadable("is damaged: a storage has another size than its tensor declares.")
         found[key] = file.read(count * size)
     return tensors(state, lambda storage: found[storage.key])

@@ -1,45 +1,34 @@
-"""Build, write and serve the page: one self-contained site in two languages.
+"""What the template shows, in one language: code, figures and words, ready to print.
 
-Code is cut from the backends' source, figures from docs/results, words from README.md and its
-Chinese twin: nothing is typed twice. A results file that is missing, damaged or of another version
-leaves a note in its place; a name that the source has no more is refused.
+Code is cut from the backends' source. Figures come from docs/results. Words come from README.md and
+its Chinese version. A results file that is missing, damaged or of another version leaves a note in
+its place. A name that the source does not have is an error.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from common.errors import BackendError, PageError, one_line
-from common.files import ROOT, write_whole
-from common.page import results
+from markupsafe import Markup
+
+from common.errors import PageError
+from common.page import drawing, results, source
+from common.page.markup import guide_titles, inline, markdown_table
 from common.page.results import TITLES, Unusable
-from common.parity.mutations import INJECTED_BUGS
-from common.parity.report import Report
-from common.spec import D2L, SPECS
-
-try:
-    import jinja2
-    from markupsafe import Markup
-
-    from common.page import drawing, source
-except ImportError as error:
-    raise BackendError("The page needs Jinja2 and Pygments: `pip install -e '.[page]'`.") from error
-from common.page.topics import CALLS, TOPICS, WITHOUT, Text, Topic
+from common.page.topics import CALLS, CODE_FILES, PARTS, TOPICS, WITHOUT, Text, Topic
 from common.page.words import BUGS as BUGS_ZH
 from common.page.words import CHECKS, LANGUAGES, PITFALLS, WORDS, run_in_chinese
+from common.parity.mutations import INJECTED_BUGS
+from common.spec import D2L, SPECS
 
-FILES = {"en": "index.html", "zh-CN": "index.zh-CN.html"}
 READMES = {"en": "README.md", "zh-CN": "README.zh-CN.md"}
-CODE_FILES = ("googlenet.py", "train.py", "optimizers.py", "weights.py")
 
-#: what makes a results file anew, by the beginning of its name
+#: the command that writes a results file, by the beginning of the file's name
 COMMANDS = {
     "verify-": "googlenet verify --backend {0} --json > docs/results/verify-{0}.json",
     "same-padding-": "googlenet verify --backend {0} --inject same-padding --json"
@@ -47,32 +36,13 @@ COMMANDS = {
     "bugs-": "googlenet bugs --backend {0} --json > docs/results/bugs-{0}.json",
 }
 
-#: of a benchmark's rows: what benchmarks/README.md alone shows
+#: fields of a benchmark's row that only benchmarks/README.md shows
 LEFT_OUT = {
     *("role", "spec", "threads", "lowest", "highest", "peak", "share", "memory", "device_memory"),
     *("start", "compile", "repaid", "real", "real_share", "wait"),
 }
 
-#: addresses of the lines that build a part of the drawing, in googlenet.py
-PARTS = {
-    **{f"stage{number}": f"GoogLeNet.__init__.stage{number}" for number in range(1, 6)},
-    "head": "GoogLeNet.__init__.head",
-    "Conv": "Conv.__init__.conv",
-    "MaxPool": "layer.MaxPool",
-    "Inception": "layer.Inception",
-    "GlobalAvgPool": "layer.GlobalAvgPool",
-    "AvgPool": "layer.AvgPool",
-    "AdaptiveAvgPool": "layer.AdaptiveAvgPool",
-    "Affine": "layer.Affine",
-    "auxiliary": "GoogLeNet.__init__.auxiliary",
-    "hidden": "Auxiliary.__init__.hidden",
-    **{
-        branch: f"Inception.__init__.{branch}"
-        for branch in ("branch1x1", "branch3x3", "branch5x5", "branch_pool")
-    },
-}
-
-#: the words that the script says
+#: the words that the page's script uses
 SCRIPT_WORDS = (
     *("copied", "copy", "moved", "too_small", "bad_size", "search_found"),
     *("shape", "parameters", "multiply_adds", "share"),
@@ -81,87 +51,15 @@ SCRIPT_WORDS = (
 Found = TypeVar("Found")
 
 
-def render(language: str, root: Path = ROOT) -> str:
-    """The page in a language, as one HTML file; PageError where the source lacks what it shows."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = Page(language, root)
-    environment.globals.update(say=page.say, pick=page.pick)
-    environment.filters.update(
-        science=science,
-        inline=inline,
-        shape=shape_text,
-        check_name=page.check_name,
-        count="{:,}".format,
-    )
-    here = Path(__file__).parent
-    return environment.get_template("page.html").render(
-        page=page,
-        language=language,
-        other=next(name for name in LANGUAGES if name != language),
-        files=FILES,
-        titles=TITLES,
-        css=Markup((here / "page.css").read_text()),
-        script=Markup((here / "page.js").read_text()),
-    )
-
-
-def site(root: Path = ROOT) -> dict[str, bytes]:
-    """Every file of the site by its name."""
-    return {FILES[language]: render(language, root).encode() for language in LANGUAGES}
-
-
-def write(out: Path, root: Path = ROOT) -> list[Path]:
-    """Write the site into a folder; PageError where that cannot be done."""
-    made = site(root)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, data in made.items():
-            write_whole(out / name, data)
-    except OSError as error:
-        raise PageError(f"The page cannot be written to {out}: {one_line(error)}.") from error
-    return [out / name for name in made]
-
-
-def server(port: int, root: Path = ROOT) -> ThreadingHTTPServer:
-    """A server of the site on this machine alone; PageError where the port cannot be had."""
-    made = site(root)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            """Send a file of the site, and nothing else."""
-            name = self.path.partition("?")[0].lstrip("/") or FILES["en"]
-            data = made.get(name, b"There is no such page.")
-            self.send_response(200 if name in made else 404)
-            kind = "html" if name in made else "plain"
-            self.send_header("Content-Type", f"text/{kind}; charset=utf-8")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Nothing: a line a request helps nobody here."""
-
-    try:
-        return ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    except (OSError, OverflowError) as error:
-        raise PageError(
-            f"Port {port} cannot be had ({one_line(error)}): choose another with --port."
-        ) from error
-
-
 class Page:
     """What the template shows, in one language."""
 
     def __init__(self, language: str, root: Path) -> None:
         self.index, self.root, self.readme = LANGUAGES.index(language), root, READMES[language]
         self.guide = guide_titles(root / "docs" / "porting.md")
-        self.pitfalls = {name: self.usable(partial(results.pitfalls, root, name)) for name in TITLES}
+        self.pitfalls = {
+            name: self.usable(partial(results.pitfalls, root, name)) for name in TITLES
+        }
         self.topics = [self.topic(topic) for topic in TOPICS]
         self.specs = {name: drawing.stages(spec) for name, spec in SPECS.items()}
         self.default = D2L.name
@@ -171,22 +69,22 @@ class Page:
         return inline(text[self.index])
 
     def say(self, key: str, *values: object) -> Markup:
-        """A word of the page, with values filled in."""
+        """A text of the page, with its values filled in."""
         return inline(WORDS[key][self.index].format(*values))
 
     def check_name(self, name: str) -> str:
-        """What a check is called."""
+        """The name of a check in the page's language."""
         return name if self.index == 0 else CHECKS.get(name, name)
 
     def usable(self, reader: Callable[[], Found]) -> Found | Unusable:
-        """What the reader finds, or what is wrong with its file."""
+        """The reader's result, or what is wrong with its file."""
         try:
             return reader()
         except Unusable as error:
             return error
 
     def note(self, wrong: Unusable) -> Markup:
-        """What stands in the place of what cannot be shown."""
+        """The note in place of a figure that cannot be shown."""
         text = self.say(f"note_{wrong.why}", wrong.path.relative_to(self.root).as_posix())
         for begin, command in COMMANDS.items():
             if wrong.path.name.startswith(begin):
@@ -195,14 +93,14 @@ class Page:
         return text
 
     def split(self, reader: Callable[[Path, str], Found]) -> tuple[dict[str, Found], list[Markup]]:
-        """What is found for each backend, and the notes on the others."""
+        """The result for each backend, and a note for each backend without one."""
         found, notes = {}, []
         for name in TITLES:
-            one = self.usable(partial(reader, self.root, name))
-            if isinstance(one, Unusable):
-                notes.append(self.note(one))
+            result = self.usable(partial(reader, self.root, name))
+            if isinstance(result, Unusable):
+                notes.append(self.note(result))
             else:
-                found[name] = one
+                found[name] = result
         return found, notes
 
     # ---- idioms
@@ -212,12 +110,12 @@ class Page:
         return self.root / "backends" / backend / name
 
     def addresses(self, topic: Topic, backend: str) -> list[str]:
-        """What a topic shows of a backend."""
+        """The addresses of the code that a topic shows for a backend."""
         kept = [name for name in topic.names if name not in topic.less.get(backend, ())]
         return [*kept, *topic.also.get(backend, ())]
 
     def topic(self, topic: Topic) -> SimpleNamespace:
-        """A topic's columns, lines aligned, and the pitfalls of each."""
+        """The columns of a topic, with aligned lines, and the pitfalls of each backend."""
         has = {backend: self.addresses(topic, backend) for backend in TITLES}
         parts = []
         for address in dict.fromkeys(name for names in has.values() for name in names):
@@ -241,7 +139,7 @@ class Page:
         )
 
     def pitfall_rows(self, ids: tuple[str, ...], backend: str) -> list[SimpleNamespace]:
-        """The measured pitfalls of a backend among these."""
+        """Those of the pitfalls that were measured for a backend."""
         found = self.pitfalls[backend]
         if isinstance(found, Unusable):
             return []
@@ -269,7 +167,7 @@ class Page:
         return rest
 
     def pitfall_notes(self) -> list[Markup]:
-        """What is wrong with the results of the pitfalls, and with the guide that names them."""
+        """Notes on the results of the pitfalls, and on the guide that names them."""
         notes = [self.note(each) for each in self.pitfalls.values() if isinstance(each, Unusable)]
         if not self.guide:
             notes.insert(0, self.note(Unusable("missing", self.root / "docs" / "porting.md")))
@@ -278,21 +176,21 @@ class Page:
     # ---- picture
 
     def picture(self) -> SimpleNamespace:
-        """The error of every stage, with d2l's TensorFlow padding injected and without."""
+        """The error of every stage, with and without d2l's TensorFlow padding."""
         spec, size = D2L.name, D2L.input[1]
 
         def ours(root: Path, backend: str) -> dict[str, float]:
             reports = results.verified(root, backend)
             mine = [r for r in reports if (r.spec, r.size, r.dtype) == (spec, size, "float64")]
-            return stages_of(mine, root / "docs" / "results" / f"verify-{backend}.json")
+            return results.stages_of(mine, root / "docs" / "results" / f"verify-{backend}.json")
 
         def bug(root: Path, backend: str) -> dict[str, float]:
             path = root / "docs" / "results" / f"same-padding-{backend}.json"
-            return stages_of([results.injected(root, backend)], path)
+            return results.stages_of([results.injected(root, backend)], path)
 
         injected, notes = self.split(bug)
         clean, more = self.split(ours)
-        names = stage_names()
+        names = results.stage_names()
         x = drawing.Axis(0, len(names) - 1, 84, 586)
         y = drawing.Axis(1e-17, 10, 304, 16, log=True)
         series = {
@@ -323,7 +221,7 @@ class Page:
         )
 
     def bugs(self) -> SimpleNamespace:
-        """The bug matrix, and how many a comparison of shapes would have found."""
+        """The bug matrix, and how many bugs a comparison of shapes finds."""
         found, notes = self.split(results.caught)
         rows = [
             (
@@ -334,19 +232,21 @@ class Page:
             for bug in INJECTED_BUGS.values()
         ]
         notes += [
-            self.say("note_behind", f"docs/results/bugs-{name}.json", len(INJECTED_BUGS) - len(rows))
+            self.say(
+                "note_behind", f"docs/results/bugs-{name}.json", len(INJECTED_BUGS) - len(rows)
+            )
             for name, rows in found.items()
             if len(rows) < len(INJECTED_BUGS)
         ]
         first = next(iter(found.values()), {})
         shapes = [row for row in first.values() if row.get("check") == "shapes"]
-        right = [row for rows in found.values() for row in rows.values() if "check" in row]
+        caught = [row for rows in found.values() for row in rows.values() if "check" in row]
         return SimpleNamespace(
             rows=rows,
             backends=list(found),
             notes=notes,
             shapes=len(shapes),
-            caught=len(right),
+            caught=len(caught),
             injected=sum(map(len, found.values())),
             compared=len(first),
         )
@@ -354,7 +254,7 @@ class Page:
     # ---- network
 
     def parts(self) -> dict[str, dict[str, str]]:
-        """The four lines that build each part of the drawing."""
+        """For each part of the drawing, the code that builds it in each backend."""
         return {
             kind: {
                 name: "\n".join(source.cut(self.file(name, "googlenet.py"), address))
@@ -369,7 +269,7 @@ class Page:
         return Markup("\n").join(line for line in column.html if line is not None)
 
     def script_data(self) -> Markup:
-        """What the script computes with, as JSON that cannot end its element."""
+        """The data of the page's script, as JSON that cannot close its HTML element."""
         words = {key: WORDS[key][self.index] for key in SCRIPT_WORDS}
         data = {
             "specs": {name: drawing.data(spec) for name, spec in SPECS.items()},
@@ -382,7 +282,7 @@ class Page:
     # ---- proof
 
     def parity(self) -> SimpleNamespace:
-        """Every check of every spec: the worst error over its sizes, and what it may be."""
+        """Every check of every spec: the worst error over its sizes, and the tolerance."""
         found, notes = self.split(results.verified)
         groups: dict[tuple[str, str], dict[str, Any]] = {}
         for name, reports in found.items():
@@ -412,19 +312,19 @@ class Page:
         )
 
     def training(self) -> SimpleNamespace:
-        """Our runs: curves by recipe laid over each other, and rows under the published ones."""
+        """Our runs: one chart for each recipe, and rows below the published results."""
         found, wrong = results.runs(self.root)
-        together: dict[tuple[str, str, int], list[results.Run]] = {}
+        charts: dict[tuple[str, str, int], list[results.Run]] = {}
         for run in found:
             recipe = run.config.recipe
-            together.setdefault((recipe.name, recipe.spec, recipe.size), []).append(run)
+            charts.setdefault((recipe.name, recipe.spec, recipe.size), []).append(run)
         say = run_in_chinese if self.index else str
         rows = [
             (*(inline(say(text)) for text in row[:2]), row[2].replace("x", "×"), *row[3:])
             for row in results.training_rows(found)
         ]
         return SimpleNamespace(
-            charts=[self.curves(key, runs) for key, runs in together.items()],
+            charts=[self.curves(key, runs) for key, runs in charts.items()],
             rows=rows,
             published=len(results.PUBLISHED),
             notes=[self.note(each) for each in wrong],
@@ -456,7 +356,7 @@ class Page:
         )
 
     def speeds(self) -> SimpleNamespace:
-        """The speed tables with their machines, as soon as somebody measured them."""
+        """The speed tables with their machines."""
         found = self.usable(partial(results.speeds, self.root))
         if isinstance(found, Unusable):
             return SimpleNamespace(tables=[], notes=[self.note(found)])
@@ -479,14 +379,14 @@ class Page:
         return SimpleNamespace(rows=[list(map(inline, row)) for row in rows], notes=[])
 
     def calls(self) -> list[tuple[Markup, list[tuple[str, str, Markup]]]]:
-        """What is done, and each framework's full name for it, its place, or why it has none."""
+        """Each task, and each framework's call for it: full name and place, or a reason."""
         return [
             (self.pick(call.what), [self.call(call.what[0], getattr(call, b), b) for b in TITLES])
             for call in CALLS
         ]
 
     def call(self, what: str, name: str | None, backend: str) -> tuple[str, str, Markup]:
-        """The full name and its place, or the reason why there is none."""
+        """The full name and its place, or the reason why there is none; PageError if not in use."""
         if name is None:
             reason = WITHOUT.get((what, backend)) or WITHOUT[what, ""]
             return "", "", self.pick(reason)
@@ -494,80 +394,6 @@ class Page:
             if used := source.where_used(self.file(backend, file), name):
                 return used[1], f"{file}:{used[0]}", Markup("")
         raise PageError(
-            f"backends/{backend} uses `{name}` no more, which the page shows for {what!r}: name "
-            "what it uses in common/page/topics.py."
+            f"backends/{backend} does not use `{name}`, which the page shows for {what!r}: correct "
+            "the name in common/page/topics.py."
         )
-
-
-def stage_names() -> list[str]:
-    """The five stages and the head."""
-    return [*(name for name, _ in D2L.stages()), "head"]
-
-
-def stages_of(reports: list[Report], path: Path) -> dict[str, float]:
-    """The error of each stage in the only report; Unusable where it is not known."""
-    for report in reports:
-        for check in report.checks:
-            known = [name for name, error in check.stages.items() if error is not None]
-            if check.name == "forward" and known == stage_names():
-                return check.stages
-    raise Unusable("other", path)
-
-
-def guide_titles(path: Path) -> dict[str, str]:
-    """The heading of each pitfall's section in the guide, by its anchor."""
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError):
-        return {}
-    anchored = r'<a id="([^"]+)"></a>\s*(?:#+ *([^\n]+))?|^#+ *([^\n]*?) *<a id="([^"]+)"></a>'
-    found = {}
-    for before, heading, title, after in re.findall(anchored, text, re.M):
-        found[before or after] = heading or title or before or after
-    return found
-
-
-def markdown_table(text: str, head: str) -> list[list[str]]:
-    """The cells of the first Markdown table that has a column of that name; ValueError if none."""
-    lines = text.splitlines()
-    for at, line in enumerate(lines):
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if line.startswith("|") and head in cells and set(lines[at + 1]) <= set("|-: "):
-            rows = [cells]
-            for each in lines[at + 2 :]:
-                if not each.startswith("|"):
-                    break
-                rows.append([cell.strip() for cell in each.strip().strip("|").split("|")])
-            if any(len(row) != len(cells) for row in rows):
-                break
-            return rows
-    raise ValueError(f"no table with a column {head!r}")
-
-
-def inline(text: str) -> Markup:
-    """Text with `code` and **strong** words as HTML."""
-    parts = re.split(r"`([^`]+)`", text)
-    out = Markup("")
-    for index, part in enumerate(parts):
-        if index % 2:
-            out += Markup("<code>{}</code>").format(part)
-        else:
-            pieces = part.split("**")
-            for at, piece in enumerate(pieces):
-                out += (
-                    Markup("<strong>{}</strong>").format(piece) if at % 2 else Markup.escape(piece)
-                )
-    return out
-
-
-def science(value: float | None) -> str:
-    """A number as people write a small error: 4e-15."""
-    if value is None:
-        return "–"
-    mantissa, exponent = f"{value:.0e}".split("e")
-    return f"{mantissa}e{int(exponent)}" if abs(int(exponent)) > 3 else f"{value:.2g}"
-
-
-def shape_text(shape: tuple[int, ...]) -> str:
-    """The shape for a batch of N."""
-    return "(" + ", ".join(["N", *map(str, shape[1:])]) + ")"

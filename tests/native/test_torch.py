@@ -1,0 +1,154 @@
+"""PyTorch's own tools on the classes of the backend: pickle, TorchScript, fx, export, compile."""
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from backends.torch import GoogLeNet
+from backends.torch.fused import FusedInception, fuse_1x1
+from common.spec import D2L, SPECS
+
+#: of each kind: without and with norm, small, auxiliary heads, no ReLU behind some convolutions
+SMALL = {
+    "d2l": SPECS["d2l"].at(size=33),
+    "d2l-bn": SPECS["d2l-bn"].at(size=33),
+    "mini": SPECS["mini"],
+    "torchvision-aux": SPECS["torchvision-aux"].at(size=96, classes=10),
+    "paddle-vision": SPECS["paddle-vision"].at(size=189, classes=10),
+}
+
+
+def network(name, seed=0):
+    torch.manual_seed(seed)
+    return GoogLeNet(SMALL[name]).eval()
+
+
+def batch(name, count):
+    return torch.rand(count, *SMALL[name].input, generator=torch.Generator().manual_seed(count))
+
+
+def first(outputs):
+    """The logits of the network's own head."""
+    return outputs[0] if isinstance(outputs, list) else outputs
+
+
+def assert_same(got, want):
+    torch.testing.assert_close(first(got), first(want), rtol=1e-4, atol=1e-5)
+
+
+def test_the_class_alone_starts_as_the_spec_says():
+    """Xavier uniform weights and zero biases; PyTorch's own start has a deviation of 0.081."""
+    model = GoogLeNet(D2L)
+    weight = model.stage1[0].conv.weight
+    bound = np.sqrt(6 / ((1 + 64) * 49))
+    assert 0.9 * bound < weight.abs().max() <= bound
+    assert weight.std().item() == pytest.approx(bound / np.sqrt(3), rel=0.05)
+    assert not any(p.any() for name, p in model.named_parameters() if name.endswith("bias"))
+
+
+LOAD = """
+import sys
+import numpy as np, torch
+from pathlib import Path
+import backends.torch  # for the classes alone
+
+folder = Path(sys.argv[1])
+for path in sorted(folder.glob("*.pt")):
+    torch.set_grad_enabled(True)
+    model = torch.load(path, weights_only=False).eval()
+    x = torch.from_numpy(np.load(path.with_suffix(".npy")))
+    outputs = model(x)
+    logits = outputs[0] if isinstance(outputs, list) else outputs
+    np.save(path.with_suffix(".logits.npy"), logits.detach().numpy())
+    optimizer = torch.optim.SGD(model.train().parameters(), 0.1)
+    before = model.head.weight.detach().clone()
+    outputs = model(x)
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    labels = torch.arange(len(x)) % outputs[0].shape[1]
+    loss = sum(torch.nn.functional.cross_entropy(each, labels) for each in outputs)
+    loss.backward()
+    optimizer.step()
+    assert torch.isfinite(loss)
+    assert not torch.equal(before, model.head.weight)
+print("done")
+"""
+
+
+def test_a_pickled_model_works_in_a_fresh_process(fresh, tmp_path):
+    """`torch.save(model)`, loaded elsewhere: the same logits at another batch size, and a step."""
+    want = {}
+    for name in SMALL:
+        model, x = network(name), batch(name, 3)
+        with torch.no_grad():
+            model(batch(name, 2))
+            want[name] = first(model(x)).numpy()
+        torch.save(model, tmp_path / f"{name}.pt")
+        np.save(tmp_path / f"{name}.npy", x.numpy())
+    assert fresh(LOAD, tmp_path) == "done\n"
+    for name, logits in want.items():
+        got = np.load(tmp_path / f"{name}.logits.npy")
+        np.testing.assert_allclose(got, logits, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_torchscript_is_the_same_function(name):
+    model, x = network(name), batch(name, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript itself is deprecated
+        scripted = torch.jit.script(model)
+    assert_same(scripted(x), model(x))
+    if SMALL[name].norm and not SMALL[name].dropout:
+        other = copy.deepcopy(model).train()
+        scripted.train()
+        assert_same(scripted(x), other(x))
+        key = "stage1.0.norm.running_var"
+        torch.testing.assert_close(scripted.state_dict()[key], other.state_dict()[key])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_fx_traces_it(name):
+    model, x = network(name), batch(name, 2)
+    traced = torch.fx.symbolic_trace(model)
+    assert_same(traced(x), model(x))
+    assert "stage4" in traced.code
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_export_leaves_the_batch_size_free(name):
+    model = network(name)
+    free = {"x": {0: torch.export.Dim("batch", min=2)}}
+    program = torch.export.export(model, (batch(name, 2),), dynamic_shapes=free)
+    x = batch(name, 5)
+    assert_same(program.module()(x), model(x))
+
+
+def test_compile_takes_the_whole_graph():
+    model, x = network("mini"), batch("mini", 2)
+    assert_same(torch.compile(model, fullgraph=True, backend="aot_eager")(x), model(x))
+
+
+def test_copies_are_independent():
+    model = network("torchvision-aux")
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.head.bias += 1
+    assert not model.head.bias.any()
+    assert other.head.bias.all()
+
+
+@pytest.mark.parametrize("name", ["d2l", "paddle-vision"])
+def test_fused_blocks_are_the_same_function_and_script_too(name):
+    model, x = network(name), batch(name, 2)
+    want = model(x)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    fuse_1x1(model)
+    assert isinstance(model.stage3[0], FusedInception)
+    assert_same(model(x), want)
+    assert list(model.state_dict()) == list(state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        assert_same(torch.jit.script(model)(x), want)
+    assert_same(torch.fx.symbolic_trace(model)(x), want)
