@@ -1,4 +1,4 @@
-"""The bugs of `common.injects` in Paddle's words."""
+"""The bugs of `common.parity.mutations` in Paddle's words."""
 
 from unittest import mock
 

@@ -1,4 +1,4 @@
-"""The bugs of `common.injects` in PyTorch's words."""
+"""The bugs of `common.parity.mutations` in PyTorch's words."""
 
 from unittest import mock
 

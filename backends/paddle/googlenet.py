@@ -8,7 +8,13 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn.initializer import XavierUniform
 
-from backends.paddle.layers import AdaptiveAvgPool, Affine, AvgPool, GlobalAvgPool
+from backends.paddle.layers import (
+    AdaptiveAvgPool,
+    Affine,
+    AvgPool,
+    BatchNorm,
+    GlobalAvgPool,
+)
 from common import spec as rows
 
 BATCH, CHANNELS, HEIGHT, WIDTH = range(4)
@@ -28,7 +34,7 @@ class Conv(nn.Layer):
             weight_attr=XavierUniform(),  # as d2l starts, and as Paddle's own `nn.Linear` does
             bias_attr=row.bias,
         )
-        self.norm = nn.BatchNorm2D(row.width, norm.momentum, norm.eps) if norm else nn.Identity()
+        self.norm = BatchNorm(row.width, norm.momentum, norm.eps) if norm else nn.Identity()
         self.relu = nn.ReLU() if row.activation else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

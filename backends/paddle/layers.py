@@ -14,6 +14,15 @@ from common.spec import Size, pair
 CHANNELS, HEIGHT, WIDTH = 1, 2, 3
 
 
+class BatchNorm(nn.BatchNorm2D):
+    """Batch norm; in training Paddle's own passes a channel of one value through unchanged."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        single = self.training and x.shape[0] * x.shape[HEIGHT] * x.shape[WIDTH] == 1
+        y = super().forward(paddle.concat((x, x)) if single else x)  # of two equal ones the same
+        return y[:1] if single else y
+
+
 class AvgPool(nn.Layer):
     """The mean of each window, (N, C, H, W) in and out; nothing is padded, no window is cut."""
 

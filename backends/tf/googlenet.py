@@ -23,7 +23,7 @@ class Conv(FromSpec, layers.Layer):
 
     def __init__(self, row: rows.Conv, norm: rows.Norm | None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.parts, own = {"row": row, "norm": norm}, {"dtype": self.dtype_policy}
+        self.parts, own = {"row": row, "norm": norm}, {"dtype": self.dtype_policy.name}
         same = centred(row.kernel, row.stride, row.padding)  # with a stride it pads off centre
         self.pad = layers.Identity(**own) if same else layers.ZeroPadding2D(row.padding, **own)
         mode, window = "same" if same else "valid", (row.width, row.kernel, row.stride)
@@ -52,7 +52,7 @@ class Inception(FromSpec, layers.Layer):
     def __init__(self, row: rows.Inception, norm: rows.Norm | None, **kwargs: Any):
         super().__init__(**kwargs)
         self.row, self.parts = row, {"row": row, "norm": norm}
-        own = {"dtype": self.dtype_policy}
+        own = {"dtype": self.dtype_policy.name}
         self.branch1x1 = sequential(row.branch1x1, norm, "branch1x1", **own)
         self.branch3x3 = sequential(row.branch3x3, norm, "branch3x3", **own)
         self.branch5x5 = sequential(row.branch5x5, norm, "branch5x5", **own)
@@ -79,7 +79,7 @@ class Auxiliary(FromSpec, layers.Layer):
 
     def __init__(self, row: rows.Auxiliary, spec: rows.Spec, **kwargs: Any):
         super().__init__(**kwargs)
-        self.parts, own = {"row": row, "spec": spec}, {"dtype": self.dtype_policy}
+        self.parts, own = {"row": row, "spec": spec}, {"dtype": self.dtype_policy.name}
         self.after = row.after
         self.pool = layer(row.pool, spec.norm, **own)
         self.conv = Conv(row.conv, spec.norm, name="conv", **own)
@@ -113,7 +113,7 @@ class GoogLeNet(FromSpec, keras.Model):
 
     def __init__(self, spec: rows.Spec, **kwargs: Any):
         super().__init__(**kwargs)
-        self.spec, self.parts, own = spec, {"spec": spec}, {"dtype": self.dtype_policy}
+        self.spec, self.parts, own = spec, {"spec": spec}, {"dtype": self.dtype_policy.name}
         self.stage1 = sequential(spec.stage1, spec.norm, "stage1", **own)  # (N, 24, 24, 64)
         self.stage2 = sequential(spec.stage2, spec.norm, "stage2", **own)  # (N, 12, 12, 192)
         self.stage3 = sequential(spec.stage3, spec.norm, "stage3", **own)  # (N, 6, 6, 480)

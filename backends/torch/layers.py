@@ -3,8 +3,20 @@
 from collections.abc import Sequence
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+@torch.fx.wrap  # a single call in a traced graph: it asks for the size of the batch
+def normalize(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch norm in training: the output, and the mean and biased variance of each channel."""
+    mean, var = torch.zeros_like(weight), torch.zeros_like(weight)
+    single = x.numel() == x.size(1)  # PyTorch refuses a channel of one value: two equal ones do
+    batch = torch.cat((x, x)) if single else x
+    count = batch.numel() / batch.size(1)
+    y = F.batch_norm(batch, mean, var, weight, bias, True, 1.0, eps)
+    return y[:1] if single else y, mean, var * ((count - 1) / count)
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -14,12 +26,10 @@ class BatchNorm(nn.BatchNorm2d):
         mean, var = self.running_mean, self.running_var
         if not self.training:
             return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
-        batch_mean, batch_var = torch.zeros_like(mean), torch.zeros_like(var)
-        x = F.batch_norm(x, batch_mean, batch_var, self.weight, self.bias, True, 1.0, self.eps)
+        x, batch_mean, batch_var = normalize(x, self.weight, self.bias, self.eps)
         with torch.no_grad():
-            count = x.numel() / x.size(1)
             mean.lerp_(batch_mean, self.momentum)
-            var.lerp_(batch_var * ((count - 1) / count), self.momentum)
+            var.lerp_(batch_var, self.momentum)
         return x
 
 

@@ -57,7 +57,7 @@ def verify(
     chosen = choose(device, backend.devices())
     names = list(DEFAULTS) if spec is None and size is None else [spec or D2L.name]
     for case in map(find, names):
-        sizes = DEFAULTS[case.name] if size is None else (size,)
+        sizes = DEFAULTS.get(case.name, case.input[1:2]) if size is None else (size,)
         for each in sizes:
             arithmetic.layers(case.at(size=each))  # refuses what is too small
         for dtype in FORWARD:

@@ -100,7 +100,7 @@ def one(pytestconfig):
     return alone
 
 
-def to_device(found, network):
+def change_of(found, network):
     """How far each weight went from where it began."""
     _, weights, *_ = two_workers.NETWORKS[network]
     begun = weights()
@@ -109,9 +109,9 @@ def to_device(found, network):
 
 def apart(found, wanted, network):
     """The largest difference, over the largest change of its tensor, and in itself."""
-    got, want = to_device(found, network), to_device(wanted, network)
-    changes = max(tensor_error(got[n], change) for n, change in want.items())
-    return changes, max(float(np.abs(got[n] - want[n]).max()) for n in want)
+    got, want = change_of(found, network), change_of(wanted, network)
+    relative = max(tensor_error(got[n], change) for n, change in want.items())
+    return relative, max(float(np.abs(got[n] - want[n]).max()) for n in want)
 
 
 def test_a_sum_is_that_of_all_workers(two):

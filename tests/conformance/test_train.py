@@ -73,8 +73,8 @@ def test_a_loss_however_large_is_not_cut_off(backend, built, far):
     trainer = backend.Trainer(model, recipe)
     loss, _ = step(backend, trainer, fixture.inputs, labels)
     assert float(loss) == pytest.approx(want, rel=1e-12)
-    to_device = weights["head.bias"] - backend.read_weights(model)["head.bias"]
-    assert to_device == pytest.approx(gradients["head.bias"], abs=1e-12)
+    moved = weights["head.bias"] - backend.read_weights(model)["head.bias"]
+    assert moved == pytest.approx(gradients["head.bias"], abs=1e-12)
     images = load("sample").test_images[:2]
     backend.write_weights(model, weights)
     evaluated, _ = evaluate(backend.Trainer(model, Recipe()), [(images, labels)])
@@ -226,3 +226,21 @@ def backends_device(where):
     assert len(found) == 1, where
     assert {part.partition(" on ")[0] for part in where.split("; ")} >= {"parameters", "state"}
     return found.pop()
+
+
+def test_a_last_batch_of_one_image_is_normalised_as_the_reference_does(backend, built):
+    """In stage 5 a channel then holds one value: its mean is that value, its variance is 0."""
+    fixture = draw_fixture(MINI.at(size=17))
+    model = built(fixture.spec, "float64")
+    backend.write_weights(model, fixture.weights)
+    reference = GoogLeNet(fixture.spec, fixture.weights)
+    x, labels = fixture.inputs[:1], fixture.labels[:1]
+    loss, gradients = reference.gradients(x.astype(float), labels)
+    found, ours = backend.gradients(model, x, labels)
+    assert found == pytest.approx(loss, rel=1e-11)
+    for name, array in gradients.items():
+        if not name.endswith("conv.bias"):  # zero on paper
+            assert np.abs(ours[name] - array).max() <= 1e-11 * max(1, np.abs(array).max()), name
+    after = backend.read_weights(model)
+    for name, array in reference.weights.items():
+        assert np.abs(after[name] - array).max() < 1e-11, name

@@ -81,7 +81,7 @@ def textbook():
     """The reference's weight after a gradient at each rate, by the recipe's formulas."""
 
     def final(recipe, weight, gradients, rates):
-        model = SimpleNamespace(weights={"weight": np.array(weight, float)})
+        model = SimpleNamespace(weights={"weight": np.array(weight, float)}, dtype=np.dtype(float))
         trainer = Trainer(model, recipe)
         for gradient, rate in zip(gradients, rates, strict=True):
             trainer.set_step(rate, 0)

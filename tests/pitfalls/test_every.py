@@ -68,7 +68,7 @@ def test_relu_tie(backend, built, shows):
     tied["stage1.0.conv.weight"][0, 0, 3, 3] = 1
     tied[name][0] = -1
     pixel = (slice(None), 0, 16, 16)
-    model, to_device = built(NARROW, "float32"), []
+    model, moved = built(NARROW, "float32"), []
     for given in (tied, fixture.weights):
         backend.write_weights(model, given)
         found = []
@@ -76,8 +76,8 @@ def test_relu_tie(backend, built, shows):
             inputs = fixture.inputs * np.float32(0.5)  # no other pixel reaches 1
             inputs[pixel] = value
             found.append(backend.gradients(model, inputs, fixture.labels)[1][name])
-        to_device.append(tensor_error(found[1], found[0]))
-    shows(*to_device, least=1e-2, most=1e-4)
+        moved.append(tensor_error(found[1], found[0]))
+    shows(*moved, least=1e-2, most=1e-4)
 
 
 def test_plateau(backend, built, shows):
@@ -143,8 +143,8 @@ if writer == "theirs":
 
     os._exit(0)  # its `close` would wait for ever
 from common.errors import RunError
-from common.run import Run
-from common.training import events
+from common.training.report import events
+from common.training.run import Run
 
 epoch = SimpleNamespace(
     number=1, losses=[0.0] * 900, loss=0.0, train_accuracy=0.0, test_loss=0.0, test_accuracy=0.0

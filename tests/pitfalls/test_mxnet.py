@@ -164,7 +164,7 @@ def test_loss_per_example(backend, built, shows):
 
 
 def test_float64_initialize(backend, built, shows):
-    """Gluon draws random numbers in float32 only: a float64 network begins with zeros."""
+    """Gluon draws random numbers in float32 only: ours are drawn so, and cast."""
     net = nn.Conv2D(4, 3)
     net.cast("float64")
     net.initialize(mx.init.Xavier())
@@ -222,7 +222,7 @@ if sys.argv[1] == "theirs":
 else:
     model = backend.build(MINI, "bfloat16", "cpu")
     weights = backend.read_weights(model)
-    model.initialize(force_reinit=True)  # not zeros
+    model.initialize(force_reinit=True)
     want = model(backend.place(model, x)).asnumpy()
     got = train.autocast(model)(backend.place(model, x)).asnumpy()
 print("float32" if np.array_equal(got, want) else "bfloat16")

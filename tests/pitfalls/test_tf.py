@@ -339,7 +339,7 @@ def test_published_shuffle(shows):
 def test_double_reduce(simulated_device, shows):
     """Keras's optimizers add up all replicas' gradients: whoever does it first doubles them."""
     recipe, rate = Recipe(), Recipe().lr
-    strategy, to_device = tf.distribute.MirroredStrategy(["cpu:0", simulated_device]), []
+    strategy, moved = tf.distribute.MirroredStrategy(["cpu:0", simulated_device]), []
     for twice in (True, False):
         with strategy.scope():
             weight = keras.Variable(np.zeros(3), dtype="float64")
@@ -356,6 +356,6 @@ def test_double_reduce(simulated_device, shows):
             optimizer.apply_gradients([(gradient, weight)])
 
         strategy.run(tf.function(replica))
-        to_device.append(weight.numpy())
+        moved.append(weight.numpy())
     want = np.full(3, -rate * (1 + 2))
-    shows(*(tensor_error(each, want) for each in to_device), least=0.5)
+    shows(*(tensor_error(each, want) for each in moved), least=0.5)

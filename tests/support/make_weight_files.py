@@ -1,7 +1,7 @@
 """A file of each native format, of one small layer and its norm, as the frameworks write them.
 
-`python tests/data/foreign/make.py BACKEND` makes that framework's anew. The unit tests, which have
-no framework, read them, damage them and fuzz with them.
+`python tests/support/make_weight_files.py BACKEND` writes that framework's files again. The unit
+tests, which have no framework, read them, damage them and fuzz with them.
 """
 
 import sys

@@ -19,7 +19,6 @@ if __name__ == "__main__":
 from small_specs import FILE, NARROW, RECIPE  # after the path  # noqa: E402
 
 from backends.numpy import resize  # noqa: E402
-from common.data import sampling  # noqa: E402
 from common.data.sources import load  # noqa: E402
 from common.errors import Stopped  # noqa: E402
 from common.parity.fixtures import draw_fixture  # noqa: E402
@@ -68,7 +67,7 @@ def parts(sizes, rank, count):
     """This worker's images, labels and weight of every step."""
     data, at = load("sample"), FIRST
     for size in sizes:
-        part, weight = sampling.shard(np.arange(at, at + size), rank, count)
+        part, weight = loop.shard(np.arange(at, at + size), rank, count)
         yield data.train_images[part], data.train_labels[part], weight
         at += size
 
@@ -104,10 +103,8 @@ def twice(backend, rank):
 
 def unsharded(backend, rank):
     """Every worker takes the first one's part."""
-    shard = sampling.shard
-    return mock.patch.object(
-        sampling, "shard", lambda indices, rank, count: shard(indices, 0, count)
-    )
+    shard = loop.shard
+    return mock.patch.object(loop, "shard", lambda indices, rank, count: shard(indices, 0, count))
 
 
 def unsynchronised(backend, rank):

@@ -861,6 +861,7 @@ def asked(monkeypatch):
         (None, 40, {"d2l": (40,)}),
         ("blog-224", 50, {"blog-224": (50,)}),
         ("d2l-bn", 96, {"d2l-bn": (96,)}),
+        ("mini", None, {"mini": (33,)}),  # no default: at its own size
     ],
 )
 def test_verify_runs_for_every_case_in_both_dtypes(asked, spec, size, cases):

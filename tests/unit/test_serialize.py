@@ -93,9 +93,9 @@ def test_a_spec_that_makes_no_sense_is_refused(change):
 
 
 def test_a_row_is_no_spec_and_a_spec_no_row():
-    with pytest.raises(SpecError, match="no spec"):
+    with pytest.raises(SpecError, match="spec"):
         from_config(CONV)
-    with pytest.raises(SpecError, match="no row"):
+    with pytest.raises(SpecError, match="row"):
         row_from_config(to_config(D2L))
     assert isinstance(
         row_from_config(row_to_config(TORCHVISION_IMAGENET_AUX.auxiliary[0])), Auxiliary
