@@ -1,7 +1,7 @@
 """Layers that Paddle lacks, or has with another meaning.
 
 Paddle's average pools divide in float32 even in float64: the gradient of the mean of 3x3 pixels is
-off by 1e-8 of its value. `mean` divides in the tensor's dtype.
+off by 7e-9 of its value. `mean` divides in the tensor's dtype.
 """
 
 from collections.abc import Sequence
