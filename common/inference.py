@@ -18,9 +18,9 @@ from common.data.dataset import Dataset
 from common.data.image_files import Files, decode, inspect_image
 from common.data.sources import load as load_data
 from common.device import choose, enough_memory
-from common.errors import RunError
+from common.errors import RunError, printable
 from common.files import write_whole
-from common.training.checkpoint import Checkpoint, Config, read_checkpoint
+from common.training.checkpoint import Checkpoint, Config
 from common.training.history import Epoch, read_history
 from common.training.run import Run
 
@@ -84,7 +84,7 @@ def read(path: Path, which: str) -> tuple[Run, Checkpoint]:
             f"{path} has no best checkpoint before the end of its first epoch: use "
             "`--checkpoint last`."
         )
-    return run, read_checkpoint(run.checkpoint(which))
+    return run, run.read(which)
 
 
 def enter(
@@ -149,7 +149,12 @@ def evaluate(opened: Opened, data: Dataset) -> dict[str, Any]:
 def render(found: dict[str, Any]) -> str:
     """Return the result of `evaluate` as text."""
     rows = [
-        (each["name"], each["images"], each["right"], each["right"] / max(each["images"], 1))
+        (
+            printable(each["name"]),
+            each["images"],
+            each["right"],
+            each["right"] / max(each["images"], 1),
+        )
         for each in found["classes"]
     ]
     head = (
@@ -157,8 +162,10 @@ def render(found: dict[str, Any]) -> str:
         f"{found['checkpoint']} checkpoint of {found['run']}, after epoch {found['epochs']}; "
         f"{found['images']} test images from {found['data']}"
     )
-    table = tabulate(rows, headers=("class", "images", "right", "accuracy"), floatfmt=".3f")
-    return f"{head}\n\n{table}\n\ntest loss {found['loss']:.3f}, test acc {found['accuracy']:.3f}"
+    heads = ("class", "images", "right", "accuracy")
+    table = tabulate(rows, heads, floatfmt=".3f", disable_numparse=[0])  # a class may be named 1e5
+    last = f"test loss {found['loss']:.3f}, test acc {found['accuracy']:.3f}"
+    return f"{printable(head)}\n\n{table}\n\n{last}"
 
 
 def read_images(config: Config, paths: Sequence[Path], invert: bool) -> np.ndarray:
@@ -192,7 +199,7 @@ def predict(
 def line(row: dict[str, Any]) -> str:
     """Return a prediction as text."""
     chances = (f"{each['class']} {each['probability']:.3f}" for each in row["classes"])
-    return f"{row['file']}: {', '.join(chances)}"
+    return printable(f"{row['file']}: {', '.join(chances)}")
 
 
 def keep(path: Path, picture: bytes) -> None:
@@ -209,11 +216,14 @@ def keep(path: Path, picture: bytes) -> None:
 
 def histories(paths: Sequence[Path]) -> dict[str, list[Epoch]]:
     """Return unique run name -> epochs; RunError if a run has no finished epoch."""
-    files = [Run(path).history_file if path.is_dir() else path for path in paths]
+    runs = [Run(path) if path.is_dir() else None for path in paths]
+    files = [run.history_file if run else path for run, path in zip(runs, paths, strict=True)]
     names = [file.absolute().parent.name for file in files]
     found = {}
-    for path, file, name in zip(paths, files, names, strict=True):
-        epochs = read_history(file) if file.exists() else []
+    for path, run, file, name in zip(paths, runs, files, names, strict=True):
+        epochs = []
+        if file.exists():
+            epochs = run.history() if run else read_history(file)
         if not epochs:
             raise RunError(
                 f"{file} holds no epoch: it is not a run, or its first epoch is not finished."
