@@ -1,0 +1,58 @@
+"""The limits of the processes that read files of unknown origin.
+
+Whatever such a file holds, reading or refusing it takes at most 1 GB of memory and 10 seconds of
+processor time. The system ends what needs more. A large file of weights may need more memory:
+eight times its size. Windows has no such limits, and macOS does not limit the address space.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+MEMORY = 2**30  #: bytes of address space
+SECONDS = 10  #: of processor time for one file
+WAIT = 120  #: seconds until a reading process is given up: the processor may be busy
+TOO_LARGE = f"needs more than {MEMORY // 2**30} GB of memory"
+TOO_LONG = f"takes more than {SECONDS} seconds"
+
+
+def environment() -> dict[str, str]:
+    """The environment of a reading process: threads would take address space."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def limit_memory(size: int = 0) -> None:
+    """Limit the memory of this process, and forbid writing files; `size` is that of its input."""
+    _limit("RLIMIT_AS", max(MEMORY, 8 * size))
+    _limit("RLIMIT_FSIZE", 0)
+    _limit("RLIMIT_CORE", 0)
+
+
+def limit_seconds() -> None:
+    """Give this process SECONDS of processor time from now on."""
+    try:
+        import resource
+    except ImportError:
+        return
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _limit("RLIMIT_CPU", int(used.ru_utime + used.ru_stime) + 1 + SECONDS)
+
+
+def _limit(what: str, most: int) -> None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    _, hard = resource.getrlimit(getattr(resource, what))
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    with contextlib.suppress(OSError, ValueError):  # macOS does not limit the address space
+        resource.setrlimit(getattr(resource, what), (most, hard))
+
+
+def ended_by_time(status: int) -> bool:
+    """Whether this is the exit status of a process that used up its processor time."""
+    import signal
+
+    return hasattr(signal, "SIGXCPU") and status == -signal.SIGXCPU
