@@ -96,7 +96,8 @@ class Decoder:
         request = json.dumps([str(path.absolute()), shape]).encode() + b"\n"
         with self.lock:
             process = self.running()
-            assert process.stdin and process.stdout
+            assert process.stdin
+            assert process.stdout
             complete, answer, pixels = False, None, b""
             try:
                 process.stdin.write(request)
@@ -136,7 +137,8 @@ class Decoder:
         process, self.process = self.process, None
         if not process or self.owner != os.getpid():
             return 0
-        assert process.stdin and process.stdout
+        assert process.stdin
+        assert process.stdout
         process.kill()
         with contextlib.suppress(OSError):  # a request may be left in the pipe
             process.stdin.close()
