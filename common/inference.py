@@ -18,11 +18,12 @@ from common.data.dataset import Dataset
 from common.data.image_files import Files, decode, inspect_image
 from common.data.sources import load as load_data
 from common.device import choose, enough_memory
-from common.errors import RunError, printable
+from common.errors import DivergedError, RunError, printable
 from common.files import write_whole
 from common.training.checkpoint import Checkpoint, Config
 from common.training.history import Epoch, read_history
 from common.training.run import Run
+from common.weights import not_finite
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Opened:
     def probabilities(self, images: Any) -> np.ndarray:
         """Return the probabilities, float64 (N, classes), of uint8 images (N, C, H, W).
 
-        OutOfMemoryError if a batch of the recipe does not fit in the memory.
+        OutOfMemoryError if a batch of the recipe does not fit in the memory. DivergedError if a
+        probability is not a finite number.
         """
         recipe = replace(self.config.recipe, precision=self.precision)
         starts = range(0, len(images), recipe.batch_size)
@@ -59,6 +61,12 @@ class Opened:
             trainer = self.backend.Trainer(model, recipe)
             parts = [trainer.predict(images[at : at + recipe.batch_size]) for at in bar]
         found: np.ndarray = np.concatenate(parts).astype(np.float64)
+        if not np.isfinite(found).all():
+            raise DivergedError(
+                f"The network of {self.run.folder} gives probabilities that are not finite numbers "
+                f"in {self.precision}: try `--precision float32`, another `--checkpoint`, or train "
+                "it again with a smaller `--lr`."
+            )
         return found
 
     def facts(self) -> dict[str, Any]:
@@ -75,7 +83,10 @@ class Opened:
 
 
 def read(path: Path, which: str) -> tuple[Run, Checkpoint]:
-    """Return a run and its `best` or `last` checkpoint; RunError if there is none."""
+    """Return a run and its `best` or `last` checkpoint.
+
+    RunError if there is none, or if one of its weights is not a finite number.
+    """
     run = Run(path)
     if not path.is_dir():
         raise RunError(f"{path} is not a run: there is no such folder.")
@@ -84,7 +95,13 @@ def read(path: Path, which: str) -> tuple[Run, Checkpoint]:
             f"{path} has no best checkpoint before the end of its first epoch: use "
             "`--checkpoint last`."
         )
-    return run, run.read(which)
+    checkpoint = run.read(which)
+    if names := not_finite(checkpoint.weights):
+        raise RunError(
+            f"{run.checkpoint(which)} is damaged: {names[0]} holds NaN or infinity; try another "
+            "`--checkpoint`, or train it again."
+        )
+    return run, checkpoint
 
 
 def enter(

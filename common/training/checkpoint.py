@@ -12,6 +12,7 @@ import numpy as np
 
 from backends import FRAMEWORKS
 from common.data.dataset import Dataset
+from common.data.image_files import Files
 from common.errors import RunError, WeightsError, one_line
 from common.files import read_ordinary
 from common.recipe import Recipe
@@ -37,7 +38,7 @@ class Config:
     limit_test: int | None
     channels: int
     classes: tuple[str, ...]
-    fingerprint: str  #: digest of the data's labels and counts
+    fingerprint: str  #: digest of the data's labels and pixels; see `fingerprint`
     pixels: tuple[int, int] = (28, 28)  #: height and width of the images in the data
 
     def check(self) -> None:
@@ -205,8 +206,12 @@ def progress_from(found: Any) -> Progress:
     return progress
 
 
-def fingerprint(data: Dataset) -> str:
-    """Return a digest of all labels, the counts and the channels, to detect other data."""
+def fingerprint(data: Dataset, pixels: bool = True) -> str:
+    """Return a digest of the labels, the counts and the pixels, to detect other data.
+
+    The pixels of a data folder are those of its files, byte by byte. Runs of older versions have a
+    shorter digest, without the pixels (`pixels=False`). DataError if an image cannot be read.
+    """
     digest = hashlib.sha256()
     for images, labels in (
         (data.train_images, data.train_labels),
@@ -214,7 +219,17 @@ def fingerprint(data: Dataset) -> str:
     ):
         digest.update(json.dumps([len(labels), int(images.shape[1])]).encode())
         digest.update(labels.astype("<i8").tobytes())
-    return digest.hexdigest()[:16]
+        if pixels:
+            digest.update(json.dumps([int(length) for length in images.shape[2:]]).encode())
+            digest.update(images.digest if isinstance(images, Files) else images.tobytes())
+    return digest.hexdigest()[: 32 if pixels else 16]
+
+
+def same_data(config: Config, data: Dataset) -> bool:
+    """Return whether this is the data that a run was begun with, by classes and fingerprint."""
+    recorded = config.fingerprint
+    classes = tuple(data.classes)
+    return (classes, fingerprint(data, len(recorded) > 16)) == (config.classes, recorded)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -86,8 +86,27 @@ def test_json_has_these_keys(source, tmp_path, capsys):
         "classes": 10,
         "tensors": len(shapes(MINI)),
         "dtype": "float32",
+        "not_finite": [],
         "check": None,
     }
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_converted_with_a_warning(tmp_path, capsys, value):
+    weights = draw(MINI, 0)
+    for name in ("stage1.0.conv.weight", "head.bias"):
+        weights[name].flat[3] = value
+    (tmp_path / "nan.pt").write_bytes(state_dict(weights))
+    assert run(tmp_path / "nan.pt", tmp_path / "a.safetensors") == 0
+    said = capsys.readouterr().out
+    assert "warning: 2 tensors hold NaN or infinity, the first is stage1.0.conv.weight: " in said
+    assert sha256(load(tmp_path / "a.safetensors", MINI)) == sha256(weights)
+    assert run(tmp_path / "nan.pt", tmp_path / "b.safetensors", "--json") == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found["not_finite"] == ["stage1.0.conv.weight", "head.bias"]
+    said = refused(capsys, tmp_path / "nan.pt", tmp_path / "c.safetensors", "--check")
+    assert "holds NaN or infinity in stage1.0.conv.weight" in said
+    assert "leave out `--check`" in said
 
 
 def test_half_precision_is_said_to_have_been_widened(tmp_path, capsys):

@@ -242,6 +242,38 @@ def test_runs_that_cannot_be_opened(refused, backend, home):
     refused(("evaluate", "run"), 7, "--checkpoint last")
 
 
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+@pytest.mark.parametrize("command", [("evaluate", "run"), ("predict", "run", "good.png")])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(refused, backend, home, command, value, as_json):
+    image(home / "good.png")
+    run = Run(home / "run")
+    checkpoint = run.load("best")
+    checkpoint.weights["head.bias"][3] = value
+    run.save(checkpoint, "best")
+    refused((*command, *as_json), 7, "best.safetensors", "head.bias", "NaN", "--checkpoint")
+    assert backend.model == {}, "no framework was waited for"
+
+
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+@pytest.mark.parametrize("command", [("evaluate", "run"), ("predict", "run", "good.png")])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_probabilities_that_are_not_finite_are_refused(
+    refused, backend, home, monkeypatch, command, value, as_json
+):
+    """Finite weights can overflow, for example in half precision."""
+    image(home / "good.png")
+    known = Trainer.predict
+
+    def overflow(self, images):
+        found = known(self, images)
+        found[-1, 0] = value
+        return found
+
+    monkeypatch.setattr(Trainer, "predict", overflow)
+    refused((*command, *as_json), 8, "run", "not finite", "bfloat16", "--precision float32")
+
+
 def test_a_picture_that_cannot_be_written(refused, backend, home):
     image(home / "good.png")
     (home / "file").write_text("")

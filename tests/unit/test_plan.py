@@ -574,14 +574,15 @@ def test_a_run_that_was_killed_before_its_first_step_is_resumed(call, names, poc
     assert "steps" not in out.splitlines()[0]
 
 
-def test_other_data_is_refused_and_its_way_out_is_taken(call, stopped, monkeypatch):
+@pytest.mark.parametrize("part", ["train_labels", "train_images"])
+def test_other_data_is_refused_and_its_way_out_is_taken(call, stopped, monkeypatch, part):
     stopped()
     load = plan.load_data
     before = files()
 
     def other(source, *size):
         data = load("sample", *size)
-        return data if source == "moved" else replace(data, train_labels=data.train_labels[::-1])
+        return data if source == "moved" else replace(data, **{part: getattr(data, part)[::-1]})
 
     monkeypatch.setattr(plan, "load_data", other)
     code, _, err = call("--resume here")

@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.numpy import save
 
-from common.errors import RunError
+from common.data.sources import load
+from common.errors import DataError, RunError
 from common.files import write_whole
 from common.recipe import Recipe
 from common.training import checkpoint as checkpoints
@@ -32,6 +34,7 @@ from common.training.checkpoint import (
     Progress,
     fingerprint,
     read_checkpoint,
+    same_data,
 )
 from common.training.history import Epoch, read_history
 from common.training.run import Run, open_run
@@ -340,8 +343,44 @@ def test_a_fingerprint_tells_other_data(pictures):
         replace(data, train_labels=data.train_labels[::-1]),
         replace(data, test_labels=data.test_labels[::-1]),
         replace(data, train_images=data.train_images.repeat(3, 1)),
+        replace(data, train_images=data.train_images.reshape(8, 1, 14, 56)),
+        replace(data, train_images=data.train_images ^ np.uint8(1)),
+        replace(data, test_images=data.test_images[::-1]),
     ]
-    assert len({fingerprint(each) for each in [data, *others]}) == 6
+    assert len({fingerprint(each) for each in [data, *others]}) == 9
+
+
+def test_a_fingerprint_of_an_older_version_is_compared_without_the_pixels(pictures):
+    data = pictures(8, 4)
+    old = "00b343e922876d4f"  # as version 0.1 wrote it
+    config = Config.of(Recipe(spec="mini", size=33), "torch", data)
+    assert len(config.fingerprint) == 32
+    others = replace(data, train_images=255 - data.train_images)
+    assert same_data(config, data)
+    assert not same_data(config, others)
+    assert not same_data(config, replace(data, classes=tuple("ABCDEFGHIJ")))
+    config = replace(config, fingerprint=old)
+    assert same_data(config, data)
+    assert same_data(config, others)
+    assert not same_data(config, data.limit(7))
+
+
+def test_a_fingerprint_covers_every_image_of_a_folder(tmp_path):
+    for part in ("train", "test"):
+        for name in "ab":
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("L", (8, 6), 9).save(tmp_path / part / name / "x.png")
+    config = Config.of(Recipe(spec="mini", size=33), "torch", load(str(tmp_path)))
+    assert same_data(config, load(str(tmp_path)))
+    for path in tmp_path.glob("*/*/x.png"):
+        before = path.read_bytes()
+        Image.new("L", (8, 6), 8).save(path)
+        assert not same_data(config, load(str(tmp_path))), path
+        path.write_bytes(before)
+    data = load(str(tmp_path))
+    path.unlink()
+    with pytest.raises(DataError, match=r"x\.png cannot be read as an image \(No such file"):
+        fingerprint(data)
 
 
 # The folder
