@@ -37,7 +37,7 @@ def fetch(url: str, most: int, seconds: float) -> bytes:
 
 
 def _transfer(url: str, most: int, until: float) -> bytes:
-    import requests  # type: ignore[import-untyped]  # imported only when needed
+    import requests  # imported only when needed
 
     data = bytearray()
     headers = {"Accept-Encoding": "identity"}  # the file is packed already, and has a known size

@@ -22,7 +22,7 @@ import numpy as np
 
 from common.data.dataset import Dataset, Int64
 from common.data.downloads import fetch
-from common.data.image_files import UInt8
+from common.data.image_decoder import UInt8
 from common.errors import DataError
 
 Contents = dict[str, tuple[int, str]]

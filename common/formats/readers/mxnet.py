@@ -45,7 +45,7 @@ def read_mxnet(file: BinaryIO) -> dict[str, np.ndarray]:
     data = Bytes(file.read())
     data.take(16)  # the magic number and a reserved number
     count = data.number("Q")
-    arrays = []
+    arrays: list[np.ndarray] = []
     for _ in range(count):
         require_few(len(arrays) + 1)
         arrays.append(mxnet_array(data))
