@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from backends import FRAMEWORKS
 from common.data.dataset import Dataset
 from common.data.image_files import Files
 from common.errors import RunError, WeightsError, one_line
 from common.files import read_ordinary
 from common.recipe import Recipe
 from common.spec import Spec
-from common.training.fields import listed, named, number, one_of, parse, text, whole
+from common.training.fields import listed, named, number, parse, plain, text, whole
 from common.training.history import MOST, Epoch, epoch_from, losses_from, places_from
 from common.weights import Weights, check, draw, is_running, open_sealed, seal
 
@@ -43,7 +42,7 @@ class Config:
 
     def check(self) -> None:
         """Raise ValueError if a field has another type or is out of its range."""
-        one_of("backend", self.backend, FRAMEWORKS)
+        plain("backend", self.backend)  # `backends.load` refuses unknown ones
         if self.data is not None:
             text("data", self.data, 4096)
         for name in ("limit_train", "limit_test"):

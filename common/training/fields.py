@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -76,13 +75,6 @@ def listed(name: str, value: Any, most: int) -> list[Any]:
     """Check a list."""
     holds = isinstance(value, (list, tuple)) and len(value) <= most
     checked: list[Any] = _checked(holds, name, value, f"a list of at most {most} values")
-    return checked
-
-
-def one_of(name: str, value: Any, known: Iterable[str]) -> str:
-    """Check that the value is one of several texts."""
-    names = list(known)
-    checked: str = _checked(value in names, name, value, f"one of {', '.join(names)}")
     return checked
 
 

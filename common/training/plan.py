@@ -20,7 +20,7 @@ from common.errors import RunError, SpecError, printable
 from common.recipe import AUTO, Recipe, find_recipe
 from common.spec import summary
 from common.spec.arithmetic import layers
-from common.training.checkpoint import Checkpoint, Config
+from common.training.checkpoint import Checkpoint, Config, fingerprint
 from common.training.run import Run, open_run
 
 
@@ -137,7 +137,8 @@ def resume(path: Path, backend_name: str | None, precision: str | None, source: 
     data = load_data(config.data, config.recipe.size)
     data = data.limit(config.limit_train, config.limit_test)
     checkpoint = replace(checkpoint, config=config)
-    check_steps(checkpoint, len(data.train_labels))
+    if fingerprint(data) == config.fingerprint:  # the loop refuses other images
+        check_steps(checkpoint, len(data.train_labels))
     return Plan(backend_name, load(backend_name), checkpoint, data, run, False, stamp=stamp)
 
 
@@ -150,8 +151,8 @@ def check_steps(checkpoint: Checkpoint, examples: int) -> None:
     rest = progress.steps - sum(counts)
     if not whole or rest != len(progress.losses) or rest > steps:
         raise RunError(
-            f"The checkpoint's {progress.steps} steps do not fit its epochs and losses: give the "
-            "run's own images with `--data`, or start again."
+            f"The checkpoint's {progress.steps} steps do not fit its epochs and losses: start again "
+            "with `--out`."
         )
 
 

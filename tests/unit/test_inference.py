@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import backends
 from common import inference
 from common.cli import app
 from common.data.fashion_mnist import CLASSES
@@ -376,6 +377,16 @@ def test_a_run_with_impossible_fields_is_refused_by_each_command(refused, backen
         run.write(run.history_file, json.dumps(signed(asdict(replace(EPOCH, **change)))).encode())
         refused(("plot", "run"), 7, "line 1")
     assert backend.model == {}, "no framework was waited for"
+
+
+def test_a_run_of_a_backend_that_only_a_newer_version_has_is_read_in_another(
+    refused, call, backend, home, monkeypatch
+):
+    stranger(home, backend="jax")
+    assert call("evaluate", "run", "--backend", "tf")[0] == 0
+    monkeypatch.setattr(inference, "load", backends.load)
+    for command in (("evaluate", "run"), ("predict", "run", image(home / "x.png"))):
+        refused(command, 4, "There is no backend 'jax'; choose one of torch, tf, ")
 
 
 @pytest.mark.parametrize("kind", ["pipe", "zero", "out"])

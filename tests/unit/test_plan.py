@@ -558,6 +558,26 @@ def test_a_history_that_a_kill_left_behind_is_written_anew(call, stopped, monkey
         assert Path("here/curve.png").exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda progress: replace(progress, steps=6),
+        lambda progress: replace(progress, losses=progress.losses[:-1]),
+        lambda progress: replace(progress, losses=progress.losses * 2, steps=7),
+        lambda progress: replace(progress, epochs=[]),
+        lambda progress: replace(progress, epochs=[replace(progress.epochs[0], losses=(1.0,))]),
+    ],
+)
+def test_steps_that_do_not_fit_the_losses_are_refused(call, stopped, change):
+    stopped()
+    run = Run(Path("here"))
+    found = run.load()
+    run.save(replace(found, progress=change(found.progress)))
+    code, out, err = call("--resume here")
+    assert (code, out) == (7, "")
+    assert re.fullmatch(r"googlenet: The checkpoint's \d steps do not fit [^\n]+\n", err)
+
+
 def test_a_finished_run_says_what_it_came_to_again(call):
     _, before, _ = call(f"{NEW} --out here")
     code, out, err = call("--resume here")

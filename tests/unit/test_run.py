@@ -737,7 +737,7 @@ CONFIG_FIELDS = [
     ("classes", "abcdefghij"),
     ("classes", ["a" * 256, *"bcdefghij"]),
     ("backend", []),
-    ("backend", "jax"),
+    ("backend", "torch\n"),
     ("backend", None),
     ("data", 5),
     ("data", ["x"]),
