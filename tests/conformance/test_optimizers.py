@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from small_specs import NARROW  # in tests/support
+from steps import step
 
 from backends.numpy import GoogLeNet, Trainer
 from common.parity.fixtures import draw_fixture
@@ -36,13 +37,13 @@ def pair(backend, built, recipe):
     return fixture, backend.Trainer(model, recipe), Trainer(reference, recipe)
 
 
-def both_step(backend, fixture, ours, theirs, step):
+def both_step(backend, fixture, ours, theirs, number):
     """One step of both at that step's rate, on a batch of its own; the difference of the losses."""
-    rate = replace(ours.recipe, schedule="cosine", warmup=0.3).rate(step, STEPS)
-    random = np.random.RandomState(step)
+    rate = replace(ours.recipe, schedule="cosine", warmup=0.3).rate(number, STEPS)
+    random = np.random.RandomState(number)
     x, labels = random.rand(*fixture.inputs.shape), random.randint(0, 10, len(fixture.labels))
-    ours.set_step(rate, step)
-    theirs.set_step(rate, step)
+    ours.set_step(rate, number)
+    theirs.set_step(rate, number)
     loss, _ = step(backend, ours, x, labels)
     return abs(float(loss) - theirs.train_step(x, labels)[0])
 
@@ -61,8 +62,8 @@ def assert_same(backend, ours, theirs):
 @pytest.mark.parametrize("rule", RULES)
 def test_steps_at_changing_rates_are_the_textbooks(backend, built, rule):
     fixture, ours, theirs = pair(backend, built, RULES[rule])
-    for step in range(STEPS):
-        assert both_step(backend, fixture, ours, theirs, step) < 1e-11
+    for number in range(STEPS):
+        assert both_step(backend, fixture, ours, theirs, number) < 1e-11
     assert_same(backend, ours, theirs)
 
 
@@ -71,16 +72,16 @@ def test_steps_at_changing_rates_are_the_textbooks(backend, built, rule):
 def test_the_state_goes_from_one_trainer_into_another(backend, built, rule, used):
     """Into a new one and into one that has made steps of its own already."""
     fixture, ours, theirs = pair(backend, built, RULES[rule])
-    for step in range(3):
-        both_step(backend, fixture, ours, theirs, step)
+    for number in range(3):
+        both_step(backend, fixture, ours, theirs, number)
     weights, state = backend.read_weights(ours.model), ours.read_state()
     other = backend.Trainer(ours.model, RULES[rule])
     if used:
         step(backend, other, fixture.inputs, fixture.labels)
     backend.write_weights(other.model, weights)
     other.write_state(state, 3)
-    for step in range(3, STEPS):
-        both_step(backend, fixture, other, theirs, step)
+    for number in range(3, STEPS):
+        both_step(backend, fixture, other, theirs, number)
     assert_same(backend, other, theirs)
 
 
