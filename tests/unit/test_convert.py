@@ -302,6 +302,37 @@ def test_ends_that_differ_have_status_3_and_nothing_is_written(tmp_path, monkeyp
     assert not (tmp_path / "b.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "near", "far"), [("float32", 0.9e-5, 1.1e-5), ("float64", 0.9e-12, 1.1e-12)]
+)
+def test_logits_may_differ_by_rounding_alone(dtype, near, far):
+    """The tolerances are relative to the largest logit, here 4."""
+    one = np.zeros((8, 10), dtype)
+    one[3, 2] = -4
+    other = one.astype(np.float64)
+    other[5, 5] = 4 * near
+    found = conversion.compared("torch", one, "tf", other, Path("a"))
+    assert found["difference"] == pytest.approx(4 * near)
+    other[5, 5] = 4 * far
+    with pytest.raises(ParityError):
+        conversion.compared("torch", one, "tf", other, Path("a"))
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torch"])
+def test_the_check_runs_the_weights_in_the_written_file(form, tmp_path, reference, monkeypatch):
+    """Not those that it was given to write: here a framework writes others."""
+    known, other = draw(MINI, 0), draw(MINI, 1)
+    path = tmp_path / "written"
+    save(path, other, MINI)
+    monkeypatch.setattr(reference, "save", lambda model, path: save(path, other, MINI))
+    monkeypatch.setattr(conversion, "load", lambda name: reference)
+    x = conversion.images(MINI).astype(np.float32)
+    logits = conversion.end(form, MINI, known, path, x)
+    of_file, of_known = (conversion.end(form, MINI, each, None, x) for each in (other, known))
+    assert np.array_equal(logits, of_file)
+    assert not np.array_equal(logits, of_known)
+
+
 def test_a_difference_that_is_no_number_is_a_difference():
     one = np.full((8, 10), np.nan, np.float32)
     with pytest.raises(ParityError):

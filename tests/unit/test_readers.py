@@ -7,7 +7,6 @@ import pickle
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import hostile  # in tests/support
@@ -329,11 +328,9 @@ def test_a_reader_that_hangs_or_dies_is_a_refusal(tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match=r"\(status -11\)"):
         sandbox.read_file(path)
     monkeypatch.setattr(sandbox, "WAIT", 0.2)
-    instead("import time; time.sleep(60)")
-    start = time.monotonic()
+    instead("import time; time.sleep(600)")
     with pytest.raises(WeightsError, match=r"could not be read in 0\.2 seconds"):
         sandbox.read_file(path)
-    assert time.monotonic() - start < 30
 
 
 # --- the hostile corpus
