@@ -16,9 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[
-    1
-]  #: the folder of `common` and `backends`; child processes start there
+#: the folder of `common` and `backends`; child processes start there
+ROOT = Path(__file__).parents[1]
 
 BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
