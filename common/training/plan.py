@@ -151,8 +151,8 @@ def check_steps(checkpoint: Checkpoint, examples: int) -> None:
     rest = progress.steps - sum(counts)
     if not whole or rest != len(progress.losses) or rest > steps:
         raise RunError(
-            f"The checkpoint's {progress.steps} steps do not fit its epochs and losses: start again "
-            "with `--out`."
+            f"The checkpoint's {progress.steps} steps do not fit its epochs and losses: start "
+            "again with `--out`."
         )
 
 
