@@ -714,7 +714,7 @@ def read_beside(folder: Path, processes: Sequence[subprocess.Popen[str]]) -> int
     while any(process.poll() is None for process in processes):
         require_whole(folder)
         reads += 1
-        time.sleep(0.01)
+        time.sleep(0.1)
     return reads
 
 
@@ -738,7 +738,8 @@ def links(folder: Path, count: int, seed: int) -> dict[str, int]:
             plant = path.with_name(chance.choice(names))
             if plant.is_dir() and not plant.is_symlink():
                 shutil.rmtree(plant)
-            plant.parent.mkdir(exist_ok=True)
+            if not plant.parent.is_dir() or plant.parent.is_symlink():
+                continue  # planted before
             plant.unlink(missing_ok=True)
             victim.write_bytes(b"mine")
             match chance.randrange(4):
