@@ -735,22 +735,22 @@ def links(folder: Path, count: int, seed: int) -> dict[str, int]:
                 f".{path.name}.part",
                 f".{path.name}.{chance.randbytes(8).hex()}.part",
             )
-            plant = path.with_name(chance.choice(names))
-            if plant.is_dir() and not plant.is_symlink():
-                shutil.rmtree(plant)
-            if not plant.parent.is_dir() or plant.parent.is_symlink():
-                continue  # planted before
-            plant.unlink(missing_ok=True)
+            place = path.with_name(chance.choice(names))
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+            if not place.parent.is_dir() or place.parent.is_symlink():
+                continue  # placed before
+            place.unlink(missing_ok=True)
             victim.write_bytes(b"mine")
             match chance.randrange(4):
                 case 0:
-                    plant.symlink_to(victim)
+                    place.symlink_to(victim)
                 case 1:
-                    plant.symlink_to("/dev/zero")
+                    place.symlink_to("/dev/zero")
                 case 2:
-                    plant.symlink_to(folder)
+                    place.symlink_to(folder)
                 case 3:
-                    os.mkfifo(plant)
+                    os.mkfifo(place)
         before = sorted(folder.iterdir())
         for kind, do in (
             ("read", lambda run=run: (run.load(), run.history())),
