@@ -722,7 +722,7 @@ def read_beside(folder: Path, processes: Sequence[subprocess.Popen[str]]) -> int
 
 
 def links(folder: Path, count: int, seed: int) -> dict[str, int]:
-    """Plant links, pipes and devices in a run, then write and read it; nothing outside changes."""
+    """Put links, pipes and devices in a run, then write and read it; nothing outside changes."""
     chance, victim = random.Random(seed), folder / "victim"
     found = dict.fromkeys(("written", "write refused", "read", "read refused"), 0)
     for index in range(count):
