@@ -1,5 +1,7 @@
 """The errors of this project. Each has an exit status and a one-sentence message."""
 
+import unicodedata
+
 
 class GoogLeNetError(Exception):
     """Base of all errors. The command line prints the message and exits with `exit_code`."""
@@ -78,3 +80,17 @@ class Stopped(GoogLeNetError):
 def one_line(error: Exception) -> str:
     """The message of any exception, without line breaks."""
     return " ".join(str(error).split())
+
+
+def printable(text: object) -> str:
+    """Any text in one line that is safe on a terminal.
+
+    Control characters, line breaks, invisible characters and parts of names that are not UTF-8
+    become escapes such as `\\x1b`.
+    """
+    return "".join(
+        each
+        if each.isprintable() or unicodedata.category(each) == "Zs"  # every kind of space
+        else each.encode("unicode_escape").decode()
+        for each in str(text)
+    )

@@ -18,11 +18,12 @@ from common.data.dataset import Dataset
 from common.data.image_files import Files, decode, inspect_image
 from common.data.sources import load as load_data
 from common.device import choose, enough_memory
-from common.errors import RunError
+from common.errors import DivergedError, RunError, printable
 from common.files import write_whole
-from common.training.checkpoint import Checkpoint, Config, read_checkpoint
+from common.training.checkpoint import Checkpoint, Config
 from common.training.history import Epoch, read_history
 from common.training.run import Run
+from common.weights import not_finite
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Opened:
     def probabilities(self, images: Any) -> np.ndarray:
         """Return the probabilities, float64 (N, classes), of uint8 images (N, C, H, W).
 
-        OutOfMemoryError if a batch of the recipe does not fit in the memory.
+        OutOfMemoryError if a batch of the recipe does not fit in the memory. DivergedError if a
+        probability is not a finite number.
         """
         recipe = replace(self.config.recipe, precision=self.precision)
         starts = range(0, len(images), recipe.batch_size)
@@ -59,6 +61,12 @@ class Opened:
             trainer = self.backend.Trainer(model, recipe)
             parts = [trainer.predict(images[at : at + recipe.batch_size]) for at in bar]
         found: np.ndarray = np.concatenate(parts).astype(np.float64)
+        if not np.isfinite(found).all():
+            raise DivergedError(
+                f"The network of {self.run.folder} gives probabilities that are not finite numbers "
+                f"in {self.precision}: try `--precision float32`, another `--checkpoint`, or train "
+                "it again with a smaller `--lr`."
+            )
         return found
 
     def facts(self) -> dict[str, Any]:
@@ -75,7 +83,10 @@ class Opened:
 
 
 def read(path: Path, which: str) -> tuple[Run, Checkpoint]:
-    """Return a run and its `best` or `last` checkpoint; RunError if there is none."""
+    """Return a run and its `best` or `last` checkpoint.
+
+    RunError if there is none, or if one of its weights is not a finite number.
+    """
     run = Run(path)
     if not path.is_dir():
         raise RunError(f"{path} is not a run: there is no such folder.")
@@ -84,7 +95,13 @@ def read(path: Path, which: str) -> tuple[Run, Checkpoint]:
             f"{path} has no best checkpoint before the end of its first epoch: use "
             "`--checkpoint last`."
         )
-    return run, read_checkpoint(run.checkpoint(which))
+    checkpoint = run.read(which)
+    if names := not_finite(checkpoint.weights):
+        raise RunError(
+            f"{run.checkpoint(which)} is damaged: {names[0]} holds NaN or infinity; try another "
+            "`--checkpoint`, or train it again."
+        )
+    return run, checkpoint
 
 
 def enter(
@@ -149,7 +166,12 @@ def evaluate(opened: Opened, data: Dataset) -> dict[str, Any]:
 def render(found: dict[str, Any]) -> str:
     """Return the result of `evaluate` as text."""
     rows = [
-        (each["name"], each["images"], each["right"], each["right"] / max(each["images"], 1))
+        (
+            printable(each["name"]),
+            each["images"],
+            each["right"],
+            each["right"] / max(each["images"], 1),
+        )
         for each in found["classes"]
     ]
     head = (
@@ -157,8 +179,10 @@ def render(found: dict[str, Any]) -> str:
         f"{found['checkpoint']} checkpoint of {found['run']}, after epoch {found['epochs']}; "
         f"{found['images']} test images from {found['data']}"
     )
-    table = tabulate(rows, headers=("class", "images", "right", "accuracy"), floatfmt=".3f")
-    return f"{head}\n\n{table}\n\ntest loss {found['loss']:.3f}, test acc {found['accuracy']:.3f}"
+    heads = ("class", "images", "right", "accuracy")
+    table = tabulate(rows, heads, floatfmt=".3f", disable_numparse=[0])  # a class may be named 1e5
+    last = f"test loss {found['loss']:.3f}, test acc {found['accuracy']:.3f}"
+    return f"{printable(head)}\n\n{table}\n\n{last}"
 
 
 def read_images(config: Config, paths: Sequence[Path], invert: bool) -> np.ndarray:
@@ -192,7 +216,7 @@ def predict(
 def line(row: dict[str, Any]) -> str:
     """Return a prediction as text."""
     chances = (f"{each['class']} {each['probability']:.3f}" for each in row["classes"])
-    return f"{row['file']}: {', '.join(chances)}"
+    return printable(f"{row['file']}: {', '.join(chances)}")
 
 
 def keep(path: Path, picture: bytes) -> None:
@@ -209,11 +233,14 @@ def keep(path: Path, picture: bytes) -> None:
 
 def histories(paths: Sequence[Path]) -> dict[str, list[Epoch]]:
     """Return unique run name -> epochs; RunError if a run has no finished epoch."""
-    files = [Run(path).history_file if path.is_dir() else path for path in paths]
+    runs = [Run(path) if path.is_dir() else None for path in paths]
+    files = [run.history_file if run else path for run, path in zip(runs, paths, strict=True)]
     names = [file.absolute().parent.name for file in files]
     found = {}
-    for path, file, name in zip(paths, files, names, strict=True):
-        epochs = read_history(file) if file.exists() else []
+    for path, run, file, name in zip(paths, runs, files, names, strict=True):
+        epochs = []
+        if file.exists():
+            epochs = run.history() if run else read_history(file)
         if not epochs:
             raise RunError(
                 f"{file} holds no epoch: it is not a run, or its first epoch is not finished."

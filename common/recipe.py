@@ -58,6 +58,13 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for field in ("name", "spec"):
+            value = getattr(self, field)
+            holds = isinstance(value, str) and value.isprintable() and len(value) <= 100
+            _require(holds, field, value, "a printable text of at most 100 characters")
+        for field in ("nesterov", "flip"):
+            value = getattr(self, field)
+            _require(isinstance(value, bool), field, value, "true or false")
         for field, known in (
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),

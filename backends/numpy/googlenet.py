@@ -165,6 +165,15 @@ def linear(x: Array, weight: Array, bias: Array) -> tuple[Array, Backward]:
     return x @ weight.T + bias, lambda dy: (dy @ weight, dy.T @ x, dy.sum(0))
 
 
+def dropout(x: Array, mask: Array, rate: float) -> tuple[Array, Backward]:
+    """Inverted dropout: x / (1 - rate) where the mask is 1, and 0 where it is 0.
+
+    Source: d2l, section Dropout. The mask is drawn elsewhere, 0 with the probability `rate`.
+    """
+    scale = mask / (1 - rate)
+    return x * scale, lambda dy: dy * scale
+
+
 def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[float, Array]:
     """The mean over the batch of -sum(target log softmax(logits)), and its gradient.
 
@@ -193,12 +202,15 @@ class GoogLeNet:
     """The network of `spec` with canonical weights, copied to float64.
 
     All arithmetic is float64. Weights and optimizer states are rounded to `dtype` after each step.
+    The reference draws no dropout: training drops only what `masks` says.
     """
 
     def __init__(self, spec: Spec, weights: Weights, dtype: str = "float64") -> None:
         check(spec, weights)
         self.spec, self.dtype = spec, np.dtype(dtype)
         self.weights = {name: array.astype(np.float64) for name, array in weights.items()}
+        #: the masks of the heads' dropout, by `head`, `auxiliary.0` and on: 1 keeps, 0 drops
+        self.masks: Weights = {}
 
     def forward(self, x: Array, training: bool = False) -> Weights:
         """The output of every stage and head; x is (N, C, H, W).
@@ -220,6 +232,8 @@ class GoogLeNet:
                         outputs[name], backward = self._auxiliary(x, head, name, training)
                         self._backward.append(backward)
             outputs[stage] = x
+        x, backward = self._dropout(x, self.spec.dropout, "head", training)
+        self._backward.append(backward)
         outputs["head"], backward = self._affine(linear, x, "head")
         self._backward.append(backward)
         return outputs
@@ -249,6 +263,12 @@ class GoogLeNet:
             return dx
 
         return y, backward
+
+    def _dropout(self, x: Array, rate: float, name: str, training: bool) -> Any:
+        """Dropout before the head of that name, in training and with a mask; else x itself."""
+        if training and name in self.masks:
+            return dropout(x, self.masks[name], rate)
+        return x, lambda dy: dy
 
     def _rows(self, x: Array, rows: Sequence[Row], name: str, training: bool) -> Any:
         chain = []
@@ -315,6 +335,8 @@ class GoogLeNet:
         if row.hidden.activation:
             y, backward = relu(y)
             chain.append(backward)
+        y, backward = self._dropout(y, row.dropout, name, training)
+        chain.append(backward)
         y, backward = self._affine(linear, y, f"{name}.head")
         chain.append(backward)
         return y, lambda dy: dy + backward_through(chain)(self._aux_gradients[name])

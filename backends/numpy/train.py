@@ -57,7 +57,7 @@ class Trainer:
         }
 
     def set_step(self, rate: float, seed: int) -> None:
-        """Set the learning rate of the next step; the reference has no dropout, so no seed."""
+        """Set the learning rate of the next step; the reference draws no dropout, so no seed."""
         self.rate = rate
 
     def prepare(self, images: np.ndarray, flip_mask: np.ndarray | None = None) -> np.ndarray:

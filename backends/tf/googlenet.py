@@ -51,8 +51,7 @@ class Inception(FromSpec, layers.Layer):
 
     def __init__(self, row: rows.Inception, norm: rows.Norm | None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.row, self.parts = row, {"row": row, "norm": norm}
-        own = {"dtype": self.dtype_policy.name}
+        self.parts, own = {"row": row, "norm": norm}, {"dtype": self.dtype_policy.name}
         self.branch1x1 = sequential(row.branch1x1, norm, "branch1x1", **own)
         self.branch3x3 = sequential(row.branch3x3, norm, "branch3x3", **own)
         self.branch5x5 = sequential(row.branch5x5, norm, "branch5x5", **own)
@@ -70,7 +69,7 @@ class Inception(FromSpec, layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         *batch_and_size, _ = shape_after(self.branch1x1.layers, input_shape)
-        return *batch_and_size, self.row.channels(input_shape[CHANNELS] or 0)
+        return *batch_and_size, self.parts["row"].channels(input_shape[CHANNELS] or 0)
 
 
 @serialisable

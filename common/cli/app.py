@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import click
 
 from backends import FRAMEWORKS
 from common.cli.aliases import renamed
-from common.errors import GoogLeNetError
+from common.errors import GoogLeNetError, SpecError, printable
 
 BACKENDS = tuple(FRAMEWORKS)
 
@@ -25,7 +26,7 @@ Exit status:
   4    a framework that is not installed
   5    images that are missing or damaged
   6    a device that does not exist, or cannot do what was asked
-  7    a run that is damaged, or cannot be written
+  7    a run that is damaged, in use by another process, or cannot be written
   8    a loss that is no longer a finite number
   9    a batch that does not fit in the memory
   10   workers that cannot continue together: one died or never joined, or a port is taken
@@ -55,9 +56,11 @@ class Commands(click.Group):
             if interrupts or isinstance(error, KeyboardInterrupt):
                 click.echo("googlenet: stopped.", err=True)
                 ctx.exit(128 + (interrupts or [signal.SIGINT])[0])
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+                error = SpecError(f"{error.filename} is too long a name: give a shorter one.")
             if not isinstance(error, GoogLeNetError):
                 raise
-            click.echo(f"googlenet: {error}", err=True)
+            click.echo(f"googlenet: {printable(error)}", err=True)
             ctx.exit(error.exit_code)
         finally:
             for each, handler in before.items():

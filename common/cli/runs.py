@@ -15,6 +15,7 @@ from common.cli.app import (
     other_backend_option,
     precision_option,
 )
+from common.errors import printable
 
 
 @main.command()
@@ -49,7 +50,7 @@ def evaluate(
     found["picture"] = str(picture)
     click.echo(json.dumps(found, indent=2) if as_json else inference.render(found))
     if not as_json:
-        click.echo(f"confusion matrix in {picture}")
+        click.echo(f"confusion matrix in {printable(picture)}")
 
 
 @main.command()
@@ -100,7 +101,7 @@ def predict(
         return
     for row in rows:
         click.echo(inference.line(row))
-    click.echo(f"a picture of them in {out}")
+    click.echo(f"a picture of them in {printable(out)}")
 
 
 @main.command()
@@ -112,4 +113,5 @@ def plot(runs: tuple[Path, ...], out: Path) -> None:
     from common.training import plots
 
     inference.keep(out, plots.overlay(inference.histories(runs)))
-    click.echo(f"the curves of {len(runs)} runs in {out}" if len(runs) > 1 else f"in {out}")
+    place = f"in {printable(out)}"
+    click.echo(f"the curves of {len(runs)} runs {place}" if len(runs) > 1 else place)

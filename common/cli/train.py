@@ -110,6 +110,7 @@ def train(
         with (
             deferred_signals(debounce) as stop,
             joined(plan.backend, chosen, folder) as (rank, count),
+            plan.claimed(rank, count) as plan,
         ):
             lines = Lines(as_json, silent=rank > 0)
             with events(plan, tensorboard and rank == 0) as log:

@@ -31,7 +31,7 @@ from common.formats.identify import Known, equivalent_specs, identify
 from common.formats.naming import FORMATS
 from common.formats.readers import detect
 from common.spec import Spec, find
-from common.weights import Weights, save, sha256
+from common.weights import Weights, not_finite, save, sha256
 from common.weights import load as load_canonical
 
 ONNX = "onnx"
@@ -63,6 +63,7 @@ class Converted:
     tensors: int
     dtype: str  #: of the destination
     sha256: str  #: of the canonical weights, the same in both files
+    not_finite: tuple[str, ...]  #: the canonical names of the tensors that hold NaN or infinity
     check: dict[str, Any] | None  #: what ran the two files, and their largest difference
 
 
@@ -82,8 +83,13 @@ def convert(
     need(target)
     file = sandbox.read_file(source)
     known = identify(file, spec_name, str(source))
-    dtype = known.weights["head.weight"].dtype.name
+    dtype, odd = known.weights["head.weight"].dtype.name, not_finite(known.weights)
     if compare:
+        if odd:
+            raise WeightsError(
+                f"{source} holds NaN or infinity in {odd[0]}, so its logits cannot be compared: "
+                "leave out `--check`."
+            )
         if target == ONNX and dtype != "float32":
             raise WeightsError(
                 f"{source} holds {dtype}, which onnxruntime does not run: leave out `--check`."
@@ -113,6 +119,7 @@ def convert(
         tensors=len(known.weights),
         dtype=dtype,
         sha256=sha256(known.weights),
+        not_finite=tuple(odd),
         check=check,
     )
 
@@ -290,6 +297,11 @@ def render(found: Converted) -> str:
         text += (
             f"\n{' and '.join(found.also)} has the same tensors but computes another function: if "
             f"the weights were trained as that network, use `--spec {found.also[0]}`."
+        )
+    if found.not_finite:
+        text += (
+            f"\nwarning: {len(found.not_finite)} tensors hold NaN or infinity, the first is "
+            f"{found.not_finite[0]}: the network computes nothing useful with them."
         )
     if found.check is None:
         return text

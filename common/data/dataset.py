@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from common.data.image_files import Files, UInt8
+from common.data.image_decoder import UInt8
+from common.data.image_files import Files
 from common.errors import DataError
 
 Int64 = npt.NDArray[np.int64]

@@ -11,9 +11,9 @@ import gzip
 import hashlib
 import math
 import os
-import sys
 import tempfile
 import textwrap
+import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from common.data.dataset import Dataset, Int64
-from common.data.image_files import UInt8
+from common.data.downloads import fetch
+from common.data.image_decoder import UInt8
 from common.errors import DataError
 
 Contents = dict[str, tuple[int, str]]
@@ -80,10 +81,11 @@ SAMPLE: Contents = {
 
 SAMPLE_FOLDER = Path(__file__).parent / "sample"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # from the package dataset-fashion-mnist
-MIRRORS = (
-    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",  # the authors' server
+MIRRORS = (  # those with https first
     "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",  # the authors' server
 )
+DOWNLOAD_SECONDS = 1800  # for all files together: 30 MB
 
 
 @dataclass(frozen=True)
@@ -197,25 +199,27 @@ def unpack(path: Path, size: int, sha256: str) -> bytes:
     return raw
 
 
-def download(name: str, cache: Path) -> bytes:
+def download(name: str, cache: Path, until: float) -> bytes:
     """Download a file into the cache and return its unpacked bytes.
 
-    A file gets its final name only after the check. Raises DataError if no mirror delivers it.
+    A file gets its final name only after the check, and each process has a folder of its own until
+    then. `until` is the deadline in the time of `time.monotonic`; each mirror gets an equal part of
+    what is left. Raises DataError if no mirror delivers the file.
     """
-    import pooch
-
-    pooch.get_logger().setLevel("ERROR")
     file = f"{name}.gz"
     last = ""
-    for mirror in MIRRORS:
+    size, _ = FULL[name]
+    most = size + size // 1000 + 1024  # what gzip adds to bytes that it cannot compress
+    for tried, mirror in enumerate(MIRRORS):
         url = f"{mirror}/{file}"
         try:
+            seconds = (until - time.monotonic()) / (len(MIRRORS) - tried)
             cache.mkdir(parents=True, exist_ok=True)
-            # A new folder for each try, because pooch does not replace an existing file.
             with tempfile.TemporaryDirectory(dir=cache, prefix="download-") as folder:
-                pooch.retrieve(url, None, file, folder, progressbar=sys.stderr.isatty())
-                raw = unpack(Path(folder) / file, *FULL[name])
-                os.replace(Path(folder) / file, cache / file)
+                packed = Path(folder) / file
+                packed.write_bytes(fetch(url, most, seconds))
+                raw = unpack(packed, *FULL[name])
+                os.replace(packed, cache / file)
             return raw
         except DataError as reason:
             last = f"{url} {reason}"

@@ -1,28 +1,28 @@
-"""Image files, decoded when they are indexed."""
+"""Image files, decoded when they are indexed, in a process with limited memory and time."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import atexit
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
+from common.data.image_decoder import UInt8
 from common.errors import DataError, one_line
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-
-UInt8 = npt.NDArray[np.uint8]
-
-#: Pillow's names of the accepted formats; EPS needs an external program, others are rarely photos
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-
-TRANSPOSED = (5, 6, 7, 8)  # the EXIF orientations that swap height and width
+from common.files import ROOT
+from common.limits import TOO_LONG, ended_by_time, environment
 
 
 class Files:
@@ -43,6 +43,21 @@ class Files:
             image[:] = decode(self.paths[index], *self.shape[1:])
         return images
 
+    @cached_property
+    def digest(self) -> bytes:
+        """A digest of the bytes of all files, in their order; DataError if one cannot be read."""
+        digest = hashlib.sha256()
+        bar = tqdm(
+            self.paths, "comparing", unit=" images", disable=not sys.stderr.isatty(), leave=False
+        )
+        for path in bar:
+            try:
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                raise unreadable(path, error.strerror or one_line(error)) from error
+        return digest.digest()
+
     def first(self, count: int | None) -> Files:
         """Return the first `count` images without decoding them; None returns all."""
         return Files(self.paths[:count], *self.shape[1:])
@@ -50,90 +65,93 @@ class Files:
 
 def decode(path: Path, channels: int, height: int, width: int) -> UInt8:
     """Return the image in a file, uint8 (C, H, W); DataError if it cannot be decoded."""
-    from PIL import Image, ImageOps
-
-    with _open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):
-            upright = _to_8_bits(upright)
-        if upright.has_transparency_data:
-            upright = upright.convert("RGBA")
-            white = Image.new("RGBA", upright.size, "white")
-            upright = Image.alpha_composite(white, upright)
-        upright = upright.convert("L" if channels == 1 else "RGB")
-        if upright.size != (width, height):
-            upright = upright.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(upright).reshape(height, width, channels).transpose(2, 0, 1)
+    _, pixels = _decoder.ask(path, (channels, height, width))
+    return np.frombuffer(pixels, np.uint8).reshape(channels, height, width)
 
 
 def inspect_image(path: Path) -> tuple[int, int, int]:
-    """Return channels (1 for grey, else 3), height and width from the header of an image file."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of images that are rejected here anyway
-        with _open(path) as image:
-            height, width = image.height, image.width
-            # Pillow reports a TIFF's size after rotation. In a PNG, EXIF data may follow the
-            # pixels, and a request for it would read all of them.
-            if image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info):
-                rotated = image.getexif().get(0x0112) in TRANSPOSED
-                height, width = (width, height) if rotated else (height, width)
-            return 1 if _is_grey(image) else 3, height, width
+    """Return channels (1 for grey, else 3), height and width from the header of an image file.
+
+    DataError if it cannot be read.
+    """
+    (channels, height, width), _ = _decoder.ask(path, None)
+    return channels, height, width
 
 
-def _formats() -> list[str]:
-    """Return the formats of `FORMATS` that this build of Pillow supports."""
-    from PIL import Image
-
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+def unreadable(path: Path, reason: str) -> DataError:
+    """The error for an image file that cannot be read."""
+    return DataError(f"{path} cannot be read as an image ({reason}); replace it, or leave it out")
 
 
-def endings() -> set[str]:
-    """Return the file endings of the supported formats."""
-    from PIL import Image
+class Decoder:
+    """The process that decodes images. It starts with the first image, and again if it died."""
 
-    return {end for end, name in Image.registered_extensions().items() if name in _formats()}
+    def __init__(self) -> None:
+        self.lock = Lock()  # one thread reads the next batch while another one evaluates
+        self.process: subprocess.Popen[bytes] | None = None
+        self.owner = 0  # a forked process must not use its parent's pipes
+
+    def ask(self, path: Path, shape: tuple[int, int, int] | None) -> tuple[Any, bytes]:
+        """Return the answer for a file, and its pixels if a shape is given; DataError if none."""
+        request = json.dumps([str(path.absolute()), shape]).encode() + b"\n"
+        with self.lock:
+            process = self.running()
+            assert process.stdin
+            assert process.stdout
+            complete, answer, pixels = False, None, b""
+            try:
+                process.stdin.write(request)
+                process.stdin.flush()
+                answer = json.loads(process.stdout.readline())
+                if isinstance(answer, int):
+                    pixels = process.stdout.read(answer)
+                complete = not isinstance(answer, int) or len(pixels) == answer
+            except (OSError, ValueError):
+                pass  # it died
+            finally:  # after an interrupt, the next answer would be of this file
+                status = 0 if complete else self.stop()
+            if not complete:
+                answer = death(status)
+        if isinstance(answer, str):
+            raise unreadable(path, answer)
+        return answer, pixels
+
+    def running(self) -> subprocess.Popen[bytes]:
+        """The process, started if there is none."""
+        if not self.process or self.owner != os.getpid() or self.process.poll() is not None:
+            self.stop()
+            self.owner = os.getpid()
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "common.data.image_decoder"],
+                cwd=ROOT,
+                env=environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the run, which reads on until it is saved
+            )
+        return self.process
+
+    def stop(self) -> int:
+        """End the process, if this process started one, and return its status."""
+        process, self.process = self.process, None
+        if not process or self.owner != os.getpid():
+            return 0
+        assert process.stdin
+        assert process.stdout
+        process.kill()
+        with contextlib.suppress(OSError):  # a request may be left in the pipe
+            process.stdin.close()
+        process.stdout.close()
+        return process.wait()
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[Image]:
-    """Open an image file. Any error while it is in use becomes a DataError that names the file."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        if path.exists() and not path.is_file():  # opening a pipe would block for ever
-            raise ValueError("it is not a file")
-        with Image.open(path, formats=_formats()) as image:
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit and image.width * image.height > limit:
-                raise ValueError(f"it has {image.width} x {image.height} pixels, more than {limit}")
-            yield image
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow raises many types for damaged files
-        reason = getattr(error, "strerror", None) or one_line(error)[:120] or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):
-            reason = f"its format is not one of {', '.join(FORMATS)}"
-        raise DataError(
-            f"{path} cannot be read as an image ({reason}); replace it, or leave it out"
-        ) from error
+def death(status: int) -> str:
+    """Why the process that decodes ended."""
+    if ended_by_time(status):
+        return f"it {TOO_LONG}"
+    return f"it ended the process that reads it, status {status}"
 
 
-def _is_grey(image: Image) -> bool:
-    """Return whether all pixels are grey, from the mode and the palette."""
-    if image.mode in ("P", "PA"):
-        palette = np.array(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
-        return bool((palette == palette[:, :1]).all())
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers without a known value for white")
-    return image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
-
-
-def _to_8_bits(image: Image) -> Image:
-    """Scale 16-bit pixels to 8 bits."""
-    from PIL import Image as images
-
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65_535:
-        raise ValueError("its pixels have more than 16 bits")
-    return images.fromarray(((values * 255 + 32_767) // 65_535).astype(np.uint8))
+_decoder = Decoder()
+atexit.register(_decoder.stop)

@@ -3,7 +3,7 @@
     DIR/train/CLASS/*.png        DIR/test/CLASS/*.jpg        the same classes in both, at least two
 
 A file is an image if its ending belongs to one of `FORMATS`. Hidden files and other endings
-(`Thumbs.db`, `.txt`) are ignored. Each image is read in these steps (common/data/image_files.py):
+(`Thumbs.db`, `.txt`) are ignored. Each image is read in these steps (common/data/image_decoder.py):
 the first of several frames, rotated by its EXIF data, 16 bits reduced to 8, transparent parts on
 white, converted to grey or RGB, and resized bilinearly. Pillow's bilinear filter averages when it
 shrinks. Height and width are scaled independently.
@@ -20,7 +20,8 @@ import numpy as np
 from tqdm import tqdm
 
 from common.data.dataset import Dataset
-from common.data.image_files import Files, endings, inspect_image
+from common.data.image_decoder import endings
+from common.data.image_files import Files, inspect_image
 from common.errors import DataError
 
 PARTS = ("train", "test")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from common.data.dataset import Dataset
 from common.data.fashion_mnist import (
     DEBIAN_FOLDER,
+    DOWNLOAD_SECONDS,
     FULL,
     SAMPLE,
     SAMPLE_FOLDER,
@@ -57,9 +59,11 @@ def load(source: str | None = None, size: int = 96) -> Dataset:
     )
     if len(raw) < len(FULL) and len(debian.present()) == len(FULL):
         return debian.dataset(str(DEBIAN_FOLDER))
+    until = time.monotonic() + DOWNLOAD_SECONDS
     for name in FULL:
         if name not in raw:
-            raw[name] = download(name, cache.path)
+            there = cache.present().get(name)  # another process may have downloaded it meanwhile
+            raw[name] = cache.read(there, name) if there else download(name, cache.path, until)
     return parse_dataset(raw, str(cache.path))
 
 

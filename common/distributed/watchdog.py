@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 import numpy as np
 
-from common.errors import GoogLeNetError, Stopped, WorkersError
+from common.errors import GoogLeNetError, Stopped, WorkersError, printable
 from common.files import write_whole
 from common.rendezvous import meeting_place, own_address
 
@@ -127,7 +127,7 @@ def end_with(error: Exception) -> NoReturn:
     status = 1
     if isinstance(error, GoogLeNetError):
         status = error.exit_code
-        click.echo(f"googlenet: {error}", err=True)
+        click.echo(f"googlenet: {printable(error)}", err=True)
         note(status=status, sentence=str(error))
     else:
         traceback.print_exception(error)

@@ -3,15 +3,15 @@
 The format is detected from the content. Nothing in a file is executed. Pickles are read by a
 restricted interpreter that can only build arrays, numbers, strings, dicts and lists. Archives are
 never unpacked to disk. Sizes in headers are checked against the size of the file. A separate
-process with limited memory and time does all of this (`python -m common.formats.sandbox FILE`),
-because HDF5 files are parsed by native code. The process returns a safetensors file of float32 or
-float64. Half-precision values become float32, which is exact. Integers are refused.
+process with limited memory and time (`common.limits`) does all of this, because HDF5 files are
+parsed by native code (`python -m common.formats.sandbox FILE`). The process returns
+a safetensors file of float32 or float64. Half-precision values become float32, which is exact.
+Integers are refused.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,34 +22,39 @@ from common.errors import WeightsError
 from common.files import ROOT
 from common.formats.readers.base import LARGEST, File, Unreadable
 from common.formats.readers.detect import parse
+from common.limits import (
+    TOO_LARGE,
+    TOO_LONG,
+    WAIT,
+    ended_by_time,
+    environment,
+    limit_memory,
+    limit_seconds,
+)
 from common.weights import KEY, metadata
-
-MEMORY = (
-    2**31
-)  #: bytes of address space of the reading process, plus four times the size of the file
-SECONDS = 120  #: of processor time and of waiting for it
 
 
 def read_file(path: Path) -> File:
     """Read the arrays of a file in a process of its own; WeightsError if that fails."""
     require_file(path)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
             [sys.executable, "-m", "common.formats.sandbox", str(path.absolute())],
             cwd=ROOT,
-            env=environment,
+            env=environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=SECONDS,
+            timeout=WAIT,
         )
     except subprocess.TimeoutExpired:
         raise WeightsError(
-            f"{path} could not be read in {SECONDS} seconds: it is damaged or malicious."
+            f"{path} could not be read in {WAIT} seconds: it is damaged or malicious."
         ) from None
     said = done.stderr.decode(errors="replace").splitlines()
     if done.returncode == WeightsError.exit_code and said:
         raise WeightsError(f"{path} {said[-1]}")
+    if ended_by_time(done.returncode):
+        raise WeightsError(f"{path} {TOO_LONG} to read: it is damaged or malicious.")
     if done.returncode:
         raise WeightsError(
             f"{path} crashed the process that read it (status {done.returncode}): it is damaged, "
@@ -96,32 +101,15 @@ def main() -> None:
     import h5py  # noqa: F401  # before the limits, because loading a library counts too
 
     path = Path(sys.argv[1])
-    limit(path.stat().st_size)
+    limit_memory(path.stat().st_size)
+    limit_seconds()
     try:
         data = encode(parse(path))
     except (Unreadable, MemoryError) as error:
-        too_large = "needs more memory than its size allows: it is damaged or malicious."
+        too_large = f"{TOO_LARGE}, or more than its size allows: it is damaged or malicious."
         print(error if isinstance(error, Unreadable) else too_large, file=sys.stderr)
         sys.exit(WeightsError.exit_code)
     sys.stdout.buffer.write(data)
-
-
-def limit(size: int) -> None:
-    """Limit memory and time, and forbid writing files, on systems with such limits."""
-    try:
-        import resource
-    except ImportError:  # Windows has none
-        return
-    for what, most in (
-        (resource.RLIMIT_AS, MEMORY + 4 * size),
-        (resource.RLIMIT_CPU, SECONDS),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        try:
-            resource.setrlimit(what, (most, most))
-        except (OSError, ValueError):  # macOS does not limit the address space
-            continue
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -70,13 +71,22 @@ def write(out: Path, root: Path = ROOT) -> list[Path]:
     return [out / name for name in made]
 
 
+class Server(ThreadingHTTPServer):
+    """A server that does not report a client that goes away before it has its answer."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print the traceback of any other error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def server(port: int, root: Path = ROOT) -> ThreadingHTTPServer:
     """A server of the site for this machine only; PageError if the port is not available."""
     made = site(root)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            """Send a file of the site; status 404 for any other path."""
+            """Send a file of the site; status 404 for any other path. HEAD gets only the header."""
             name = self.path.partition("?")[0].lstrip("/") or FILES["en"]
             data = made.get(name, b"There is no such page.")
             self.send_response(200 if name in made else 404)
@@ -84,13 +94,16 @@ def server(port: int, root: Path = ROOT) -> ThreadingHTTPServer:
             self.send_header("Content-Type", f"text/{kind}; charset=utf-8")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            if self.command != "HEAD":
+                self.wfile.write(data)
+
+        do_HEAD = do_GET
 
         def log_message(self, format: str, *args: Any) -> None:
             """Log nothing."""
 
     try:
-        return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        return Server(("127.0.0.1", port), Handler)
     except (OSError, OverflowError) as error:
         raise PageError(
             f"Port {port} is not available ({one_line(error)}): choose another with --port."

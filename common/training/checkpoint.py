@@ -11,13 +11,19 @@ from typing import Any
 import numpy as np
 
 from common.data.dataset import Dataset
+from common.data.image_files import Files
 from common.errors import RunError, WeightsError, one_line
+from common.files import read_ordinary
 from common.recipe import Recipe
 from common.spec import Spec
-from common.training.history import Epoch, epoch_from
+from common.training.fields import listed, named, number, parse, plain, text, whole
+from common.training.history import MOST, Epoch, epoch_from, losses_from, places_from
 from common.weights import Weights, check, draw, is_running, open_sealed, seal
 
 FORMAT = 1  #: version of the checkpoint format; other versions are rejected
+LARGEST = 2**30  #: bytes of a checkpoint; with Adam, one of 20,000 classes has a third of them
+MOST_CLASSES = 100_000
+MOST_PIXELS = 4096  #: height or width of an image, and size of the input
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,33 @@ class Config:
     limit_test: int | None
     channels: int
     classes: tuple[str, ...]
-    fingerprint: str  #: digest of the data's labels and counts
+    fingerprint: str  #: digest of the data's labels and pixels; see `fingerprint`
     pixels: tuple[int, int] = (28, 28)  #: height and width of the images in the data
+
+    def check(self) -> None:
+        """Raise ValueError if a field has another type or is out of its range."""
+        plain("backend", self.backend)  # `backends.load` refuses unknown ones
+        if self.data is not None:
+            text("data", self.data, 4096)
+        for name in ("limit_train", "limit_test"):
+            if (limit := getattr(self, name)) is not None:
+                whole(name, limit, 1, MOST)
+        if whole("channels", self.channels, 1, 3) == 2:
+            raise ValueError("its channels are 2: they must be 1 or 3")
+        for each in listed("classes", self.classes, MOST_CLASSES):
+            text("classes", each, 255)
+        if len(self.classes) < 2:
+            raise ValueError("its classes are fewer than two")
+        fingerprint = text("fingerprint", self.fingerprint)
+        if fingerprint.strip("0123456789abcdef"):
+            raise ValueError("its fingerprint is not a hexadecimal number")
+        whole("recipe's size", self.recipe.size, 1, MOST_PIXELS)
+        for name in ("batch_size", "epochs"):
+            whole(f"recipe's {name}", getattr(self.recipe, name), 1, MOST)
+        if len(listed("pixels", self.pixels, 2)) != 2:
+            raise ValueError("its pixels are not a height and a width")
+        for length in self.pixels:  # images of a folder are at most the input; others are 28 x 28
+            whole("pixels", length, 1, max(28, self.recipe.size))
 
     @classmethod
     def of(
@@ -43,10 +74,15 @@ class Config:
         source: str | None = None,
         limits: tuple[int | None, int | None] = (None, None),
     ) -> Config:
-        """Return the configuration of a run on this data."""
+        """Return the configuration of a run on this data; RunError if none could be read again."""
         _, channels, height, width = (int(length) for length in data.train_images.shape)
         classes, digest = tuple(data.classes), fingerprint(data)
-        return cls(recipe, backend, source, *limits, channels, classes, digest, (height, width))
+        config = cls(recipe, backend, source, *limits, channels, classes, digest, (height, width))
+        try:
+            config.check()
+        except ValueError as error:
+            raise RunError(f"This run is not possible: {error}.") from error
+        return config
 
     def network(self) -> Spec:
         """Return the spec of this run's network."""
@@ -101,16 +137,16 @@ class Checkpoint:
         """
         arrays, content = open_sealed(data)
         try:
-            found = json.loads(content)
+            found = parse(content)
             if found["format"] != FORMAT:
-                raise ValueError(f"has format {found['format']}, this version reads {FORMAT}")
+                form = whole("format", found["format"], 0, MOST)
+                raise ValueError(f"has format {form}, this version reads {FORMAT}")
             tensors: dict[str, Weights] = {}
             for name, array in arrays.items():
                 slot, _, rest = name.partition("/")
                 tensors.setdefault(slot, {})[rest] = array
             config = config_from(found["config"])
-            epochs = [epoch_from(epoch) for epoch in found["progress"].pop("epochs")]
-            progress = Progress(epochs=epochs, **found["progress"])
+            progress = progress_from(found["progress"])
             checkpoint = cls(config, tensors.pop("weights", {}), tensors, progress)
             checkpoint.check()
         except Exception as error:  # the digest is right, but the content is not a checkpoint
@@ -142,15 +178,39 @@ class Checkpoint:
                     raise WeightsError(f"{name} is {array.dtype}, not float32")
 
 
-def config_from(found: dict[str, Any]) -> Config:
-    """Return a configuration from parsed JSON."""
-    recipe = Recipe(**found["recipe"])
-    lists = {"classes": tuple(found["classes"]), "pixels": tuple(found.get("pixels", (28, 28)))}
-    return Config(**{**found, "recipe": recipe, **lists})
+def config_from(found: Any) -> Config:
+    """Return a configuration from parsed JSON; ValueError if a field is wrong."""
+    found = named(Config, found, "configuration")
+    recipe = Recipe(**named(Recipe, found["recipe"], "recipe"))
+    classes = tuple(listed("classes", found["classes"], MOST_CLASSES))
+    pixels = tuple(listed("pixels", found.get("pixels", [28, 28]), 2))
+    config = Config(**{**found, "recipe": recipe, "classes": classes, "pixels": pixels})
+    config.check()
+    return config
 
 
-def fingerprint(data: Dataset) -> str:
-    """Return a digest of all labels, the counts and the channels, to detect other data."""
+def progress_from(found: Any) -> Progress:
+    """Return the progress of a run from parsed JSON; ValueError if a field is wrong."""
+    found = named(Progress, found, "progress")
+    epochs = [epoch_from(epoch) for epoch in listed("epochs", found.get("epochs", []), MOST)]
+    for index, epoch in enumerate(epochs, 1):
+        whole("epoch's number", epoch.number, index, index)
+    progress = Progress(**{**found, "epochs": epochs})
+    whole("steps", progress.steps, 0, MOST)
+    whole("right", progress.right, 0, MOST)
+    number("seconds", progress.seconds, 0)
+    number("wait", progress.wait, 0)
+    losses_from(progress.losses)
+    places_from(progress.places)
+    return progress
+
+
+def fingerprint(data: Dataset, pixels: bool = True) -> str:
+    """Return a digest of the labels, the counts and the pixels, to detect other data.
+
+    The pixels of a data folder are those of its files, byte by byte. Runs of older versions have a
+    shorter digest, without the pixels (`pixels=False`). DataError if an image cannot be read.
+    """
     digest = hashlib.sha256()
     for images, labels in (
         (data.train_images, data.train_labels),
@@ -158,13 +218,23 @@ def fingerprint(data: Dataset) -> str:
     ):
         digest.update(json.dumps([len(labels), int(images.shape[1])]).encode())
         digest.update(labels.astype("<i8").tobytes())
-    return digest.hexdigest()[:16]
+        if pixels:
+            digest.update(json.dumps([int(length) for length in images.shape[2:]]).encode())
+            digest.update(images.digest if isinstance(images, Files) else images.tobytes())
+    return digest.hexdigest()[: 32 if pixels else 16]
+
+
+def same_data(config: Config, data: Dataset) -> bool:
+    """Return whether this is the data that a run was begun with, by classes and fingerprint."""
+    recorded = config.fingerprint
+    classes = tuple(data.classes)
+    return (classes, fingerprint(data, len(recorded) > 16)) == (config.classes, recorded)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Return the checkpoint in a file; RunError if it cannot be read or holds none."""
     try:
-        return Checkpoint.decode(path.read_bytes())
+        return Checkpoint.decode(read_ordinary(path, LARGEST))
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}).") from error
     except ValueError as error:

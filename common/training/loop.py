@@ -20,7 +20,7 @@ from common.data.dataset import Dataset
 from common.data.sampling import batches, flip_mask, shard
 from common.device import enough_memory
 from common.errors import DeviceError, DivergedError, RunError, Stopped
-from common.training.checkpoint import Checkpoint, Progress, fingerprint
+from common.training.checkpoint import Checkpoint, Progress, same_data
 from common.training.history import Epoch
 from common.training.run import Run
 
@@ -61,8 +61,7 @@ class TrainingLoop:
         checkpoint was trained on.
         """
         self.config, self.progress = checkpoint.config, deepcopy(checkpoint.progress)
-        classes = tuple(data.classes)
-        if (fingerprint(data), classes) != (self.config.fingerprint, self.config.classes):
+        if not same_data(self.config, data):
             raise RunError(
                 f"The images in {data.source} are not those that this run was begun with: give "
                 "their folder with `--data`."

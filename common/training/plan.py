@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,11 @@ from common.contract import Backend
 from common.data.dataset import Dataset
 from common.data.sources import load as load_data
 from common.device import choose, own_device
-from common.errors import SpecError
+from common.errors import RunError, SpecError, printable
 from common.recipe import AUTO, Recipe, find_recipe
 from common.spec import summary
 from common.spec.arithmetic import layers
-from common.training.checkpoint import Checkpoint, Config
+from common.training.checkpoint import Checkpoint, Config, fingerprint
 from common.training.run import Run, open_run
 
 
@@ -32,6 +34,8 @@ class Plan:
     data: Dataset
     run: Run
     new: bool
+    named: bool = True  #: the user gave the folder; if not, another free one does as well
+    stamp: tuple[int, int] | None = None  #: of the last checkpoint when it was read
 
     @property
     def recipe(self) -> Recipe:
@@ -51,6 +55,30 @@ class Plan:
         recipe = replace(config.recipe, precision=self.backend.fastest_precision(device))
         checkpoint = replace(self.checkpoint, config=replace(config, recipe=recipe))
         return replace(self, checkpoint=checkpoint)
+
+    @contextmanager
+    def claimed(self, rank: int = 0, workers: int = 1) -> Iterator[Plan]:
+        """Hold the lock of the run's folder; yield the plan, whose folder nobody else has.
+
+        A new run without `--out` takes the next free name if another process was faster. Several
+        workers have agreed on the name, and only the first holds the lock. RunError if another
+        process trains in the folder, or has trained in it since the plan was made.
+        """
+        if rank:
+            yield self
+            return
+        run, choose = self.run, self.new and not self.named and workers == 1
+        if choose:
+            run = Run(make_free_folder(run.folder))
+        with run.locked(made=choose):
+            if self.new:
+                run.check_free()
+            elif run.stamp() != self.stamp:
+                raise RunError(
+                    f"{run.folder} was trained by another process while this one started: go on "
+                    f"with `--resume {run.folder}`."
+                )
+            yield replace(self, run=run)
 
     def describe(self, device: str) -> dict[str, Any]:
         """Return everything that is known before the first step, for `--dry-run`."""
@@ -81,17 +109,24 @@ def begin(
     """Plan a new run: a named recipe with some fields changed."""
     recipe = replace(find_recipe(recipe_name), **changes)
     recipe.network()  # raises SpecError for an unknown spec
-    run = Run(out or free_folder(Path("runs"), f"{recipe.name}-{backend_name}"))
+    try:
+        folder = out or free_folder(Path("runs"), f"{recipe.name}-{backend_name}")
+    except OSError as error:
+        raise RunError(
+            f"runs cannot be used ({error.strerror}): choose a folder with `--out`."
+        ) from error
+    run = Run(folder)
     run.check_free()
     backend = load(backend_name)
     data = load_data(source, recipe.size).limit(*limits)
     config = Config.of(recipe, backend_name, data, source, limits)
     layers(config.network())  # raises SpecError for a size that is too small
-    return Plan(backend_name, backend, Checkpoint.first(config), data, run, True)
+    return Plan(backend_name, backend, Checkpoint.first(config), data, run, True, bool(out))
 
 
 def resume(path: Path, backend_name: str | None, precision: str | None, source: str | None) -> Plan:
     """Plan to resume a run, in its own backend or in another one."""
+    stamp = Run(path if path.is_dir() else path.absolute().parent.parent).stamp()
     run, checkpoint = open_run(path)
     config = checkpoint.config
     if precision:
@@ -101,9 +136,24 @@ def resume(path: Path, backend_name: str | None, precision: str | None, source: 
         config = replace(config, data=source)
     data = load_data(config.data, config.recipe.size)
     data = data.limit(config.limit_train, config.limit_test)
-    return Plan(
-        backend_name, load(backend_name), replace(checkpoint, config=config), data, run, False
-    )
+    checkpoint = replace(checkpoint, config=config)
+    if fingerprint(data) == config.fingerprint:  # the loop refuses other images
+        check_steps(checkpoint, len(data.train_labels))
+    return Plan(backend_name, load(backend_name), checkpoint, data, run, False, stamp=stamp)
+
+
+def check_steps(checkpoint: Checkpoint, examples: int) -> None:
+    """Raise RunError unless a checkpoint's steps are those of its epochs and losses."""
+    progress, recipe = checkpoint.progress, checkpoint.config.recipe
+    steps = recipe.steps_an_epoch(examples)
+    counts = [len(epoch.losses) for epoch in progress.epochs]
+    whole = counts == [steps] * len(counts) and len(counts) <= recipe.epochs
+    rest = progress.steps - sum(counts)
+    if not whole or rest != len(progress.losses) or rest > steps:
+        raise RunError(
+            f"The checkpoint's {progress.steps} steps do not fit its epochs and losses: start "
+            "again with `--out`."
+        )
 
 
 def backend_name(given: str | None, resumed: Path | None) -> str:
@@ -121,9 +171,26 @@ def free_folder(parent: Path, name: str) -> Path:
     return next(parent / each for each in candidates if not (parent / each).exists())
 
 
+def make_free_folder(folder: Path) -> Path:
+    """Make a folder that no other process has made; its name may get a number at the end.
+
+    RunError if it cannot be made.
+    """
+    free = folder
+    while True:
+        try:
+            free.mkdir(parents=True)
+            return free
+        except FileExistsError:
+            free = free_folder(folder.parent, folder.name)
+        except OSError as error:
+            raise Run(free).unusable(error.strerror) from error
+
+
 def render(found: dict[str, Any]) -> str:
     """Return the result of `Plan.describe` as text."""
     recipe = ", ".join(f"{name} {value}" for name, value in found["recipe"].items())
     rest = {name: value for name, value in found.items() if name not in ("network", "recipe")}
-    table = tabulate([*rest.items(), ("recipe", recipe)], tablefmt="plain")
+    rows = [(name, printable(value)) for name, value in (*rest.items(), ("recipe", recipe))]
+    table = tabulate(rows, tablefmt="plain")
     return f"{summary.render(found['network'])}\n\n{table}"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from common.errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,11 +24,66 @@ if TYPE_CHECKING:
 POINTS = 300  # at most, in a curve; longer runs are averaged in blocks
 SHOWN = 32  # at most, images in a plot of predictions
 MARKERS = "os^Dv*PX"
+NAMED = 100  # at most, classes with a name at the axes of a confusion matrix
+FONT = "DejaVu Sans"  # matplotlib brings it along
+#: fonts with Chinese, Japanese and Korean characters, in the order of preference
+MORE_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN"),
+    *("Microsoft YaHei", "PingFang SC", "Hiragino Sans GB", "Heiti SC", "Heiti TC", "SimHei"),
+    *("WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Noto Sans CJK JP", "Noto Sans CJK TC"),
+    *("Droid Sans Fallback", "AR PL UMing CN", "Arial Unicode MS", "Unifont"),
+)
 
 
+@contextmanager
+def _drawing() -> Iterator[None]:
+    """Draw names as they are: no formulas, no LaTeX, whatever the user's settings; no warnings."""
+    import matplotlib
+
+    settings = {
+        "text.parse_math": False,
+        "text.usetex": False,
+        "axes.formatter.use_mathtext": False,
+        "font.family": list(_fonts()),
+    }
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@cache
+def _fonts() -> dict[str, str]:
+    """Return the name and file of the fonts to use: ours, and one of MORE_FONTS if it is there."""
+    from matplotlib.font_manager import findfont, fontManager
+
+    installed = {each.name: each.fname for each in fontManager.ttflist}
+    more = [name for name in MORE_FONTS if name in installed][:1]
+    return {FONT: findfont(FONT)} | {name: installed[name] for name in more}
+
+
+@cache
+def _known(path: str) -> frozenset[int]:
+    """Return the characters of a font."""
+    from matplotlib.font_manager import get_font
+
+    return frozenset(get_font(path).get_charmap())
+
+
+def _name(text: str, longest: int = 24) -> str:
+    """Shorten a name. What no font can draw becomes an escape such as `\\u732b`."""
+    short = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return "".join(
+        each
+        if any(ord(each) in _known(path) for path in _fonts().values())
+        else each.encode("unicode_escape").decode()
+        for each in printable(short)
+    )
+
+
+@_drawing()
 def curve(epochs: Sequence[Epoch], title: str) -> bytes:
     """Plot loss and accuracy, training and test, for each epoch."""
-    figure, (left, right) = _two_panels(title)
+    figure, (left, right) = _two_panels(_name(title, 80))
     numbers = [epoch.number for epoch in epochs]
     left.plot(numbers, [epoch.loss for epoch in epochs], "o-", label="train")
     left.plot(numbers, [epoch.test_loss for epoch in epochs], "s--", label="test")
@@ -34,6 +94,7 @@ def curve(epochs: Sequence[Epoch], title: str) -> bytes:
     return _png(figure)
 
 
+@_drawing()
 def overlay(histories: Mapping[str, Sequence[Epoch]]) -> bytes:
     """Plot the training loss and test accuracy of several runs in the same axes.
 
@@ -45,6 +106,7 @@ def overlay(histories: Mapping[str, Sequence[Epoch]]) -> bytes:
     block = -(-longest // POINTS)
     for index, (name, epochs) in enumerate(histories.items()):
         width = 1.0 + 2.4 * (1 - (index + 1) / len(histories))
+        shown = _name(name, 80)
         colour, marker = f"C{index % 10}", MARKERS[index % len(MARKERS)]
         at = np.concatenate(
             [
@@ -63,7 +125,7 @@ def overlay(histories: Mapping[str, Sequence[Epoch]]) -> bytes:
             marker=marker,
             markersize=4 + width,
             markevery=(index * 5, max(10, len(starts) // 8)),
-            label=name,
+            label=f" {shown}" if shown.startswith("_") else shown,  # "_" hides it from the legend
         )
         right.plot(
             [epoch.number for epoch in epochs],
@@ -81,6 +143,7 @@ def overlay(histories: Mapping[str, Sequence[Epoch]]) -> bytes:
     return _png(figure)
 
 
+@_drawing()
 def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
     """Plot the confusion matrix: rows are true classes, columns are predicted classes."""
     from matplotlib.figure import Figure
@@ -96,9 +159,11 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
         for (row, column), count in np.ndenumerate(table):
             colour = "white" if shares[row, column] > 0.5 else "black" if count else "lightgrey"
             axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-    small = min(9.0, 0.5 * 72 * side / len(classes))  # points: half of a cell's height
-    axes.set_xticks(range(len(classes)), [_plain(n) for n in classes], rotation=90, fontsize=small)
-    axes.set_yticks(range(len(classes)), [_plain(n) for n in classes], fontsize=small)
+    every = -(-len(classes) // NAMED)  # more names than NAMED overlap, and take very long
+    places, names = range(0, len(classes), every), [_name(each) for each in classes[::every]]
+    small = min(9.0, 0.5 * 72 * side / len(names))  # points: half of the space of a name
+    axes.set_xticks(places, names, rotation=90, fontsize=small)
+    axes.set_yticks(places, names, fontsize=small)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     accuracy = table.trace() / max(table.sum(), 1)
@@ -106,6 +171,7 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
     return _png(figure)
 
 
+@_drawing()
 def predictions(images: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Plot the network's input images, uint8 (N, C, H, W), above their most likely classes."""
     from matplotlib.figure import Figure
@@ -127,20 +193,15 @@ def predictions(images: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> bytes:
     for index, (image, row) in enumerate(zip(images[:shown], rows, strict=False)):
         above, below = cells[2 * (index // columns) : 2 * (index // columns) + 2, index % columns]
         above.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=255)
-        above.set_title(_plain(Path(row["file"]).name), fontsize=9)
+        above.set_title(_name(Path(row["file"]).name), fontsize=9)
         chances = [each["probability"] for each in row["classes"]]
         below.barh(range(len(chances)), chances, color="lightsteelblue")
         for at, each in enumerate(row["classes"]):
-            text = f"{_plain(each['class'])}  {each['probability']:.1%}"
+            text = f"{_name(each['class'])}  {each['probability']:.1%}"
             below.text(0.02, at, text, va="center", fontsize=8)
         below.set_xlim(0, 1)
         below.set_ylim(likely - 0.5, -0.5)
     return _png(figure)
-
-
-def _plain(name: str) -> str:
-    """Shorten a name to 24 characters and escape dollar signs, which start formulas."""
-    return (name if len(name) <= 24 else f"{name[:23]}…").replace("$", r"\$")
 
 
 def _two_panels(title: str) -> tuple[Figure, tuple[Axes, Axes]]:

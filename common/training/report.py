@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from dataclasses import asdict
 
 import click
 
-from common.errors import BackendError, RunError
+from common.errors import BackendError, RunError, printable
 from common.training.history import Epoch, speed
 from common.training.plan import Plan
 from common.training.run import Run
@@ -36,10 +37,10 @@ class Lines:
         click.echo(
             f"{plan.backend_name} {plan.backend.VERSION} on {device}, {recipe.precision}: recipe "
             f"{recipe.name} with {recipe.spec} at {recipe.size}, {len(data.train_labels)} images "
-            f"from {data.source}, batch {recipe.batch_size}; "
+            f"from {printable(data.source)}, batch {recipe.batch_size}; "
             + (f"{workers} workers; " if workers > 1 else "")
             + (f"after {done} steps, " if done else "")
-            + f"in {plan.run.folder}"
+            + f"in {printable(plan.run.folder)}"
         )
 
     def epoch(self, epoch: Epoch) -> None:
@@ -61,12 +62,12 @@ class Lines:
             return
         last = epochs[-1]
         where = "; ".join(f"{what} on {', '.join(on)}" for what, on in last.places.items() if on)
-        click.echo(f"{where}\nkept in {run.folder}")
+        click.echo(f"{printable(where)}\nkept in {printable(run.folder)}")
         click.echo(
             f"loss {last.loss:.3f}, train acc {last.train_accuracy:.3f}, "
             f"test acc {last.test_accuracy:.3f}"
         )
-        click.echo(f"{speed(epochs):.1f} examples/sec on {last.device}")
+        click.echo(f"{speed(epochs):.1f} examples/sec on {printable(last.device)}")
 
 
 @contextmanager
@@ -91,13 +92,17 @@ def events(plan: Plan, wanted: bool) -> Iterator[Callable[[Epoch], None]]:
             yield
         except OSError as error:
             raise RunError(
-                f"{folder} cannot be written ({error.strerror}); {plan.run.way_on()}."
+                f"{folder} cannot be written ({error.strerror}); {plan.run.way_on(error.errno)}."
             ) from error
 
+    plan.run.require_inside(folder)
     with writing():
         folder.mkdir(parents=True, exist_ok=True)
         # not SummaryWriter: a full disk ends its thread, and then the next epochs block
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+        # a random name: a folder from a stranger may hold links
+        name = (
+            f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{secrets.token_hex(8)}"
+        )
         writer = RecordWriter(str(folder / name))
     first_event = Event(wall_time=time.time(), file_version="brain.Event:2")
     writer.write(first_event.SerializeToString())  # into a buffer: `write` below flushes it

@@ -5,22 +5,34 @@
       history.jsonl            one line per epoch, with its own digest
       curve.png                loss and accuracy, training and test
       checkpoints/last.safetensors, best.safetensors
+      .lock                    only while a process trains: its number, its machine, since when
 
 A checkpoint alone is enough to resume a run in any backend. It holds the weights and the optimizer
 state in canonical form, the recipe, the history so far and a digest of all of these. Each file is
 written to a temporary file in the same folder, synced and renamed. A partial file is never read.
+While a process trains, it holds the lock of the folder (`lock.py`).
+
+The folder may come from a stranger. Links in it that lead out of it are refused.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from common.errors import RunError
-from common.files import write_whole
+import click
+
+from common.errors import RunError, one_line, printable
+from common.files import leads_out, leftovers, write_whole
+from common.training import lock
 from common.training.checkpoint import Checkpoint, read_checkpoint
-from common.training.history import Epoch, signed
+from common.training.history import Epoch, read_history, signed
+
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)  #: no room on the disk
 
 
 class Run:
@@ -39,12 +51,63 @@ class Run:
         return run
 
     def check_free(self) -> None:
-        """Raise RunError if the folder holds a run already."""
-        if self.checkpoint("last").exists() or self.checkpoint("best").exists():
+        """Raise RunError if the folder holds a run already, or can be no folder."""
+        try:
+            holds = self.checkpoint("last").exists() or self.checkpoint("best").exists()
+            around = (self.folder, *self.folder.parents)
+            existing = next((each for each in around if each.exists()), Path())
+        except OSError as error:  # such as a name that is too long
+            raise self.unusable(error.strerror) from error
+        if holds:
             raise RunError(
                 f"{self.folder} holds a run already: go on with it by `--resume {self.folder}`, "
                 "or choose another folder with `--out`."
             )
+        if not existing.is_dir():
+            raise self.unusable(f"{existing} is not a folder")
+
+    def unusable(self, reason: str | None) -> RunError:
+        """Return the error for a folder that cannot be made."""
+        return RunError(
+            f"{self.folder} cannot be the folder of a run ({reason}): choose another with `--out`."
+        )
+
+    @contextmanager
+    def locked(self, made: bool = False) -> Iterator[None]:
+        """Make the folder if it is missing, and hold its lock.
+
+        Raises RunError, which names the holder, if another process has the lock. If the folder was
+        made for this (`made`: by the caller) and nothing was written, it is removed afterwards.
+        """
+        try:
+            made = made or not self.folder.exists()
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self.unusable(error.strerror) from error
+        try:
+            with lock.held(self.folder):
+                self.remove_leftovers()
+                yield
+        except OSError as error:
+            if str(error.filename) != str(self.folder / lock.NAME):
+                raise
+            raise RunError(
+                f"{self.folder / lock.NAME} cannot be written ({error.strerror}): remove it, or "
+                "choose another folder with `--out`."
+            ) from error
+        finally:
+            if made:
+                with suppress(OSError):
+                    self.folder.rmdir()  # only if it is empty
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed processes left half-written; only for the holder of the lock."""
+        checkpoints = [self.checkpoint("last"), self.checkpoint("best")]
+        for path in (self.config_file, self.history_file, self.curve_file, *checkpoints):
+            if not leads_out(path.parent, self.folder):
+                for each in leftovers(path):
+                    with suppress(OSError):
+                        each.unlink()
 
     @property
     def config_file(self) -> Path:
@@ -70,18 +133,22 @@ class Run:
         self.write(self.checkpoint(which), checkpoint.encode())
 
     def record(self, epochs: list[Epoch]) -> None:
-        """Rewrite the history and its plot."""
+        """Rewrite the history and its plot. A plot that fails is a warning: it ends no run."""
         from common.training.plots import curve
 
         lines = [json.dumps(signed(asdict(epoch))) + "\n" for epoch in epochs]
         self.write(self.history_file, "".join(lines).encode())
-        self.write(self.curve_file, curve(epochs, self.folder.name))
+        try:
+            write_whole(self.curve_file, curve(epochs, self.folder.absolute().name))
+        except Exception as error:  # matplotlib raises many types
+            reason = printable(one_line(error)[:200])
+            click.echo(f"warning: {printable(self.curve_file)} is not drawn: {reason}", err=True)
 
     def load(self, which: str = "last") -> Checkpoint:
         """Read a checkpoint; RunError with advice if it is missing or damaged."""
         path = self.checkpoint(which)
         try:
-            return read_checkpoint(path)
+            return self.read(which)
         except RunError as error:
             other = self.checkpoint("best" if which == "last" else "last")
             if other.exists():
@@ -92,23 +159,51 @@ class Run:
                 ) from error
             raise
 
+    def read(self, which: str) -> Checkpoint:
+        """Read a checkpoint; RunError if it is missing, damaged, or a link that leads out."""
+        self.require_inside(self.checkpoint(which))
+        return read_checkpoint(self.checkpoint(which))
+
+    def stamp(self) -> tuple[int, int] | None:
+        """Return what changes whenever the last checkpoint is written; None if there is none."""
+        try:
+            found = self.checkpoint("last").stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def history(self) -> list[Epoch]:
+        """Read the history; RunError if it is missing, damaged, or a link that leads out."""
+        self.require_inside(self.history_file)
+        return read_history(self.history_file)
+
+    def require_inside(self, path: Path) -> None:
+        """Raise RunError if links take a path of the run out of its folder."""
+        if leads_out(path, self.folder):
+            raise RunError(
+                f"{path} leads out of {self.folder} by a link: put the file itself in its place."
+            )
+
     def write(self, path: Path, data: bytes) -> None:
         """Write a file completely, or keep the old file and raise RunError."""
+        self.require_inside(path.parent)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, data)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise RunError(f"{path} cannot be written ({reason}); {self.way_on()}.") from error
+            way_on = self.way_on(error.errno)
+            raise RunError(f"{path} cannot be written ({reason}); {way_on}.") from error
 
-    def way_on(self) -> str:
-        """Return the advice after a failed write."""
+    def way_on(self, number: int | None) -> str:
+        """Return the advice after a failed write; `number` is the errno."""
+        remedy = "make room on the disk" if number in FULL else "make it writable"
         if self.checkpoint("last").exists():
             return (
-                f"the earlier checkpoint is intact: make room on the disk, then go on with "
+                f"the earlier checkpoint is intact: {remedy}, then go on with "
                 f"`--resume {self.folder}`"
             )
-        return "nothing was saved yet: make room on the disk, then start again"
+        return f"nothing was saved yet: {remedy}, then start again"
 
 
 def open_run(path: Path) -> tuple[Run, Checkpoint]:
@@ -116,11 +211,13 @@ def open_run(path: Path) -> tuple[Run, Checkpoint]:
 
     Raises RunError if the path is neither.
     """
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         folder = path.absolute().parent
         if folder.name != "checkpoints":
             raise RunError(f"{path} is not in the folder `checkpoints` of a run: move it there.")
-        return Run(folder.parent), read_checkpoint(path)
+        run = Run(folder.parent)
+        run.require_inside(path.absolute())
+        return run, read_checkpoint(path)
     if not path.is_dir():
         raise RunError(f"{path} is not a run: there is no such folder.")
     run = Run(path)

@@ -1,4 +1,4 @@
 """Canonical weights: the same names, layouts and file format for every backend."""
 
-from common.weights.canonical import RUNNING, Weights, check, draw, is_running, shapes
+from common.weights.canonical import RUNNING, Weights, check, draw, is_running, not_finite, shapes
 from common.weights.storage import KEY, load, metadata, open_sealed, save, seal, sha256

@@ -73,6 +73,11 @@ def is_running(name: str) -> bool:
     return name.endswith(RUNNING)
 
 
+def not_finite(weights: Mapping[str, np.ndarray]) -> list[str]:
+    """The names of the tensors that hold NaN or infinity."""
+    return [name for name, array in weights.items() if not np.isfinite(array).all()]
+
+
 def draw(spec: Spec, seed: int) -> Weights:
     """Initial float32 values: d2l's Xavier uniform for weights, zero for biases, identity norms.
 

@@ -5,7 +5,7 @@ import pytest
 from common.parity.mutations import INJECTED_BUGS, SMALL
 from common.parity.suite import DEFAULTS, run_checks, verify_injected
 
-#: what the bugs are injected in, where test_ladder.py does not run it already
+#: what the bugs are injected in, where test_parity.py does not run it already
 CONTROLS = {bug.spec.name: bug for bug in INJECTED_BUGS.values() if bug.spec.name not in DEFAULTS}
 
 
@@ -24,8 +24,8 @@ def test_without_a_bug_every_check_holds_on_the_simulated_device(backend, name, 
 def test_the_bug_is_caught(name, bug):
     report = verify_injected(name, bug)
     assert report.failed is not None, f"{bug.name} escaped: {bug.what}"
-    assert report.failed.name in bug.checks, report.sentence()
-    if not bug.simulated:  # there a framework may refuse; elsewhere it means a bad planting
+    assert report.failed.name in bug.caught_by, report.sentence()
+    if not bug.simulated:  # there a framework may refuse; elsewhere it means a badly injected bug
         assert "Error" not in report.failed.where, report.sentence()
     if report.failed.error is not None:
         assert report.failed.error > 1e3 * report.failed.tolerance

@@ -1,8 +1,8 @@
-"""Fault injection into training runs: kills, full disks, damaged files, signals, limits.
+"""Fault injection into runs: kills, full disks, damage, signals, limits, two writers, links.
 
 `python tests/durability/fault_injection.py --help`; each command prints a JSON summary and exits
 with status 1 if anything was lost. The tests run short versions of the same functions.
-Long because it is one script with six commands that share their runs and their comparisons.
+Long because it is one script with eight commands that share their runs and their comparisons.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,9 @@ from common.cli.app import BACKENDS, main  # noqa: E402
 from common.data import sources  # noqa: E402
 from common.data.dataset import Dataset  # noqa: E402
 from common.data.fashion_mnist import SAMPLE, SAMPLE_FOLDER  # noqa: E402
-from common.errors import GoogLeNetError, one_line  # noqa: E402
+from common.distributed.launcher import alive  # noqa: E402
+from common.errors import GoogLeNetError, RunError, one_line  # noqa: E402
+from common.files import write_whole  # noqa: E402
 from common.recipe import Recipe  # noqa: E402
 from common.spec import MINI  # noqa: E402
 from common.training.checkpoint import Checkpoint, Config, Progress  # noqa: E402
@@ -105,8 +107,10 @@ def require_whole(folder: Path) -> None:
 # --- processes
 
 
-def start(*words: object, program: tuple[str, ...] = ("-m", "common.cli")) -> subprocess.Popen[str]:
-    """A `googlenet` process, with both of its outputs in one pipe."""
+def start(
+    *words: object, program: tuple[str, ...] = ("-m", "common.cli"), folder: Path | None = None
+) -> subprocess.Popen[str]:
+    """A `googlenet` process in a folder, with both of its outputs in one pipe."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
         [sys.executable, *program, *map(str, words)],
@@ -115,6 +119,7 @@ def start(*words: object, program: tuple[str, ...] = ("-m", "common.cli")) -> su
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        cwd=folder,
     )
 
 
@@ -189,7 +194,7 @@ def signalled(phase: str, nth: int, signals: tuple[int, ...]) -> Iterator[None]:
 # --- 1. kills of the checkpoint writer
 
 RECIPE = Recipe(spec="mini", size=33, momentum=0.9)
-CONFIG = Config(RECIPE, "none", None, None, None, 1, ("",) * 10, "")
+CONFIG = Config(RECIPE, "torch", None, None, None, 1, ("",) * 10, "")
 DRAWN = weights.draw(MINI, 0)
 
 
@@ -328,7 +333,7 @@ def kill_in_a_save(process: subprocess.Popen[str], folder: Path, nth: int) -> No
     """Kill a process when the nth temporary file of a checkpoint is seen, if it comes to that."""
     seen, before = 0, False
     while process.poll() is None and seen < nth:
-        now = any((folder / f".{which}.safetensors.part").exists() for which in ("last", "best"))
+        now = any(folder.glob(".*.safetensors.*.part"))
         seen += now and not before
         before = now
         time.sleep(0.0002)
@@ -384,14 +389,7 @@ def small_disk(parent: Path) -> Iterator[Path]:
         subprocess.run(["umount", disk], check=True)
 
 
-WRITES = (
-    "config.json",
-    "last.safetensors",
-    "best.safetensors",
-    "history.jsonl",
-    "curve.png",
-    "tensorboard",
-)
+WRITES = ("config.json", "last.safetensors", "best.safetensors", "history.jsonl", "tensorboard")
 
 
 @contextmanager
@@ -651,6 +649,133 @@ def out_of_memory(folder: Path, backend: str, room: int = 1000) -> str:
     return sentence
 
 
+# --- 7. two writers and readers
+
+
+def contenders(folder: Path, count: int, seed: int, processes: int = 4) -> dict[str, int]:
+    """Processes that contend for a run's lock while the holder is killed, `count` times.
+
+    Each says when it gets the lock, and looks whether a living process is inside already.
+    """
+    chance, run = random.Random(seed), Run(folder / "run")
+    kills = 0
+    started = [here("contender", run.folder) for _ in range(processes)]
+    try:
+        while kills < count:
+            time.sleep(chance.uniform(0.005, 0.05))
+            with suppress(OSError, ValueError):
+                pid = json.loads((run.folder / ".lock").read_text())["pid"]
+                index = [each.pid for each in started].index(pid)  # ValueError: killed before
+                started[index].kill()
+                output = started[index].communicate()[0]
+                require(not output, "two processes held one lock", output)
+                kills += 1
+                started[index] = here("contender", run.folder)
+            for each in started:
+                require(each.poll() is None, "a contender left", each.returncode)
+    finally:
+        for each in started:
+            each.kill()
+            output = each.communicate()[0]
+            require(not output, "a contender said", output)
+    with run.locked():  # nobody holds it any more
+        entered = len((run.folder / "entered").read_bytes())
+    return {"kills": kills, "locks taken": entered}
+
+
+def two_runs(folder: Path, backend: str, count: int) -> dict[str, Any]:
+    """Start runs at once: in one folder, and in the default one; read beside them all the time."""
+    whole, one = folder / "whole", folder / "same" / "whole"
+    undisturbed(whole, backend)
+    processes = [start(*words_for(one, backend)) for _ in range(count)]
+    reads = read_beside(one, processes)
+    outputs = [process.communicate()[0] for process in processes]
+    codes = sorted(process.returncode for process in processes)
+    require(codes == [0] + [7] * (count - 1), "statuses of one folder", codes, outputs)
+    for process, output in zip(processes, outputs, strict=True):
+        sentence = check_end(process.returncode, output, 0, 7)
+        known = not sentence or "is in use: process" in sentence or "holds a run" in sentence
+        require(known, sentence)
+    require_same(one, whole)
+    begin = [*BEGIN, "--backend", backend]
+    processes = [start(*begin, folder=folder) for _ in range(count)]
+    for process in processes:
+        end(process, 0)
+    folders = sorted((folder / "runs").iterdir())
+    require(len(folders) == count, "folders of the default name", folders)
+    for each in folders:
+        require_same(each, whole)
+    return {"backend": backend, "runs at once": 2 * count, "reads beside them": reads}
+
+
+def read_beside(folder: Path, processes: Sequence[subprocess.Popen[str]]) -> int:
+    """Read a run until its processes end; Lost if a file is there and cannot be read."""
+    reads = 0
+    while any(process.poll() is None for process in processes):
+        require_whole(folder)
+        reads += 1
+        time.sleep(0.1)
+    return reads
+
+
+# --- 8. links in a folder from a stranger
+
+
+def links(folder: Path, count: int, seed: int) -> dict[str, int]:
+    """Put links, pipes and devices in a run, then write and read it; nothing outside changes."""
+    chance, victim = random.Random(seed), folder / "victim"
+    found = dict.fromkeys(("written", "write refused", "read", "read refused"), 0)
+    for index in range(count):
+        run = Run(folder / f"run-{index}")
+        write_locked(run)
+        paths = [run.config_file, run.history_file, run.curve_file, run.checkpoint("last")]
+        for path in chance.sample([*paths, run.checkpoint("last").parent, run.folder / ".lock"], 2):
+            names = (
+                path.name,
+                f".{path.name}.part",
+                f".{path.name}.{chance.randbytes(8).hex()}.part",
+            )
+            place = path.with_name(chance.choice(names))
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+            if not place.parent.is_dir() or place.parent.is_symlink():
+                continue  # placed before
+            place.unlink(missing_ok=True)
+            victim.write_bytes(b"mine")
+            match chance.randrange(4):
+                case 0:
+                    place.symlink_to(victim)
+                case 1:
+                    place.symlink_to("/dev/zero")
+                case 2:
+                    place.symlink_to(folder)
+                case 3:
+                    os.mkfifo(place)
+        before = sorted(folder.iterdir())
+        for kind, do in (
+            ("read", lambda run=run: (run.load(), run.history())),
+            ("written", lambda run=run: write_locked(run)),
+        ):
+            try:
+                do()
+                found[kind] += 1
+            except GoogLeNetError as error:
+                require(error.exit_code == 7, error)
+                found["read refused" if kind == "read" else "write refused"] += 1
+        require(victim.read_bytes() == b"mine", "another file was written", run.folder)
+        require(sorted(folder.iterdir()) == before, "a file outside was made", run.folder)
+        shutil.rmtree(run.folder)
+    return {"folders": count, **found}
+
+
+def write_locked(run: Run) -> None:
+    """Write every file of a run as a training process does."""
+    with mock.patch("common.training.plots.curve", return_value=b""), run.locked():
+        run.write(run.config_file, b"{}")
+        run.save(checkpoint_of(2))
+        run.record([epoch_of(1)])
+
+
 # --- the commands
 
 
@@ -733,6 +858,41 @@ def _limits(backend: str) -> None:
     """A loss that is no number; a batch that does not fit."""
     show(diverging, backend)
     show(out_of_memory, backend)
+
+
+@durability.command("two-writers")
+@backend_option
+@count_option(100)
+@seed_option
+def _two_writers(backend: str, count: int, seed: int) -> None:
+    """Processes that want one folder; kills of the one that holds its lock."""
+    show(contenders, count, seed)
+    show(two_runs, backend, 3)
+
+
+@durability.command("links")
+@count_option(1000)
+@seed_option
+def _links(count: int, seed: int) -> None:
+    """Links, pipes and devices in the folder of a run."""
+    show(links, count, seed)
+
+
+@durability.command(hidden=True)
+@click.argument("folder", type=click.Path(path_type=Path))
+def contender(folder: Path) -> None:
+    """Take the lock of a run again and again; print only what must not happen."""
+    inside = folder / "inside"
+    while True:
+        with suppress(RunError), Run(folder).locked():
+            if inside.exists() and alive(int(inside.read_text() or 0)):
+                print("not alone", flush=True)
+            write_whole(inside, str(os.getpid()).encode())
+            with (folder / "entered").open("ab") as file:
+                file.write(b".")
+            time.sleep(0.002)
+            inside.unlink()
+        time.sleep(0.001)
 
 
 @durability.command(hidden=True)

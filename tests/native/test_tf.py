@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from functools import lru_cache
 
 import keras
@@ -15,7 +13,6 @@ from small_specs import thin  # in tests/support
 from backends import tf as backend
 from backends.tf import GoogLeNet, optimizers
 from backends.tf.weights import tensors
-from common.files import ROOT
 from common.parity.fixtures import draw_fixture
 from common.spec import D2L, MINI, TORCHVISION_IMAGENET_AUX, arithmetic, find
 from common.weights import shapes
@@ -90,29 +87,22 @@ for name in names:
 """
 
 
-@pytest.fixture(scope="module")
-def reloaded(tmp_path_factory):
-    """What a fresh process finds in the saved networks, and what they gave here, by name."""
-    folder, here = tmp_path_factory.mktemp("saved"), {}
+def test_a_saved_network_is_the_same_in_a_fresh_process_and_trains_there(fresh, tmp_path):
+    here = {}
     for name, spec in SPECS.items():
         model, x = drawn(spec), images(spec)
-        model.save(folder / f"{name}.keras")
-        np.save(folder / f"{name}.npy", x[:3])
+        model.save(tmp_path / f"{name}.keras")
+        np.save(tmp_path / f"{name}.npy", x[:3])
         here[name] = outputs(model, x)
-    command = [sys.executable, "-c", CHILD, folder, *SPECS]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    lines = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
-    return {line["name"]: (line, here[line["name"]]) for line in lines}
-
-
-@pytest.mark.parametrize("name", SPECS)
-def test_a_saved_network_is_the_same_in_a_fresh_process_and_trains_there(reloaded, name):
-    found, here = reloaded[name]
-    assert found["class"] == "GoogLeNet"
-    same([np.array(each) for each in found["logits"]], [each[:3] for each in here])
-    assert math.isfinite(found["loss"])
-    assert np.mean(found["changed"]) > 0.9  # no gradient passes a ReLU that is never above 0
+    for line in fresh(CHILD, tmp_path, *SPECS).splitlines():
+        found = json.loads(line)
+        wanted = here.pop(found["name"])
+        assert found["class"] == "GoogLeNet"
+        same([np.array(each) for each in found["logits"]], [each[:3] for each in wanted])
+        assert math.isfinite(found["loss"])
+        # no gradient passes a ReLU that is never above 0
+        assert np.mean(found["changed"]) > 0.9, found["name"]
+    assert not here, "a network did not come back"
 
 
 def test_a_clone_is_the_same_network_with_weights_of_its_own():

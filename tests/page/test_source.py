@@ -6,11 +6,15 @@ Long because most tests share the parser of the page and the damaged checkouts.
 import json
 import re
 import shutil
+import socket
+import struct
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from html.parser import HTMLParser
+from http.client import RemoteDisconnected
 from pathlib import Path
 from threading import Thread
 
@@ -515,3 +519,48 @@ def test_the_server_gives_the_pages_to_this_machine_alone():
                 pages.server(port)
         finally:
             server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def port():
+    """The port of a server of the page."""
+    with pages.server(0) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("path", "status"), [("/", 200), ("/index.zh-CN.html", 200), ("/no", 404)])
+def test_head_gets_the_header_of_get_without_the_page(port, path, status):
+    answers = []
+    for method in ("GET", "HEAD"):
+        with socket.create_connection(("127.0.0.1", port)) as client, client.makefile("rb") as file:
+            client.sendall(f"{method} {path} HTTP/1.0\r\n\r\n".encode())
+            answers.append(file.read())
+    (head, _, body), alone = answers[0].partition(b"\r\n\r\n"), answers[1]
+    assert f" {status} ".encode() in head.splitlines()[0]
+    assert f"Content-Length: {len(body)}".encode() in head.splitlines()
+    without_date = [
+        [line for line in each.splitlines() if b"Date" not in line] for each in (head, alone)
+    ]
+    assert without_date[1] == [*without_date[0], b""]
+
+
+@pytest.mark.parametrize("request_", [b"GET / HTTP/1.1\r\n\r\n", b"GET / HT", b""])
+def test_a_client_that_resets_prints_nothing(port, capsys, request_):
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(request_)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
+        assert b"</html>" in answer.read()
+    time.sleep(0.2)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_another_error_of_the_server_is_not_hidden(port, capsys, monkeypatch):
+    monkeypatch.setattr(pages.BaseHTTPRequestHandler, "send_header", None)
+    with pytest.raises(RemoteDisconnected):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/")
+    time.sleep(0.2)
+    assert "TypeError" in capsys.readouterr().err

@@ -113,7 +113,7 @@ if sys.argv[1] == "theirs":
     load()
     print("went on")
 else:
-    from common.cli import Commands
+    from common.cli.app import Commands
 
     @(lambda function: __import__("click").group(cls=Commands)(function))
     def main():

@@ -159,6 +159,15 @@ def cycle(root):
     group["a"] = group
 
 
+def many_names(root):
+    """Fifteen groups in each other, each with ten names: a million billion paths."""
+    for _ in range(15):
+        group = root.create_group("0")
+        for number in range(1, 10):
+            root[str(number)] = group
+        root = group
+
+
 def soft(root):
     """A dataset, and a second name of it."""
     root["b"] = np.zeros(1, np.float32)
@@ -240,6 +249,12 @@ def corpus(canary):
         "pickle: a laugh as a dtype": entry(name("numpy", "dtype") + laughs() + b"\x85R"),
         "pickle: a laugh as a key": b"\x80\x02}" + laughs() + b"K\x01s.",
         "pickle: a laugh as a call": entry(laughs() + b")R"),
+        "pickle: a laugh as a name": entry(unicode("os") + laughs(22) + b"\x93"),
+        "pickle: a laugh as a module": entry(laughs(22) + unicode("system") + b"\x93"),
+        "pickle: many empty dicts": entry(b"}" * 250_000),
+        "pickle: many tensors": b"\x80\x02}("
+        + b"".join(unicode(f"t{n}") + b"K\x01" for n in range(20_000))
+        + b"u.",
         "pickle: a huge memo": entry(b"K\x01r\xff\xff\xff\x7f"),
         "pickle: a huge string": b"\x80\x04\x8d" + struct.pack("<Q", 2**62),
         "pickle: a huge number": entry(b"\x8b" + struct.pack("<i", 2**31 - 1)),
@@ -298,6 +313,17 @@ def corpus(canary):
         "old torch: a storage of another size": old_torch(
             entry(tensor()), b"\x80\x02]" + unicode("0") + b"a." + struct.pack("<q", 3) + bytes(12)
         ),
+        "old torch: a laugh as a key": old_torch(
+            entry(tensor()), b"\x80\x02]" + laughs(22) + b"a."
+        ),
+        "archive: a storage of two types": archive(
+            b"\x80\x02}("
+            + (unicode("a") + tensor())
+            + (unicode("b") + tensor(count=1, shape=(1,), kind="DoubleStorage"))
+            + b"u."
+        ),
+        "mxnet: many small arrays": struct.pack("<QQQ", 0x112, 0, 20_000)
+        + mxnet(shape=(1,), data=b"\0" * 4)[24:-17] * 20_000,
         "mxnet: many arrays": struct.pack("<QQQ", 0x112, 0, 2**60),
         "mxnet: a huge shape": mxnet(shape=(2**40,)),
         "mxnet: an overflow": mxnet(shape=(2**32, 2**32)),
@@ -316,6 +342,14 @@ def corpus(canary):
         "mxnet: a huge name": mxnet(words=(b"a" * 2**20,)),
         "safetensors: a huge header": safetensors(b"{}", length=2**62),
         "safetensors: a deep header": safetensors(b'{"a":' * 10**5),
+        "safetensors: a header longer than any": safetensors(b"{}" + b" " * 8, length=10**8 + 1),
+        "safetensors: many tensors": safetensors(
+            {
+                f"t{n}": {"dtype": "F32", "shape": [1], "data_offsets": [4 * n, 4 * n + 4]}
+                for n in range(20_000)
+            },
+            bytes(80_000),
+        ),
         "safetensors: overlapping offsets": safetensors(
             {n: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} for n in "ab"}
         ),
@@ -352,6 +386,7 @@ def corpus(canary):
         "hdf5: nothing": hdf5(lambda root: root.create_dataset("a", data=h5py.Empty("f4"))),
         "hdf5: a type": hdf5(lambda root: root.__setitem__("a", np.dtype("f4"))),
         "hdf5: a group of itself": hdf5(cycle),
+        "hdf5: groups of many names": hdf5(many_names),
         "hdf5: terminal codes in a name": hdf5(lambda root: root.create_dataset("\x1b", data=one)),
         "hdf5: whole numbers": hdf5(lambda root: root.create_dataset("a", data=np.arange(2))),
     }

@@ -1,5 +1,20 @@
 """Steps and evaluations of a backend from NumPy arrays, in a line each."""
 
+import numpy as np
+
+
+def as_numpy(native):
+    """A native tensor as a NumPy array."""
+    if hasattr(native, "detach") and not hasattr(native, "asnumpy"):
+        native = native.detach()  # PyTorch's and Paddle's may want a gradient
+    return native.asnumpy() if hasattr(native, "asnumpy") else np.asarray(native)
+
+
+def channels_first(native):
+    """A native batch of grey images as a NumPy array (N, 1, H, W)."""
+    got = as_numpy(native)
+    return np.moveaxis(got, -1, 1) if got.shape[1] != 1 else got
+
 
 def step(backend, trainer, x, labels, weight=1.0):
     """One step on a float batch (N, C, H, W); the loss and the number correct, native."""

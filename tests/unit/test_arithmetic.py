@@ -66,6 +66,17 @@ def test_the_totals_of_the_book_s_network():
     assert totals(layers(D2L.at(classes=1000)))[0] == 5_977_530 + 990 * 1025
 
 
+def test_memory_counts_the_output_and_the_parameters_of_every_norm():
+    """Each convolution's output once more: its norm has one of the same shape."""
+    outputs = sum(math.prod(row.shape) for row in layers(D2L) if row.kind == "Conv")
+    plain, normed = memory(D2L), memory(D2L_BN)
+    more = {name: normed[name] - plain[name] for name in plain}
+    assert more["input"] == 0
+    assert more["forward_backward"] == pytest.approx(2 * outputs * 4 / 1e6)
+    assert more["parameters"] == pytest.approx(14_560 * 4 / 1e6)
+    assert more["total"] == pytest.approx(more["forward_backward"] + more["parameters"])
+
+
 def test_the_norm_adds_two_parameters_a_channel_and_no_multiply_adds():
     assert totals(layers(D2L_BN)) == (5_992_090, 276_066_304)
     kinds = [row.kind for row in layers(D2L_BN)]

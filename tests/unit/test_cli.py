@@ -8,7 +8,6 @@ Long because each command has its output and its refusals here.
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -120,24 +119,6 @@ def test_what_needs_no_framework_imports_none(tmp_path):
     check = f"import sys, {modules}; print(*sys.modules)"
     done = start("-c", check)
     assert {name.split(".")[0] for name in done.stdout.split()} & FRAMEWORKS == set(), done.stderr
-
-
-def computed():
-    """The processor's time of all child processes so far, which does not depend on others' load."""
-    found = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return found.ru_utime + found.ru_stime
-
-
-def test_help_is_there_within_three_tenths_of_a_second():
-    seconds = {("-c", "pass"): [], ("-m", "common.cli", "--help"): []}
-    for _ in range(5):
-        for words, times in seconds.items():
-            begin = computed()
-            assert start(*words).returncode == 0
-            times.append(computed() - begin)
-    assert all(min(times) > 0 for times in seconds.values())
-    bare, with_help = (min(times) for times in seconds.values())
-    assert with_help - bare < 0.3
 
 
 def test_help_lists_the_exit_statuses(run):

@@ -86,8 +86,27 @@ def test_json_has_these_keys(source, tmp_path, capsys):
         "classes": 10,
         "tensors": len(shapes(MINI)),
         "dtype": "float32",
+        "not_finite": [],
         "check": None,
     }
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_converted_with_a_warning(tmp_path, capsys, value):
+    weights = draw(MINI, 0)
+    for name in ("stage1.0.conv.weight", "head.bias"):
+        weights[name].flat[3] = value
+    (tmp_path / "nan.pt").write_bytes(state_dict(weights))
+    assert run(tmp_path / "nan.pt", tmp_path / "a.safetensors") == 0
+    said = capsys.readouterr().out
+    assert "warning: 2 tensors hold NaN or infinity, the first is stage1.0.conv.weight: " in said
+    assert sha256(load(tmp_path / "a.safetensors", MINI)) == sha256(weights)
+    assert run(tmp_path / "nan.pt", tmp_path / "b.safetensors", "--json") == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found["not_finite"] == ["stage1.0.conv.weight", "head.bias"]
+    said = refused(capsys, tmp_path / "nan.pt", tmp_path / "c.safetensors", "--check")
+    assert "holds NaN or infinity in stage1.0.conv.weight" in said
+    assert "leave out `--check`" in said
 
 
 def test_half_precision_is_said_to_have_been_widened(tmp_path, capsys):
@@ -281,6 +300,37 @@ def test_ends_that_differ_have_status_3_and_nothing_is_written(tmp_path, monkeyp
     assert run(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "--check") == 3
     assert "NumPy and NumPy give logits that differ by 1.0e-03" in capsys.readouterr().err
     assert not (tmp_path / "b.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "near", "far"), [("float32", 0.9e-5, 1.1e-5), ("float64", 0.9e-12, 1.1e-12)]
+)
+def test_logits_may_differ_by_rounding_alone(dtype, near, far):
+    """The tolerances are relative to the largest logit, here 4."""
+    one = np.zeros((8, 10), dtype)
+    one[3, 2] = -4
+    other = one.astype(np.float64)
+    other[5, 5] = 4 * near
+    found = conversion.compared("torch", one, "tf", other, Path("a"))
+    assert found["difference"] == pytest.approx(4 * near)
+    other[5, 5] = 4 * far
+    with pytest.raises(ParityError):
+        conversion.compared("torch", one, "tf", other, Path("a"))
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torch"])
+def test_the_check_runs_the_weights_in_the_written_file(form, tmp_path, reference, monkeypatch):
+    """Not those that it was given to write: here a framework writes others."""
+    known, other = draw(MINI, 0), draw(MINI, 1)
+    path = tmp_path / "written"
+    save(path, other, MINI)
+    monkeypatch.setattr(reference, "save", lambda model, path: save(path, other, MINI))
+    monkeypatch.setattr(conversion, "load", lambda name: reference)
+    x = conversion.images(MINI).astype(np.float32)
+    logits = conversion.end(form, MINI, known, path, x)
+    of_file, of_known = (conversion.end(form, MINI, each, None, x) for each in (other, known))
+    assert np.array_equal(logits, of_file)
+    assert not np.array_equal(logits, of_known)
 
 
 def test_a_difference_that_is_no_number_is_a_difference():

@@ -1,12 +1,17 @@
-"""Fashion-MNIST: what is read, refused, found and downloaded. No test needs a network."""
+"""Fashion-MNIST: what is read, refused, found and downloaded. No test needs a network.
+
+Long because one server misbehaves in every way that a download must survive.
+"""
 
 import gzip
 import hashlib
 import io
 import os
+import re
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -206,29 +211,50 @@ def test_a_small_file_that_unpacks_to_much_is_not_unpacked(home):
 
 @pytest.fixture
 def server():
-    """Serve on 127.0.0.1: /good/ the files, /wrong/ others, /cut/ a part of each, else 404."""
+    """Serve on 127.0.0.1: /good/ the files, /wrong/ others, /cut/ a part of each, else 404.
+
+    /long/ announces too much, /endless/ sends without end, /slow/ a byte now and then, /deaf/
+    nothing at all, /head/ a header without end; /late/ waits for all before it gives the files.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             _, folder, file = self.path.split("/")
             http.asked.append(self.path)
             good = PACKED[file.removesuffix(".gz")]
-            body = {"good": good, "wrong": PACKED[TEST_LABELS][:-1], "cut": good[:99]}.get(folder)
+            if folder in ("endless", "slow", "deaf", "head"):
+                self.drip(folder)
+                return
+            if folder == "late":
+                http.barrier.wait(20)
+            body = {"wrong": PACKED[TEST_LABELS][:-1], "cut": good[:99], "long": b""}.get(folder)
+            body = good if folder in ("good", "late") else body
             self.send_response(404 if body is None else 200)
-            length = len(good if folder == "cut" else body or b"")
+            length = 10**12 if folder == "long" else len(good if folder == "cut" else body or b"")
             self.send_header("Content-Length", str(length))
             self.end_headers()
             self.wfile.write(body or b"")
+
+        def drip(self, folder):
+            try:
+                if folder != "deaf":
+                    self.wfile.write(b"HTTP/1.0 200 OK\r\n" + b"\r\n" * (folder != "head"))
+                while not http.over.wait(0 if folder == "endless" else 0.05):
+                    self.wfile.write({"endless": bytes(2**16), "deaf": b""}.get(folder, b"x"))
+                    http.sent += 2**16 * (folder == "endless")
+            except OSError:
+                pass  # the client has gone
 
         def log_message(self, *_):
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        http.asked = []
+        http.asked, http.sent, http.over = [], 0, threading.Event()
         http.url = f"http://127.0.0.1:{http.server_port}"
         thread = threading.Thread(target=http.serve_forever, args=(0.01,))
         thread.start()
         yield http
+        http.over.set()
         http.shutdown()
         thread.join()
 
@@ -240,9 +266,6 @@ def server():
 def test_a_download_asks_the_next_mirror_and_leaves_nothing_wrong(
     home, server, monkeypatch, bad, reason
 ):
-    said = []
-    pooch.get_logger().setLevel("INFO")
-    monkeypatch.setattr(pooch.get_logger(), "handle", said.append)
     first = "http://127.0.0.1:1" if bad == "unreachable" else f"{server.url}/{bad}"
 
     monkeypatch.setattr(fashion_mnist, "MIRRORS", (first,))
@@ -256,7 +279,100 @@ def test_a_download_asks_the_next_mirror_and_leaves_nothing_wrong(
     assert (loaded.train_images == sources.load("sample").train_images).all()
     assert sorted(os.listdir(home / "cache")) == sorted(f"{name}.gz" for name in NAMES)
     assert [path for path in server.asked if "good" in path] == [f"/good/{n}.gz" for n in NAMES]
-    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("long", "announces 1000000000000 bytes, more than 6"),
+        ("endless", "sends more than 6"),
+        ("slow", "took more than 0 seconds"),
+        ("head", "took more than 0 seconds"),
+        ("deaf", "took more than 0 seconds"),
+    ],
+)
+def test_a_download_stops_at_the_known_size_and_at_the_deadline(
+    home, server, monkeypatch, bad, reason
+):
+    """The next mirror has as much time; nothing is left of the first."""
+    monkeypatch.setattr(sources, "DOWNLOAD_SECONDS", 0.4 if "took" in reason else 60)
+    monkeypatch.setattr(fashion_mnist, "MIRRORS", (f"{server.url}/{bad}",))
+    start = time.monotonic()
+    refusal(sources.load, TRAIN_IMAGES, "could not be downloaded", reason, "--data DIR")
+    assert time.monotonic() - start < 20
+    assert server.sent < 2**23, "most of it waits in buffers"
+    assert os.listdir(home / "cache") == []
+    monkeypatch.setattr(sources, "DOWNLOAD_SECONDS", 60)
+    monkeypatch.setattr(fashion_mnist, "MIRRORS", (f"{server.url}/good",))
+    assert len(sources.load().train_labels) == 800
+
+
+def test_the_deadline_is_for_all_files_together(home, server, monkeypatch):
+    monkeypatch.setattr(fashion_mnist, "MIRRORS", ("a", "b"))
+    monkeypatch.setattr(sources, "DOWNLOAD_SECONDS", 60)
+    given = []
+
+    def fetch(url, most, seconds):
+        given.append((url, most, seconds))
+        if url.startswith("a"):
+            raise OSError("no")
+        return PACKED[url[2:-3]]
+
+    monkeypatch.setattr(fashion_mnist, "fetch", fetch)
+    clock = iter(range(0, 1000, 6))
+    monkeypatch.setattr(fashion_mnist.time, "monotonic", lambda: float(next(clock)))
+    sources.load()
+    assert [url for url, _, _ in given] == [f"{m}/{n}.gz" for n in NAMES for m in "ab"]
+    left = range(54, 0, -6)  # one look at the clock for each try
+    want = [left[n] / (2 - n % 2) for n in range(8)]
+    assert [seconds for _, _, seconds in given] == want
+    for url, most, _ in given:
+        size = len(RAW[url[2:-3]])
+        assert size < most < size * 1.01 + 2000
+
+
+def test_https_is_asked_before_http():
+    source = (ROOT / "common" / "data" / "fashion_mnist.py").read_text()
+    mirrors = re.findall(r'"(https?)://[^"]+"', source[source.index("MIRRORS = (") :])
+    assert mirrors == ["https", "http"]
+
+
+def test_processes_that_download_at_once_do_not_disturb_each_other(home, server, monkeypatch):
+    """All ask for each file before one of them has it."""
+    count = 3
+    server.barrier = threading.Barrier(count)
+    code = "import sys; from common.data import fashion_mnist, sources\n"
+    code += "sources.FULL = fashion_mnist.FULL = fashion_mnist.SAMPLE\n"
+    code += "sources.DEBIAN_FOLDER = sources.DEBIAN_FOLDER / 'none'\n"
+    code += "fashion_mnist.MIRRORS = (sys.argv[1],)\n"
+    code += "sources.Folder.present = lambda self: {}\n"
+    code += "print(sources.load().train_labels.sum())"
+    command = [sys.executable, "-c", code, f"{server.url}/late"]
+    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen(command, **options) for _ in range(count)]
+    for each in running:
+        assert each.communicate(timeout=60) == (f"{80 * 45}\n", "")
+    assert len(server.asked) == count * len(NAMES)
+    assert sorted(os.listdir(home / "cache")) == sorted(f"{name}.gz" for name in NAMES)
+    for name in NAMES:
+        assert (home / "cache" / f"{name}.gz").read_bytes() == PACKED[name]
+
+
+def test_what_another_process_downloaded_meanwhile_is_not_downloaded_again(
+    home, server, monkeypatch
+):
+    monkeypatch.setattr(fashion_mnist, "MIRRORS", (f"{server.url}/good",))
+    download = sources.download
+
+    def slow(name, cache, until):
+        found = download(name, cache, until)
+        for other in NAMES:
+            (cache / f"{other}.gz").write_bytes(PACKED[other])
+        return found
+
+    monkeypatch.setattr(sources, "download", slow)
+    sources.load()
+    assert server.asked == [f"/good/{TRAIN_IMAGES}.gz"]
 
 
 def test_the_order_is_cache_then_debian_then_a_download_of_what_lacks(home, server, monkeypatch):

@@ -26,6 +26,17 @@ def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path):
     assert found["checkpoints written"] >= 5, "killed before there was anything to lose"
 
 
+def test_one_process_at_a_time_holds_a_lock_and_a_kill_releases_it(tmp_path):
+    found = durability.contenders(tmp_path, 6, seed=1, processes=3)
+    assert found["kills"] == 6
+    assert found["locks taken"] > 0
+
+
+def test_links_and_pipes_in_a_run_overwrite_nothing_and_are_not_read(tmp_path):
+    found = durability.links(tmp_path, 25, seed=1)
+    assert all(count > 0 for count in found.values()), found
+
+
 def test_a_damaged_file_is_refused_or_read_as_it_was(tmp_path):
     for name, found in durability.corruption(tmp_path, 12, seed=1).items():
         assert found["refused"] + found["read as it was"] == 12, name

@@ -3,13 +3,17 @@
 # ruff: noqa: D102 - common/contract.py says what a backend's methods do
 
 import os
+import re
+import signal
 import struct
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from common.data import fashion_mnist, image_files, image_folder, sources
+from common.data import fashion_mnist, image_decoder, image_files, image_folder, sources
 from common.data.sources import load
 from common.errors import DataError
 from common.recipe import Recipe
@@ -265,6 +269,92 @@ def test_a_cut_image_is_refused_by_name_when_it_is_asked_for(home, ending):
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     first = np.arange(4)
     refusal(home, path.name, "replace it", use=lambda data: data.train_images[first])
+
+
+# --- the process that decodes
+
+
+@pytest.fixture
+def decoder():
+    """The process that decodes images, new and started."""
+    image_files._decoder.stop()
+    yield image_files._decoder.running()
+    image_files._decoder.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot ask for the limits")
+def test_an_image_is_decoded_with_1_gb_and_10_seconds(tmp_path, decoder):
+    import resource
+
+    image_files.decode(put(tmp_path / "x.png"), 3, 6, 8)
+    memory, _ = resource.prlimit(decoder.pid, resource.RLIMIT_AS)
+    seconds, _ = resource.prlimit(decoder.pid, resource.RLIMIT_CPU)
+    written, _ = resource.prlimit(decoder.pid, resource.RLIMIT_FSIZE)
+    assert (memory, written) == (2**30, 0)
+    assert 10 < seconds <= 13, "since it started"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot set the limits")
+@pytest.mark.parametrize("mode", ["L", "RGBA", "I;16"])
+def test_an_image_that_needs_more_memory_is_refused_and_the_next_one_is_read(
+    tmp_path, decoder, mode
+):
+    import resource
+
+    bomb, good = put(tmp_path / "bomb.png", None, (4000, 4000), mode), put(tmp_path / "good.png")
+    assert bomb.stat().st_size < 100_000
+    image_files.decode(good, 3, 6, 8)
+    status = Path(f"/proc/{decoder.pid}/status").read_text()
+    used = int(re.search(r"VmSize:\s+(\d+) kB", status)[1]) * 1024
+    resource.prlimit(decoder.pid, resource.RLIMIT_AS, (used + 2**23, 2**30))
+    with pytest.raises(DataError, match=r"bomb\.png .*\(it needs more than 1 GB of memory\); "):
+        image_files.decode(bomb, 3, 20, 20)
+    assert image_files.decode(good, 3, 6, 8)[:, 0, 0].tolist() == list(RED)
+    assert image_files._decoder.process is decoder
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("SIGXCPU", r"takes more than 10 seconds"), ("SIGSEGV", r"ended the process .*, status -11")],
+)
+def test_an_image_that_ends_the_process_is_refused_and_the_next_one_is_read(
+    tmp_path, decoder, monkeypatch, name, said
+):
+    path = put(tmp_path / "x.png")
+    decoder.send_signal(getattr(signal, name))
+    decoder.wait()
+    monkeypatch.setattr(image_files.Decoder, "running", lambda self: decoder)
+    with pytest.raises(DataError, match=rf"x\.png cannot be read as an image \(it {said}\); "):
+        image_files.decode(path, 3, 6, 8)
+    monkeypatch.undo()
+    assert image_files.decode(path, 3, 6, 8).shape == (3, 6, 8)
+
+
+def test_an_interrupt_does_not_give_the_next_image_these_pixels(tmp_path, decoder, monkeypatch):
+    put(tmp_path / "red.png")
+    put(tmp_path / "blue.png", BLUE)
+
+    def interrupted(text):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(image_files.json, "loads", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        image_files.decode(tmp_path / "red.png", 3, 6, 8)
+    monkeypatch.undo()
+    assert image_files.decode(tmp_path / "blue.png", 3, 6, 8)[:, 0, 0].tolist() == list(BLUE)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "I;16"])
+def test_a_large_image_is_converted_in_strips_without_a_seam(tmp_path, monkeypatch, mode):
+    noise = np.random.RandomState(0).randint(0, 65_536, (40, 30)).astype(np.uint16)
+    image = Image.fromarray(noise if mode == "I;16" else noise.astype(np.uint8)).convert(mode)
+    image.save(tmp_path / "x.png")
+    for channels in (1, 3):
+        want = image_decoder.decode(tmp_path / "x.png", channels, 40, 30)
+        monkeypatch.setattr(image_decoder, "STRIP", 200)
+        assert (image_decoder.decode(tmp_path / "x.png", channels, 40, 30) == want).all()
+        monkeypatch.undo()
 
 
 def test_any_damage_is_refused_in_one_sentence_or_decodes(tmp_path):

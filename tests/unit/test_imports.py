@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 ORDER = (
     "common.errors",
     "common.files",
+    "common.limits",
     "common.processor",
     "common.rendezvous",
     "common.device",

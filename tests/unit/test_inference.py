@@ -3,21 +3,23 @@
 # ruff: noqa: D102 - common/contract.py says what a backend's methods do
 
 import json
+import os
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import backends
 from common import inference
 from common.cli import app
 from common.data.fashion_mnist import CLASSES
 from common.data.sources import load
 from common.recipe import Recipe
 from common.training.checkpoint import Checkpoint, Config, Progress
-from common.training.history import Epoch
+from common.training.history import Epoch, signed
 from common.training.run import Run
 
 EPOCH = Epoch(1, 2.0, 0.3, 1.5, 0.4, 8, 1.0, 0.0, "torch", "1", "cpu", {}, (2.5, 2.0, 1.5))
@@ -241,6 +243,38 @@ def test_runs_that_cannot_be_opened(refused, backend, home):
     refused(("evaluate", "run"), 7, "--checkpoint last")
 
 
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+@pytest.mark.parametrize("command", [("evaluate", "run"), ("predict", "run", "good.png")])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(refused, backend, home, command, value, as_json):
+    image(home / "good.png")
+    run = Run(home / "run")
+    checkpoint = run.load("best")
+    checkpoint.weights["head.bias"][3] = value
+    run.save(checkpoint, "best")
+    refused((*command, *as_json), 7, "best.safetensors", "head.bias", "NaN", "--checkpoint")
+    assert backend.model == {}, "no framework was waited for"
+
+
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+@pytest.mark.parametrize("command", [("evaluate", "run"), ("predict", "run", "good.png")])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_probabilities_that_are_not_finite_are_refused(
+    refused, backend, home, monkeypatch, command, value, as_json
+):
+    """Finite weights can overflow, for example in half precision."""
+    image(home / "good.png")
+    known = Trainer.predict
+
+    def overflow(self, images):
+        found = known(self, images)
+        found[-1, 0] = value
+        return found
+
+    monkeypatch.setattr(Trainer, "predict", overflow)
+    refused((*command, *as_json), 8, "run", "not finite", "bfloat16", "--precision float32")
+
+
 def test_a_picture_that_cannot_be_written(refused, backend, home):
     image(home / "good.png")
     (home / "file").write_text("")
@@ -282,3 +316,114 @@ def test_plot_without_a_history(refused, home):
     refused(("plot", "empty"), 7, "empty")
     (home / "empty" / "history.jsonl").write_text("{}\n")
     refused(("plot", "empty"), 7, "line 1")
+
+
+# A folder from a stranger
+
+
+def stranger(home, **changes):
+    """A run whose checkpoint and history hold these fields."""
+    run = Run(home / "run")
+    checkpoint = run.load("best")
+    epochs = [replace(EPOCH, **{k: v for k, v in changes.items() if hasattr(EPOCH, k)})]
+    config = {k: v for k, v in changes.items() if hasattr(checkpoint.config, k)}
+    checkpoint = replace(
+        checkpoint, config=replace(checkpoint.config, **config), progress=Progress(1, epochs)
+    )
+    run.save(checkpoint, "best")
+    run.save(checkpoint, "last")
+    return run
+
+
+ESCAPES = "\x1b[2J\x1b]0;owned\x07\r\nroot# \u202e\udcff$x^"
+
+
+def test_class_names_reach_a_terminal_without_control_characters(call, backend, home, monkeypatch):
+    classes = tuple(f"{number}{ESCAPES}" for number in range(10))
+    stranger(home, classes=classes)
+    monkeypatch.setattr(inference, "load_data", lambda *_: replace(load("sample"), classes=classes))
+    image(home / f"photo\x1b[2J{os.fsdecode(b'%c' % 255)}.png")
+    (photo,) = home.glob("photo*")
+    for words in (("evaluate", "run"), ("predict", "run", photo)):
+        code, out, err = call(*words)
+        assert (code, err) == (0, "")
+        assert r"\x1b[2J\x1b]0;owned\x07\r\nroot# \u202e\udcff$x^" in out
+        assert out.replace("\n", "").isprintable()
+        assert "\n" + "root" not in out
+
+
+def test_a_class_that_is_named_like_a_number_keeps_its_name(backend):
+    found = {"name": "1e5", "images": 2, "right": 1}
+    facts = dict.fromkeys(
+        ("backend", "version", "device", "precision", "checkpoint", "run", "epochs", "data"), "x"
+    )
+    text = inference.render(facts | {"images": 2, "classes": [found], "loss": 1.0, "accuracy": 0.5})
+    assert re.search(r"^1e5 +2 +1 +0\.500$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"device": ESCAPES}, {"version": ESCAPES}, {"places": {"batch": [ESCAPES]}}),
+        *({"pixels": (40_000, 40_000)}, {"pixels": (1, 2, 3)}, {"classes": tuple(range(10))}),
+    ],
+)
+def test_a_run_with_impossible_fields_is_refused_by_each_command(refused, backend, home, change):
+    run = stranger(home, **change)
+    image(home / "x.png")
+    for command in (("evaluate", "run"), ("predict", "run", "x.png"), ("train", "--resume", "run")):
+        refused(command, 7, "is not a checkpoint of this program", next(iter(change)).rstrip("s"))
+    if hasattr(EPOCH, next(iter(change))):
+        run.write(run.history_file, json.dumps(signed(asdict(replace(EPOCH, **change)))).encode())
+        refused(("plot", "run"), 7, "line 1")
+    assert backend.model == {}, "no framework was waited for"
+
+
+def test_a_run_of_a_backend_that_only_a_newer_version_has_is_read_in_another(
+    refused, call, backend, home, monkeypatch
+):
+    stranger(home, backend="jax")
+    assert call("evaluate", "run", "--backend", "tf")[0] == 0
+    monkeypatch.setattr(inference, "load", backends.load)
+    for command in (("evaluate", "run"), ("predict", "run", image(home / "x.png"))):
+        refused(command, 4, "There is no backend 'jax'; choose one of torch, tf, ")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "zero", "out"])
+def test_pipes_devices_and_links_that_lead_out_are_refused_by_each_command(
+    refused, backend, home, kind
+):
+    image(home / "x.png")
+    (home / "victim").write_text("mine")
+    run = Run(home / "run")
+    for path in (run.checkpoint("best"), run.checkpoint("last"), run.history_file):
+        path.unlink()
+        if kind == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to("/dev/zero" if kind == "zero" else home / "victim")
+    said = "not an ordinary file" if kind == "pipe" else "leads out of"
+    for command in (
+        *(("evaluate", "run"), ("predict", "run", "x.png"), ("train", "--resume", "run")),
+        *(("plot", "run"), ("train", "--resume", "run/checkpoints/best.safetensors")),
+    ):
+        refused(command, 7, said)
+    if kind == "pipe":
+        refused(("plot", "run/history.jsonl"), 7, said)
+
+
+def test_the_pictures_of_a_stranger_s_run_overwrite_no_other_file(call, backend, home):
+    (home / "victim").write_text("mine")
+    for name in ("confusion.png", ".confusion.png.part"):
+        (home / "run" / name).symlink_to(home / "victim")
+    assert call("evaluate", "run")[0] == 0
+    assert (home / "victim").read_text() == "mine"
+    assert not (home / "run" / "confusion.png").is_symlink()
+
+
+@pytest.mark.parametrize("out", ["x" * 300, "folder"])
+def test_an_out_that_can_be_no_file_is_refused(refused, backend, home, out):
+    image(home / "good.png")
+    (home / "folder").mkdir()
+    for words in (("evaluate", "run"), ("predict", "run", "good.png"), ("plot", "run")):
+        refused((*words, "--out", out), 7, out, "--out")

@@ -153,6 +153,9 @@ class World:
     def tensor_devices(self, trainer):
         return {what: self.devices[what] for what in PROBED}
 
+    def all_reduce_sum(self, numbers):
+        return numbers  # the other workers add nothing
+
     def device_name(self, tensor):
         kinds = {Scalar: "outputs", np.ndarray: "batch", float: "evaluation"}
         devices = sorted(self.devices[kinds[type(tensor)]])
@@ -250,6 +253,34 @@ def test_every_step_has_the_rate_of_the_recipe_and_a_seed_of_its_own(world):
     fitted(world, replace(recipe, seed=2**32 - 1))()
     assert not set(seeds) & {seed for _, seed in world.tuned}
     assert all(0 <= seed < 2**31 for _, seed in world.tuned)
+
+
+def test_every_worker_draws_a_dropout_of_its_own(world):
+    """As it sees other examples, so it drops other values: at no step the same seed as another."""
+    seeds = []
+    for rank in range(4):
+        world.__init__()
+        fitted(world, rank=rank, workers=4)()
+        rates, drawn = zip(*world.tuned, strict=True)
+        assert set(rates) == {RECIPE.rate(0, 30)}
+        seeds += drawn
+    assert len(set(seeds)) == 4 * 30
+
+
+def test_a_worker_without_examples_counts_nothing(world):
+    """It takes one example with weight 0, so that it takes part in the step."""
+    summed, train_step = [], world.train_step
+    world.all_reduce_sum = lambda numbers: (summed.append(numbers.tolist()), numbers)[1]
+    world.train_step = lambda images, labels, weight: (
+        train_step(images, labels)[0],
+        Scalar(world, 1),
+    )
+    found = fitted(world, replace(RECIPE, batch_size=1, epochs=1), train=3, rank=1, workers=2)
+    found.train(0)
+    assert [len(step) for step in world.steps] == [1, 1, 1]
+    assert summed
+    assert not any(any(numbers[:-1]) for numbers in summed), "the last says how long it took"
+    assert (found.progress.losses, found.progress.right) == ([0, 0, 0], 0)
 
 
 def test_a_run_starts_from_the_canonical_weights_of_its_seed(world):

@@ -5,10 +5,15 @@ The reference stands where a framework would.
 Long because begin and resume share their fixtures.
 """
 
+import errno
 import json
+import os
 import re
 import signal
+import socket
+import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,8 +22,9 @@ import pytest
 
 from common.cli import app
 from common.errors import BackendError, RunError, SpecError
+from common.files import ROOT
 from common.recipe import Recipe
-from common.training import plan, report
+from common.training import lock, plan, report
 from common.training.checkpoint import Config
 from common.training.history import read_history
 from common.training.loop import TrainingLoop
@@ -220,6 +226,236 @@ def test_each_run_gets_a_folder_of_its_own(call, tmp_path):
     assert free_folder(Path("runs"), "d2l-tf") == Path("runs/d2l-tf")
 
 
+# Two at once
+
+
+@pytest.fixture
+def held():
+    """Hold the lock of a run's folder, in a process of its own; the process."""
+    program = (
+        "import sys, pathlib\n"
+        "from common.training.run import Run\n"
+        "with Run(pathlib.Path(sys.argv[1])).locked():\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    processes = []
+
+    def hold(folder):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(Path(folder).absolute())],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        processes.append(process)
+        assert process.stdout.readline() == b"held\n"
+        return process
+
+    yield hold
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_the_second_in_a_folder_is_refused_and_told_who_holds_it(call, held):
+    other = held("here")
+    before = files()
+    code, out, err = call(f"{NEW} --out here")
+    assert (code, out, files()) == (7, "", before)
+    assert re.fullmatch(
+        rf"googlenet: here is in use: process {other.pid} on {re.escape(socket.gethostname())}, "
+        r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d, trains in it; wait until that run has "
+        r"ended, or choose another folder with `--out`\.\n",
+        err,
+    )
+    assert call(f"{NEW} --out here --dry-run")[0] == 0, "it writes nothing"
+
+
+def test_a_lock_ends_with_its_process_however_that_ends(call, stopped, held):
+    stopped()
+    before = files()
+    other = held("here")
+    assert call("--resume here")[0] == 7
+    other.communicate()  # ends by itself
+    assert files() == before, "the lock is removed"
+    other = held("here")
+    other.kill()
+    other.communicate()
+    assert set(files()) - set(before) == {"here/.lock"}
+    assert call("--resume here")[0] == 0
+    assert set(files()) == set(before)
+
+
+def test_a_run_holds_its_lock_while_it_trains(call, monkeypatch):
+    finish, seen = TrainingLoop.finish, []
+
+    def look(self, *arguments):
+        with pytest.raises(RunError, match="in use: process"), Run(Path("here")).locked():
+            pass
+        seen.append(json.loads(Path("here/.lock").read_text())["pid"])
+        finish(self, *arguments)
+
+    monkeypatch.setattr(TrainingLoop, "finish", look)
+    assert call(f"{NEW} --out here")[0] == 0
+    assert seen == [os.getpid()] * 2
+    assert call("--resume here --backend tf")[0] == 0
+
+
+def test_of_two_that_take_the_default_folder_each_gets_its_own(call, pocket):
+    changes = {"spec": pocket, "size": 9}
+    plans = [begin("torch", "d2l", changes, "sample", (8, 4), None) for _ in range(3)]
+    assert {plan.run.folder for plan in plans} == {Path("runs/d2l-torch")}
+    with ExitStack() as stack:
+        claimed = [stack.enter_context(plan.claimed()) for plan in plans]
+        folders = [plan.run.folder for plan in claimed]
+        assert folders == [Path(f"runs/d2l-torch{end}") for end in ("", "-2", "-3")]
+    assert list(Path("runs").iterdir()) == [], "nothing was written in them"
+
+
+def test_of_two_that_take_the_same_folder_one_is_refused(call, pocket):
+    changes = {"spec": pocket, "size": 9}
+    one, two = (begin("torch", "d2l", changes, "sample", (8, 4), Path("here")) for _ in "ab")
+    with one.claimed():
+        with pytest.raises(RunError, match="here is in use"), two.claimed():
+            pass
+        Run.create(one.run.folder, one.checkpoint)
+    with pytest.raises(RunError, match="here holds a run already"), two.claimed():
+        pass
+    with two.claimed(rank=1, workers=2), two.claimed(rank=2, workers=3):
+        pass  # only the first worker claims
+
+
+def test_workers_keep_the_folder_that_they_agreed_on(call, pocket):
+    plan = begin("torch", "d2l", {"spec": pocket, "size": 9}, "sample", (8, 4), None)
+    Path("runs/d2l-torch").mkdir(parents=True)
+    with plan.claimed(0, 2) as claimed:
+        assert claimed.run.folder == Path("runs/d2l-torch")
+
+
+def test_a_run_that_went_on_while_it_was_resumed_elsewhere_is_not_overwritten(call, stopped):
+    stopped()
+    for start in ("here", "here/checkpoints/best.safetensors"):
+        plan = resume(Path(start), None, None, None)
+        run = Run(Path("here"))
+        run.save(run.load())
+        before = files()
+        with pytest.raises(RunError, match="here was trained by another process"), plan.claimed():
+            pass
+        assert files() == before
+        with resume(Path(start), None, None, None).claimed() as plan:
+            assert plan.run.folder.resolve() == Path("here").resolve()
+
+
+@pytest.mark.parametrize("kind", ["link", "second name", "pipe", "folder"])
+def test_a_lock_from_a_stranger_overwrites_nothing(call, kind):
+    Path("here").mkdir()
+    Path("victim").write_text("mine")
+    path = Path("here/.lock")
+    match kind:
+        case "link":
+            path.symlink_to(Path("victim").absolute())
+        case "second name":
+            path.hardlink_to("victim")
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+    code, out, err = call(f"{NEW} --out here")
+    assert (code, out) == (7, "")
+    assert re.fullmatch(r"googlenet: here/.lock cannot be written [^\n]+\n", err)
+    assert Path("victim").read_text() == "mine"
+    assert set(files()) <= {"here/.lock", "victim"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "another process"),
+        (b"[]", "another process"),
+        (b"[" * 4000, "another process"),
+        (b"x" * 5000, "another process"),
+        (b'{"pid": "1", "host": "a", "since": "b"}', "another process"),
+        (rb'{"pid": 1, "host": "\u001b[2J", "since": "b"}', r"process 1 on \x1b[2J, since b,"),
+    ],
+)
+def test_who_holds_a_lock_is_read_with_care(call, held, text, said):
+    held("here")
+    Path("here/.lock").write_bytes(text)
+    code, _, err = call(f"{NEW} --out here")
+    assert code == 7
+    assert f"in use: {said} trains in it" in err
+    assert err.rstrip("\n").isprintable()
+
+
+def test_a_lock_whose_file_was_removed_and_made_anew_is_not_taken(tmp_path, monkeypatch):
+    """The holder before removes the file when it ends: someone may have just opened it."""
+    path, real, stack = tmp_path / ".lock", lock._try_lock, ExitStack()
+
+    def raced(handle):
+        monkeypatch.setattr(lock, "_try_lock", real)
+        path.unlink()
+        stack.enter_context(lock.held(tmp_path))
+        return real(handle)
+
+    monkeypatch.setattr(lock, "_try_lock", raced)
+    with stack, pytest.raises(RunError, match="is in use"), lock.held(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_a_warning(call, monkeypatch):
+    def fail(handle):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("common.training.lock._try_lock", fail)
+    code, _, err = call(f"{NEW} --out here")
+    assert code == 0
+    assert err == (
+        "warning: here cannot be locked (No locks available): start no second run in it.\n"
+    )
+    assert "here/.lock" not in files()
+
+
+# Folders that are none
+
+
+@pytest.mark.parametrize("out", ["file", "file/x", "x" * 300, f"{'x' * 300}/y"])
+@pytest.mark.parametrize("more", ["", "--dry-run"])
+def test_an_out_that_can_be_no_folder_is_refused_first(call, names, out, more):
+    Path("file").write_text("mine")
+    code, printed, err = call(f"{NEW} --out {out} {more}")
+    assert (code, printed, names) == (7, "", []), "before a framework is imported"
+    assert re.fullmatch(rf"googlenet: {out} cannot be the folder of a run \([^\n]+\n", err)
+    assert "choose another with `--out`" in err
+    assert files() == {"file": b"mine"}
+
+
+def test_a_default_folder_that_cannot_be_made_is_refused(call):
+    Path("runs").write_text("mine")
+    code, _, err = call(NEW)
+    assert code == 7
+    assert "runs is not a folder" in err
+
+
+def test_a_name_that_is_too_long_is_one_sentence_everywhere(call):
+    for option in ("--resume", "--data"):
+        code, _, err = call(f"{NEW} {option} {'x' * 300}".replace(f"{NEW} --resume", "--resume"))
+        assert code in (2, 5, 7)
+        assert re.fullmatch(r"googlenet: [^\n]+\n", err)
+
+
+@pytest.mark.parametrize("name", ["$MODEL", "猫", os.fsdecode(b"\xff"), "a\x1b[2J"])
+def test_a_run_in_a_folder_of_any_name_trains_and_prints_it_safely(call, monkeypatch, name):
+    drawn = []
+    monkeypatch.setattr(
+        "common.training.plots.curve", lambda epochs, title: drawn.append(title) or b""
+    )
+    code, out, err = call(f"{NEW} --out {name}")
+    assert (code, err) == (0, "")
+    assert drawn == [name] * 2
+    assert out.replace("\n", "").isprintable()
+
+
 # Resumed
 
 
@@ -322,6 +558,26 @@ def test_a_history_that_a_kill_left_behind_is_written_anew(call, stopped, monkey
         assert Path("here/curve.png").exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda progress: replace(progress, steps=6),
+        lambda progress: replace(progress, losses=progress.losses[:-1]),
+        lambda progress: replace(progress, losses=progress.losses * 2, steps=7),
+        lambda progress: replace(progress, epochs=[]),
+        lambda progress: replace(progress, epochs=[replace(progress.epochs[0], losses=(1.0,))]),
+    ],
+)
+def test_steps_that_do_not_fit_the_losses_are_refused(call, stopped, change):
+    stopped()
+    run = Run(Path("here"))
+    found = run.load()
+    run.save(replace(found, progress=change(found.progress)))
+    code, out, err = call("--resume here")
+    assert (code, out) == (7, "")
+    assert re.fullmatch(r"googlenet: The checkpoint's \d steps do not fit [^\n]+\n", err)
+
+
 def test_a_finished_run_says_what_it_came_to_again(call):
     _, before, _ = call(f"{NEW} --out here")
     code, out, err = call("--resume here")
@@ -338,14 +594,15 @@ def test_a_run_that_was_killed_before_its_first_step_is_resumed(call, names, poc
     assert "steps" not in out.splitlines()[0]
 
 
-def test_other_data_is_refused_and_its_way_out_is_taken(call, stopped, monkeypatch):
+@pytest.mark.parametrize("part", ["train_labels", "train_images"])
+def test_other_data_is_refused_and_its_way_out_is_taken(call, stopped, monkeypatch, part):
     stopped()
     load = plan.load_data
     before = files()
 
     def other(source, *size):
         data = load("sample", *size)
-        return data if source == "moved" else replace(data, train_labels=data.train_labels[::-1])
+        return data if source == "moved" else replace(data, **{part: getattr(data, part)[::-1]})
 
     monkeypatch.setattr(plan, "load_data", other)
     code, _, err = call("--resume here")

@@ -1,11 +1,14 @@
 """Pictures of runs: that they are pictures, and that what they show is what was measured."""
 
 import io
+import warnings
 from dataclasses import replace
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
 from PIL import Image
 
 from common.training import plots
@@ -40,6 +43,18 @@ def drawn(monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", save)
     return figures
+
+
+@pytest.fixture
+def fonts(monkeypatch):
+    """Let only these fonts be looked for."""
+
+    def set_names(*names):
+        monkeypatch.setattr(plots, "MORE_FONTS", names)
+        plots._fonts.cache_clear()
+
+    yield set_names
+    plots._fonts.cache_clear()
 
 
 def size(png):
@@ -98,7 +113,7 @@ def test_confusions_have_true_classes_in_rows(drawn):
     assert (texts[1, 0], texts[0, 1], texts[0, 2], texts[2, 2]) == ("1", "0", "2", "7")
     assert axes.images[0].get_array()[0].tolist() == pytest.approx([5 / 6, 1 / 6, 0])
     assert axes.images[0].get_array()[1].tolist() == [0, 0, 0]
-    assert axes.get_xticklabels()[1].get_text() == r"\$^\$", "a dollar sign begins a formula"
+    assert axes.get_xticklabels()[1].get_text() == "$^$"
     assert axes.get_title() == "15 test images, 80.0% correct"
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("true class", "predicted class")
 
@@ -107,6 +122,65 @@ def test_confusions_have_true_classes_in_rows(drawn):
 def test_any_number_of_classes_has_a_picture(classes):
     width, height = size(plots.confusion(np.eye(classes, dtype=int), ["name"] * classes))
     assert max(width, height) < 2100
+
+
+def test_many_classes_have_few_names_at_even_distances(drawn):
+    classes = [f"name {number}" for number in range(1000)]
+    size(plots.confusion(np.eye(1000, dtype=int), classes))
+    for axis in (drawn[0].axes[0].xaxis, drawn[0].axes[0].yaxis):
+        names = {
+            tick.get_text(): at
+            for tick, at in zip(axis.get_ticklabels(), axis.get_ticklocs(), strict=True)
+        }
+        assert len(names) == plots.NAMED, "a name takes about 7 ms"
+        assert all(name == f"name {at}" for name, at in names.items())
+
+
+FORMULAS = ("${MODEL}_$SEED", r"$\frac{$", "_x", r"\$5")
+
+
+@pytest.mark.parametrize("name", [*FORMULAS, "a\nb\x1b[2J", "\udcff\udcfe", "猫\u202e"])
+def test_a_name_is_drawn_as_it_is_and_never_as_a_formula(drawn, name):
+    image = np.random.RandomState(0).randint(0, 256, (1, 1, 9, 7)).astype(np.uint8)
+    row = {"file": f"folder/{name}.png", "classes": [{"class": name, "probability": 0.75}]}
+    with matplotlib.rc_context({"text.usetex": True, "axes.formatter.use_mathtext": True}):
+        size(plots.curve(history("tf"), name))
+        size(plots.overlay({name: history("tf")}))
+        size(plots.confusion([[5, 1], [0, 7]], [name, "b"]))
+        size(plots.predictions(image, [row]))
+    curve, overlay, confusion, predictions = drawn
+    texts = [
+        curve.get_suptitle(),
+        overlay.legends[0].get_texts()[0].get_text().strip(),
+        confusion.axes[0].get_xticklabels()[0].get_text(),
+        predictions.axes[0].get_title().removesuffix(".png")[:23],
+        predictions.axes[1].texts[0].get_text().removesuffix("  75.0%"),
+    ]
+    for text in texts:
+        assert text.isprintable()
+        if name in FORMULAS:
+            assert text == name
+
+
+def test_a_character_without_a_font_is_an_escape_and_makes_no_noise(drawn, fonts, capfd):
+    fonts()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        size(plots.confusion([[5, 1], [0, 7]], ["猫", "犬 ok é"]))
+    names = [each.get_text() for each in drawn[0].axes[0].get_xticklabels()]
+    assert names == [r"\u732b", r"\u72ac ok é"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_font_that_has_the_characters_is_found_and_used(drawn, fonts):
+    # a character that our font lacks, and another font that matplotlib brings along has
+    ours, other = (plots._known(findfont(name)) for name in (plots.FONT, "STIXGeneral"))
+    character = chr(min(each for each in other - ours if chr(each).isprintable()))
+    fonts("No Such Font", "STIXGeneral")
+    size(plots.confusion([[5, 1], [0, 7]], [character, "b"]))
+    label = drawn[0].axes[0].get_xticklabels()[0]
+    assert label.get_text() == character
+    assert label.get_fontfamily() == [plots.FONT, "STIXGeneral"]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

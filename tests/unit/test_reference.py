@@ -19,6 +19,7 @@ from backends.numpy.googlenet import (
     avg_pool,
     batch_norm,
     convolution,
+    dropout,
     global_avg_pool,
     linear,
     max_pool,
@@ -255,6 +256,12 @@ def test_a_linear_layers_weight_is_out_by_in():
     assert dbias.tolist() == [1, 10]
 
 
+def test_dropout_divides_what_it_keeps_by_the_share_of_it():
+    y, backward = dropout(np.array([[1.0, 2, 3]]), np.array([[1, 0, 1]]), 0.75)
+    assert y.tolist() == [[4, 0, 12]]
+    assert backward(np.array([[1.0, 1, 10]])).tolist() == [[4, 0, 40]]
+
+
 def test_the_loss_is_the_mean_over_the_batch():
     logits = np.array([[0, math.log(3)], [5, 5 + math.log(3)]])  # softmax 1/4, 3/4
     loss, gradient = cross_entropy(logits, np.array([0, 1]))
@@ -321,6 +328,7 @@ LEAVES = {
     "affine": (lambda x: affine(x, Affine((0.5, 3), (1, 2))), [(2, 2, 2, 3)]),
     "global_avg_pool": (global_avg_pool, [(2, 3, 2, 3)]),
     "linear": (linear, [(3, 4), (2, 4), (2,)]),
+    "dropout": (lambda x: dropout(x, np.arange(12).reshape(3, 4) % 2, 0.3), [(3, 4)]),
 }
 
 
@@ -532,11 +540,18 @@ def test_every_gradient_of_a_network_agrees_with_central_differences(seed, norm,
     if sides:  # the second takes whatever size its pool leaves
         height, width = stage_shapes(spec)["stage4"][2:]
         last = replace(sides[1], features=2 * height * (width - 1))
-        spec = replace(spec, auxiliary=(sides[0], last))
+        spec = replace(spec, auxiliary=(sides[0], last), dropout=0.25)
     fixture = draw_fixture(spec, seed)
     x, labels = fixture.inputs[:4].astype(np.float64), fixture.labels[:4]
     alive = {n: abs(w) if n.endswith("conv.bias") else w for n, w in fixture.weights.items()}
     net = GoogLeNet(spec, alive)
+    if sides:  # with dropout
+        widths = {"head": net.weights["head.weight"].shape[1], "auxiliary.0": 9, "auxiliary.1": 3}
+        net.masks = {
+            head: np.arange(len(x) * width).reshape(len(x), -1) % 4
+            for head, width in widths.items()
+        }
+        net.masks = {head: (mask > 0).astype(float) for head, mask in net.masks.items()}
     want_shapes = {stage: (len(x), *shape[1:]) for stage, shape in stage_shapes(spec).items()}
     assert {stage: output.shape for stage, output in net.forward(x).items()} == want_shapes
 
@@ -566,6 +581,20 @@ def test_only_training_moves_the_running_statistics():
     net.forward(x, training=True)
     moved = {name for name, w in fixture.weights.items() if (net.weights[name] != w).any()}
     assert moved == {name for name in fixture.weights if is_running(name)}
+
+
+def test_only_training_drops_and_only_before_the_head():
+    spec = replace(random_spec(np.random.RandomState(0), None), dropout=0.75)
+    fixture = draw_fixture(spec)
+    net, x = GoogLeNet(spec, fixture.weights), fixture.inputs.astype(np.float64)
+    whole = net.forward(x, training=True)
+    net.masks = {"head": np.arange(whole["stage5"].size).reshape(len(x), -1) % 2}
+    assert all((net.forward(x)[name] == output).all() for name, output in whole.items())
+    dropped = net.forward(x, training=True)
+    assert (dropped["stage5"] == whole["stage5"]).all()
+    kept = whole["stage5"] * net.masks["head"] * 4
+    want, _ = linear(kept, net.weights["head.weight"], net.weights["head.bias"])
+    assert dropped["head"] == close(want)
 
 
 def test_the_network_keeps_its_own_copy_and_refuses_other_weights():

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,10 +18,15 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.numpy import save
 
-from common.errors import RunError
+from common.data.sources import load
+from common.errors import DataError, RunError
+from common.files import write_whole
 from common.recipe import Recipe
+from common.training import checkpoint as checkpoints
+from common.training import fields, history
 from common.training.checkpoint import (
     FORMAT,
     Checkpoint,
@@ -28,6 +34,7 @@ from common.training.checkpoint import (
     Progress,
     fingerprint,
     read_checkpoint,
+    same_data,
 )
 from common.training.history import Epoch, read_history
 from common.training.run import Run, open_run
@@ -336,8 +343,44 @@ def test_a_fingerprint_tells_other_data(pictures):
         replace(data, train_labels=data.train_labels[::-1]),
         replace(data, test_labels=data.test_labels[::-1]),
         replace(data, train_images=data.train_images.repeat(3, 1)),
+        replace(data, train_images=data.train_images.reshape(8, 1, 14, 56)),
+        replace(data, train_images=data.train_images ^ np.uint8(1)),
+        replace(data, test_images=data.test_images[::-1]),
     ]
-    assert len({fingerprint(each) for each in [data, *others]}) == 6
+    assert len({fingerprint(each) for each in [data, *others]}) == 9
+
+
+def test_a_fingerprint_of_an_older_version_is_compared_without_the_pixels(pictures):
+    data = pictures(8, 4)
+    old = "00b343e922876d4f"  # as version 0.1 wrote it
+    config = Config.of(Recipe(spec="mini", size=33), "torch", data)
+    assert len(config.fingerprint) == 32
+    others = replace(data, train_images=255 - data.train_images)
+    assert same_data(config, data)
+    assert not same_data(config, others)
+    assert not same_data(config, replace(data, classes=tuple("ABCDEFGHIJ")))
+    config = replace(config, fingerprint=old)
+    assert same_data(config, data)
+    assert same_data(config, others)
+    assert not same_data(config, data.limit(7))
+
+
+def test_a_fingerprint_covers_every_image_of_a_folder(tmp_path):
+    for part in ("train", "test"):
+        for name in "ab":
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("L", (8, 6), 9).save(tmp_path / part / name / "x.png")
+    config = Config.of(Recipe(spec="mini", size=33), "torch", load(str(tmp_path)))
+    assert same_data(config, load(str(tmp_path)))
+    for path in tmp_path.glob("*/*/x.png"):
+        before = path.read_bytes()
+        Image.new("L", (8, 6), 8).save(path)
+        assert not same_data(config, load(str(tmp_path))), path
+        path.write_bytes(before)
+    data = load(str(tmp_path))
+    path.unlink()
+    with pytest.raises(DataError, match=r"x\.png cannot be read as an image \(No such file"):
+        fingerprint(data)
 
 
 # The folder
@@ -471,14 +514,14 @@ def fill(monkeypatch, step):
     def fail(*arguments, **options):
         raise full()
 
-    open_file = Path.open
     match step:
         case "mkdir":
             monkeypatch.setattr(Path, "mkdir", fail)
         case "open":
-            monkeypatch.setattr(Path, "open", fail)
+            monkeypatch.setattr("common.files._create", fail)
         case "write" | "flush":
-            monkeypatch.setattr(Path, "open", lambda *a: Full(open_file(*a), step))
+            opened = lambda *a: Full(open(*a), step)  # noqa: E731, SIM115
+            monkeypatch.setattr("common.files.open", opened, raising=False)
         case "fsync" | "replace":
             monkeypatch.setattr(os, step, fail)
         case "folder":
@@ -528,14 +571,332 @@ def test_a_file_is_synced_before_it_gets_its_name_and_its_folder_after(
     assert done == [len(checkpoint.encode()), "rename", "folder"]
 
 
-def test_what_a_kill_leaves_half_written_is_never_read(checkpoint, tmp_path):
+def test_what_a_kill_leaves_half_written_is_never_read_and_removed_by_the_next_run(
+    checkpoint, tmp_path
+):
     run = Run(tmp_path)
     run.save(checkpoint)
-    part = run.checkpoint("last").with_name(".last.safetensors.part")
-    part.write_bytes(checkpoint.encode()[:100])
+    run.write(tmp_path / "mine.txt", b"")
+    parts = [
+        run.checkpoint("last").with_name(".last.safetensors.part"),  # as earlier versions named it
+        run.checkpoint("best").with_name(".best.safetensors.0123456789abcdef.part"),
+        tmp_path / ".history.jsonl.0123456789abcdef.part",
+    ]
+    others = [tmp_path / ".mine.txt.0123456789abcdef.part", tmp_path / ".history.jsonl.note"]
+    for part in (*parts, *others):
+        part.write_bytes(checkpoint.encode()[:100])
     assert same(open_run(tmp_path)[1], checkpoint)
+    with run.locked():
+        assert [part for part in parts if part.exists()] == []
+    assert all(each.exists() for each in others)
+
+
+def test_two_writers_of_a_file_never_mix_and_a_reader_beside_them_sees_one_whole(
+    checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    run = Run(tmp_path)
     run.save(checkpoint)
-    assert not part.exists()
+    others = [replace(checkpoint, progress=replace(checkpoint.progress, steps=n)) for n in (1, 2)]
+
+    def write(one):
+        for _ in range(25):
+            run.save(one)
+
+    with ThreadPoolExecutor(2) as pool:
+        writers = [pool.submit(write, each) for each in others]
+        reads = 0
+        while not all(writer.done() for writer in writers):
+            assert run.load().progress.steps in (1, 2, checkpoint.progress.steps)
+            reads += 1
+    assert [writer.result() for writer in writers] == [None, None]
+    assert reads
+    assert list(files(tmp_path)) == ["checkpoints/last.safetensors"]
+
+
+# A folder from a stranger
+
+
+NAMES = ("config.json", "history.jsonl", "curve.png", "checkpoints/last.safetensors")
+
+
+def write_all(run, checkpoint):
+    """Write each file of a run."""
+    run.write(run.config_file, b"{}")
+    run.save(checkpoint)
+    run.record(checkpoint.progress.epochs)
+
+
+def test_a_write_never_follows_a_link(checkpoint, tmp_path, monkeypatch):
+    victim, folder = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("mine")
+    (folder / "checkpoints").mkdir(parents=True)
+    monkeypatch.setattr("secrets.token_hex", lambda size: "random")
+    links = []
+    for name in NAMES:
+        path = folder / name
+        path.symlink_to(victim)
+        for part in (f".{path.name}.part", f".{path.name}.random.part"):
+            links.append(path.with_name(part))
+            links[-1].symlink_to(victim)
+    with pytest.raises(RunError, match="cannot be written"):
+        Run(folder).save(checkpoint)
+    assert victim.read_text() == "mine"
+    for link in links:
+        link.unlink(missing_ok=True)
+    write_all(Run(folder), checkpoint)
+    assert victim.read_text() == "mine"
+    assert not any((folder / name).is_symlink() for name in NAMES)
+
+
+def test_an_existing_temporary_file_is_never_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("secrets.token_hex", lambda size: "random")
+    theirs = tmp_path / ".x.random.part"
+    os.mkfifo(theirs)
+    with pytest.raises(FileExistsError):
+        write_whole(tmp_path / "x", b"new")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_file_gets_the_permissions_of_any_new_file(tmp_path):
+    (tmp_path / "plain").write_bytes(b"")
+    write_whole(tmp_path / "whole", b"")
+    assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_name_of_any_length_that_the_system_takes_can_be_written(tmp_path):
+    for name in ("x" * 255, "猫" * 85, os.fsdecode(b"\xff" * 255)):
+        write_whole(tmp_path / name, b"x")
+        assert (tmp_path / name).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("where", ["checkpoints", "checkpoints/last.safetensors", "history.jsonl"])
+def test_a_link_that_leads_out_is_refused_and_one_inside_is_followed(checkpoint, tmp_path, where):
+    run, elsewhere = Run(tmp_path / "run"), tmp_path / "elsewhere"
+    write_all(run, checkpoint)
+    (run.folder / where).rename(elsewhere)
+    (run.folder / where).symlink_to(elsewhere)
+    before = files(tmp_path)
+    for read in (lambda: open_run(run.folder), run.history):
+        if ("history" in where) == (read == run.history):
+            with pytest.raises(RunError, match=rf"{where}.* leads out of .* by a link"):
+                read()
+    if where == "checkpoints":
+        with pytest.raises(RunError, match="leads out"):
+            run.save(checkpoint)
+        with pytest.raises(RunError, match="leads out"):
+            open_run(run.checkpoint("last"))
+        with run.locked():
+            pass
+    assert files(tmp_path) == before
+    (run.folder / where).unlink()
+    elsewhere.rename(run.folder / "inside")
+    (run.folder / where).symlink_to(run.folder / "inside")
+    assert same(open_run(run.folder)[1], checkpoint)
+    assert run.history() == checkpoint.progress.epochs
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_ordinary_file_is_refused_at_once(checkpoint, tmp_path, kind, monkeypatch):
+    run = Run(tmp_path)
+    for read, path in ((run.load, run.checkpoint("last")), (run.history, run.history_file)):
+        path.parent.mkdir(exist_ok=True)
+        match kind:
+            case "pipe":
+                os.mkfifo(path)
+            case "device":
+                path.symlink_to("/dev/zero")
+                monkeypatch.setattr(Run, "require_inside", lambda run, path: None)
+            case "folder":
+                path.mkdir()
+        with pytest.raises(RunError, match=r"cannot be read \(it is not an ordinary file\)\.$"):
+            read()
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_read_whole(checkpoint, tmp_path):
+    run = Run(tmp_path)
+    write_all(run, checkpoint)
+    for read, path, most in (
+        (run.load, run.checkpoint("last"), checkpoints.LARGEST),
+        (run.history, run.history_file, history.LARGEST),
+    ):
+        os.truncate(path, most + 1)  # without blocks on the disk
+        with pytest.raises(RunError, match=rf"cannot be read \(it is larger than {most} bytes"):
+            read()
+
+
+CONFIG_FIELDS = [
+    ("pixels", [28, 28, 28]),
+    ("pixels", [40_000, 40_000]),
+    ("pixels", [0, 28]),
+    ("pixels", 28),
+    ("pixels", [28.0, 28]),
+    ("pixels", [True, True]),
+    ("classes", [1, 2, *"cdefghij"]),
+    ("classes", [[], *"bcdefghij"]),
+    ("classes", "abcdefghij"),
+    ("classes", ["a" * 256, *"bcdefghij"]),
+    ("backend", []),
+    ("backend", "torch\n"),
+    ("backend", None),
+    ("data", 5),
+    ("data", ["x"]),
+    ("limit_train", 0),
+    ("limit_train", "8"),
+    ("limit_test", -1),
+    ("channels", "1"),
+    ("channels", 2),
+    ("channels", 10**9),
+    ("fingerprint", 7),
+    ("fingerprint", "x\x1b[2J"),
+]
+RECIPE_FIELDS = [
+    ("name", []),
+    ("name", "\x1b[2J"),
+    ("spec", {}),
+    ("size", 10**6),
+    ("size", 9.0),
+    ("epochs", 10**12),
+    ("batch_size", 2**40),
+    ("nesterov", "no"),
+    ("flip", 1),
+    ("lr", []),
+    ("precision", None),
+    ("seed", True),
+]
+PROGRESS_FIELDS = [
+    ("steps", -1),
+    ("steps", 1.5),
+    ("right", None),
+    ("seconds", -1),
+    ("seconds", float("inf")),
+    ("wait", "1"),
+    ("losses", [None]),
+    ("losses", [float("nan")]),
+    ("losses", 5),
+    ("places", []),
+    ("places", {"batch": "cpu"}),
+    ("epochs", [5]),
+    ("epochs", {}),
+]
+EPOCH_FIELDS = [
+    ("number", 2),
+    ("number", "1"),
+    ("loss", None),
+    ("loss", float("nan")),
+    ("loss", 2**1024),
+    ("test_accuracy", 2.0),
+    ("train_accuracy", -0.5),
+    ("examples", 0),
+    ("seconds", 0),
+    ("wait", float("inf")),
+    ("backend", []),
+    ("version", "2\n0"),
+    ("device", "gpu\x1b]0;x\x07"),
+    ("places", {"batch": ["cpu\u202e"]}),
+    ("losses", []),
+    ("losses", ["2"]),
+]
+FIELDS = {
+    "config": CONFIG_FIELDS,
+    "recipe": RECIPE_FIELDS,
+    "progress": PROGRESS_FIELDS,
+    "epoch": EPOCH_FIELDS,
+}
+
+
+def part(found, name):
+    """A part of a checkpoint's JSON."""
+    inner = {"recipe": ("config", "recipe"), "epoch": ("progress", "epochs", 0)}
+    for key in inner.get(name, (name,)):
+        found = found[key]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("where", "field", "value"),
+    [(where, *row) for where, rows in FIELDS.items() for row in rows],
+)
+def test_each_field_of_a_checkpoint_is_checked_for_type_and_range(
+    checkpoint, tmp_path, where, field, value
+):
+    arrays, found = opened(checkpoint)
+    part(found, where)[field] = value
+    path = tmp_path / "bad"
+    path.write_bytes(sealed(arrays, found))
+    with pytest.raises(RunError) as caught:
+        read_checkpoint(path)
+    sentence = str(caught.value)
+    assert sentence.startswith(f"{path} is not a checkpoint of this program: ")
+    assert field.removesuffix("s") in sentence
+    assert sentence.isprintable()
+    assert len(sentence) < len(str(path)) + 300
+
+
+@pytest.mark.parametrize(("field", "value"), EPOCH_FIELDS)
+def test_each_field_of_a_history_is_checked_for_type_and_range(tmp_path, field, value):
+    path = tmp_path / "history.jsonl"
+    path.write_text(json.dumps(history.signed(asdict(EPOCH) | {field: value})))
+    with pytest.raises(RunError, match=r"history.jsonl, line 1, is not a valid epoch \(") as caught:
+        read_history(path)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("where", FIELDS)
+def test_a_field_of_a_newer_version_is_named(checkpoint, tmp_path, where):
+    arrays, found = opened(checkpoint)
+    part(found, where)["wings"] = 2
+    (tmp_path / "new").write_bytes(sealed(arrays, found))
+    with pytest.raises(RunError, match=r"has the field 'wings', .*: update this program\.$"):
+        read_checkpoint(tmp_path / "new")
+
+
+def test_json_that_would_fill_the_memory_is_refused(checkpoint, tmp_path, monkeypatch):
+    arrays, _ = opened(checkpoint)
+    for name, text in (("MOST_PARTS", "[" + "[]," * 50 + "[]]"), ("MOST_TEXT", " " * 50 + "{}")):
+        with monkeypatch.context() as patch:
+            patch.setattr(fields, name, 40)
+            (tmp_path / "bomb").write_bytes(sealed(arrays, text))
+            with pytest.raises(RunError, match="its JSON is larger than that of any run"):
+                read_checkpoint(tmp_path / "bomb")
+
+
+def test_a_run_that_could_not_be_read_again_is_not_begun(recipe, pictures):
+    data = pictures(8, 4)
+    for change in ({"classes": ("a" * 256, "b")}, {"classes": ("a",)}):
+        with pytest.raises(RunError, match=r"^This run is not possible: its classes"):
+            Config.of(recipe, "torch", replace(data, **change))
+    with pytest.raises(RunError, match=r"^This run is not possible: its recipe's size"):
+        Config.of(replace(recipe, size=5000), "torch", data)
+
+
+# A picture
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("of\nmatplotlib\x1b"), MemoryError(), OSError(28, "x")]
+)
+def test_a_picture_that_cannot_be_drawn_is_a_warning(
+    checkpoint, tmp_path, monkeypatch, capsys, error
+):
+    def fail(epochs, title):
+        raise error
+
+    monkeypatch.setattr("common.training.plots.curve", fail)
+    run = Run(tmp_path)
+    run.record(checkpoint.progress.epochs)
+    assert read_history(run.history_file) == checkpoint.progress.epochs
+    err = capsys.readouterr().err
+    assert err.startswith(f"warning: {run.curve_file} is not drawn: ")
+    assert err.rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize("name", ["${MODEL}_$SEED", os.fsdecode(b"\xff\xfe$"), "猫\n\x1b", "_x"])
+def test_a_run_may_have_any_name(checkpoint, tmp_path, capsys, name):
+    run = Run(tmp_path / name)
+    run.record(checkpoint.progress.epochs)
+    assert run.curve_file.read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().err == ""
 
 
 # The history

@@ -1,4 +1,4 @@
-"""What tests/data/originals holds is what the packages still answer (torchvision, Paddle)."""
+"""The packages still give the recorded values of tests/data/upstream (torchvision, Paddle)."""
 
 import numpy as np
 import pytest

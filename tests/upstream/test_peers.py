@@ -10,7 +10,7 @@ from common.recipe import Recipe
 def test_the_packages_own_network_stands_beside_ours(pytestconfig, monkeypatch):
     name = pytestconfig.getoption("--backend")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the benchmark sets it; this puts it back
-    monkeypatch.setattr(process, "Process", Here)
+    monkeypatch.setattr(benchmark, "Process", Here)
     monkeypatch.setattr(benchmark, "PAUSE", 0)
     monkeypatch.setattr(process, "SIDES", {"cpu": 64})
     size = {"torch": 33, "paddle": 191}[name]
@@ -19,7 +19,7 @@ def test_the_packages_own_network_stands_beside_ours(pytestconfig, monkeypatch):
     peer, ours = benchmark.bench(plan)["rows"]
     assert (peer["role"], peer["loop"], ours["loop"]) == ("a", "package's own", "ours")
     assert peer["spec"] == ours["spec"] == benchmark.PEERS[name][1]
-    network = process.Runner(plan.checked().published(), process.read_images("sample"))
+    network = process.Runner(plan.checked().published(), benchmark.read_images("sample"))
     losses = [float(network.step()) for _ in range(8)]
     assert all(0 < loss < 100 for loss in losses)
     assert min(losses) < losses[0], losses

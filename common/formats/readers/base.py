@@ -13,6 +13,8 @@ from common.weights import Weights
 
 LARGEST = 2**30  #: bytes of a file, ten times the largest GoogLeNet in float64
 
+MOST_TENSORS = 10_000  #: in a file; a GoogLeNet has a few hundred
+
 LONGEST_NAME = (
     200  #: characters, all of them printable ASCII, so that a message can contain the name
 )
@@ -40,6 +42,7 @@ def numbers(form: str, found: dict[Any, Any], size: int) -> File:
     `size` is the size of the file in bytes. Unreadable if something is not an array of
     floating-point numbers, or if the arrays have more values than the file has room for.
     """
+    require_few(len(found))
     arrays: dict[str, np.ndarray] = {}
     kinds = []
     for name, value in found.items():
@@ -65,8 +68,14 @@ def numbers(form: str, found: dict[Any, Any], size: int) -> File:
     ):  # twice, because float16 became float32
         raise Unreadable("declares more values than it has room for: its tensors overlap.")
     wide = "float64" if "float64" in kinds else "float32"
-    arrays = {name: array.astype(wide) for name, array in arrays.items()}
+    arrays = {name: array.astype(wide, copy=False) for name, array in arrays.items()}
     return File(form, arrays, ", ".join(dict.fromkeys(kinds)))
+
+
+def require_few(count: int) -> None:
+    """Unreadable if a file has more than MOST_TENSORS tensors."""
+    if count > MOST_TENSORS:
+        raise Unreadable(f"has more than {MOST_TENSORS:,} tensors: no GoogLeNet has so many.")
 
 
 def require_name(name: object) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from common.formats.readers.base import Unreadable, require_name
+from common.formats.readers.base import Unreadable, require_few, require_name
 
 
 def read_keras(file: BinaryIO) -> dict[str, np.ndarray]:
@@ -15,16 +16,22 @@ def read_keras(file: BinaryIO) -> dict[str, np.ndarray]:
     import h5py
 
     with h5py.File(file, "r") as root:
-        return dict(datasets(root, "", 0))
+        return dict(datasets(root, "", 0, count(1)))
 
 
-def datasets(group: Any, prefix: str, depth: int) -> Iterator[tuple[str, np.ndarray]]:
-    """The datasets in an HDF5 group and its subgroups; all must be plain arrays in the file."""
+def datasets(
+    group: Any, prefix: str, depth: int, numbers: Iterator[int]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The datasets in an HDF5 group and its subgroups; all must be plain arrays in the file.
+
+    `numbers` counts the names on all paths, because a group may have several names.
+    """
     import h5py
 
     if depth > 16:  # a group may contain itself
         raise Unreadable("is not a file of Keras weights: its groups are nested too deep.")
     for name in group:
+        require_few(next(numbers))
         require_name(prefix + name)
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise Unreadable(
@@ -32,7 +39,7 @@ def datasets(group: Any, prefix: str, depth: int) -> Iterator[tuple[str, np.ndar
             )
         item = group[name]
         if isinstance(item, h5py.Group):
-            yield from datasets(item, f"{prefix}{name}/", depth + 1)
+            yield from datasets(item, f"{prefix}{name}/", depth + 1, numbers)
         elif not isinstance(item, h5py.Dataset):
             raise Unreadable(f"holds something that is not an array under {prefix + name!r}.")
         elif item.external or item.is_virtual or item.chunks or item.dtype.kind not in "fiub":

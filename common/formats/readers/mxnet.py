@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from common.formats.readers.base import Unreadable, array_of, require_shape, width
+from common.formats.readers.base import Unreadable, array_of, require_few, require_shape, width
 
 MXNET_LIST = 0x112  #: the magic number of a list of arrays
 MXNET_MAGICS = (
@@ -44,10 +44,14 @@ def read_mxnet(file: BinaryIO) -> dict[str, np.ndarray]:
     """Files of `save_parameters`, `mx.nd.save` and `mx.npx.save`: all arrays, then all names."""
     data = Bytes(file.read())
     data.take(16)  # the magic number and a reserved number
-    arrays = [mxnet_array(data) for _ in range(data.number("Q"))]
-    names = [data.take(data.number("Q")).decode() for _ in range(data.number("Q"))]
-    if len(names) != len(arrays):
+    count = data.number("Q")
+    arrays: list[np.ndarray] = []
+    for _ in range(count):
+        require_few(len(arrays) + 1)
+        arrays.append(mxnet_array(data))
+    if data.number("Q") != count:
         raise Unreadable("is a list of MXNet arrays without names: save a dict, or parameters.")
+    names = [data.take(data.number("Q")).decode() for _ in range(count)]
     if len(set(names)) != len(names) or data.at != len(data.data):
         raise Unreadable("is damaged: a name occurs twice, or there are extra bytes.")
     return dict(zip(names, arrays, strict=True))

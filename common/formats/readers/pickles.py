@@ -126,6 +126,8 @@ CALLS: dict[Name, Callable[..., Any]] = {
 #: what a pickle may name but not call
 VALUES = {ARRAY, *TORCH_TYPES}
 
+MOST_OPERATIONS = 200_000  #: the state_dict of a GoogLeNet has about 10,000
+
 MARK = object()
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 LITERALS = {
@@ -139,7 +141,7 @@ def unpickle(file: BinaryIO) -> Any:
     """The value of a pickle of arrays.
 
     `pickletools` splits the bytes into operations. Unreadable for an operation that is not listed
-    below, and for a name that is not in CALLS or VALUES.
+    below, for a name that is not in CALLS or VALUES, and for more than MOST_OPERATIONS.
     """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
@@ -151,8 +153,10 @@ def unpickle(file: BinaryIO) -> Any:
         return items
 
     argument: Any
-    for operation, argument, _ in pickletools.genops(file):
+    for number, (operation, argument, _) in enumerate(pickletools.genops(file)):
         code = operation.name
+        if number == MOST_OPERATIONS:
+            raise Unreadable(f"has more than {MOST_OPERATIONS:,} operations in its pickle.")
         if code in ("PROTO", "FRAME"):
             pass
         elif code == "STOP":
@@ -243,8 +247,10 @@ def update(target: Any, items: list[Any]) -> None:
 
 def resolve_global(module: Any, name: Any) -> Name:
     """A global that a pickle names; Unreadable unless arrays need it."""
+    if type(module) is not str or type(name) is not str:  # a nested value takes long to print
+        raise Unreadable("is damaged: a name in its pickle is not text.")
     found = Name(module, name)
-    if type(module) is not str or type(name) is not str or found not in {*CALLS, *VALUES}:
+    if found not in {*CALLS, *VALUES}:
         raise Unreadable(
             f"asks for {f'{module}.{name}'[:60]!a}, which no array needs, so it was not read: "
             "save only the network's state_dict."

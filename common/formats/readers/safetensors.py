@@ -10,6 +10,8 @@ import numpy as np
 from common.formats.readers.base import Unreadable, array_of
 from common.weights import KEY, metadata, open_sealed, sha256
 
+LONGEST_HEADER = 10**8  #: bytes, as in the safetensors library; a long run's history is in it
+
 
 def read_safetensors(file: BinaryIO) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file; from a checkpoint, the weights without the optimizer.
@@ -19,6 +21,9 @@ def read_safetensors(file: BinaryIO) -> dict[str, np.ndarray]:
     """
     from safetensors import deserialize
 
+    if int.from_bytes(file.read(8), "little") > LONGEST_HEADER:
+        raise Unreadable(f"has a header of more than {LONGEST_HEADER:,} bytes.")
+    file.seek(0)
     data = file.read()
     named = json.loads(metadata(data).get(KEY, "{}"))
     if "content" in named:

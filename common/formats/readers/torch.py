@@ -16,21 +16,32 @@ from common.formats.readers.pickles import Storage, Tensor, unpickle
 
 
 def tensors(state: Any, storages: Callable[[Storage], bytes]) -> dict[Any, Any]:
-    """The tensors of a state_dict as arrays; `storages` returns the bytes of a storage."""
+    """The tensors of a state_dict as arrays; `storages` returns the bytes of a storage.
+
+    Many tensors may be views of one storage, which is read once.
+    """
     if type(state) is not dict:
         raise Unreadable("does not hold a dict of tensors: save the network's state_dict.")
-    return {
-        name: strided(value, storages) if isinstance(value, Tensor) else value
-        for name, value in state.items()
-    }
+    found, read = {}, dict[str, tuple[Storage, np.ndarray]]()
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            storage = value.storage
+            if storage.key not in read:
+                flat = array_of(storages(storage), storage.dtype, (storage.length,))
+                read[storage.key] = storage, flat
+            declared, flat = read[storage.key]
+            if declared != storage:
+                raise Unreadable("is damaged: a storage has two types or sizes.")
+            value = strided(value, flat)
+        found[name] = value
+    return found
 
 
-def strided(tensor: Tensor, storages: Callable[[Storage], bytes]) -> np.ndarray:
-    """A tensor as a contiguous array."""
+def strided(tensor: Tensor, flat: np.ndarray) -> np.ndarray:
+    """A tensor as a contiguous array, from the values of its storage."""
     storage, offset, shape, strides = tensor
     if len(shape) != len(strides) or math.prod(shape) > storage.length - offset:
         raise Unreadable("is damaged: a tensor is larger than its storage.")
-    flat = array_of(storages(storage), storage.dtype, (storage.length,))
     last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
     if last >= storage.length:
         raise Unreadable("is damaged: a tensor reaches beyond its storage.")
@@ -86,7 +97,7 @@ def read_old_torch(file: BinaryIO) -> dict[Any, Any]:
             kinds[value.storage.key] = value.storage
     found = {}
     for key in keys:
-        if key not in kinds:
+        if type(key) is not str or key not in kinds:
             raise Unreadable("is damaged: a storage belongs to no tensor.")
         count, size = kinds[key].length, np.dtype(width(kinds[key].dtype)).itemsize
         if struct.unpack("<q", file.read(8)) != (count,):
