@@ -1,4 +1,7 @@
-"""The benchmark's turns, ratios and roles, by a clock that only the loops move; its processes."""
+"""The benchmark's turns, ratios and roles, by a clock that only the loops move; its processes.
+
+Long because one play of processes serves all tests.
+"""
 
 import importlib
 import json

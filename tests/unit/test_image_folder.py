@@ -1,4 +1,7 @@
-"""Folders of class folders: what is read, how it is decoded, what is refused."""
+"""Folders of class folders: what is read, how it is decoded, what is refused.
+
+Long because every kind of image file has its case.
+"""
 
 # ruff: noqa: D102 - common/contract.py says what a backend's methods do
 

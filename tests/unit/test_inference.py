@@ -1,4 +1,7 @@
-"""`evaluate`, `predict` and `plot`: a run that was trained by no framework, read by a fake one."""
+"""`evaluate`, `predict` and `plot`: a run that was trained by no framework, read by a fake one.
+
+Long because the three commands share one run.
+"""
 
 # ruff: noqa: D102 - common/contract.py says what a backend's methods do
 

@@ -1,4 +1,7 @@
-"""Files of others are read for what they are, and hostile ones are refused whole."""
+"""Files of others are read for what they are, and hostile ones are refused whole.
+
+Long because each format has its own kinds of damage.
+"""
 
 import importlib.util
 import io
