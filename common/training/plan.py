@@ -69,10 +69,10 @@ class Plan:
             return
         run, choose = self.run, self.new and not self.named and workers == 1
         if choose:
-            run = Run(make_free_folder(run.folder))
+            run = Run(make_free_folder(run.folder, f"{self.recipe.name}-{self.backend_name}"))
         with run.locked(made=choose):
             if self.new:
-                run.check_free()
+                run.check_free(locked=True)
             elif run.stamp() != self.stamp:
                 raise RunError(
                     f"{run.folder} was trained by another process while this one started: go on "
@@ -171,18 +171,17 @@ def free_folder(parent: Path, name: str) -> Path:
     return next(parent / each for each in candidates if not (parent / each).exists())
 
 
-def make_free_folder(folder: Path) -> Path:
-    """Make a folder that no other process has made; its name may get a number at the end.
+def make_free_folder(free: Path, name: str) -> Path:
+    """Make this folder; if another process has made it, the next free one of `name`, `name-2`, ...
 
     RunError if it cannot be made.
     """
-    free = folder
     while True:
         try:
             free.mkdir(parents=True)
             return free
         except FileExistsError:
-            free = free_folder(folder.parent, folder.name)
+            free = free_folder(free.parent, name)
         except OSError as error:
             raise Run(free).unusable(error.strerror) from error
 

@@ -50,8 +50,12 @@ class Run:
         run.save(first)  # now, so that the run can be resumed from the start
         return run
 
-    def check_free(self) -> None:
-        """Raise RunError if the folder holds a run already, or can be no folder."""
+    def check_free(self, locked: bool = False) -> None:
+        """Raise RunError if the folder holds a run already, or can be no folder.
+
+        The error names the process that trains in it, if there is one, unless this one holds the
+        lock (`locked`).
+        """
         try:
             holds = self.checkpoint("last").exists() or self.checkpoint("best").exists()
             around = (self.folder, *self.folder.parents)
@@ -59,6 +63,9 @@ class Run:
         except OSError as error:  # such as a name that is too long
             raise self.unusable(error.strerror) from error
         if holds:
+            if not locked and (self.folder / lock.NAME).exists():
+                with suppress(OSError), lock.held(self.folder):
+                    pass  # nobody trains in it: the lock is what a killed process left
             raise RunError(
                 f"{self.folder} holds a run already: go on with it by `--resume {self.folder}`, "
                 "or choose another folder with `--out`."

@@ -270,6 +270,13 @@ def test_the_second_in_a_folder_is_refused_and_told_who_holds_it(call, held):
         err,
     )
     assert call(f"{NEW} --out here --dry-run")[0] == 0, "it writes nothing"
+    other.communicate()
+    assert call(f"{NEW} --epochs 1 --out here")[0] == 0
+    other = held("here")
+    assert f"here is in use: process {other.pid} on" in call(f"{NEW} --out here")[2]
+    other.kill()
+    other.communicate()
+    assert "here holds a run already" in call(f"{NEW} --out here")[2]
 
 
 def test_a_lock_ends_with_its_process_however_that_ends(call, stopped, held):
@@ -308,8 +315,11 @@ def test_of_two_that_take_the_default_folder_each_gets_its_own(call, pocket):
     assert {plan.run.folder for plan in plans} == {Path("runs/d2l-torch")}
     with ExitStack() as stack:
         claimed = [stack.enter_context(plan.claimed()) for plan in plans]
+        plans = [begin("torch", "d2l", changes, "sample", (8, 4), None) for _ in range(2)]
+        claimed += [stack.enter_context(plan.claimed()) for plan in plans]  # they planned "-4"
         folders = [plan.run.folder for plan in claimed]
-        assert folders == [Path(f"runs/d2l-torch{end}") for end in ("", "-2", "-3")]
+        ends = ("", "-2", "-3", "-4", "-5")
+        assert folders == [Path(f"runs/d2l-torch{end}") for end in ends]
     assert list(Path("runs").iterdir()) == [], "nothing was written in them"
 
 
