@@ -93,7 +93,7 @@ def pass_eager(model, inputs, training):
 
 
 def pass_mxnet(model, inputs, training):
-    """What records is in training mode, unless it is told otherwise."""
+    """Records in training mode, unless the argument says otherwise."""
     from mxnet import autograd
 
     with autograd.record(train_mode=training):

@@ -213,7 +213,7 @@ def test_a_small_file_that_unpacks_to_much_is_not_unpacked(home):
 def server():
     """Serve on 127.0.0.1: /good/ the files, /wrong/ others, /cut/ a part of each, else 404.
 
-    /long/ announces too much, /endless/ sends without end, /slow/ a byte now and then, /deaf/
+    /long/ announces too much, /endless/ sends without end, /slow/ a byte now and then, /mute/
     nothing at all, /head/ a header without end; /late/ waits for all before it gives the files.
     """
 
@@ -222,7 +222,7 @@ def server():
             _, folder, file = self.path.split("/")
             http.asked.append(self.path)
             good = PACKED[file.removesuffix(".gz")]
-            if folder in ("endless", "slow", "deaf", "head"):
+            if folder in ("endless", "slow", "mute", "head"):
                 self.drip(folder)
                 return
             if folder == "late":
@@ -237,10 +237,10 @@ def server():
 
         def drip(self, folder):
             try:
-                if folder != "deaf":
+                if folder != "mute":
                     self.wfile.write(b"HTTP/1.0 200 OK\r\n" + b"\r\n" * (folder != "head"))
                 while not http.over.wait(0 if folder == "endless" else 0.05):
-                    self.wfile.write({"endless": bytes(2**16), "deaf": b""}.get(folder, b"x"))
+                    self.wfile.write({"endless": bytes(2**16), "mute": b""}.get(folder, b"x"))
                     http.sent += 2**16 * (folder == "endless")
             except OSError:
                 pass  # the client has gone
@@ -288,7 +288,7 @@ def test_a_download_asks_the_next_mirror_and_leaves_nothing_wrong(
         ("endless", "sends more than 6"),
         ("slow", "took more than 0 seconds"),
         ("head", "took more than 0 seconds"),
-        ("deaf", "took more than 0 seconds"),
+        ("mute", "took more than 0 seconds"),
     ],
 )
 def test_a_download_stops_at_the_known_size_and_at_the_deadline(
