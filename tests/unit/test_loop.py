@@ -519,6 +519,9 @@ class Broken:
             raise self.error
         return self.images[indices]
 
+    def tobytes(self):
+        return self.images.tobytes()  # for the fingerprint, when the file was still whole
+
 
 @pytest.mark.parametrize(
     ("error", "kind"),
