@@ -252,9 +252,8 @@ class GoogLeNet:
     def _affine(self, layer: Callable[..., Any], x: Array, name: str, *extra: Any) -> Any:
         """Run a layer with weight and bias; its backward pass stores their gradients by name."""
         weight = self.weights[f"{name}.weight"]
-        bias = self.weights.get(
-            f"{name}.bias", np.zeros(len(weight))
-        )  # a convolution may have none
+        # a convolution may have no bias
+        bias = self.weights.get(f"{name}.bias", np.zeros(len(weight)))
         y, back = layer(x, weight, bias, *extra)
 
         def backward(dy: Array) -> Any:

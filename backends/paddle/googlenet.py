@@ -9,6 +9,7 @@ from paddle import Tensor, nn
 from paddle.nn.initializer import XavierUniform
 
 from backends.paddle.layers import (
+    CHANNELS,
     AdaptiveAvgPool,
     Affine,
     AvgPool,
@@ -16,8 +17,6 @@ from backends.paddle.layers import (
     GlobalAvgPool,
 )
 from common import spec as rows
-
-BATCH, CHANNELS, HEIGHT, WIDTH = range(4)
 
 
 class Conv(nn.Layer):

@@ -11,7 +11,7 @@ from paddle import Tensor, nn
 
 from common.spec import Size, pair
 
-CHANNELS, HEIGHT, WIDTH = 1, 2, 3
+CHANNELS, HEIGHT, WIDTH = 1, 2, 3  # the axes of NCHW
 
 
 class BatchNorm(nn.BatchNorm2D):

@@ -17,12 +17,13 @@ from backends.paddle import optimizers, parallel
 from backends.paddle.bias import use_matmul_bias
 from backends.paddle.device import device_name, place_labels
 from backends.paddle.googlenet import GoogLeNet
+from backends.paddle.layers import WIDTH
 from common.errors import DeviceError
 from common.recipe import Recipe
 from common.spec import Spec
 from common.weights import Weights
 
-CLASSES, WIDTH = 1, 3  # the axes of logits and of NCHW
+CLASSES = 1  # the axis of logits
 
 
 def build(spec: Spec, dtype: str, device: str) -> GoogLeNet:

@@ -10,11 +10,18 @@ import keras
 from keras import layers
 from tensorflow import Tensor
 
-from backends.tf.layers import AdaptiveAvgPool, Affine, MaxPool, centred
+from backends.tf.layers import (
+    BATCH,
+    CHANNELS,
+    HEIGHT,
+    WIDTH,
+    AdaptiveAvgPool,
+    Affine,
+    MaxPool,
+    centred,
+)
 from backends.tf.saving import FromSpec, Shape, serialisable, shape_after
 from common import spec as rows
-
-BATCH, HEIGHT, WIDTH, CHANNELS = range(4)
 
 
 @serialisable

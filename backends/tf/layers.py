@@ -10,7 +10,7 @@ from tensorflow import Tensor
 from backends.tf.saving import Shape, serialisable
 from common.spec import Size, pair
 
-BATCH, HEIGHT, WIDTH, CHANNELS = range(4)
+BATCH, HEIGHT, WIDTH, CHANNELS = range(4)  # the axes of NHWC
 
 
 @serialisable

@@ -14,11 +14,10 @@ from tensorflow import Tensor
 from backends.tf import optimizers, parallel
 from backends.tf.device import device_of, native_device, place_labels
 from backends.tf.googlenet import GoogLeNet
+from backends.tf.layers import WIDTH
 from common.recipe import Recipe
 from common.spec import Spec
 from common.weights import Weights
-
-WIDTH = 2  # the axis of NHWC
 
 
 def build(spec: Spec, dtype: str, device: str) -> GoogLeNet:
