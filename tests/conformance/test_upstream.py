@@ -1,7 +1,7 @@
 """The networks that other packages call GoogLeNet, with weights read from their own state.
 
-What torchvision and paddle.vision answered for a drawn state is data (tests/data/originals.py);
-tests/originals holds it against the packages themselves.
+The logits of torchvision and paddle.vision for a drawn state are data;
+tests/upstream holds that data against the packages themselves.
 """
 
 import numpy as np
@@ -19,8 +19,8 @@ def converted(spec):
     written = read(spec)
     form = {"torchvision": "torch", "paddle": "paddle"}[written["package"]]
     state = draw_state(written["tensors"], linear_in_first=form == "paddle")
-    twin = "imagenet" in spec  # the input transform is no weight
-    known = identify(File(form, state, "float64"), spec if twin else None, spec)
+    chosen = spec if "imagenet" in spec else None  # weights do not tell that the input is transformed
+    known = identify(File(form, state, "float64"), chosen, spec)
     return known.spec.at(size=written["size"], dropout=0.0), known.weights, written
 
 
