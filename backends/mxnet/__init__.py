@@ -37,6 +37,7 @@ from backends.mxnet.device import (
     out_of_memory,
     place,
     place_labels,
+    threads,
 )
 from backends.mxnet.googlenet import GoogLeNet
 from backends.mxnet.parallel import all_reduce_sum, destroy_process_group, init_process_group

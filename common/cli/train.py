@@ -100,6 +100,8 @@ def train(
             name, limits_given = backend_name(backend, None), (limit_train, limit_test)
             plan = begin(name, recipe_name or "d2l", changes, data, limits_given, out)
         chosen = plan.device(device)
+        if warning := plan.warning(chosen):
+            click.echo(f"warning: {warning}", err=True)
         plan = plan.decided(chosen)
         if dry_run:
             found = plan.describe(chosen)

@@ -25,6 +25,7 @@ from backends import require
 from common.distributed.watchdog import FOLDER
 from common.errors import WorkersError
 from common.files import ROOT
+from common.processor import usable_cores
 
 PATIENCE = 8.0  # seconds that the other workers have to exit after one has failed
 
@@ -65,8 +66,7 @@ def start(name: str, count: int, arguments: Sequence[str], stop: Callable[[], in
 
 def environment(count: int) -> dict[str, str]:
     """Return the environment of each worker: its share of the cores, unless the user has set it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = str(max(1, (cores or 1) // count))
+    threads = str(max(1, usable_cores() // count))
     names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**dict.fromkeys(names, threads), **os.environ, "PYTHONPATH": os.pathsep.join(paths)}

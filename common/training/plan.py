@@ -48,13 +48,24 @@ class Plan:
         return own_device(choose(requested, found), requested, found)
 
     def decided(self, device: str) -> Plan:
-        """Return the plan with `auto` replaced by the fastest precision of the device."""
-        config = self.checkpoint.config
-        if config.recipe.precision != AUTO:
-            return self
-        recipe = replace(config.recipe, precision=self.backend.fastest_precision(device))
-        checkpoint = replace(self.checkpoint, config=replace(config, recipe=recipe))
-        return replace(self, checkpoint=checkpoint)
+        """Return the plan with the device's threads, and with its fastest precision for `auto`."""
+        config, recipe = self.checkpoint.config, self.recipe
+        if recipe.precision == AUTO:
+            recipe = replace(recipe, precision=self.backend.fastest_precision(device))
+        threads = self.backend.threads() if device == "cpu" else None
+        config = replace(config, recipe=recipe, threads=threads)
+        return replace(self, checkpoint=replace(self.checkpoint, config=config))
+
+    def warning(self, device: str) -> str | None:
+        """Return a sentence if this process computes with another number of threads than before."""
+        before, now = self.checkpoint.config.threads, self.backend.threads()
+        if device != "cpu" or before in (None, now):
+            return None
+        return (
+            f"this run was computed in {before} threads, and goes on in {now}: sums round "
+            f"differently, so the bits differ from an uninterrupted run. OMP_NUM_THREADS={before} "
+            "sets the number of threads."
+        )
 
     @contextmanager
     def claimed(self, rank: int = 0, workers: int = 1) -> Iterator[Plan]:

@@ -19,9 +19,7 @@ def converted(spec):
     written = read(spec)
     form = {"torchvision": "torch", "paddle": "paddle"}[written["package"]]
     state = draw_state(written["tensors"], linear_in_first=form == "paddle")
-    chosen = (
-        spec if "imagenet" in spec else None
-    )  # weights do not tell that the input is transformed
+    chosen = spec if "imagenet" in spec else None  # weights do not show the input's transform
     known = identify(File(form, state, "float64"), chosen, spec)
     return known.spec.at(size=written["size"], dropout=0.0), known.weights, written
 

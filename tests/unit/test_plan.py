@@ -539,7 +539,27 @@ def test_the_precision_that_was_decided_is_the_runs(call):
 
 def test_a_precision_that_was_given_is_left_alone(call):
     plan = begin("torch", "d2l", {"spec": "pocket", "size": 9}, "sample", (8, 8), None)
-    assert plan.decided("gpu:0") is plan
+    assert plan.decided("gpu:0").recipe == plan.recipe
+
+
+def test_a_run_records_its_threads_and_warns_when_it_goes_on_in_others(call, reference):
+    reference.threads = lambda: 2
+    assert call(f"{NEW} --epochs 2 --out here")[::2] == (0, "")
+    assert open_run(Path("here"))[1].config.threads == 2
+    assert json.loads(Path("here/config.json").read_text())["threads"] == 2
+    assert call("--resume here --dry-run")[::2] == (0, "")
+    reference.threads = lambda: 1
+    status, _, warned = call("--resume here --dry-run")
+    assert status == 0
+    assert "OMP_NUM_THREADS=2" in warned
+
+
+def test_the_threads_of_a_cpu_are_no_matter_on_a_gpu(call):
+    plan = begin("torch", "d2l", {"spec": "pocket", "size": 9}, "sample", (8, 8), None)
+    assert (plan.decided("cpu").checkpoint.config.threads or 0) >= 1
+    decided = plan.decided("gpu:0")
+    assert decided.checkpoint.config.threads is None
+    assert decided.warning("cpu") is None  # nothing to compare with
 
 
 def test_worker_0_alone_writes_and_prints(call, capsys):
