@@ -1,5 +1,7 @@
 """What the template shows, in one language: code, figures and words, ready to print.
 
+Long because every part of the page has its method here.
+
 Code is cut from the backends' source. Figures come from docs/results. Words come from README.md and
 its Chinese version. A results file that is missing, damaged or of another version leaves a note in
 its place. A name that the source does not have is an error.

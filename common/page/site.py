@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import BackendError, PageError, one_line
-from common.files import ROOT, write_whole
+from common.files import ROOT, install_command, write_whole
 from common.page.results import TITLES
 from common.page.words import LANGUAGES
 
@@ -25,7 +25,9 @@ try:
     from common.page.content import Page
     from common.page.markup import document, indent_of, inline, science, shape_text
 except ImportError as error:
-    raise BackendError("The page needs Jinja2 and Pygments: `pip install -e '.[page]'`.") from error
+    raise BackendError(
+        f"The page needs Jinja2 and Pygments: `{install_command('page', 'page')}`."
+    ) from error
 
 FILES = {"en": "index.html", "zh-CN": "index.zh-CN.html"}
 GUIDE = "guide.html"

@@ -1,6 +1,8 @@
 """The page as people use it: mouse, keyboard, phone, print, without JavaScript, checked by axe.
 
 The fixture `visit` opens it. It fails a test if the page reports an error or uses the network.
+
+Long because its helpers serve every way of using the page.
 """
 
 import json
@@ -45,7 +47,7 @@ def test_every_topic_has_four_columns_that_are_seen(visit):
     for topic in TOPICS:
         assert columns(page, topic.id) == NAMES
         for name in NAMES:
-            code = page.locator(f"#{topic.id} [data-column={name}] pre")
+            code = page.locator(f"#{topic.id} .column[data-column={name}] pre")
             assert code.bounding_box()["height"] > 40
             assert len(code.inner_text().strip().splitlines()) >= 3
 
@@ -68,7 +70,7 @@ def test_no_line_is_cut_off(visit, name, width):
     page = visit(name, viewport={"width": width, "height": 900})
     open_all(page)
     assert page.evaluate(CUT_OFF) == []
-    boxes = [page.locator(f"#conv [data-column={each}]").bounding_box() for each in NAMES]
+    boxes = [page.locator(f"#conv .column[data-column={each}]").bounding_box() for each in NAMES]
     top = min(box["y"] for box in boxes)
     inside = [box for box in boxes if abs(box["y"] - top) < 1 and box["x"] < width - 50]
     assert len(inside) == LAYOUTS[width]
@@ -82,7 +84,7 @@ def test_without_wrapping_lines_are_whole_and_the_choice_is_kept(visit):
     page.reload()
     assert page.locator("#wrap").get_attribute("aria-pressed") == "false"
     heights = "all => new Set(all.map(e => Math.round(e.getBoundingClientRect().height))).size"
-    assert page.eval_on_selector_all("#conv [data-column=paddle] .l:not(.gap)", heights) == 1
+    assert page.eval_on_selector_all("#conv .column[data-column=paddle] .l:not(.gap)", heights) == 1
     assert page.evaluate(CUT_OFF)
 
 
@@ -111,7 +113,7 @@ def test_topics_open_from_the_address_the_menu_and_their_heading(visit):
 
 def test_a_listing_leads_to_its_line_and_a_pitfall_to_its_place_in_the_guide(visit):
     page = visit()
-    page.locator("#conv [data-column=tf] .path a").first.click()
+    page.locator("#conv .column[data-column=tf] .path a").first.click()
     page.wait_for_url("**/source/backends-tf-googlenet.py.html#L*")
     line = page.locator(".row:target")
     assert "serialisable" in line.inner_text()
@@ -138,7 +140,7 @@ def test_matching_lines_are_at_the_same_height(visit):
 
 def test_what_differs_is_marked_among_the_shown_columns_only(visit):
     page = visit()
-    marked = """[...document.querySelectorAll('#conv [data-column=torch] code span span')]
+    marked = """[...document.querySelectorAll('#conv .column[data-column=torch] code span span')]
         .filter(e => getComputedStyle(e).backgroundColor !== 'rgba(0, 0, 0, 0)')
         .map(e => e.textContent.trim())"""
     assert "Module" in page.evaluate(marked)
@@ -149,8 +151,8 @@ def test_what_differs_is_marked_among_the_shown_columns_only(visit):
 
 def test_a_line_that_no_shown_column_has_takes_no_room(visit):
     page = visit(hash="#conv?show=mxnet,paddle")
-    rows = page.evaluate("""[...document.querySelectorAll('#conv [data-column=mxnet] .l')].map(
-        (e, row) => [e, document.querySelectorAll('#conv [data-column=paddle] .l')[row]])
+    rows = page.evaluate("""[...document.querySelectorAll('#conv .column[data-column=mxnet] .l')].map(
+        (e, row) => [e, document.querySelectorAll('#conv .column[data-column=paddle] .l')[row]])
         .filter(pair => pair.every(e => e.classList.contains('gap')))
         .map(pair => pair[0].getBoundingClientRect().height)""")
     assert len(rows) > 5
@@ -160,7 +162,7 @@ def test_a_line_that_no_shown_column_has_takes_no_room(visit):
 def test_the_choice_and_order_of_columns_survive_a_reload(visit):
     page = visit()
     chip(page, "mxnet").click()
-    page.locator("#conv [data-column=paddle] [data-move='-1']").click()
+    page.locator("#conv .column[data-column=paddle] [data-move='-1']").click()
     assert columns(page) == ["torch", "paddle", "tf"]
     page.locator("#step summary").click()
     assert columns(page, "step") == ["torch", "paddle", "tf"]
@@ -206,11 +208,11 @@ def test_the_choice_goes_along_to_the_other_language(visit):
 def test_unwrapped_code_of_all_columns_scrolls_together(visit):
     page = visit(hash="#step", viewport={"width": 1000, "height": 900})
     page.locator("#wrap").click()
-    page.eval_on_selector("#step [data-column=tf] pre", "e => { e.scrollLeft = 30 }")
+    page.eval_on_selector("#step .column[data-column=tf] pre", "e => { e.scrollLeft = 30 }")
     page.wait_for_function(
         "[...document.querySelectorAll('#step pre')].every(e => e.scrollLeft === 30)"
     )
-    page.eval_on_selector("#step [data-column=paddle] pre", "e => { e.scrollLeft = 10 }")
+    page.eval_on_selector("#step .column[data-column=paddle] pre", "e => { e.scrollLeft = 10 }")
     page.wait_for_function(
         "[...document.querySelectorAll('#step pre')].every(e => e.scrollLeft === 10)"
     )
@@ -221,7 +223,7 @@ def test_copying_gives_the_code_as_it_stands_in_the_source(visit, name):
     page = visit(permissions=["clipboard-read", "clipboard-write"])
     (topic,) = [each for each in TOPICS if each.id == "conv"]
     made = content.Page("en", ROOT)
-    page.locator(f"#conv [data-column={name}] .copy").click()
+    page.locator(f"#conv .column[data-column={name}] .copy").click()
     page.wait_for_function("document.querySelector('#conv .copy').closest('body')")
     page.get_by_text("Copied", exact=True).wait_for()
     copied = page.evaluate("navigator.clipboard.readText()")
@@ -265,7 +267,7 @@ def _focused(page):
 
 def test_moving_a_column_keeps_the_focus_on_its_buttons(visit):
     page = visit()
-    button = page.locator("#conv [data-column=tf] [data-move='-1']")
+    button = page.locator("#conv .column[data-column=tf] [data-move='-1']")
     button.focus()
     page.keyboard.press("Enter")
     assert columns(page, "conv") == ["tf", "torch", "mxnet", "paddle"]
@@ -276,7 +278,7 @@ def test_moving_a_column_keeps_the_focus_on_its_buttons(visit):
 def test_unwrapped_code_can_be_scrolled_by_keyboard(visit):
     page = visit(hash="#step", viewport={"width": 1000, "height": 900})
     page.locator("#wrap").click()
-    page.locator("#step [data-column=torch] pre").focus()
+    page.locator("#step .column[data-column=torch] pre").focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function("document.querySelector('#step pre').scrollLeft > 0")
 
@@ -514,12 +516,12 @@ def test_pitfalls_do_not_make_a_phone_scroll_sideways(visit, measured, tmp_path)
 
 def test_on_a_phone_columns_are_swiped_and_all_topics_go_along(visit):
     page = visit(**PHONE)
-    box = page.locator("#conv [data-column=torch]").bounding_box()
+    box = page.locator("#conv .column[data-column=torch]").bounding_box()
     assert 300 < box["width"] < 390
     page.locator("#step summary").click()
     page.eval_on_selector("#conv .columns", "e => { e.scrollLeft = e.scrollWidth }")
     page.wait_for_function(
-        "document.querySelector('#step [data-column=paddle]').getBoundingClientRect().left < 100"
+        "document.querySelector('#step .column[data-column=paddle]').getBoundingClientRect().left < 100"
     )
 
 
@@ -542,7 +544,7 @@ def test_without_javascript_everything_can_be_read(visit, name):
         page.locator(f"#{topic.id} summary").click()
     for topic in TOPICS:
         for backend in NAMES:
-            assert page.locator(f"#{topic.id} [data-column={backend}] pre").is_visible()
+            assert page.locator(f"#{topic.id} .column[data-column={backend}] pre").is_visible()
     for control in (".chooser", "#network-form", "#search-form", "#theme", ".details", ".copy"):
         assert not page.locator(control).first.is_visible()
     assert page.locator(".drawing").count() == page.locator(".drawing:visible").count() > 3
