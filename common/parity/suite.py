@@ -27,6 +27,7 @@ from common.spec import (
     arithmetic,
     find,
 )
+from common.terminal import doing
 
 #: What `googlenet verify` covers by default; the other specs are parts of these.
 DEFAULTS = {
@@ -48,6 +49,7 @@ def run_checks(
     """
     model = None
     for size in sizes:
+        doing(f"{name}: {spec.name} at {size}, {dtype}")
         one = ParityChecks(backend, fixture_of(spec, size), dtype, device, model)
         checks = list(one.run_checks(steps=size == sizes[0]))
         yield Report(name, backend.VERSION, spec.name, size, dtype, checks)
