@@ -87,9 +87,11 @@ def convert(
     """Write the weights of `source` to `destination`, whose suffix selects the format.
 
     `key` chooses one of several dicts in the source, `eps` is that of its norms. `expect` names
-    images and the logits that the source's own program gives for them. WeightsError for an unusable source, network or destination; BackendError if a framework is not
-    installed; ParityError if the two files compute different logits. The destination is written
-    only after the new weights have been checked.
+    images and the logits that the source's own program gives for them.
+
+    WeightsError for an unusable source, network or destination; BackendError if a framework is not
+    installed; ParityError if the two files compute different logits, or others than the expected
+    ones. The destination is written only after the new weights have been checked.
     """
     target = destination_format(source, destination)
     if spec_name:

@@ -42,8 +42,8 @@ class Expected:
         x, y = array(images, 4), array(logits, 2)
         if len(x) != len(y):
             raise WeightsError(
-                f"{images} holds {len(x)} images and {logits} {len(y)} rows of logits: give one row "
-                "for each image."
+                f"{images} holds {len(x)} images and {logits} {len(y)} rows of logits: give one "
+                "row for each image."
             )
         return cls(x, y, (str(images), str(logits)))
 

@@ -25,8 +25,8 @@ def assumptions(known: Known, keras: bool) -> list[str]:
     lines.append(f"pools between the blocks: {', '.join(pools)}")
     padded = [row for row in windows if isinstance(row, Conv) and pair(row.stride) != (1, 1)]
     line = "; ".join(
-        f"{pair(row.kernel)[0]}x{pair(row.kernel)[1]} convolution with stride {pair(row.stride)[0]}: "
-        f"{pair(row.padding)[0]} pixels on every side"
+        f"{pair(row.kernel)[0]}x{pair(row.kernel)[1]} convolution with stride "
+        f"{pair(row.stride)[0]}: {pair(row.padding)[0]} pixels on every side"
         for row in padded
     )
     if line:

@@ -87,9 +87,9 @@ def identify(
 ) -> Known:
     """Find the spec, or check the named one, and return the canonical weights.
 
-    `key` chooses one of several dicts of weights; `eps` is that of the norms in training. WeightsError
-    names the first tensor that is missing, extra or of another shape, and a spec that does fit.
-    `file_name` is used in the message.
+    `key` chooses one of several dicts of weights; `eps` is that of the norms in training.
+    WeightsError names the first tensor that is missing, extra or of another shape, and a spec that
+    does fit. `file_name` is used in the message.
     """
     specs = [find(spec_name)] if spec_name else list(SPECS.values())
     source = "--eps" if eps is not None else "the file" if file.eps is not None else "the spec's"
@@ -177,8 +177,8 @@ def by_shape(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Know
     match, form = fits[0]
     if not asked and (owner := foreign(part.file, match.spec)):
         raise WeightsError(
-            f"{file_name} has {owner} and the layers of {match.spec.name}, which is another network: "
-            f"if it pools and pads as {match.spec.name} does, use `--spec {match.spec.name}`."
+            f"{file_name} has {owner} and the layers of {match.spec.name}, which is another "
+            f"network: if it pools and pads as {match.spec.name} does, use `--spec {match.spec.name}`."
         )
     also = [other.spec.name for other, _ in fits]
     weights = match.weights(part.file.arrays, form)
@@ -252,9 +252,9 @@ def without_auxiliary(spec: Spec) -> Iterator[Spec]:
 def with_auxiliary(spec: Spec) -> Iterator[Spec]:
     """The known specs that are this one with auxiliary heads."""
     for other in SPECS.values():
-        if other.auxiliary and not spec.auxiliary:
-            if replace(other, auxiliary=(), name=spec.name, norm=spec.norm) == spec:
-                yield replace(other, norm=spec.norm)
+        bare = replace(other, auxiliary=(), name=spec.name, norm=spec.norm)
+        if other.auxiliary and bare == spec:
+            yield replace(other, norm=spec.norm)
 
 
 def without_heads(arrays: Weights, spec: Spec, form: Format) -> Weights:
@@ -389,8 +389,8 @@ def refusal(
     """The message when no reading fits: the closest reading, and a spec that does fit."""
     if isinstance(problem, Ambiguous):
         return (
-            f"{file_name} has the layers of a known network, but which tensor is which is not clear: "
-            f"{problem}; name the layers of all blocks alike, or choose with `--spec`."
+            f"{file_name} has the layers of a known network, but which tensor is which is not "
+            f"clear: {problem}; name the layers of all blocks alike, or choose with `--spec`."
         )
     largest = len(candidates[0].file.arrays)
     likely = [part for part in candidates if len(part.file.arrays) > largest / 2]
@@ -414,7 +414,7 @@ def refusal(
             f"tensor is {next(iter(file.arrays))}; `googlenet specs` lists the networks."
         )
     reason = best.mismatches[0] if by_name and best.mismatches else str(problem)
-    if by_name and problem and len(best.mismatches) > 8:
+    if by_name and problem and len(best.mismatches) > len(best.names) / 2:
         reason = str(problem)
     if spec_name:
         return f"{file_name} does not hold the weights of {spec_name}: {reason}; no spec fits."

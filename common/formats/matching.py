@@ -9,7 +9,6 @@ begin alike within a branch, or refused with the candidates. Nothing is guessed.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,7 +96,8 @@ def wanted(spec: Spec) -> list[Wanted]:
 def match(arrays: Weights, spec: Spec, form: Format, folded: bool = False) -> Match:
     """Find the layers of a spec in a file; the channels and classes are the file's own.
 
-    `folded` accepts convolutions without norms, as an exporter leaves them after folding. Misfit says what does not fit, Ambiguous which tensors could be exchanged.
+    `folded` accepts convolutions without norms, as an exporter leaves them after folding. Misfit
+    says what does not fit, Ambiguous which tensors could be exchanged.
     """
     failed: Misfit | None = None
     found: list[Match] = []
@@ -295,7 +295,7 @@ class Matcher:
         named = []
         for members in blocks:
             paths = [self.units[index].path for index in members]
-            start = os.path.commonprefix(paths)
+            start = common_start(paths)
             start = start[: max(start.rfind(each) for each in "./_") + 1]
             named.append([path.removeprefix(start) for path in paths])
         if self.by_order or any(sorted(each) != sorted(named[0]) for each in named):
@@ -313,7 +313,7 @@ class Matcher:
             branches: dict[str, list[str]] = defaultdict(list)
             for one, role in solution.items():
                 branches[role.partition(".")[0]].append(one)
-            return sum(len(os.path.commonprefix(names)) for names in branches.values() if names[1:])
+            return sum(len(common_start(names)) for names in branches.values() if names[1:])
 
         ranked = sorted(found, key=alike, reverse=True)
         if alike(ranked[0]) > alike(ranked[1]) and not ranked[0].keys() <= set(map(str, range(99))):
@@ -428,6 +428,12 @@ class Matcher:
                 found.filled[f"{name}.{leaf}"] = value
                 word = "gamma" if leaf == "weight" else "beta"
                 note(found, f"Its norms have no {word}: they get {value:.0f}, the same function.")
+
+
+def common_start(names: Sequence[str]) -> str:
+    """The longest text that all names begin with."""
+    first, last = min(names), max(names)
+    return next((first[:at] for at, each in enumerate(first) if last[at : at + 1] != each), first)
 
 
 class OtherClasses(Misfit):

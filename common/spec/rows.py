@@ -354,7 +354,7 @@ class Spec:
         dropout: float | None = None,
         eps: float | None = None,
     ) -> Spec:
-        """The same network with another image size, channels, classes, dropout, or eps of its norms.
+        """The same network with another size, channels, classes, dropout, or eps of its norms.
 
         `dropout` applies to every head. An argument that is None changes nothing. SpecError for an
         `eps` if the network has no norm.

@@ -30,7 +30,7 @@ def sha256(weights: Mapping[str, np.ndarray]) -> str:
 
 
 def save(path: Path, weights: Mapping[str, np.ndarray], spec: Spec) -> None:
-    """Write a safetensors file whose metadata has the spec's name, the `sha256`, and the norms' eps.
+    """Write a safetensors file; its metadata has the spec's name, the `sha256` and the norms' eps.
 
     WeightsError if the weights do not fit the spec or the file cannot be written.
     """

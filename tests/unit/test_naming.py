@@ -5,51 +5,18 @@ import io
 import numpy as np
 import pytest
 from hostile import WEIGHT_FILES  # in tests/support
+from named_files import layers_of, noise, refusal, written  # in tests/support
 from small_specs import NARROW  # in tests/support
 
 from common import spec
-from common.errors import WeightsError
 from common.formats.identify import identify, undo_downscale_in_infer
 from common.formats.naming import FORMATS, NAMINGS, PADDLE_VISION, belongs
 from common.formats.readers.base import File
 from common.formats.readers.detect import parse_open
 from common.spec import BLOG_224, D2L, D2L_BN, MINI, SPECS, Conv, Norm, Spec, find
-from common.weights import draw, shapes
+from common.weights import shapes
 
 FILES = sorted(WEIGHT_FILES.iterdir())
-
-
-def noise(network, seed=0):
-    """Weights that are different everywhere."""
-    random = np.random.RandomState(seed)
-    drawn = draw(network, 0)
-    return {name: random.standard_normal(a.shape).astype(np.float32) for name, a in drawn.items()}
-
-
-def written(form, network, layers, weights):
-    """The file that a program with this naming would write."""
-    made, arrays = FORMATS[form], {}
-    for name, array in weights.items():
-        if array.ndim == 4:
-            array = array.transpose(made.conv)
-        elif array.ndim == 2:
-            array = array.transpose(made.linear)
-        arrays[made.name(layers, name)] = array
-    return File(form, arrays, "float32")
-
-
-def layers_of(form, network, naming="our names", which=0):
-    return list(NAMINGS[form][naming](network))[which]
-
-
-def refusal(file, spec_name=None):
-    with pytest.raises(WeightsError) as caught:
-        identify(file, spec_name, "a.pt")
-    said = str(caught.value)
-    assert said.startswith("a.pt ")
-    assert said.endswith(".")
-    assert "\n" not in said
-    return said
 
 
 OTHERS = [find(name) for name in SPECS if name.startswith(("torchvision", "paddle-vision"))]

@@ -35,7 +35,7 @@ READ = "PyTorch .pt, Keras .weights.h5, .h5 and .keras, MXNet .params, Paddle .p
 READ += ".pdiparams, .safetensors, .npz, .onnx"
 
 TF_CHECKPOINT = (
-    "is a TensorFlow checkpoint: load it into the model with `model.load_weights`, and write "
+    "is a TensorFlow checkpoint: load it into the model that wrote it, and write "
     "`model.save_weights('NAME.weights.h5')`."
 )
 #: by the end of the name: what is known and not read, and the way out

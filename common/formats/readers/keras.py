@@ -1,7 +1,7 @@
 """Reads the files that Keras writes: `.weights.h5` and `.h5` (HDF5), and `.keras` (an archive).
 
-An `.h5` file of a whole model, and one of Keras 2, have the weights under the names of the layers. A
-compiled model also has the optimizer's state, which is left out.
+An `.h5` file of a whole model, and one of Keras 2, have the weights under the names of the layers.
+A compiled model also has the optimizer's state, which is left out.
 """
 
 from __future__ import annotations

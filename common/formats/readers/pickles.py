@@ -1,9 +1,10 @@
 """A restricted interpreter for pickles that can only build arrays.
 
-It never imports or calls anything that a pickle names: the functions in CALLS run instead. An object
-of any other class becomes `Opaque`, whatever is done to it. So a checkpoint with an optimizer, a
-configuration or a scheduler is read for its arrays. A file that asks for a function of MALICIOUS is
-refused whole. Source of the operations: `pickletools` and `pickle` of Python's standard library.
+It never imports or calls anything that a pickle names: the functions in CALLS run instead. An
+object of any other class becomes `Opaque`, whatever is done to it. So a checkpoint with an
+optimizer, a configuration or a scheduler is read for its arrays. A file that asks for a function of
+MALICIOUS is refused whole. Source of the operations: `pickletools` and `pickle` of Python's
+standard library.
 """
 
 from __future__ import annotations
