@@ -178,7 +178,8 @@ def by_shape(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Know
     if not asked and (owner := foreign(part.file, match.spec)):
         raise WeightsError(
             f"{file_name} has {owner} and the layers of {match.spec.name}, which is another "
-            f"network: if it pools and pads as {match.spec.name} does, use `--spec {match.spec.name}`."
+            f"network: if it pools and pads as {match.spec.name} does, use "
+            f"`--spec {match.spec.name}`."
         )
     also = [other.spec.name for other, _ in fits]
     weights = match.weights(part.file.arrays, form)
