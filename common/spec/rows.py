@@ -6,8 +6,8 @@ A field of a spec is also an attribute of the native model and a part of a weigh
 Sources: Szegedy et al., "Going Deeper with Convolutions" (2014), for the Inception block, the local
 norm and the auxiliary heads; Ioffe and Szegedy (2015) for the norm; Szegedy et al., "Inception-v4,
 Inception-ResNet and the Impact of Residual Connections on Learning" (2016), for the residual block.
-Terms and defaults follow *Dive into Deep Learning* (d2l), section GoogLeNet. The file is long
-because blocks hold rows, and `Spec` holds both.
+Terms and defaults follow *Dive into Deep Learning* (d2l), section GoogLeNet. Long because blocks
+hold rows, and `Spec` holds both.
 """
 
 from __future__ import annotations
