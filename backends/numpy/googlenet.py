@@ -28,7 +28,7 @@ from common.spec import (
     Residual,
     Row,
     Spec,
-    nested,
+    inner_rows,
     pair,
 )
 from common.weights import Weights, check, is_running
@@ -339,7 +339,10 @@ class GoogLeNet:
 
     def _branches(self, x: Array, row: Block, name: str, training: bool) -> Any:
         outputs, backwards = zip(
-            *(self._rows(x, rows, f"{name}.{branch}", training) for branch, rows in nested(row)),
+            *(
+                self._rows(x, rows, f"{name}.{branch}", training)
+                for branch, rows in inner_rows(row)
+            ),
             strict=True,
         )
         edges = np.cumsum([y.shape[1] for y in outputs])[:-1]

@@ -28,7 +28,7 @@ from common.spec import (
     Residual,
     Row,
     Spec,
-    nested,
+    inner_rows,
     pair,
 )
 from common.spec.arithmetic import stage_shapes, walk
@@ -167,7 +167,7 @@ class Graph:
                 x = self.node("Mul", f"{name}.scaled", [x, scale])
                 return self.node("Add", f"{name}.shifted", [x, shift])
             case Inception() | Branches():
-                branches = [self.rows(x, rows, f"{name}.{one}") for one, rows in nested(row)]
+                branches = [self.rows(x, rows, f"{name}.{one}") for one, rows in inner_rows(row)]
                 return self.node("Concat", f"{name}.concat", branches, axis=1)
             case Residual():
                 scale = self.constant(f"{name}.scale", row.scale, ())

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from common.errors import SpecError, WeightsError
+from common.formats.family_names import PADDLE_V3, normalise, own_spec
 from common.formats.naming import FORMATS, NAMINGS, PADDLE_VISION, Layers
 from common.formats.readers.base import File
 from common.formats.readers.detect import TITLES
@@ -43,20 +44,20 @@ def identify(file: File, spec_name: str | None, file_name: str) -> Known:
     WeightsError names the first tensor that is missing, extra or of another shape, and a spec that
     does fit. `file_name` is used in the message.
     """
-    form = FORMATS[file.format]
+    form, file = FORMATS[file.format], normalise(file)
     for reading in readings(file, [spec_name] if spec_name else list(SPECS), likely=True):
         if not reading.mismatches:
-            names = reading.names
+            names, own = reading.names, own_spec(reading.naming, reading.spec)
             weights = {name: form.canonical(file.arrays[names[name]]) for name in names}
-            if reading.naming == PADDLE_VISION:
-                weights = undo_downscale_in_infer(reading.spec, weights)
-            return Known(reading.spec, reading.naming, weights)
+            if reading.naming in (PADDLE_VISION, PADDLE_V3):
+                weights = undo_downscale_in_infer(own, weights)
+            return Known(reading.spec if spec_name else own, reading.naming, weights)
     raise WeightsError(refusal(file, spec_name, file_name))
 
 
 def equivalent_specs(file: File, found: Spec) -> tuple[str, ...]:
     """The other specs that fit the file: they have the same tensors as `found`."""
-    others = [name for name in SPECS if name != found.name]
+    file, others = normalise(file), [name for name in SPECS if name != found.name]
     fits = [reading for reading in readings(file, others, likely=True) if not reading.mismatches]
     return tuple(dict.fromkeys(reading.spec.name for reading in fits))
 

@@ -26,7 +26,7 @@ from common.spec import (
     Residual,
     Row,
     Spec,
-    nested,
+    inner_rows,
     pair,
 )
 from common.spec.arithmetic import Shape, totals, walk
@@ -96,7 +96,7 @@ def _stage(
 def _node(row: Row, shape: Shape, norm: Norm | None, at: str) -> Node:
     table, out = walk((row,), shape, norm)
     branches = []
-    for name, rows in nested(row):
+    for name, rows in inner_rows(row):
         inner, entering = [], shape
         for index, each in enumerate(rows):
             inner.append(_node(each, entering, norm, f"{at}.{name}.{index}"))
@@ -139,7 +139,7 @@ def data(spec: Spec) -> dict[str, Any]:
             case AvgPool():
                 return window(row)
             case Inception() | Branches() | Residual():
-                return {"branches": {n: list(map(plain, rows)) for n, rows in nested(row)}}
+                return {"branches": {n: list(map(plain, rows)) for n, rows in inner_rows(row)}}
             case GlobalAvgPool():
                 return {"mean": True}
             case AdaptiveAvgPool():

@@ -48,7 +48,7 @@ from common.spec.rows import (
     Spec,
     channels_after,
     float32,
-    nested,
+    inner_rows,
     pair,
 )
 from common.spec.successors import (

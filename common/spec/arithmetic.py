@@ -27,7 +27,7 @@ from common.spec.rows import (
     Residual,
     Row,
     Spec,
-    nested,
+    inner_rows,
     pair,
 )
 
@@ -153,7 +153,7 @@ def _layer(row: Row, shape: Shape, norm: Norm | None, name: str) -> tuple[list[L
 
 def _block(row: Block, shape: Shape, norm: Norm | None, name: str) -> tuple[list[Layer], Shape]:
     table, widths, sizes = [], 0, {}
-    for part, rows in nested(row):
+    for part, rows in inner_rows(row):
         found, out = walk(rows, shape, norm, f"{name}.{part}.")
         table += found
         widths += out[1]

@@ -26,7 +26,7 @@ from common.spec.rows import (
     Residual,
     Row,
     Spec,
-    nested,
+    inner_rows,
 )
 
 
@@ -104,7 +104,7 @@ def each_row(rows: tuple[Row, ...], change: Callable[[Row], Row]) -> tuple[Row, 
     """The same rows with `change` applied to every row that is not a block, also inside blocks."""
 
     def changed(row: Row) -> Row:
-        inner = {name: each_row(within, change) for name, within in nested(row)}
+        inner = {name: each_row(within, change) for name, within in inner_rows(row)}
         match row:
             case Inception():
                 return Inception(**inner)  # type: ignore[arg-type]

@@ -388,7 +388,7 @@ Row = (
 )
 
 
-def nested(row: Row) -> list[tuple[str, tuple[Row, ...]]]:
+def inner_rows(row: Row) -> list[tuple[str, tuple[Row, ...]]]:
     """The rows in a block, by their part of a weight's name, in order; [] for other rows.
 
     The names are fields of the block: `branch5x5`, `branches.2`, `rows`.

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from common.errors import WeightsError
-from common.spec import Conv, Norm, Row, Spec, nested, pair
+from common.spec import Conv, Norm, Row, Spec, inner_rows, pair
 
 Weights = dict[str, np.ndarray]
 
@@ -64,7 +64,7 @@ def _shapes(
         name = f"{prefix}{index}."
         if isinstance(row, Conv):
             found |= _conv(row, channels, norm, name)
-        for part, inner in nested(row):
+        for part, inner in inner_rows(row):
             found |= _shapes(inner, channels, norm, f"{name}{part}.")
         channels = row.channels(channels)
     return found

@@ -33,7 +33,7 @@ from common.spec import (
     MaxPool,
     Norm,
     Residual,
-    nested,
+    inner_rows,
 )
 from common.spec.arithmetic import layers, smallest_input, stage_shapes, totals, walk
 from common.spec.networks import each_row
@@ -141,7 +141,7 @@ def test_every_kind_of_row_is_in_a_small_network():
     def look(rows):
         for row in rows:
             found.add(type(row).__name__)
-            for _, inner in nested(row):
+            for _, inner in inner_rows(row):
                 look(inner)
 
     for spec in (MINI, MINI_FAMILY):
@@ -190,10 +190,10 @@ def test_the_names_of_weights_in_blocks():
     fork = Branches(((Conv(1),), (Conv(2),)))
     inception = Inception(*[(Conv(1),)] * 4)
     words = ["branch1x1", "branch3x3", "branch5x5", "branch_pool"]
-    assert [name for name, _ in nested(inception)] == words
-    assert nested(fork) == [("branches.0", (Conv(1),)), ("branches.1", (Conv(2),))]
-    assert nested(Residual((Conv(3),))) == [("rows", (Conv(3),))]
-    assert nested(Conv(3)) == []
+    assert [name for name, _ in inner_rows(inception)] == words
+    assert inner_rows(fork) == [("branches.0", (Conv(1),)), ("branches.1", (Conv(2),))]
+    assert inner_rows(Residual((Conv(3),))) == [("rows", (Conv(3),))]
+    assert inner_rows(Conv(3)) == []
 
 
 def test_every_new_row_comes_back_from_json():
