@@ -15,6 +15,7 @@ import numpy as np
 
 from common.errors import SpecError, WeightsError
 from common.formats import matching
+from common.formats.family_names import PADDLE_V3, normalise
 from common.formats.matching import Ambiguous, Misfit, OtherClasses
 from common.formats.naming import (
     FORMATS,
@@ -91,7 +92,7 @@ def identify(
     WeightsError names the first tensor that is missing, extra or of another shape, and a spec that
     does fit. `file_name` is used in the message.
     """
-    specs = [find(spec_name)] if spec_name else list(SPECS.values())
+    specs, file = [find(spec_name)] if spec_name else list(SPECS.values()), normalise(file)
     source = "--eps" if eps is not None else "the file" if file.eps is not None else "the spec's"
     eps = file.eps if eps is None else eps
     if source == "--eps" and not any(spec.norm for spec in specs):
@@ -194,7 +195,8 @@ def finish(
     wide = "float64" if "float64" in kinds else "float32"
     weights = {name: array.astype(wide, copy=False) for name, array in weights.items()}
     notes = list(notes)
-    if naming == PADDLE_VISION or (naming == BY_SHAPE and spec.name.startswith("paddle-vision")):
+    scaled = spec.name.startswith(("paddle-vision", "inception-v3-paddle"))
+    if naming in (PADDLE_VISION, PADDLE_V3) or (naming == BY_SHAPE and scaled):
         weights = undo_downscale_in_infer(spec, weights)
         notes.append("The heads' weights are scaled as paddle.vision scales them in evaluation.")
     if part.others:
