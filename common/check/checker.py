@@ -214,35 +214,50 @@ class Checker:
     ) -> Report:
         """Choose among the edits that fit, prove them, and report."""
         graph = build(match.spec)
-        edits: dict[str, list[Params]] = {}
-        for world in worlds:
-            for name, options in world.found.edits.items():
-                kept = [p for p in options if all(self.holds(graph, name, p, w) for w in worlds)]
-                edits[name] = kept or edits.get(name, []) or options
-        chosen = {name: options[0] for name, options in edits.items()}
-        chosen = self.without_harmless(graph, chosen, worlds, weights)
-        edits = {name: edits[name] for name in chosen}
-        residual = max(self.residual(graph.edited(chosen), weights, w) for w in worlds)
-        unexplained = []
-        for world in worlds:
-            unexplained += [(world, each) for each in world.found.unexplained]
-            if unexplained:
-                break
-        dtype = self.network.dtype
-        plain = max(self.residual(graph, weights, w) for w in worlds)
-        if not unexplained and residual > PROOF[dtype]:
-            unexplained = [(w, out) for w in worlds for out in self.open_outputs(graph, chosen, weights, w)]
-        findings = findings_of(graph, edits, worlds[0])
-        return self.report(
+        fitted = [self.edits_at(graph, world, worlds) for world in worlds]
+        limit = PROOF[self.network.dtype]
+        proofs = []
+        for number, world in enumerate(worlds):
+            chosen = {name: options[0] for name, options in fitted[number].items()}
+            kept = self.without_harmless(graph, chosen, world, weights)
+            fitted[number] = {name: fitted[number][name] for name in kept}
+            proofs.append(self.residual(graph.edited(kept), weights, world))
+            unexplained = world.found.unexplained
+            if not unexplained and proofs[-1] > limit:
+                world.found.unexplained = self.open_outputs(graph, kept, weights, world)
+        first, *rest = worlds
+        unexplained = [difference(first, each) for each in first.found.unexplained]
+        plain = self.residual(graph, weights, first)
+        report = self.report(
             match,
-            worlds[0].trace,
+            first.trace,
             structure,
-            findings,
-            None if unexplained else residual,
+            findings_of(graph, fitted[0], first),
+            None if unexplained else proofs[0],
             plain,
-            [difference(world, each) for world, each in unexplained],
+            unexplained,
             [world.size for world in worlds],
         )
+        for world, edits in zip(rest, fitted[1:], strict=True):
+            new = {n: options for n, options in edits.items() if n not in fitted[0]}
+            report.elsewhere = findings_of(graph, new, world)
+            report.unexplained_elsewhere = [difference(world, u) for u in world.found.unexplained]
+        if rest and not report.elsewhere and not report.unexplained_elsewhere and report.residual is not None:
+            report.residual = max(proofs)
+            report.plain = max(plain, *(self.residual(graph, weights, w) for w in rest))
+        return report
+
+    def edits_at(
+        self, graph: Graph, world: World, worlds: list[World]
+    ) -> dict[str, list[Params]]:
+        """The edits of each step at one size; those that hold at the other size too, if some do."""
+        found = {}
+        for name, options in world.found.edits.items():
+            kept = [p for p in options if all(self.holds(graph, name, p, w) for w in worlds)]
+            fewest = min(len(names(graph.nodes[name], p)) for p in (kept or options))
+            kept = [p for p in (kept or options) if len(names(graph.nodes[name], p)) == fewest]
+            found[name] = kept
+        return found
 
     def holds(self, graph: Graph, name: str, p: Params, world: World) -> bool:
         """Whether an edited step gives the user's tensor at this size."""
@@ -278,7 +293,7 @@ class Checker:
         ]
 
     def without_harmless(
-        self, graph: Graph, chosen: dict[str, Params], worlds: list[World], weights: Weights
+        self, graph: Graph, chosen: dict[str, Params], world: World, weights: Weights
     ) -> dict[str, Params]:
         """Leave out edits that undo each other: a ReLU that is only moved is no mistake."""
         groups: dict[str, set[str]] = {}
@@ -288,8 +303,7 @@ class Checker:
         for missing, extra in (("missing-relu", "extra-relu"), ("missing-pool", "extra-pool")):
             if missing in groups and extra in groups:
                 rest = {n: p for n, p in chosen.items() if n not in groups[missing] | groups[extra]}
-                limit = PROOF[self.network.dtype]
-                if all(self.residual(graph.edited(rest), weights, w) <= limit for w in worlds):
+                if self.residual(graph.edited(rest), weights, world) <= PROOF[self.network.dtype]:
                     chosen = rest
         return chosen
 

@@ -23,6 +23,7 @@ from common.weights import Weights
 TOLERANCE = {"float64": 1e-8, "float32": 3e-5}
 MOST_EDITS = 3  #: in one segment, between two layers with weights
 SAMPLE = 3  #: channels that a trial computes first
+FEWEST = 12  #: values that a fitted scale and shift need, to prove something
 
 
 def error(got: Array, want: Array) -> float:
@@ -373,25 +374,29 @@ class Search:
         self, value: Array, inputs: Sequence[Array | None], last: bool, wanted: list[Array]
     ) -> bool:
         """Whether a value is one of the user's tensors, and not just the step's own input."""
-        if any(self.same(value, v) for v in inputs if v is not None):
-            return False
         if last:
             return any(self.same(value, w) for w in wanted)
+        if any(self.same(value, v) for v in inputs if v is not None):
+            return False
         return self.find(value) is not None
 
     def choices(
         self, node: Node, inputs: Sequence[Array | None], last: bool, wanted: list[Array]
     ) -> list[tuple[list[Params], Array, int]]:
         """The edits of a waiting step that the user's tensors support, and that of leaving it out."""
-        shapes = {w.shape for w in wanted} if last else {e.out.shape for e in self.trace.events}
+        events = [w.shape for w in wanted] if last else [e.out.shape for e in self.trace.events]
+        shapes = {tuple(shape) for shape in events}
         values = [v for v in inputs if v is not None]
         by_value: list[tuple[list[Params], Array, int]] = []
-        for shape in sorted(shapes):
-            if shape[0] != values[0].shape[0]:
+        windowed = node.kind == "pool"  # the variants depend on the wanted shape
+        for shape in sorted(shapes) if windowed else [values[0].shape]:
+            if windowed and (len(shape) != 4 or shape[:2] != values[0].shape[:2]):
                 continue
             for p in variants(node, values[0].shape, shape):
+                if windowed and not self.near(replace(node, p=p), values[0], last, wanted):
+                    continue
                 value = self.compute(replace(node, p=p), values)
-                if value is None or value.shape != shape and not last:
+                if value is None:
                     continue
                 same = next((each for each in by_value if self.same(value, each[1])), None)
                 if same:
@@ -402,9 +407,25 @@ class Search:
                 met = self.meets(value, values, last, wanted)
                 if met or left_out:
                     by_value.append(([p], value, int(met)))
-            if node.kind in ("act", "concat", "gap", "flatten", "affine", "adaptive"):
-                break  # the variants do not depend on the wanted shape
         return by_value
+
+    def near(self, node: Node, x: Array, last: bool, wanted: list[Array]) -> bool:
+        """Whether some tensor of the user's agrees with a pool's on a few channels."""
+        if node.p["fn"] == "none":
+            return True
+        small = self.compute(node, [x[:, :SAMPLE]])
+        if small is None:
+            return False
+        outs = wanted if last else [e.out for e in self.trace.events]
+        scale = float(np.max(np.abs(small))) or 1.0
+        return any(
+            out.ndim == 4
+            and out.shape[0] == len(x)
+            and out.shape[2:] == small.shape[2:]
+            and out.shape[1] == x.shape[1]
+            and float(np.max(np.abs(out[:, :SAMPLE] - small))) <= 10 * self.tolerance * scale
+            for out in outs
+        )
 
     # ---- inserted steps
 
@@ -603,7 +624,7 @@ def _scaled(x: Array, y: Array, agrees: Callable[[Array], bool]) -> tuple[str, P
         a, b = (flat.reshape(1, -1), other.reshape(1, -1)) if one else (flat, other)
         spread = a - a.mean(1, keepdims=True)
         power = (spread**2).sum(1)
-        if not np.all(power > 0):
+        if not np.all(power > 0) or a.shape[1] < FEWEST:
             return None
         scale = (spread * b).sum(1) / power
         shift = b.mean(1) - scale * a.mean(1)

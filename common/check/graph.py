@@ -311,7 +311,7 @@ def _pool(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:
     if p["fn"] == "avg with padding":
         return w.mean((-1, -2))
     counts = windows(np.ones((1, 1, *x.shape[2:])), p, 0.0).sum((-1, -2))
-    return w.sum((-1, -2)) / counts
+    return w.sum((-1, -2)) / np.maximum(counts, 1)
 
 
 def _concat(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:
@@ -324,6 +324,11 @@ def _gap(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:
         return x.transpose(0, 2, 3, 1).reshape(len(x), -1)
     if fn == "flatten":
         return x.reshape(len(x), -1)
+    if fn.startswith("mean of the first"):
+        side = int(fn.rpartition("x")[2])
+        if min(x.shape[2:]) < side or max(x.shape[2:]) >= 2 * side:
+            raise ValueError("another number of windows")
+        return x[:, :, :side, :side].mean((2, 3))
     found: Array = getattr(x, fn)((2, 3))
     return found
 

@@ -104,7 +104,7 @@ MISTAKES = {
             "joined in the order {theirs}",
             "分支拼接顺序为 {theirs}",
         ),
-        Mistake("global-pool", "{theirs} instead of the mean", "{theirs}，应为平均值"),
+        Mistake("global-pool", "{theirs} instead of the mean of the whole image", "{theirs}，应为整幅图像的平均值"),
         Mistake(
             "flatten-order",
             "features flattened as (H, W, C), not (C, H, W)",
@@ -204,7 +204,8 @@ def variants(node: Node, shape: Sequence[int], want: Sequence[int]) -> Iterator[
                 if order != p["order"]:
                     yield {**p, "order": order}
         case "gap":
-            for fn in ("max", "sum", "flatten", "flatten (H, W, C)", "mean"):
+            first = (f"mean of the first {k}x{k}" for k in (2, 3, 4, 5, 6, 7, 8))
+            for fn in ("max", "sum", "flatten", "flatten (H, W, C)", *first, "mean"):
                 if fn != p["fn"]:
                     yield {**p, "fn": fn}
         case "flatten":

@@ -58,6 +58,8 @@ class Report:
     target: str = "your network"
     backend: str = ""
     version: str = ""
+    elsewhere: list[Finding] = field(default_factory=list)  # that show at the second size only
+    unexplained_elsewhere: list[Difference] = field(default_factory=list)
 
     @property
     def same(self) -> bool:
@@ -89,7 +91,7 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """The report as plain data."""
         plain = asdict(self)
-        for kind in ("structure", "findings"):
+        for kind in ("structure", "findings", "elsewhere"):
             for data, finding in zip(plain[kind], getattr(self, kind), strict=True):
                 data["sentence"] = {lang: finding.sentence(lang) for lang in ("en", "zh")}
                 data["link"] = MISTAKES[finding.name].link
@@ -117,6 +119,15 @@ class Report:
             number += 1
             lines += self._finding(number, finding)
         lines += self._unexplained()
+        if self.elsewhere or self.unexplained_elsewhere:
+            size = self.sizes[-1]
+            lines += ["", f"At {size}x{size} it differs in this too:"]
+            for each in self.elsewhere:
+                number += 1
+                lines += self._finding(number, each)
+            for other in self.unexplained_elsewhere:
+                where = f" ({other.where})" if other.where else ""
+                lines.append(f"  UNEXPLAINED there: {other.name}{where}")
         if self.outcome == "differs" and self.residual is not None:
             lines += ["", self._proof()]
         lines += [f"Note: {note}" for note in dict.fromkeys(self.notes)]
