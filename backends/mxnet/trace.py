@@ -162,7 +162,7 @@ class Mode:
             if str(attrs.get("fix_gamma", "True")) in ("True", "1"):
                 leaves.pop("weight", None)  # MXNet reads it as 1
         for t in outputs:
-            if t.ndim not in (2, 3, 4) or t.shape[0] != self.batch:
+            if t.ndim not in (2, 3, 4):
                 continue
             module = self.modules[-1] if self.modules else None
             own = type(module).__module__.startswith("mxnet.")
@@ -210,6 +210,7 @@ class Network:
 
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NCHW"
+        self.originals, self.numpy, self.kept = [], mx.util.is_np_array(), None
         self.net = make(thing, self.notes)
         self.module = isinstance(self.net, Block)
         if self.module:
@@ -219,10 +220,12 @@ class Network:
     def initialize(self):
         """Give weights to a block that has none, and let every layer run by itself."""
         parameters = self.net.collect_params()
+        self.kept = {str(np.dtype(p.dtype)) for p in parameters.values()}
         if any(p._data is None and not p._deferred_init for p in parameters.values()):
             self.net.initialize()
         parameters.reset_ctx(mx.cpu())
-        if hasattr(self.net, "hybridize"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             self.net.hybridize(False)  # hybridized layers run unseen
         if isinstance(self.net, mx.gluon.SymbolBlock):
             self.notes.append(
@@ -262,6 +265,7 @@ class Network:
             if other is tensor:
                 return number
         self.leaves.append((tensor, layout))
+        self.originals.append(tensor.asnumpy())
         return len(self.leaves) - 1
 
     def trace(self, x):
@@ -315,6 +319,14 @@ class Network:
             t, layout = self.leaves[number]
             array = array.T if layout == "io" and array.ndim == 2 else array
             t[:] = np.ascontiguousarray(array).astype(t.dtype).reshape(t.shape)
+
+    def close(self):
+        """Leave the network as it was."""
+        for (tensor, _), array in zip(self.leaves, self.originals):
+            tensor[:] = array.astype(tensor.dtype)
+        if self.module and self.kept and len(self.kept) == 1:
+            self.net.cast(*self.kept)
+        (mx.npx.set_np if self.numpy else mx.npx.reset_np)()
 
 
 def flat(out, name=""):

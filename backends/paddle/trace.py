@@ -161,7 +161,7 @@ class Mode:
         if kind == "norm":
             outputs = outputs[:1]
         for t in outputs:
-            if t.ndim not in (2, 3, 4, 5) or t.shape[0] != self.batch:
+            if t.ndim not in (2, 3, 4, 5):
                 continue
             path, module = self.modules[-1] if self.modules else ("", None)
             own = type(module).__module__.startswith("paddle.")
@@ -211,9 +211,13 @@ class Network:
 
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NCHW"
+        self.originals, self.default = [], paddle.get_default_dtype()
         self.net = make(thing, self.notes)
         self.module = isinstance(self.net, nn.Layer)
         if self.module:
+            layers = self.net.sublayers(include_self=True)
+            self.modes = [(layer, layer.training) for layer in layers]
+            self.kept = {p.dtype for p in self.net.parameters()}
             self.net.eval()
             static = type(self.net.forward).__name__ == "StaticFunction"
             if static or type(self.net).__name__ == "TranslatedLayer":
@@ -242,6 +246,7 @@ class Network:
             if other is tensor:
                 return number
         self.leaves.append((tensor, layout))
+        self.originals.append(to_numpy(tensor))
         return len(self.leaves) - 1
 
     def cast(self):
@@ -295,6 +300,17 @@ class Network:
             array = array.T if layout == "io" and array.ndim == 2 else array
             dtype = str(t.dtype).rpartition(".")[2]
             t.set_value(np.ascontiguousarray(array).astype(dtype).reshape(t.shape))
+
+    def close(self):
+        """Leave the network as it was."""
+        paddle.set_default_dtype(self.default)
+        if self.module:
+            if len(self.kept) == 1:
+                self.net.to(dtype=str(*self.kept).rpartition(".")[2])
+            for layer, training in self.modes:
+                layer.training = training
+        for (tensor, _), array in zip(self.leaves, self.originals):
+            tensor.set_value(array.astype(str(tensor.dtype).rpartition(".")[2]))
 
 
 def flat(out, name=""):

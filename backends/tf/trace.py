@@ -55,33 +55,19 @@ NORM = {
 }
 
 creation_lines = {}  # id of a layer: the line of the user's file that makes it
-current = []  # the recording that runs
 
 
 def prepare(folder):
     """Called before the user's file is run."""
     tf.config.set_visible_devices([], "GPU")
-    tf.config.run_functions_eagerly(True)  # what `tf.function` compiled is seen too
     keras.config.set_floatx("float64")
-    init, call = keras.layers.Layer.__init__, keras.layers.Layer.__call__
-    normalise = tf.nn.batch_normalization
+    init = keras.layers.Layer.__init__
 
     def noting(self, *args, **kwargs):
         creation_lines[id(self)] = user_line(folder)
         init(self, *args, **kwargs)
 
-    def seen(self, *args, **kwargs):
-        return current[-1].layer(self, call, args, kwargs) if current else call(self, *args, **kwargs)
-
-    def seen_norm(x, mean, variance, offset, scale, variance_epsilon, name=None):
-        def run():
-            return normalise(x, mean, variance, offset, scale, variance_epsilon, name)
-
-        leaves = {"running_mean": mean, "running_var": variance, "bias": offset, "weight": scale}
-        return current[-1].norm(run, x, leaves) if current else run()
-
-    keras.layers.Layer.__init__, keras.layers.Layer.__call__ = noting, seen
-    tf.nn.batch_normalization = seen_norm
+    keras.layers.Layer.__init__ = noting
 
 
 def recognises(thing):
@@ -109,12 +95,25 @@ class Mode:
         self.events, self.modules, self.leaf_of, self.silent = [], [], {}, 0
 
     def __enter__(self):
-        current.append(self)
+        call, normalise = keras.layers.Layer.__call__, tf.nn.batch_normalization
+        self.before = call, normalise, tf.config.functions_run_eagerly()
+
+        def seen(layer, *args, **kwargs):
+            return self.layer(layer, call, args, kwargs)
+
+        def seen_norm(x, mean, variance, offset, scale, variance_epsilon, name=None):
+            leaves = {"running_mean": mean, "running_var": variance, "bias": offset, "weight": scale}
+            given = (x, mean, variance, offset, scale, variance_epsilon, name)
+            return self.norm(lambda: normalise(*given), x, leaves)
+
+        keras.layers.Layer.__call__, tf.nn.batch_normalization = seen, seen_norm
+        tf.config.run_functions_eagerly(True)  # what `tf.function` compiled is seen too
         op_callbacks.add_op_callback(self.note)
 
     def __exit__(self, *error):
         op_callbacks.remove_op_callback(self.note)
-        current.pop()
+        keras.layers.Layer.__call__, tf.nn.batch_normalization, eagerly = self.before
+        tf.config.run_functions_eagerly(eagerly)
 
     def layer(self, layer, call, args, kwargs):
         """Run a Keras layer; a batch norm is one step, other layers are seen in their operations."""
@@ -220,7 +219,7 @@ class Network:
 
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NHWC"
-        self.first = False
+        self.first, self.originals = False, []
         self.net = make(thing, self.notes)
         self.settle(x)
 
@@ -255,6 +254,7 @@ class Network:
             if other is handle:
                 return number
         self.leaves.append((handle, layout))
+        self.originals.append(self.array(len(self.leaves) - 1)[0])
         return len(self.leaves) - 1
 
     def trace(self, x):
@@ -276,8 +276,6 @@ class Network:
 
     def array(self, number):
         handle, layout = self.leaves[number]
-        dtype = handle.handle_data if hasattr(handle, "handle_data") else None
-        del dtype
         for kind in (tf.float64, tf.float32):
             try:
                 return tf.raw_ops.ReadVariableOp(resource=handle, dtype=kind).numpy(), layout
@@ -302,6 +300,11 @@ class Network:
             old, layout = self.array(number)
             new = to_native(array, layout).astype(old.dtype).reshape(old.shape)
             tf.raw_ops.AssignVariableOp(resource=self.leaves[number][0], value=tf.constant(new))
+
+    def close(self):
+        """Leave the network as it was."""
+        for (handle, _), array in zip(self.leaves, self.originals):
+            tf.raw_ops.AssignVariableOp(resource=handle, value=tf.constant(array))
 
 
 def to_nchw(array):

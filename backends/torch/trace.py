@@ -53,9 +53,6 @@ LEAVES = {
     "norm": {1: "running_mean", 2: "running_var", 3: "weight", 4: "bias"},
 }
 
-creation_lines = {}  # id of a module: the line of the user's file that makes it
-
-
 def prepare(folder):
     """Called before the user's file is run."""
     init = nn.Module.__init__
@@ -121,6 +118,11 @@ class Mode(TorchFunctionMode):
             kind, other = "linear", tensors[1]
             source = self.derived.get(id(other))
             leaves["weight"] = self.network.leaf(*((other, "io") if source is None else (source, "oi")))
+        if kind == "addmm" and len(data) == 1 and len(tensors) == 3 and id(tensors[1]) in self.made:
+            kind, source = "linear", self.derived.get(id(tensors[2]))
+            weight = (tensors[2], "io") if source is None else (source, "oi")
+            leaves["bias"] = self.network.leaf(tensors[0], "oi")
+            leaves["weight"] = self.network.leaf(*weight)
         if kind == "add" and len(data) == 1 and len(tensors) == 2:
             other = next((t for t in tensors if id(t) not in self.made), None)
             if other is not None and other.numel() == max(other.shape, default=0) > 1:
@@ -158,6 +160,7 @@ class Network:
 
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NCHW"
+        self.originals = []
         self.net = make(thing, self.notes)
         self.module = isinstance(self.net, nn.Module)
         if self.module:
@@ -196,6 +199,7 @@ class Network:
             if other is tensor:
                 return number
         self.leaves.append((tensor, layout))
+        self.originals.append(tensor.data.clone())
         return len(self.leaves) - 1
 
     def cast(self):
@@ -253,6 +257,11 @@ class Network:
                 t, layout = self.leaves[number]
                 array = array.T if layout == "io" and array.ndim == 2 else array
                 t.copy_(torch.from_numpy(np.ascontiguousarray(array)).reshape(t.shape))
+
+    def close(self):
+        """Leave the network as it was; a module is a copy, but functions use the user's tensors."""
+        for (tensor, _), array in zip(self.leaves, self.originals):
+            tensor.data = array
 
 
 def flat(out, name=""):

@@ -4,3 +4,7 @@
 `process` talks to the user's network, which a backend's `trace.py` records. `match` finds its
 layers, `diagnose` compares the steps, `checker` puts it together, `report` says it.
 """
+
+from common.check.api import assert_same, check_file, check_live
+
+__all__ = ["assert_same", "check_file", "check_live"]

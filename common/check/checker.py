@@ -23,7 +23,7 @@ from common.check.report import Difference, Finding, Report
 from common.check.trace import Layer, Trace, of
 from common.errors import GoogLeNetError, SpecError
 from common.parity.fixtures import draw_fixture
-from common.spec import SPECS, Spec, arithmetic, find
+from common.spec import Spec, arithmetic
 from common.weights import Weights, shapes
 
 IMAGES = 2  #: in a comparison
@@ -46,11 +46,9 @@ class World:
 class Checker:
     """One check of a network that is open."""
 
-    def __init__(self, network: Network, spec: str | None, size: int | None, say: Progress) -> None:
+    def __init__(self, network: Network, spec: Spec | None, size: int | None, say: Progress) -> None:
         self.network, self.asked, self.size, self.say = network, spec, size, say
         self.notes: list[str] = list(network.notes)
-        if spec:
-            find(spec)
 
     # ---- opening
 
@@ -77,9 +75,9 @@ class Checker:
 
     def no_spec(self, trace: Trace, channels: int) -> str:
         """Why no spec could be fitted."""
-        if self.asked and SPECS[self.asked].input[0] != channels:
-            wanted = SPECS[self.asked].input[0]
-            return f"{self.asked} takes {wanted} input channels, your network takes {channels}."
+        if self.asked and self.asked.input[0] != channels:
+            wanted = self.asked.input[0]
+            return f"{self.asked.name} takes {wanted} input channels, your network takes {channels}."
         if not any(layer.kind == "linear" for layer in trace.layers):
             return "Your network has no linear layer at its end, so no spec can be fitted to it."
         return f"No spec fits a network with {len(trace.layers)} layers and {channels} input channels."

@@ -17,7 +17,7 @@ import numpy as np
 
 from common.check.graph import ACTIVATIONS, INPUT, Array, Graph, Node, Params, compute
 from common.check.mistakes import variants
-from common.check.trace import Layer, Trace
+from common.check.trace import TRANSPARENT, Layer, Trace
 from common.weights import Weights
 
 TOLERANCE = {"float64": 1e-8, "float32": 3e-5}
@@ -197,12 +197,14 @@ class Search:
     def sources(self, layer: Layer) -> list[int]:
         """The events that may be the layer's input: what it takes, and that before a padding."""
         found, index = [layer.source], layer.source
-        while index >= 0 and self.trace.events[index].op in ("pad", "reshape", "transpose", "identity"):
+        if layer.kind == "linear":
+            return found  # a flattening before it may have changed the order
+        while index >= 0 and self.trace.events[index].op in ("pad", *TRANSPARENT):
             if not self.trace.events[index].inputs:
                 break
             index = self.trace.events[index].inputs[0]
             found.append(index)
-        return found[::-1] if len(found) > 1 and node_is_window(layer) else found
+        return found[::-1] if layer.kind == "conv" else found
 
     def solve_layer(
         self,
@@ -576,10 +578,6 @@ class Search:
         self.found.inputs[node.name] = [v for v in inputs if v is not None]
         if out is not None:
             self.found.results[node.name] = out
-
-
-def node_is_window(layer: Layer) -> bool:
-    return layer.kind == "conv"
 
 
 def identify(x: Array, y: Array, tolerance: float) -> tuple[str, Params] | None:

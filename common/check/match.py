@@ -432,15 +432,12 @@ def describe(trace: Trace, block: Block) -> str:
     return ", ".join(parts)
 
 
-def candidates(asked: str | None) -> list[Spec]:
-    """The spec that was asked for, or all."""
-    return [SPECS[asked]] if asked else list(SPECS.values())
 
 
-def closest(trace: Trace, asked: str | None, channels: int, size: int) -> list[Match]:
-    """The specs that fit a user's network best, fitted to it, the best first."""
+def closest(trace: Trace, asked: Spec | None, channels: int, size: int) -> list[Match]:
+    """The specs that fit a user's network, fitted to it, the best first: the one asked for, or all."""
     found = []
-    for spec in candidates(asked):
+    for spec in [asked] if asked else SPECS.values():
         match = fit(trace, spec, channels, size)
         if match:
             found.append(match)

@@ -39,8 +39,8 @@ MISTAKES = {
     for each in (
         Mistake(
             "same-padding",
-            "padded off centre: {theirs}, not {ours}",
-            "填充偏离中心：{theirs}，应为 {ours}",
+            "padded off centre: {theirs}",
+            "填充偏离中心：{theirs}",
             "same-padding",
             "porting",
         ),
@@ -401,8 +401,8 @@ def pad_words(pad: Any) -> str:
 
 def _padding(p: Params, old: Params) -> Named:
     off = p["pad"] == "same" or p["pad"][0] != p["pad"][1] or p["pad"][2] != p["pad"][3]
-    theirs = {"theirs": pad_words(p["pad"]), "ours": pad_words(old["pad"])}
-    return ("same-padding" if off else "padding"), theirs
+    words = {"theirs": pad_words(p["pad"])}
+    return ("same-padding", words) if off else ("padding", words | {"ours": pad_words(old["pad"])})
 
 
 def window(p: Params) -> str:

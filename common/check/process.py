@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -150,3 +151,48 @@ class Process:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Live:
+    """A user's network in this process."""
+
+    def __init__(self, thing: Any, backend: str, x: np.ndarray, folder: str) -> None:
+        self.network = tracer(backend).Network(thing, x, folder)
+        self.dtype, self.layout = self.network.dtype, self.network.layout
+        self.notes: list[str] = list(self.network.notes)
+
+    def trace(self, x: np.ndarray) -> dict[str, Any]:
+        found: dict[str, Any] = self.network.trace(x)
+        return found
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        return [tuple(shape) for shape in self.network.shapes()]
+
+    def read(self) -> list[np.ndarray]:
+        found: list[np.ndarray] = self.network.read()
+        return found
+
+    def write(self, arrays: dict[int, np.ndarray]) -> None:
+        self.network.write(arrays)
+
+    def close(self) -> None:
+        self.network.close()
+
+
+@cache
+def tracer(backend: str) -> Any:
+    """A backend's `trace.py`, loaded by its path, as the other process does."""
+    return server.load(str(tracer_path(backend)), f"_googlenet_tracer_{backend}")
+
+
+def backend_of(thing: Any) -> str:
+    """The backend of a live network, by the framework that its class comes from."""
+    kind = thing if isinstance(thing, type) else type(thing)
+    packages = {base.__module__.partition(".")[0] for base in kind.__mro__}
+    names = {"torch": "torch", "keras": "tf", "tensorflow": "tf", "mxnet": "mxnet", "paddle": "paddle"}
+    for package, name in names.items():
+        if package in packages:
+            return name
+    raise UserError(
+        f"{kind.__name__} is not a network of {', '.join(FRAMEWORKS.values())}; name its backend."
+    )
