@@ -27,6 +27,7 @@ from common.spec import Spec, arithmetic
 from common.weights import Weights, shapes
 
 IMAGES = 2  #: in a comparison
+FIXTURES = 6  #: that are drawn until every ReLU gets values of both signs
 PROOF = {"float64": 1e-8, "float32": 3e-4}  #: the residual of a proof
 
 Progress = Callable[[str], None]
@@ -119,8 +120,12 @@ class Checker:
 
     def fixture(self, match: Match) -> Weights:
         """The parity fixture's weights for the fitted spec, and for what the user has beside it."""
-        fixture = draw_fixture(match.spec)
-        weights = {name: array.astype(np.float64) for name, array in fixture.weights.items()}
+        weights: Weights = {}
+        for seed in range(FIXTURES):
+            fixture = draw_fixture(match.spec, seed)
+            weights = {name: array.astype(np.float64) for name, array in fixture.weights.items()}
+            if every_relu_acts(match.spec, weights):
+                break
         random = np.random.RandomState(7)
         if match.flatten:
             shape = match.layers["head"].shape
@@ -353,6 +358,20 @@ class Checker:
 #: structural differences after which nothing else can be compared
 FATAL = {"extra-block", "block-branches", "branch-layers", "extra-layer", "missing-layer"}
 
+def every_relu_acts(spec: Spec, weights: Weights) -> bool:
+    """Whether each ReLU gets values of both signs, so that a missing one shows."""
+    side = arithmetic.smallest_input(spec) or spec.input[1]
+    small = spec.at(size=min(max(side, 33), spec.input[1]))
+    x = np.random.RandomState(small.input[1]).uniform(0, 1, (IMAGES, *small.input))
+    graph = build(small)
+    values = graph.run(x, weights)
+    acts = [values[node.inputs[0]] for node in graph.nodes.values() if node.kind == "act"]
+    return all(float(v.min()) < 0 < float(v.max()) for v in acts)
+
+
+#: mistakes that stand between two steps of the reference
+EXTRA = {"extra-relu", "extra-activation", "extra-pool", "scaled", "input-scaled", "dropout-active"}
+
 
 def norm_name(conv: str) -> str:
     """The name of the norm behind a convolution."""
@@ -427,7 +446,7 @@ def findings_of(graph: Graph, edits: dict[str, list[Params]], world: World) -> l
 def places(graph: Graph, name: str, kind: str) -> str:
     """The place of a mistake: the step itself, or the one that an extra step stands behind."""
     node = graph.nodes[name]
-    if kind in ("extra-relu", "extra-pool", "scaled", "input-scaled", "dropout-active"):
+    if kind in EXTRA:
         if node.kind in ("concat",) or name == "input":
             return name
         return node.inputs[0] if node.inputs else name

@@ -156,9 +156,6 @@ class Search:
         value = self.compute(node, inputs)
         taken = [self.at[name] for name in node.inputs]
         index = None if value is None else self.find(value, taken)
-        if index is None and value is not None and node.kind in ("act", "pool"):
-            if inputs[0] is not None and self.same(value, inputs[0]):
-                index = self.at[node.inputs[0]]  # it changes nothing here
         self.values[node.name], self.at[node.name] = value, index
         if index is None and node.name in self.joins and not self.ahead(node, value):
             self.join(node, self.joins[node.name])
@@ -186,11 +183,12 @@ class Search:
             if index is None:
                 solved = self.segment(before, sources)
                 if solved is None:
+                    index = self.inserted_early(before, sources)
+                if solved is None and index is None:
                     steps, index = self.inserted(before, sources)
                     if index is None:
                         index = self.give_up(before, sources, layer)
-                else:
-                    index = solved
+                index = solved if solved is not None else index
             self.solve_layer(node, self.event(index), out, layer, steps, before)
         self.values[node.name], self.at[node.name] = out, layer.event
 
@@ -465,6 +463,41 @@ class Search:
             if single:
                 return [single], target
         return [], None
+
+    def inserted_early(self, name: str, targets: Sequence[int]) -> int | None:
+        """A step of the user's own before the first waiting step; the event that `name` then is."""
+        nodes = self.waiting(name)
+        if not nodes or len(nodes[0].inputs) != 1:
+            return None
+        first, source = nodes[0], nodes[0].inputs[0]
+        value, start = self.values[source], self.at.get(source)
+        if value is None or start is None:
+            return None
+        for user in self.trace.users.get(start, ()):
+            step = identify(value, self.event(user), self.tolerance)
+            if step is None:
+                continue
+            p = {**first.p, "before": [step]}
+            values: dict[str, Array] = {}
+            for node in nodes:
+                inputs = [values.get(i, self.values[i]) for i in node.inputs]
+                out = self.compute(replace(node, p=p) if node is first else node, inputs)
+                if out is None:
+                    break
+                values[node.name] = out
+            hit = next(
+                (i for i in targets if name in values and self.same(values[name], self.event(i))),
+                None,
+            )
+            if hit is not None:
+                self.edit(first, [p], [value], values[first.name])
+                for node in nodes:
+                    self.values[node.name] = values[node.name]
+                    taken = [self.at[i] for i in node.inputs]
+                    self.at[node.name] = self.find(values[node.name], taken)
+                self.at[name] = hit
+                return hit
+        return None
 
     def give_up(self, name: str, sources: Sequence[int], layer: Layer) -> int:
         """Note that a layer's input is unexplained; go on with the user's."""

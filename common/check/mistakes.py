@@ -82,6 +82,9 @@ MISTAKES = {
         Mistake("activation", "{theirs} instead of ReLU", "激活函数是 {theirs}，应为 ReLU"),
         Mistake("extra-relu", "a ReLU that the reference does not have", "多了一个 ReLU"),
         Mistake(
+            "extra-activation", "{theirs} that the reference does not have", "多了一个激活函数 {theirs}"
+        ),
+        Mistake(
             "zero-padded-pool",
             "padded with 0, not with minus infinity",
             "用 0 填充，应为负无穷",
@@ -365,7 +368,7 @@ def inserted(kind: str, p: Params, at_input: bool) -> Named:
     if kind == "act":
         if p["fn"] == "relu":
             return "extra-relu", {}
-        return "activation", {"theirs": f"an extra {p['fn']}"}
+        return "extra-activation", {"theirs": p["fn"]}
     if kind == "affine":
         scale, shift = np.unique(np.round(p["scale"], 9)), np.unique(np.round(p["shift"], 9))
         several = len(scale) > 1 or len(shift) > 1
