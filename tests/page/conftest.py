@@ -1,11 +1,11 @@
 """Fixtures: the page in a real Chromium, and copies of the repository that a test may damage."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import provide
 import pytest
 from playwright.sync_api import sync_playwright
 
@@ -14,15 +14,15 @@ from common.page import content
 from common.page import site as pages
 
 ROOT = Path(__file__).parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def browser_path():
     """The path of the browser; without one the test fails with advice, it is never skipped."""
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    found = provide.browser()
     if not found:
         pytest.fail(
-            "There is no Chromium: run `apt-get install chromium`, or set CHROMIUM to its path.",
+            "There is no Chromium: run `python tests/support/provide.py browser`, or set CHROMIUM "
+            "to its path.",
             pytrace=False,
         )
     return found
