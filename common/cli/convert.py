@@ -22,9 +22,29 @@ from common.terminal import progress
     help="Use this spec instead of the detected one.",
 )
 @click.option("--check", is_flag=True, help="Run both files on the same images and compare.")
+@click.option("--key", help="Which of several dicts in SRC, such as state_dict or ema.")
+@click.option(
+    "--eps",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="eps of the batch norms that SRC was trained with, if it is not the spec's.",
+)
+@click.option(
+    "--expect",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    metavar="IMAGES.npy LOGITS.npy",
+    help="Inputs of your network and the logits that it gives: the result must give the same.",
+)
 @json_option
 def convert(
-    source: Path, destination: Path, spec_name: str | None, check: bool, as_json: bool
+    source: Path,
+    destination: Path,
+    spec_name: str | None,
+    check: bool,
+    key: str | None,
+    eps: float | None,
+    expect: tuple[Path, Path] | None,
+    as_json: bool,
 ) -> None:
     """Convert the weights of one framework to another.
 
@@ -38,5 +58,5 @@ def convert(
     from common.convert import conversion
 
     with progress(f"converting {source.name}"):
-        found = conversion.convert(source, destination, spec_name, check)
+        found = conversion.convert(source, destination, spec_name, check, key, eps, expect)
     click.echo(json.dumps(asdict(found), indent=2) if as_json else conversion.render(found))

@@ -116,6 +116,7 @@ def train(
     Started several times by torchrun, TF_CONFIG, paddle.distributed.launch or DMLC_ROLE, each
     process is one worker. --workers starts the workers on this machine.
     """
+    from common.data.sources import load as load_data
     from common.distributed import launcher
     from common.distributed.workers import DEBOUNCE, joined, worker
     from common.rendezvous import started
@@ -127,6 +128,8 @@ def train(
 
     if workers > 1 and not dry_run:
         name = backend_name(backend, resume)
+        if data is None and resume is None:
+            load_data()  # downloads what is missing: the workers may have no network
         with deferred_signals() as stop:
             launcher.start(name, workers, given_arguments("workers"), stop)
         return

@@ -247,7 +247,7 @@ function walk(row, shape, norm, at, tell) {
     out = [row.width, ...slide(row, shape, at)];
     const kernel = shape[0] * row.kernel[0] * row.kernel[1];
     adds = kernel * out[0] * out[1] * out[2];
-    parameters = row.width * (kernel + (row.bias ? 1 : 0) + (norm ? 2 : 0));
+    parameters = row.width * (kernel + (row.bias ? 1 : 0) + (norm && row.norm ? 2 : 0));
   } else if (row.kernel) {
     out = [shape[0], ...slide(row, shape, at)];
   }
@@ -264,8 +264,8 @@ function compute(name, size) {
     const sum = { shape, parameters: 0, adds: 0 };
     for (const [at, row] of rows) {
       const each = walk(row, sum.shape, spec.norm, at, (place, costs) => found.set(place, costs));
-      if (at.endsWith(".conv") && product(each.shape) !== spec.auxiliary[stage.at(-1)].features)
-        throw new RangeError(at);
+      const features = at.endsWith(".conv") && spec.auxiliary[stage.at(-1)].features;
+      if (features && product(each.shape) !== features) throw new RangeError(at);
       sum.shape = each.shape;
       sum.parameters += each.parameters;
       sum.adds += each.adds;

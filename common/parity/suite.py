@@ -21,6 +21,8 @@ from common.spec import (
     BLOG_224,
     D2L,
     D2L_BN,
+    INCEPTION_V3,
+    MINI_FAMILY,
     PADDLE_VISION,
     TORCHVISION_IMAGENET_AUX,
     Spec,
@@ -36,6 +38,8 @@ DEFAULTS = {
     D2L_BN.name: (96, 97),
     TORCHVISION_IMAGENET_AUX.name: (96,),
     PADDLE_VISION.name: (189,),
+    MINI_FAMILY.name: (33,),
+    INCEPTION_V3.name: (107,),  # the least at which every tap of its kernels meets a pixel
 }
 
 
