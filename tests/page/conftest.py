@@ -10,7 +10,6 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from backends import FRAMEWORKS
-from common.page import content
 from common.page import site as pages
 
 ROOT = Path(__file__).parents[2]
@@ -79,8 +78,6 @@ def checkout(tmp_path):
     ignored = shutil.ignore_patterns("__pycache__", "*.png", "*.svg")
     shutil.copytree(ROOT / "backends", tmp_path / "backends", ignore=ignored)
     shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=ignored)
-    for name in content.READMES.values():
-        shutil.copy(ROOT / name, tmp_path)
 
     def change(path, old, new):
         text = (tmp_path / path).read_text()
