@@ -55,9 +55,13 @@ def _named(outer: ast.AST, name: str) -> list[ast.AST]:
             case ast.FunctionDef() | ast.ClassDef() if node.name in names:
                 return [node]
             case ast.Assign():
-                targets = {getattr(each, "attr", getattr(each, "id", "")) for each in node.targets}
-                if name in targets:
+                parts = [part for each in node.targets for part in getattr(each, "elts", [each])]
+                if name in {getattr(part, "attr", getattr(part, "id", "")) for part in parts}:
                     return [node]
+            case ast.If():  # both ways, and what stands between them
+                way = [*_named(node, name), *_named(ast.Module(node.orelse, []), name)]
+                if way:
+                    return way
             case ast.With():
                 if inside := _named(node, name):
                     return inside
