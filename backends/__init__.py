@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from common.errors import BackendError, one_line
+from common.files import install_command
 
 if TYPE_CHECKING:  # the command line needs only the names and should not import NumPy
     from common.contract import Backend
@@ -59,6 +60,5 @@ def require(name: str) -> None:
     if name not in found:
         pins = "cross" if found else name  # its own file would change packages of the others
         raise BackendError(
-            f"{FRAMEWORKS[name]} is not installed; install it with "
-            f"`pip install -c constraints/{pins}.txt -e '.[{name}]'`."
+            f"{FRAMEWORKS[name]} is not installed; install it with `{install_command(name, pins)}`."
         )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
-from tqdm import tqdm
 
 from backends import load
 from common.contract import Backend
@@ -20,6 +17,7 @@ from common.data.sources import load as load_data
 from common.device import choose, enough_memory
 from common.errors import DivergedError, RunError, printable
 from common.files import write_whole
+from common.terminal import table, tracked
 from common.training.checkpoint import Checkpoint, Config
 from common.training.history import Epoch, read_history
 from common.training.run import Run
@@ -51,7 +49,7 @@ class Opened:
         """
         recipe = replace(self.config.recipe, precision=self.precision)
         starts = range(0, len(images), recipe.batch_size)
-        bar = tqdm(starts, unit=" batches", disable=not sys.stderr.isatty(), leave=False)
+        bar = tracked(starts, "predicting", "batches")
         batch_size = recipe.batch_size
         with enough_memory(
             self.backend.out_of_memory, self.device, batch_size, "another `--device`"
@@ -170,7 +168,7 @@ def render(found: dict[str, Any]) -> str:
             printable(each["name"]),
             each["images"],
             each["right"],
-            each["right"] / max(each["images"], 1),
+            f"{each['right'] / max(each['images'], 1):.3f}",
         )
         for each in found["classes"]
     ]
@@ -180,9 +178,8 @@ def render(found: dict[str, Any]) -> str:
         f"{found['images']} test images from {found['data']}"
     )
     heads = ("class", "images", "right", "accuracy")
-    table = tabulate(rows, heads, floatfmt=".3f", disable_numparse=[0])  # a class may be named 1e5
     last = f"test loss {found['loss']:.3f}, test acc {found['accuracy']:.3f}"
-    return f"{printable(head)}\n\n{table}\n\n{last}"
+    return f"{printable(head)}\n\n{table(rows, heads)}\n\n{last}"
 
 
 def read_images(config: Config, paths: Sequence[Path], invert: bool) -> np.ndarray:

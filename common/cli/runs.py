@@ -37,7 +37,10 @@ def evaluate(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Evaluate a run: loss, accuracy, accuracy per class, and a plot of the confusion matrix."""
+    """Evaluate a run on its test images.
+
+    Prints loss, accuracy and the accuracy of each class, and draws the confusion matrix.
+    """
     from common import inference
     from common.training import plots
 
@@ -82,8 +85,9 @@ def predict(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Classify image files: print the most probable classes, and write a picture of them.
+    """Classify image files.
 
+    Prints the most probable classes, and draws a picture of them.
     The images are resized to the height and width of the training images, and converted to grey if
     those are grey. Fashion-MNIST shows bright clothes on black. For a photograph on a white
     background use --invert; the authors of the data set did the same.
@@ -108,7 +112,10 @@ def predict(
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default="curves.png", show_default=True)
 def plot(runs: tuple[Path, ...], out: Path) -> None:
-    """Plot the curves of several runs in one picture. RUN is a run's folder or a history.jsonl."""
+    """Plot the curves of several runs in one picture.
+
+    RUN is a run's folder or a history.jsonl.
+    """
     from common import inference
     from common.training import plots
 

@@ -3,7 +3,7 @@
 `common.formats.sandbox` reads the source, and `common.formats.identify` finds its network. The
 destination's framework writes the new file in a temporary folder, in a process of its own. The file
 is then read back and must hold the same bits. Only then is it copied to its place. `--check` also
-runs both files on the same images.
+runs both files on the same images. `--expect` compares with logits that the user computed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,25 @@ import numpy as np
 from backends import FRAMEWORKS, load, require
 from backends.numpy import GoogLeNet, resize
 from common.convert import onnx
+from common.convert.expect import Expected
 from common.data.sources import load as load_data
 from common.errors import BackendError, ParityError, WeightsError
 from common.files import ROOT, write_whole
 from common.formats import sandbox
-from common.formats.identify import Known, equivalent_specs, identify
+from common.formats.assumptions import assumptions
+from common.formats.identify import Known, identify
 from common.formats.naming import FORMATS
 from common.formats.readers import detect
 from common.spec import Spec, find
-from common.weights import Weights, not_finite, save, sha256
+from common.weights import Weights, not_finite, save, sha256, with_eps
 from common.weights import load as load_canonical
 
 ONNX = "onnx"
-SUFFIXES = {**{form.suffix: name for name, form in FORMATS.items()}, ".onnx": ONNX}
+SUFFIXES = {form.suffix: name for name, form in FORMATS.items()}
+RECORDS_EPS = ("safetensors", ONNX)  #: formats with a place for the eps of the norms
 RUNS = {
     "safetensors": "NumPy",
+    "npz": "NumPy",
     ONNX: "onnxruntime",
 }  #: what runs the formats that have no framework
 IMAGES = 8  #: number of images that `--check` runs
@@ -64,25 +68,39 @@ class Converted:
     dtype: str  #: of the destination
     sha256: str  #: of the canonical weights, the same in both files
     not_finite: tuple[str, ...]  #: the canonical names of the tensors that hold NaN or infinity
+    eps: float | None  #: of the norms in the destination
+    assumed: list[str]  #: what the weights do not tell
+    notes: list[str]  #: what was changed or left out
+    expected: dict[str, Any] | None  #: the difference from the user's own logits
     check: dict[str, Any] | None  #: what ran the two files, and their largest difference
 
 
 def convert(
-    source: Path, destination: Path, spec_name: str | None = None, compare: bool = False
+    source: Path,
+    destination: Path,
+    spec_name: str | None = None,
+    compare: bool = False,
+    key: str | None = None,
+    eps: float | None = None,
+    expect: tuple[Path, Path] | None = None,
 ) -> Converted:
     """Write the weights of `source` to `destination`, whose suffix selects the format.
 
+    `key` chooses one of several dicts in the source, `eps` is that of its norms. `expect` names
+    images and the logits that the source's own program gives for them.
+
     WeightsError for an unusable source, network or destination; BackendError if a framework is not
-    installed; ParityError if the two files compute different logits. The destination is written
-    only after the new weights have been checked.
+    installed; ParityError if the two files compute different logits, or others than the expected
+    ones. The destination is written only after the new weights have been checked.
     """
     target = destination_format(source, destination)
     if spec_name:
         find(spec_name)
     sandbox.require_file(source)
     need(target)
+    expected = Expected.read(*expect) if expect else None
     file = sandbox.read_file(source)
-    known = identify(file, spec_name, str(source))
+    known = identify(file, spec_name, str(source), key, eps)
     dtype, odd = known.weights["head.weight"].dtype.name, not_finite(known.weights)
     if compare:
         if odd:
@@ -97,14 +115,17 @@ def convert(
         need(file.format)
         if target == ONNX:
             onnx.package("onnxruntime")
+    made = known if target in RECORDS_EPS else with_own_eps(known)
+    comparison = expected.compare(known, made, str(source)) if expected else None
     with temporary_folder() as folder:
-        work = Work(folder, known, compare)
+        work = Work(folder, made, compare)
         written = folder / f"weights{suffix_of(target)}"
         logits = work.write(target, written)
-        verify(read_back(target, written, known), known, destination)
+        verify(read_back(target, written, made), made, destination)
         check = None
         if logits is not None:
-            check = compared(file.format, work.run(file.format), target, logits, destination)
+            first = Work(folder, known, compare).run(file.format)
+            check = compared(file.format, first, target, logits, destination)
         put(destination, written.read_bytes())
     return Converted(
         source=str(source),
@@ -113,14 +134,36 @@ def convert(
         stored=file.stored,
         names=known.naming,
         spec=known.spec.name,
-        also=() if spec_name else equivalent_specs(file, known.spec),
+        also=known.also,
         channels=known.spec.input[0],
         classes=known.spec.head.width,
         tensors=len(known.weights),
         dtype=dtype,
-        sha256=sha256(known.weights),
+        sha256=sha256(made.weights),
         not_finite=tuple(odd),
+        eps=made.spec.norm.eps if made.spec.norm else None,
+        assumed=assumptions(known, file.format == "tf"),
+        notes=list(made.notes),
+        expected=comparison,
         check=check,
+    )
+
+
+def with_own_eps(known: Known) -> Known:
+    """The same function for a class whose norms have the spec's own eps."""
+    own = find(known.spec.name).norm
+    if not (known.spec.norm and own) or known.spec.norm.eps == own.eps:
+        return known
+    note = (
+        f"The destination's class has eps {own.eps:.6g}: gamma is multiplied by "
+        f"sqrt((var + {own.eps:.6g}) / (var + {known.spec.norm.eps:.6g})), which is exact in "
+        "evaluation."
+    )
+    return replace(
+        known,
+        spec=known.spec.at(eps=own.eps),
+        weights=with_eps(known.weights, known.spec.norm.eps, own.eps),
+        notes=(*known.notes, note),
     )
 
 
@@ -196,9 +239,10 @@ def verify(back: Weights, known: Known, destination: Path) -> None:
 
 def read_back(target: str, written: Path, known: Known) -> Weights:
     """The canonical weights in a file that was just written."""
-    if target == ONNX:
-        return onnx.read(written)
-    return identify(sandbox.read_file(written), known.spec.name, written.name).weights
+    back = identify(sandbox.read_file(written), known.spec.name, written.name)
+    if target in RECORDS_EPS and known.spec.norm and back.spec.norm != known.spec.norm:
+        raise WeightsError(f"{written.name} was not written: it records another eps.")
+    return back.weights
 
 
 @dataclass(frozen=True)
@@ -234,7 +278,7 @@ class Work:
         spec, logits = self.known.spec, self.folder / f"{form}.npy"
         job = {
             "form": form,
-            "spec": [spec.name, spec.input[0], spec.head.width],
+            "spec": [spec.name, spec.input[0], spec.head.width, spec.norm and spec.norm.eps],
             "weights": str(self.folder / "canonical.safetensors"),
             "file": str(path) if path else None,
             "images": str(self.folder / "images.npy") if self.compare else None,
@@ -293,15 +337,19 @@ def render(found: Converted) -> str:
         f"{found.destination}: written, read again: {found.tensors} tensors, the same bits, "
         f"SHA-256 {found.sha256}"
     )
-    if found.also:
-        text += (
-            f"\n{' and '.join(found.also)} has the same tensors but computes another function: if "
-            f"the weights were trained as that network, use `--spec {found.also[0]}`."
-        )
+    text += "".join(f"\n{note}" for note in found.notes)
+    text += "\nassumed, because weights do not tell:"
+    text += "".join(f"\n  {line}" for line in found.assumed)
     if found.not_finite:
         text += (
             f"\nwarning: {len(found.not_finite)} tensors hold NaN or infinity, the first is "
             f"{found.not_finite[0]}: the network computes nothing useful with them."
+        )
+    if found.expected:
+        text += (
+            f"\nexpected: on {found.expected['images']} images the logits differ from yours by at "
+            f"most {found.expected['difference']:.1e}, the largest is "
+            f"{found.expected['largest']:.1e}"
         )
     if found.check is None:
         return text
@@ -317,8 +365,8 @@ def main() -> None:
     """Run the jobs on stdin, one per line."""
     for line in sys.stdin:
         job = json.loads(line)
-        name, channels, classes = job["spec"]
-        spec = find(name).at(channels=channels, classes=classes)
+        name, channels, classes, eps = job["spec"]
+        spec = find(name).at(channels=channels, classes=classes, eps=eps)
         weights = load_canonical(Path(job["weights"]), spec)
         x = np.load(job["images"]) if job["images"] else None
         path = Path(job["file"]) if job["file"] else None

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import BackendError
+from common.files import install_command
 from common.spec import (
     AdaptiveAvgPool,
     Affine,
@@ -35,7 +36,7 @@ from common.spec.arithmetic import stage_shapes, walk
 from common.weights import Weights, check
 
 OPSET, IR_VERSION = 17, 8  #: from 2022; every runtime since then reads it
-INSTALL = "pip install -c constraints/cross.txt -e '.[onnx]'"  # NumPy 2 breaks MXNet
+INSTALL = install_command("onnx", "cross")  # NumPy 2 breaks MXNet
 
 
 def package(name: str) -> Any:

@@ -19,7 +19,7 @@ from dataclasses import replace
 import numpy as np
 
 from common.formats.readers.base import File
-from common.spec import Spec, find
+from common.spec import Spec
 from common.weights import shapes
 
 Layers = dict[str, str]  #: as in `naming`
@@ -234,18 +234,14 @@ FAMILY_NAMINGS: dict[str, dict[str, Callable[[Spec], Iterator[Layers]]]] = {
     "paddle": {PADDLE_V3: paddle_v3},
 }
 
-#: the spec that a naming belongs to, where other specs have the same tensors
-_OWNERS = {
-    PADDLE_V3: "inception-v3-paddle",
-    "Keras Applications' names of Inception-v3": "inception-v3-keras",
+#: the specs that a naming belongs to, by the beginning of their names
+FAMILY_OWNERS = {
+    "torchvision's and timm's names of Inception-v3": ("inception-v3",),
+    PADDLE_V3: ("inception-v3-paddle",),
+    "Keras Applications' names of Inception-v3": ("inception-v3-keras",),
+    "Gluon's names of Inception-v3": ("inception-v3",),
+    "GluonCV's names": ("torchvision",),
 }
-
-
-def own_spec(naming: str, spec: Spec) -> Spec:
-    """The spec of the package that has this naming, with the channels and classes of `spec`."""
-    if naming not in _OWNERS:
-        return spec
-    return find(_OWNERS[naming]).at(channels=spec.input[0], classes=spec.head.width)
 
 
 # --- what is not a matter of names

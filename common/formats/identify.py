@@ -1,26 +1,52 @@
-"""Finds the spec and the naming that a weight file fits, and its canonical weights."""
+"""Finds the spec and the naming that a weight file fits, and its canonical weights.
+
+A file may hold several dicts, and a name may begin with those of wrappers (`module.`, `model.`). A
+part of a file is the tensors whose names begin alike, without that beginning. Each part is compared
+by name with every naming, then by shape, order and place (`matching`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from common.errors import SpecError, WeightsError
-from common.formats.family_names import PADDLE_V3, normalise, own_spec
-from common.formats.naming import FORMATS, NAMINGS, PADDLE_VISION, Layers
+from common.formats import matching
+from common.formats.family_names import PADDLE_V3, normalise
+from common.formats.matching import Ambiguous, Misfit, OtherClasses
+from common.formats.naming import (
+    FORMATS,
+    LAYOUTS,
+    NAMINGS,
+    OWNERS,
+    PADDLE_VISION,
+    Format,
+    Layers,
+    belongs,
+)
 from common.formats.readers.base import File
 from common.formats.readers.detect import TITLES
 from common.spec import SPECS, Spec, find, float32
 from common.weights import Weights, shapes
+
+BY_SHAPE = "other names, matched by shape and place"
+LEAST = 8  #: tensors of a part of a file that may be a network
 
 
 @dataclass(frozen=True)
 class Known:
     """The weights of a file in canonical form, with their spec and naming."""
 
-    spec: Spec  #: with the file's channels and classes
+    spec: Spec  #: with the file's channels and classes, and the eps of its norms
     naming: str
     weights: Weights
+    also: tuple[str, ...] = ()  #: other specs with the same tensors
+    notes: tuple[str, ...] = ()  #: what was changed or left out, as sentences
+    key: str = ""  #: where the weights lie in the file
+    eps: str = "the spec's"  #: where the eps of the norms is from
 
 
 @dataclass(frozen=True)
@@ -38,28 +64,218 @@ class Reading:
         return len(self.names) - len(self.mismatches)
 
 
-def identify(file: File, spec_name: str | None, file_name: str) -> Known:
+@dataclass(frozen=True)
+class Part:
+    """The tensors whose names begin with `prefix`, by the rest of their names."""
+
+    prefix: str
+    file: File
+    others: list[str] = field(default_factory=list)  #: the names of the other tensors
+
+    def overlaps(self, other: Part) -> bool:
+        """Whether one of the two parts lies in the other."""
+        one, two = (re.split(r"[./]", part.prefix) if part.prefix else [] for part in (self, other))
+        count = min(len(one), len(two))
+        return one[:count] == two[:count]
+
+
+def identify(
+    file: File,
+    spec_name: str | None,
+    file_name: str,
+    key: str | None = None,
+    eps: float | None = None,
+) -> Known:
     """Find the spec, or check the named one, and return the canonical weights.
 
+    `key` chooses one of several dicts of weights; `eps` is that of the norms in training.
     WeightsError names the first tensor that is missing, extra or of another shape, and a spec that
     does fit. `file_name` is used in the message.
     """
-    form, file = FORMATS[file.format], normalise(file)
-    for reading in readings(file, [spec_name] if spec_name else list(SPECS), likely=True):
+    specs, file = [find(spec_name)] if spec_name else list(SPECS.values()), normalise(file)
+    source = "--eps" if eps is not None else "the file" if file.eps is not None else "the spec's"
+    eps = file.eps if eps is None else eps
+    if source == "--eps" and not any(spec.norm for spec in specs):
+        raise SpecError(f"--eps is for networks with batch norm, and {spec_name} has none.")
+    specs = [spec.at(eps=eps) if eps is not None and spec.norm else spec for spec in specs]
+    candidates = list(parts(file, key))
+    if not candidates:
+        raise WeightsError(
+            f"{file_name} holds nothing under {key!r}: it has {', '.join(tops(file))}."
+        )
+    found: list[tuple[Part, Known]] = []
+    problem: Misfit | None = None
+    for by_name in (True, False):
+        for part in candidates:
+            if any(part.overlaps(other) for other, _ in found):
+                continue
+            try:
+                known = (by_naming if by_name else by_shape)(
+                    part, specs, bool(spec_name), file_name
+                )
+            except Misfit as misfit:
+                problem = worse(problem, misfit)
+                continue
+            if known and not any(same(known.weights, other.weights) for _, other in found):
+                found.append((part, known))
+            if known and not part.others:
+                break
+    if len(found) > 1:
+        keys = ", ".join(f"`{one.key}`" for _, one in found)
+        raise WeightsError(
+            f"{file_name} holds the weights of several networks, under {keys}: choose one with "
+            f"`--key {found[0][1].key}`."
+        )
+    if not found:
+        raise WeightsError(refusal(file, candidates, specs, spec_name, file_name, problem))
+    ((_, known),) = found
+    if source == "--eps" and not known.spec.norm:
+        raise SpecError(f"--eps is for networks with batch norm, and {known.spec.name} has none.")
+    return replace(known, eps=source if known.spec.norm else "")
+
+
+def same(one: Weights, other: Weights) -> bool:
+    """Whether two networks have the same weights."""
+    return one.keys() == other.keys() and all(
+        np.array_equal(one[name], other[name], equal_nan=True) for name in one
+    )
+
+
+def worse(one: Misfit | None, other: Misfit) -> Misfit:
+    """The misfit that says more: an ambiguity, or the one of the part that fits best."""
+    if one is None or (isinstance(other, Ambiguous) and not isinstance(one, Ambiguous)):
+        return other
+    return one if isinstance(one, Ambiguous) or one.score >= other.score else other
+
+
+def by_naming(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Known | None:
+    """The weights in a part of a file whose names are known; None if they are others."""
+    file = part.file
+    for reading in readings(file, specs, likely=True):
         if not reading.mismatches:
-            names, own = reading.names, own_spec(reading.naming, reading.spec)
+            form, names = FORMATS[file.format], reading.names
             weights = {name: form.canonical(file.arrays[names[name]]) for name in names}
-            if reading.naming in (PADDLE_VISION, PADDLE_V3):
-                weights = undo_downscale_in_infer(own, weights)
-            return Known(reading.spec if spec_name else own, reading.naming, weights)
-    raise WeightsError(refusal(file, spec_name, file_name))
+            others = () if asked else readings(file, SPECS.values(), likely=True)
+            also = [each.spec.name for each in others if not each.mismatches]
+            return finish(reading.spec, reading.naming, weights, also, part, [])
+    return None
 
 
-def equivalent_specs(file: File, found: Spec) -> tuple[str, ...]:
-    """The other specs that fit the file: they have the same tensors as `found`."""
-    file, others = normalise(file), [name for name in SPECS if name != found.name]
-    fits = [reading for reading in readings(file, others, likely=True) if not reading.mismatches]
-    return tuple(dict.fromkeys(reading.spec.name for reading in fits))
+def by_shape(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Known:
+    """The weights in a part of a file by shape and place; Misfit, with the best reason."""
+    problem: Misfit | None = None
+    fits: list[tuple[matching.Match, Format]] = []
+    if part.others and sum(array.ndim == 4 for array in part.file.arrays.values()) < LEAST:
+        raise Misfit("it has too few convolutions")
+    for spec in specs:
+        try:
+            fits.append(matched(part.file, spec, asked))
+        except Misfit as misfit:
+            problem = worse(problem, misfit)
+    if not fits:
+        assert problem
+        raise problem
+    match, form = fits[0]
+    if not asked and (owner := foreign(part.file, match.spec)):
+        raise WeightsError(
+            f"{file_name} has {owner} and the layers of {match.spec.name}, which is another "
+            f"network: if it pools and pads as {match.spec.name} does, use "
+            f"`--spec {match.spec.name}`."
+        )
+    also = [other.spec.name for other, _ in fits]
+    weights = match.weights(part.file.arrays, form)
+    return finish(match.spec, BY_SHAPE, weights, also, part, match.notes)
+
+
+def finish(
+    spec: Spec, naming: str, weights: Weights, also: list[str], part: Part, notes: list[str]
+) -> Known:
+    """The known weights in one dtype, with what a package's evaluation does to its head."""
+    kinds = {array.dtype.name for array in weights.values()}
+    wide = "float64" if "float64" in kinds else "float32"
+    weights = {name: array.astype(wide, copy=False) for name, array in weights.items()}
+    notes = list(notes)
+    scaled = spec.name.startswith(("paddle-vision", "inception-v3-paddle"))
+    if naming in (PADDLE_VISION, PADDLE_V3) or (naming == BY_SHAPE and scaled):
+        weights = undo_downscale_in_infer(spec, weights)
+        notes.append("The heads' weights are scaled as paddle.vision scales them in evaluation.")
+    if part.others:
+        first = part.others[0]
+        notes.append(f"{len(part.others)} other tensor(s) are left out, the first is {first}.")
+    names = tuple(dict.fromkeys(each for each in also if each != spec.name))
+    return Known(spec, naming, weights, names, tuple(notes), part.prefix)
+
+
+def matched(file: File, spec: Spec, asked: bool) -> tuple[matching.Match, Format]:
+    """The match of a file with a spec in one of the layouts that its format may have.
+
+    Auxiliary heads with other classes than the head are left out, if a spec without them is known.
+    """
+    best: Misfit | None = None
+    for layout in LAYOUTS[file.format]:
+        form = FORMATS[layout]
+        for one in (spec, *(with_auxiliary(spec) if asked else ())):
+            try:
+                found = matching.match(file.arrays, one, form, file.format == "onnx")
+            except OtherClasses as misfit:
+                own = next(without_auxiliary(one), None)
+                if own is None:
+                    best = misfit
+                    continue
+                found = matching.match(without_heads(file.arrays, one, form), own, form)
+                found.notes.append(
+                    f"The auxiliary heads are left out: {misfit}. Evaluation does not use them."
+                )
+            except Misfit as misfit:
+                best = best if best and best.score >= misfit.score else misfit
+                continue
+            if one is not spec and found.spec.auxiliary:
+                found.names = {
+                    name: found.names[name]
+                    for name in found.names
+                    if not name.startswith("auxiliary")
+                }
+                channels, classes = found.spec.input[0], found.spec.head.width
+                found.spec = spec.at(channels=channels, classes=classes)
+                found.notes.append("The auxiliary heads are left out, as the spec has none.")
+            return found, form
+    assert best
+    raise best
+
+
+def without_auxiliary(spec: Spec) -> Iterator[Spec]:
+    """The known spec that is this one without its auxiliary heads."""
+    for other in SPECS.values():
+        if not other.auxiliary and replace(spec, auxiliary=(), name=other.name) == replace(
+            other, norm=spec.norm
+        ):
+            yield replace(other, norm=spec.norm)
+
+
+def with_auxiliary(spec: Spec) -> Iterator[Spec]:
+    """The known specs that are this one with auxiliary heads."""
+    for other in SPECS.values():
+        bare = replace(other, auxiliary=(), name=spec.name, norm=spec.norm)
+        if other.auxiliary and bare == spec:
+            yield replace(other, norm=spec.norm)
+
+
+def without_heads(arrays: Weights, spec: Spec, form: Format) -> Weights:
+    """The arrays without the parts that have the layers of the spec's auxiliary heads."""
+    matcher = matching.Matcher.of(arrays, spec, form)
+    return {name: arrays[name] for name in arrays if name not in matcher.auxiliary_tensors()}
+
+
+def foreign(file: File, spec: Spec) -> str | None:
+    """The naming that has all names of the file, if it belongs to other specs."""
+    paths = {re.sub(r"[./](\w+)$", "", name) for name in file.arrays}
+    for namings in NAMINGS.values():
+        for naming, function in namings.items():
+            if naming in OWNERS and not belongs(naming, spec):
+                for layers in function(spec):
+                    if paths <= set(layers.values()):
+                        return naming
+    return None
 
 
 def undo_downscale_in_infer(spec: Spec, weights: Weights) -> Weights:
@@ -74,18 +290,55 @@ def undo_downscale_in_infer(spec: Spec, weights: Weights) -> Weights:
     return weights | {name: weights[name] * float32(1 - drop) for name, drop in drops.items()}
 
 
-def readings(file: File, spec_names: list[str], likely: bool = False) -> Iterator[Reading]:
-    """Compare the file with every naming of these specs.
+# --- parts
+def parts(file: File, key: str | None = None) -> Iterator[Part]:
+    """The whole file, and each part of it that has at least LEAST tensors; larger ones first."""
+    if key is not None:
+        inside = below(file, key)
+        if inside:
+            yield from parts(Part(key, inside).file)
+        return
+    counts: dict[str, list[str]] = {"": list(file.arrays)}
+    for name in file.arrays:
+        for at in re.finditer(r"[./]", name):
+            counts.setdefault(name[: at.start()], []).append(name)
+    for prefix in sorted(counts, key=lambda each: -len(counts[each])):
+        names = counts[prefix]
+        if prefix and len(names) < LEAST:
+            continue
+        arrays = {name[len(prefix) + bool(prefix) :]: file.arrays[name] for name in names}
+        inside_ = set(names)
+        others = [name for name in file.arrays if name not in inside_]
+        yield Part(prefix, replace(file, arrays=arrays), others)
+
+
+def below(file: File, key: str) -> File | None:
+    """The tensors under a key, without it."""
+    start = re.compile(re.escape(key.rstrip("./")) + r"[./]")
+    arrays = {start.sub("", name, 1): a for name, a in file.arrays.items() if start.match(name)}
+    return replace(file, arrays=arrays) if arrays else None
+
+
+def tops(file: File) -> list[str]:
+    """The first words of the names."""
+    return list(dict.fromkeys(re.split(r"[./]", name)[0] for name in file.arrays))[:20]
+
+
+# --- by name
+def readings(file: File, specs: Iterable[Spec], likely: bool = False) -> Iterator[Reading]:
+    """Compare the file with every naming that belongs to these specs.
 
     `likely` skips specs with another number of tensors and namings without a matching head. A
     naming that does not name every layer of a spec is skipped.
     """
     form = FORMATS[file.format]
-    for spec in map(find, spec_names):
+    for spec in specs:
         if likely and len(shapes(spec)) != len(file.arrays):
             continue
         needed = {name.rpartition(".")[0] for name in shapes(spec)}
         for naming, namings in NAMINGS[file.format].items():
+            if not belongs(naming, spec):
+                continue
             for layers in namings(spec):
                 if likely and form.name(layers, "head.weight") not in file.arrays:
                     continue
@@ -127,26 +380,57 @@ def fitted(file: File, spec: Spec, layers: Layers) -> Spec:
     return own
 
 
-def refusal(file: File, spec_name: str | None, file_name: str) -> str:
+# --- what does not fit
+def refusal(
+    file: File,
+    candidates: list[Part],
+    specs: list[Spec],
+    spec_name: str | None,
+    file_name: str,
+    problem: Misfit | None,
+) -> str:
     """The message when no reading fits: the closest reading, and a spec that does fit."""
-    every = list(readings(file, list(SPECS)))
-    asked = [reading for reading in every if spec_name in (None, reading.spec.name)]
-    best = max(asked, key=lambda reading: reading.score)
-    fits = [reading.spec.name for reading in every if not reading.mismatches]
-    if fits:
+    if isinstance(problem, Ambiguous):
         return (
-            f"{file_name} does not hold the weights of {spec_name}: {best.mismatches[0]}; it holds "
-            f"those of {fits[0]}: use `--spec {fits[0]}`."
+            f"{file_name} has the layers of a known network, but which tensor is which is not "
+            f"clear: {problem}; name the layers of all blocks alike, or choose with `--spec`."
         )
-    if not set(best.names.values()) & set(file.arrays):
+    largest = len(candidates[0].file.arrays)
+    likely = [part for part in candidates if len(part.file.arrays) > largest / 2]
+    every = [(part, each) for part in likely for each in readings(part.file, SPECS.values())]
+    asked = [each for _, each in every if spec_name in (None, each.spec.name)]
+    best = max(asked, key=lambda reading: reading.score)
+    if spec_name:
+        fits = [other for other in SPECS if other != spec_name and fits_spec(candidates, other)]
+        if fits:
+            why = best.mismatches[0] if best.mismatches else str(problem)
+            return (
+                f"{file_name} does not hold the weights of {spec_name}: {why}; it holds those of "
+                f"{fits[0]}: use `--spec {fits[0]}`."
+            )
+    by_name = best.score > -len(file.arrays) and any(
+        set(best.names.values()) & set(part.file.arrays) for part in likely
+    )
+    if not by_name and (not problem or problem.score < LEAST):
         return (
             f"{file_name} is {TITLES[file.format]} of an unknown network: its first "
             f"tensor is {next(iter(file.arrays))}; `googlenet specs` lists the networks."
         )
+    reason = best.mismatches[0] if by_name and best.mismatches else str(problem)
+    if by_name and problem and len(best.mismatches) > len(best.names) / 2:
+        reason = str(problem)
     if spec_name:
-        return (
-            f"{file_name} does not hold the weights of {spec_name}: {best.mismatches[0]}; "
-            "no spec fits."
-        )
-    closest = f"{best.spec.name} comes closest"
-    return f"{file_name} holds the weights of no spec: {best.mismatches[0]} ({closest})."
+        return f"{file_name} does not hold the weights of {spec_name}: {reason}; no spec fits."
+    closest = f" ({best.spec.name} comes closest)" if by_name else ""
+    return f"{file_name} holds the weights of no spec: {reason}{closest}."
+
+
+def fits_spec(candidates: list[Part], name: str) -> bool:
+    """Whether a part of the file fits a spec."""
+    for part in candidates:
+        try:
+            if by_naming(part, [find(name)], True, "") or by_shape(part, [find(name)], True, ""):
+                return True
+        except Misfit:
+            continue
+    return False

@@ -16,7 +16,7 @@ from string import ascii_lowercase
 
 import numpy as np
 
-from common.formats.family_names import FAMILY_NAMINGS
+from common.formats.family_names import FAMILY_NAMINGS, FAMILY_OWNERS
 from common.spec import Branches, Conv, Inception, Residual, Row, Spec, inner_rows
 from common.weights import shapes
 
@@ -78,6 +78,19 @@ FORMATS = {
         linear=(1, 0),  # (in, out)
     ),
     "safetensors": Format(None, ".safetensors", NORM, OTHER),
+    "npz": Format(None, ".npz", NORM, OTHER),
+    "onnx": Format(None, ".onnx", NORM, OTHER),
+}
+
+#: the layouts that the arrays of a format may have, by the format that always has them
+LAYOUTS = {
+    "torch": ("torch",),
+    "tf": ("tf",),
+    "mxnet": ("torch",),
+    "paddle": ("paddle", "torch"),
+    "safetensors": ("torch", "paddle", "tf"),
+    "npz": ("torch", "paddle", "tf"),
+    "onnx": ("torch",),
 }
 
 
@@ -89,35 +102,33 @@ def ours(spec: Spec) -> Iterator[Layers]:
 
 
 def book(spec: Spec) -> Iterator[Layers]:
-    """The book's blocks in a Sequential, called `net` in newer editions, with paths p1_1 or b1_1.
+    """The book's blocks in a Sequential, with paths p1_1 or b1_1.
 
-    PyTorch's DataParallel adds the prefix `module`. A ReLU that is a layer is counted (PyTorch,
+    A ReLU that is a layer is counted (PyTorch,
     Paddle); a ReLU that is an argument of the convolution is not (MXNet). The book has no norm in
     this network. Its readers write convolution and norm in sequence or in a Sequential, both in
     the blocks and in the paths.
     """
-    for prefix, letter, relus in product(("", "net.", "module."), "pb", (True, False)):
+    for letter, relus in product("pb", (True, False)):
         if not spec.norm:
-            yield _book(spec, prefix, letter, relus, False, "{}_{}", "")
+            yield _book(spec, letter, relus, False, "{}_{}", "")
             continue
         for nested in (False, True):
-            yield _book(spec, prefix, letter, relus, nested, "{}_{}.0", "{}_{}.1")
-            yield _book(spec, prefix, letter, relus, nested, "{}_{}", "bn{}_{}")
-            yield _book(spec, prefix, letter, relus, nested, "{}_{}", "{}_{}_bn")
+            yield _book(spec, letter, relus, nested, "{}_{}.0", "{}_{}.1")
+            yield _book(spec, letter, relus, nested, "{}_{}", "bn{}_{}")
+            yield _book(spec, letter, relus, nested, "{}_{}", "{}_{}_bn")
 
 
-def _book(
-    spec: Spec, prefix: str, letter: str, relus: bool, nested: bool, conv: str, norm: str
-) -> Layers:
+def _book(spec: Spec, letter: str, relus: bool, nested: bool, conv: str, norm: str) -> Layers:
     layers = {}
     for number, (stage, rows) in enumerate(spec.stages()):
         index = 0
         for place, row in enumerate(rows):
-            at = f"{prefix}{number}.{index}"
+            at = f"{number}.{index}"
             if isinstance(row, Conv):
                 layers[f"{stage}.{place}.conv"] = f"{at}.0" if nested else at
                 if spec.norm:
-                    follows = f"{at}.1" if nested else f"{prefix}{number}.{index + 1}"
+                    follows = f"{at}.1" if nested else f"{number}.{index + 1}"
                     layers[f"{stage}.{place}.norm"] = follows
                     index += 0 if nested else 1
                 index += 1 if relus and row.activation and not nested else 0
@@ -129,7 +140,7 @@ def _book(
                         own = norm if norm.startswith("bn") else letter + norm
                         layers[f"{layer}.norm"] = f"{at}.{own}".format(path, step)
             index += 1
-    return layers | {"head": f"{prefix}{len(spec.stages())}"}
+    return layers | {"head": f"{len(spec.stages())}"}
 
 
 def _paths(row: Inception, block: str) -> Iterator[tuple[str, int, int]]:
@@ -244,19 +255,19 @@ def keras_ours(spec: Spec) -> Iterator[Layers]:
 
 
 def keras_book(spec: Spec) -> Iterator[Layers]:
-    """The book's blocks in a Sequential, called `net` in newer editions; see `book`.
+    """The book's blocks in a Sequential; see `book`.
 
     If the Inception block is a Model, Keras stores p1_1 to p4_2 by class and order. If it is a
     Layer, Keras stores them by name. It stores b1_1 to b4_2 by name in both.
     """
-    for prefix, letter in product(("", "layers/sequential/"), ("", "p", "b")):
+    for letter in ("", "p", "b"):
         for nested in (False, True) if spec.norm else (False,):
             for inside in ("sequential", "bn{}_{}", "{}_{}_bn") if spec.norm else ("",):
-                yield _keras_book(spec, prefix, letter, nested, inside)
+                yield _keras_book(spec, letter, nested, inside)
 
 
-def _keras_book(spec: Spec, prefix: str, letter: str, nested: bool, inside: str) -> Layers:
-    layers, net = {}, Container(prefix)
+def _keras_book(spec: Spec, letter: str, nested: bool, inside: str) -> Layers:
+    layers, net = {}, Container("")
 
     def add(layer: str, block: Container, attribute: str, nest: bool, norm: str) -> None:
         """A convolution and its norm, in sequence or in a Sequential."""
@@ -285,6 +296,20 @@ def _keras_book(spec: Spec, prefix: str, letter: str, nested: bool, inside: str)
 
 PADDLE_VISION = "paddle.vision's names"
 
+#: namings that belong only to some specs: the beginnings of their names. Other networks may have
+#: these names too, but then their pools and paddings are not known.
+OWNERS = {
+    "torchvision's names": ("torchvision",),
+    PADDLE_VISION: ("paddle-vision",),
+    **FAMILY_OWNERS,
+}
+
+
+def belongs(naming: str, spec: Spec) -> bool:
+    """Whether a naming may be used for a spec."""
+    return naming not in OWNERS or spec.name.startswith(OWNERS[naming])
+
+
 #: the namings to try for each format, in this order; a function yields one or more for a spec
 NAMINGS: dict[str, dict[str, Callable[[Spec], Iterator[Layers]]]] = {
     "torch": {
@@ -299,7 +324,13 @@ NAMINGS: dict[str, dict[str, Callable[[Spec], Iterator[Layers]]]] = {
         "the book's names": book,
         PADDLE_VISION: paddle_vision,
     },
-    "safetensors": {"our names": ours, "the book's names": book},
+    "safetensors": {
+        "our names": ours,
+        "the book's names": book,
+        "torchvision's names": torchvision,
+    },
+    "npz": {"our names": ours},
+    "onnx": {"our names": ours},
 }
 for _format, _more in FAMILY_NAMINGS.items():
     NAMINGS[_format] |= _more

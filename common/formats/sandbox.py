@@ -83,7 +83,7 @@ def encode(file: File) -> bytes:
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(array) for name, array in file.arrays.items()}
-    return save(arrays, {KEY: json.dumps([file.format, file.stored, list(arrays)])})
+    return save(arrays, {KEY: json.dumps([file.format, file.stored, file.eps, list(arrays)])})
 
 
 def decode(data: bytes) -> File:
@@ -91,8 +91,8 @@ def decode(data: bytes) -> File:
     from safetensors.numpy import load
 
     arrays = load(data)
-    form, stored, names = json.loads(metadata(data)[KEY])
-    return File(form, {name: arrays[name] for name in names}, stored)
+    form, stored, eps, names = json.loads(metadata(data)[KEY])
+    return File(form, {name: arrays[name] for name in names}, stored, eps)
 
 
 # --- in the process that reads

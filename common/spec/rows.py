@@ -498,11 +498,19 @@ class Spec:
         channels: int | None = None,
         classes: int | None = None,
         dropout: float | None = None,
+        eps: float | None = None,
     ) -> Spec:
-        """The same network with another image size, number of channels or classes, or dropout.
+        """The same network with another size, channels, classes, dropout, or eps of its norms.
 
-        `dropout` applies to every head. An argument that is None changes nothing.
+        `dropout` applies to every head. An argument that is None changes nothing. SpecError for an
+        `eps` if the network has no norm.
         """
+        if eps is not None:
+            rule = f"left out: {self.name} has no batch norm"
+            _require(self.norm is not None, "eps", eps, rule)
+            assert self.norm
+            changed = replace(self, norm=replace(self.norm, eps=eps))
+            return changed.at(size, channels, classes, dropout)
         old_channels, height, width = self.input
         shape = (
             old_channels if channels is None else channels,

@@ -80,6 +80,21 @@ def not_finite(weights: Mapping[str, np.ndarray]) -> list[str]:
     return [name for name, array in weights.items() if not np.isfinite(array).all()]
 
 
+def with_eps(weights: Weights, eps: float, new: float) -> Weights:
+    """The weights that give the same function in evaluation when the norms have another eps.
+
+    A norm multiplies by gamma / sqrt(var + eps), so gamma is multiplied by
+    sqrt((var + new) / (var + eps)), computed in float64. Training mode differs, because it uses the
+    variance of the batch.
+    """
+    changed = dict(weights)
+    for name, array in weights.items():
+        if name.endswith("norm.weight"):
+            var = weights[name.removesuffix("weight") + "running_var"].astype(np.float64)
+            changed[name] = (array * np.sqrt((var + new) / (var + eps))).astype(array.dtype)
+    return changed
+
+
 def draw(spec: Spec, seed: int) -> Weights:
     """Initial float32 values: d2l's Xavier uniform for weights, zero for biases, identity norms.
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def sha256(weights: Mapping[str, np.ndarray]) -> str:
 
 
 def save(path: Path, weights: Mapping[str, np.ndarray], spec: Spec) -> None:
-    """Write a safetensors file whose metadata has the spec's name and the `sha256`.
+    """Write a safetensors file; its metadata has the spec's name, the `sha256` and the norms' eps.
 
     WeightsError if the weights do not fit the spec or the file cannot be written.
     """
@@ -38,7 +39,10 @@ def save(path: Path, weights: Mapping[str, np.ndarray], spec: Spec) -> None:
     check(spec, weights)
     # safetensors copies the memory as it is, which scrambles an array that is not contiguous
     arrays = {name: np.ascontiguousarray(weights[name]) for name in shapes(spec)}
-    data = encode(arrays, {KEY: json.dumps({"spec": spec.name, "sha256": sha256(arrays)})})
+    named: dict[str, Any] = {"spec": spec.name, "sha256": sha256(arrays)}
+    if spec.norm:
+        named["eps"] = spec.norm.eps
+    data = encode(arrays, {KEY: json.dumps(named)})
     try:
         write_whole(path, data)
     except OSError as error:

@@ -74,6 +74,12 @@ def test_json_has_these_keys(source, tmp_path, capsys):
     assert run(source, tmp_path / "b.safetensors", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found.pop("sha256") == sha256(draw(MINI, 0))
+    assert [line.split(":")[0] for line in found.pop("assumed")] == [
+        "norm",
+        "pools between the blocks",
+        "padding",
+        "input",
+    ]
     assert found == {
         "source": str(source),
         "destination": str(tmp_path / "b.safetensors"),
@@ -87,6 +93,9 @@ def test_json_has_these_keys(source, tmp_path, capsys):
         "tensors": len(shapes(MINI)),
         "dtype": "float32",
         "not_finite": [],
+        "eps": float(np.float32(1e-3)),
+        "notes": [],
+        "expected": None,
         "check": None,
     }
 
@@ -199,7 +208,10 @@ def test_what_is_not_installed_is_named_with_its_install_line(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.setattr(sandbox, "read_file", lambda path: pytest.fail("it was read"))
-    if suffix == ".safetensors":  # needs nothing, but --check needs the source's framework
+    if suffix in (
+        ".safetensors",
+        ".npz",
+    ):  # needs nothing, but --check needs the source's framework
         monkeypatch.undo()
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         assert run(source, tmp_path / f"a{suffix}", "--check") == 4
@@ -349,8 +361,8 @@ def test_a_process_that_fails_is_one_sentence(monkeypatch):
 
 
 def test_every_framework_has_a_format_and_a_suffix_of_its_own():
-    assert set(FORMATS) == set(detect.TITLES) == {*FRAMEWORKS, "safetensors"}
-    assert len(SUFFIXES) == len(FORMATS) + 1
+    assert set(FORMATS) == set(detect.TITLES) == {*FRAMEWORKS, "safetensors", "npz", "onnx"}
+    assert set(SUFFIXES.values()) == set(FORMATS)
     assert all(FORMATS[name].backend == name for name in FRAMEWORKS)
 
 

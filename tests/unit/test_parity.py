@@ -890,6 +890,12 @@ def test_the_sizes_of_a_spec_share_one_model():
     reports = list(run_checks(backend, "fake", TINY, [SIZE, SIZE + 2], "float64", "cpu"))
     assert [report.failed for report in reports] == [None, None]
     assert [report.size for report in reports] == [SIZE, SIZE + 2]
+    first, second = ([check.name for check in report.checks] for report in reports)
+    assert (first[: len(second)], first[len(second) :]) == (
+        second,
+        ["one step", "ten steps", "device"],
+    )
+    assert second[-1] == "gradients"
     assert backend.calls.count("build") == 1
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -14,6 +14,8 @@ from common.weights import Weights
 LARGEST = 2**30  #: bytes of a file, ten times the largest GoogLeNet in float64
 
 MOST_TENSORS = 10_000  #: in a file; a GoogLeNet has a few hundred
+
+DEEPEST = 16  #: dicts or groups inside each other
 
 LONGEST_NAME = (
     200  #: characters, all of them printable ASCII, so that a message can contain the name
@@ -26,55 +28,109 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class File:
-    """The content of a weight file."""
+    """The content of a weight file.
+
+    A name begins with the keys of the dicts around the tensor, joined by dots.
+    """
 
     format: str  #: a key of TITLES
-    arrays: Weights  #: all float32 or all float64, with the file's own names and layouts
+    arrays: Weights  #: each float32 or float64, with the file's own names and layouts
     stored: str  #: the dtypes in the file, such as `float16`
+    eps: float | None = None  #: of the norms, if the file records it
 
 
-Reader = Callable[[BinaryIO], dict[Any, Any]]
+@dataclass(frozen=True)
+class Content:
+    """What a reader found: arrays in dicts, and what it could not build."""
+
+    tensors: Mapping[Any, Any]
+    eps: float | None = None
+    classes: list[str] = field(default_factory=list)  #: the file asks for them; none was imported
 
 
-def numbers(form: str, found: dict[Any, Any], size: int) -> File:
-    """Check a reader's result and make all arrays float32 or float64.
+Reader = Callable[[BinaryIO], Content]
 
-    `size` is the size of the file in bytes. Unreadable if something is not an array of
-    floating-point numbers, or if the arrays have more values than the file has room for.
+
+def numbers(form: str, content: Content, size: int) -> File:
+    """Check a reader's result; half precision becomes float32, which is exact.
+
+    `size` is the size of the file in bytes. Whatever is not a floating-point array with an axis
+    belongs to no layer and is left out: counters, losses, texts. Unreadable if no array is left, if
+    weights are quantised, or if the arrays have more values than the file has room for.
     """
-    require_few(len(found))
     arrays: dict[str, np.ndarray] = {}
-    kinds = []
-    for name, value in found.items():
-        require_name(name)
+    kinds, odd = [], ""
+    for name, value in flat(content.tensors):
+        value = getattr(value, "array", value)  # what a pickle builds
         if not isinstance(value, np.ndarray):
-            raise Unreadable(
-                f"holds something that is not an array under {name!r}: save only the network's "
-                "state_dict or weights."
-            )
-        if form in ("torch", "safetensors") and name.endswith("num_batches_tracked"):
-            continue  # PyTorch stores this count with the running statistics
+            odd = odd or f"holds something that is not an array under {name!r:.100}"
+            continue
+        require_name(name)
         if value.dtype == np.uint16 and form == "paddle":
             value = bfloat16(value)  # Paddle stores bfloat16 as uint16
         kind = "bfloat16" if isinstance(value, Bfloat16) else value.dtype.name
+        if kind in ("int8", "uint8") and value.ndim > 1:
+            raise Unreadable(
+                f"holds {kind} under {name!r}: it is quantised; save the network's weights in "
+                "floating point, before it is quantised."
+            )
         if kind not in ("float16", "bfloat16", "float32", "float64"):
-            raise Unreadable(f"holds {kind} under {name!r}: weights are floating-point numbers.")
-        kinds.append(kind)
-        arrays[name] = value.view(np.ndarray)
+            odd = f"holds {kind} under {name!r:.100}: weights are floating-point numbers"
+        elif value.ndim and name not in arrays:
+            kinds.append(kind)
+            wide = kind if kind == "float64" else "float32"
+            arrays[name] = value.view(np.ndarray).astype(wide, copy=False)
     if not arrays:
-        raise Unreadable("holds no arrays.")
+        if content.classes:
+            raise asks(content.classes[0])
+        end = "." if ":" in odd else ": save only the network's state_dict."
+        raise Unreadable(f"{odd or 'holds no arrays'}{end}")
     if (
         sum(array.nbytes for array in arrays.values()) > 2 * size
     ):  # twice, because float16 became float32
         raise Unreadable("declares more values than it has room for: its tensors overlap.")
-    wide = "float64" if "float64" in kinds else "float32"
-    arrays = {name: array.astype(wide, copy=False) for name, array in arrays.items()}
-    return File(form, arrays, ", ".join(dict.fromkeys(kinds)))
+    return File(form, arrays, ", ".join(dict.fromkeys(kinds)), content.eps)
 
 
-def require_few(count: int) -> None:
+def asks(name: str) -> Unreadable:
+    """The refusal of a pickle that asks for a class or function."""
+    return Unreadable(
+        f"asks for {name[:60]!a}, which no array needs, so it was not read: save only the "
+        "network's state_dict."
+    )
+
+
+def flat(tree: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """The values in nested dicts by name; the keys are joined by dots.
+
+    A dict under a key that is not text is left out: the state of an optimizer is one. A dict that
+    occurs twice is read once, so a dict may contain itself.
+    """
+    seen, count, values = {id(tree)}, 0, 0
+    todo: list[tuple[str, int, Iterator[tuple[Any, Any]]]] = [("", 0, iter(tree.items()))]
+    while todo:
+        prefix, depth, items = todo[-1]
+        for key, value in items:
+            count += 1
+            require_few(count, 10)
+            if type(key) is not str:
+                continue
+            if not isinstance(value, dict):
+                values += 1
+                require_few(values)
+                yield prefix + key, value
+            elif id(value) not in seen and depth < DEEPEST:
+                require_name(key)
+                seen.add(id(value))
+                todo.append((f"{prefix}{key}.", depth + 1, iter(value.items())))
+                break
+        else:
+            todo.pop()
+
+
+def require_few(count: int, times: int = 1) -> None:
     """Unreadable if a file has more than MOST_TENSORS tensors."""
-    if count > MOST_TENSORS:
+    if count > times * MOST_TENSORS:
         raise Unreadable(f"has more than {MOST_TENSORS:,} tensors: no GoogLeNet has so many.")
 
 

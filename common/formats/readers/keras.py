@@ -1,22 +1,64 @@
-"""Reads the `.weights.h5` files (HDF5) that Keras writes."""
+"""Reads the files that Keras writes: `.weights.h5` and `.h5` (HDF5), and `.keras` (an archive).
+
+An `.h5` file of a whole model, and one of Keras 2, have the weights under the names of the layers.
+A compiled model also has the optimizer's state, which is left out.
+"""
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from collections.abc import Iterator
 from itertools import count
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from common.formats.readers.base import Unreadable, require_few, require_name
+from common.formats.readers.base import DEEPEST, Content, Unreadable, require_few, require_name
+from common.formats.readers.base import bfloat16 as widened
+
+#: groups at the top that hold no weights of the network
+OTHER_GROUPS = ("optimizer", "optimizer_weights", "metrics")
+WEIGHTS, CONFIG = "model.weights.h5", "config.json"  #: the entries of a .keras archive
+LONGEST_CONFIG = 10**7  #: bytes
 
 
-def read_keras(file: BinaryIO) -> dict[str, np.ndarray]:
+def read_keras(file: BinaryIO) -> Content:
     """All datasets of an HDF5 file by path; Unreadable if a link leads to another place."""
     import h5py
 
     with h5py.File(file, "r") as root:
-        return dict(datasets(root, "", 0, count(1)))
+        found = dict(datasets(root, "", 0, count(1)))
+    return Content({name.removeprefix("model_weights/"): found[name] for name in found})
+
+
+def read_keras_archive(archive: zipfile.ZipFile) -> Content:
+    """The weights in a .keras archive, and the eps of its norms."""
+    config = archive.getinfo(CONFIG) if CONFIG in archive.namelist() else None
+    if config and config.file_size > LONGEST_CONFIG:
+        raise Unreadable(f"has a {CONFIG} of more than {LONGEST_CONFIG:,} bytes.")
+    found = read_keras(io.BytesIO(archive.read(WEIGHTS)))
+    return Content(found.tensors, eps_of(json.loads(archive.read(CONFIG))) if config else None)
+
+
+def eps_of(config: Any) -> float | None:
+    """The eps of the norms in the config of a model, if it is one number."""
+    found, todo = set(), [config]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, dict):
+            todo += one.values()
+            eps = None
+            if one.get("class_name") == "BatchNormalization" and isinstance(one["config"], dict):
+                eps = one["config"].get("epsilon")
+            elif one.get("type") == "Norm":  # our own spec
+                eps = one.get("eps")
+            if isinstance(eps, float) and 0 < eps < 1:
+                found.add(eps)
+        elif isinstance(one, list):
+            todo += one
+    return found.pop() if len(found) == 1 else None
 
 
 def datasets(
@@ -28,11 +70,13 @@ def datasets(
     """
     import h5py
 
-    if depth > 16:  # a group may contain itself
+    if depth > DEEPEST:  # a group may contain itself
         raise Unreadable("is not a file of Keras weights: its groups are nested too deep.")
     for name in group:
         require_few(next(numbers))
         require_name(prefix + name)
+        if not depth and name in OTHER_GROUPS:
+            continue
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise Unreadable(
                 f"links {prefix + name!r} to another place or file: Keras stores no links."
@@ -40,14 +84,21 @@ def datasets(
         item = group[name]
         if isinstance(item, h5py.Group):
             yield from datasets(item, f"{prefix}{name}/", depth + 1, numbers)
-        elif not isinstance(item, h5py.Dataset):
+            continue
+        if not isinstance(item, h5py.Dataset):
             raise Unreadable(f"holds something that is not an array under {prefix + name!r}.")
-        elif item.external or item.is_virtual or item.chunks or item.dtype.kind not in "fiub":
+        bfloat16 = item.dtype.kind == "V" and item.dtype.itemsize == 2 and not item.dtype.names
+        if (
+            item.external
+            or item.is_virtual
+            or item.chunks
+            or not (bfloat16 or item.dtype.kind in "fiub")
+        ):
             raise Unreadable(
                 f"stores {prefix + name!r} compressed, elsewhere or not as numbers: Keras's "
                 "save_weights stores plain arrays."
             )
-        elif item.shape is None or item.nbytes > max(item.id.get_storage_size(), 0):
+        if item.shape is None or item.nbytes > max(item.id.get_storage_size(), 0):
             raise Unreadable(f"is damaged: {prefix + name!r} is incomplete.")
-        else:
-            yield prefix + name, np.asarray(item[()])
+        array = np.asarray(item[()])
+        yield prefix + name, widened(array.view("<u2")) if bfloat16 else array

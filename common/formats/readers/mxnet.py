@@ -8,7 +8,14 @@ from typing import BinaryIO
 
 import numpy as np
 
-from common.formats.readers.base import Unreadable, array_of, require_few, require_shape, width
+from common.formats.readers.base import (
+    Content,
+    Unreadable,
+    array_of,
+    require_few,
+    require_shape,
+    width,
+)
 
 MXNET_LIST = 0x112  #: the magic number of a list of arrays
 MXNET_MAGICS = (
@@ -40,8 +47,11 @@ class Bytes:
         return int(value)
 
 
-def read_mxnet(file: BinaryIO) -> dict[str, np.ndarray]:
-    """Files of `save_parameters`, `mx.nd.save` and `mx.npx.save`: all arrays, then all names."""
+def read_mxnet(file: BinaryIO) -> Content:
+    """Files of `save_parameters`, `mx.nd.save` and `mx.npx.save`: all arrays, then all names.
+
+    `net.export` marks each name as an argument or an auxiliary state (`arg:`, `aux:`).
+    """
     data = Bytes(file.read())
     data.take(16)  # the magic number and a reserved number
     count = data.number("Q")
@@ -54,7 +64,8 @@ def read_mxnet(file: BinaryIO) -> dict[str, np.ndarray]:
     names = [data.take(data.number("Q")).decode() for _ in range(count)]
     if len(set(names)) != len(names) or data.at != len(data.data):
         raise Unreadable("is damaged: a name occurs twice, or there are extra bytes.")
-    return dict(zip(names, arrays, strict=True))
+    names = [name.removeprefix("arg:").removeprefix("aux:") for name in names]
+    return Content(dict(zip(names, arrays, strict=True)))
 
 
 def mxnet_array(data: Bytes) -> np.ndarray:

@@ -1,18 +1,22 @@
 """A restricted interpreter for pickles that can only build arrays.
 
-It never imports or calls anything that a pickle names, except the functions in CALLS. Source of the
-operations: `pickletools` and `pickle` of Python's standard library.
+It never imports or calls anything that a pickle names: the functions in CALLS run instead. An
+object of any other class becomes `Opaque`, whatever is done to it. So a checkpoint with an
+optimizer, a configuration or a scheduler is read for its arrays. A file that asks for a function of
+MALICIOUS is refused whole. Source of the operations: `pickletools` and `pickle` of Python's
+standard library.
 """
 
 from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from common.formats.readers.base import Unreadable, array_of, require_shape, require_whole
+from common.formats.readers.base import Unreadable, array_of, asks, require_shape, require_whole
 
 
 class Name(NamedTuple):
@@ -37,6 +41,23 @@ class Tensor(NamedTuple):
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+
+class Opaque:
+    """An object that is not built; the class that the pickle asks for was not imported."""
+
+    array = None
+
+
+OPAQUE = Opaque()
+
+
+@dataclass
+class Seen:
+    """What a pickle mentions: its storages by key, and the classes that were not imported."""
+
+    storages: dict[str, Storage] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
 
 
 class Dtype:
@@ -85,8 +106,10 @@ ARRAY = Name("numpy", "ndarray")
 
 def rebuild_tensor(
     storage: Any, offset: Any, shape: Any, strides: Any, gradient: Any, hooks: Any, *more: Any
-) -> Tensor:
-    """`torch._utils._rebuild_tensor_v2`."""
+) -> Tensor | Opaque:
+    """`torch._utils._rebuild_tensor_v2`; a tensor without a value belongs to no layer."""
+    if storage is OPAQUE or (type(shape) is tuple and 0 in shape[:9]):
+        return OPAQUE
     if not isinstance(storage, Storage) or type(shape) is not tuple or type(strides) is not tuple:
         raise Unreadable("is damaged: a tensor has no storage.")
     require_shape(shape)
@@ -97,6 +120,30 @@ def rebuild_tensor(
 def rebuild_parameter(tensor: Any, gradient: Any, hooks: Any) -> Any:
     """`torch._utils._rebuild_parameter`."""
     return tensor
+
+
+def rebuild_from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
+    """`torch._tensor._rebuild_from_type_v2`, for a tensor with attributes of its own."""
+    if not isinstance(function, Name) or function not in CALLS or type(arguments) is not tuple:
+        return OPAQUE
+    return CALLS[function](*arguments)
+
+
+def ordered(items: Any = ()) -> dict[Any, Any]:
+    """`OrderedDict`, empty or of a list of pairs."""
+    found: dict[Any, Any] = {}
+    if type(items) in (list, tuple):
+        update(found, [each for pair in items if type(pair) in (list, tuple) for each in pair[:2]])
+    return found
+
+
+def from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    """NumPy's `_frombuffer`, which protocol 5 uses."""
+    holds = isinstance(dtype, Dtype) and type(data) is bytes and type(shape) is tuple
+    if not holds or order not in ("C", "F"):
+        raise Unreadable("holds arrays of objects.")
+    array = array_of(data, dtype.name, shape[::-1] if order == "F" else shape)
+    return array.T if order == "F" else array
 
 
 def reconstruct(kind: Any, shape: Any, code: Any) -> Empty:
@@ -115,9 +162,13 @@ def to_bytes(text: Any, code: Any) -> bytes:
 
 #: what a pickle may call, and the function that runs instead
 CALLS: dict[Name, Callable[..., Any]] = {
-    Name("collections", "OrderedDict"): lambda: {},
+    Name("collections", "OrderedDict"): ordered,
+    Name("collections", "defaultdict"): lambda *factory: {},
     Name("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
     Name("torch._utils", "_rebuild_parameter"): rebuild_parameter,
+    Name("torch._tensor", "_rebuild_from_type_v2"): rebuild_from_type,
+    Name("numpy.core.numeric", "_frombuffer"): from_buffer,
+    Name("numpy._core.numeric", "_frombuffer"): from_buffer,
     Name("numpy.core.multiarray", "_reconstruct"): reconstruct,
     Name("numpy._core.multiarray", "_reconstruct"): reconstruct,
     Name("numpy", "dtype"): lambda code, align=False, copy=True: Dtype(code),
@@ -125,6 +176,31 @@ CALLS: dict[Name, Callable[..., Any]] = {
 }
 #: what a pickle may name but not call
 VALUES = {ARRAY, *TORCH_TYPES}
+#: modules of functions that a file of weights asks for only to do harm, and such built-in functions
+MALICIOUS = {
+    *("os", "posix", "nt", "subprocess", "sys", "shutil", "socket", "runpy", "importlib", "pty"),
+    *("ctypes", "_ctypes", "commands", "platform", "webbrowser", "pickle", "code", "io", "_io"),
+    *(
+        f"{module}.{name}"
+        for module in ("builtins", "__builtin__")
+        for name in (
+            "eval",
+            "exec",
+            "execfile",
+            "compile",
+            "open",
+            "__import__",
+            "breakpoint",
+            "input",
+        )
+    ),
+}
+#: what else is refused, and the reason
+REFUSED = {
+    "_rebuild_qtensor": "is quantised: save the network's weights before it is quantised.",
+    "UninitializedParameter": "holds lazy layers without weights: save the network after its first "
+    "forward pass.",
+}
 
 MOST_OPERATIONS = 200_000  #: the state_dict of a GoogLeNet has about 10,000
 
@@ -132,17 +208,18 @@ MARK = object()
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 LITERALS = {
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
-    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
 }
 
 
-def unpickle(file: BinaryIO) -> Any:
-    """The value of a pickle of arrays.
+def unpickle(file: BinaryIO, seen: Seen | None = None) -> Any:
+    """The value of a pickle; `seen` collects what it mentions.
 
     `pickletools` splits the bytes into operations. Unreadable for an operation that is not listed
-    below, for a name that is not in CALLS or VALUES, and for more than MOST_OPERATIONS.
+    below, for a name of MALICIOUS or REFUSED, and for more than MOST_OPERATIONS.
     """
+    seen = seen or Seen()
     stack: list[Any] = []
     memo: dict[int, Any] = {}
 
@@ -163,6 +240,13 @@ def unpickle(file: BinaryIO) -> Any:
             break
         elif code in LITERALS:
             stack.append(argument)
+        elif code == "BYTEARRAY8":
+            stack.append(bytes(argument))
+        elif code == "EMPTY_SET":
+            stack.append(OPAQUE)
+        elif code in ("FROZENSET", "ADDITEMS"):
+            above_mark()
+            stack[len(stack) - (code == "ADDITEMS") :] = [OPAQUE]
         elif code in CONSTANTS:
             stack.append(CONSTANTS[code])
         elif code == "MARK":
@@ -197,26 +281,34 @@ def unpickle(file: BinaryIO) -> Any:
             items = above_mark()
             update(stack[-1], items)
         elif code == "GLOBAL":
-            stack.append(resolve_global(*argument.split(" ", 1)))
+            stack.append(resolve_global(*argument.split(" ", 1), seen))
         elif code == "STACK_GLOBAL":
-            stack.append(resolve_global(*pop(stack, 2)))
-        elif code == "REDUCE":
-            called, arguments = pop(stack, 2)
-            if not isinstance(called, Name) or called not in CALLS or type(arguments) is not tuple:
-                raise Unreadable("calls a function that does not build arrays.")
-            stack.append(CALLS[called](*arguments))
+            stack.append(resolve_global(*pop(stack, 2), seen))
+        elif code in ("REDUCE", "NEWOBJ", "NEWOBJ_EX"):
+            called, arguments, *_ = pop(stack, 3 if code == "NEWOBJ_EX" else 2)
+            stack.append(call(called, arguments))
         elif code == "BUILD":
             (state,) = pop(stack, 1)
             if isinstance(stack[-1], (Empty, Dtype)):
                 stack[-1].build(state)
-            elif type(stack[-1]) is not dict:  # a state_dict has PyTorch's version numbers
+            elif stack[-1] is not OPAQUE and type(stack[-1]) is not dict:
+                # a dict is PyTorch's state_dict, which has version numbers
                 raise Unreadable("builds something that is not an array.")
         elif code == "BINPERSID":
-            stack.append(stored(*pop(stack, 1)))
+            stack.append(stored(*pop(stack, 1), seen))
         else:
             raise Unreadable(f"is not a pickle of plain arrays: it has the operation {code}.")
     (value,) = stack
     return value
+
+
+def call(called: Any, arguments: Any) -> Any:
+    """The result of a call: an array or a dict, or an opaque object."""
+    if called is OPAQUE:
+        return OPAQUE
+    if not isinstance(called, Name) or called not in CALLS or type(arguments) is not tuple:
+        raise Unreadable("calls a function that does not build arrays.")
+    return CALLS[called](*arguments)
 
 
 def pop(stack: list[Any], count: int) -> list[Any]:
@@ -229,40 +321,60 @@ def pop(stack: list[Any], count: int) -> list[Any]:
 
 
 def extend(target: Any, items: list[Any]) -> None:
-    """Append items to a list."""
+    """Append items to a list; an opaque object stays one."""
+    if target is OPAQUE:
+        return
     if type(target) is not list:
         raise Unreadable("is damaged: its pickle appends to something that is not a list.")
     target.extend(items)
 
 
 def update(target: Any, items: list[Any]) -> None:
-    """Set items of a dict from alternating keys and values; each key only once."""
+    """Set items of a dict from alternating keys and values; each key only once.
+
+    Only plain keys are kept: the hash of a nested one may take for ever.
+    """
+    if target is OPAQUE:
+        return
     if type(target) is not dict or len(items) % 2:
         raise Unreadable("is damaged: its pickle sets items of something that is not a dict.")
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if type(key) is not str or key in target:
-            raise Unreadable("is damaged: a key in its pickle occurs twice, or is not text.")
+        if type(key) not in (str, int, float, bool, bytes, type(None)):
+            continue
+        if key in target and type(key) is str:
+            raise Unreadable("is damaged: a key in its pickle occurs twice.")
         target[key] = value
 
 
-def resolve_global(module: Any, name: Any) -> Name:
-    """A global that a pickle names; Unreadable unless arrays need it."""
+def resolve_global(module: Any, name: Any, seen: Seen) -> Name | Opaque:
+    """A global that a pickle names: one that arrays need, or an opaque object."""
     if type(module) is not str or type(name) is not str:  # a nested value takes long to print
         raise Unreadable("is damaged: a name in its pickle is not text.")
     found = Name(module, name)
-    if found not in {*CALLS, *VALUES}:
-        raise Unreadable(
-            f"asks for {f'{module}.{name}'[:60]!a}, which no array needs, so it was not read: "
-            "save only the network's state_dict."
-        )
-    return found
+    if found in {*CALLS, *VALUES}:
+        return found
+    if (
+        MALICIOUS & {module, module.partition(".")[0], f"{module}.{name}"}
+        or not name.isidentifier()
+    ):
+        raise asks(f"{module}.{name}")
+    if name in REFUSED:
+        raise Unreadable(REFUSED[name])
+    if len(seen.classes) < 100:
+        seen.classes.append(f"{module}.{name}")
+    return OPAQUE
 
 
-def stored(identity: Any) -> Storage:
+def stored(identity: Any, seen: Seen) -> Storage | Opaque:
     """A storage from its identity in PyTorch's pickles: ('storage', type, key, device, count)."""
     word, kind, key, _, count, *more = identity
     plain = type(word) is type(key) is str and word == "storage" and more in ([], [None])
+    if plain and kind is OPAQUE:
+        return OPAQUE
     if not plain or not isinstance(kind, Name) or kind not in TORCH_TYPES:
         raise Unreadable("is damaged, or holds views of storages: save it again with torch.save.")
     require_whole(count)
-    return Storage(key, TORCH_TYPES[kind], count)
+    found = Storage(key, TORCH_TYPES[kind], count)
+    if seen.storages.setdefault(key, found) != found:
+        raise Unreadable("is damaged: a storage has two types or sizes.")
+    return found

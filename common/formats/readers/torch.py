@@ -11,30 +11,30 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from common.formats.readers.base import Unreadable, array_of, width
-from common.formats.readers.pickles import Storage, Tensor, unpickle
+from common.formats.readers.base import Content, Unreadable, array_of, asks, flat, width
+from common.formats.readers.pickles import Seen, Storage, Tensor, unpickle
 
 
-def tensors(state: Any, storages: Callable[[Storage], bytes]) -> dict[Any, Any]:
-    """The tensors of a state_dict as arrays; `storages` returns the bytes of a storage.
+def tensors(state: Any, seen: Seen, storages: Callable[[Storage], bytes]) -> Content:
+    """The tensors of a checkpoint as arrays; `storages` returns the bytes of a storage.
 
-    Many tensors may be views of one storage, which is read once.
+    Many tensors may be views of one storage, which is read once. A storage that belongs only to an
+    optimizer is not read.
     """
     if type(state) is not dict:
+        if seen.classes:
+            raise asks(seen.classes[0])
         raise Unreadable("does not hold a dict of tensors: save the network's state_dict.")
-    found, read = {}, dict[str, tuple[Storage, np.ndarray]]()
-    for name, value in state.items():
+    found, read = dict[str, Any](), dict[str, np.ndarray]()
+    for name, value in flat(state):
         if isinstance(value, Tensor):
             storage = value.storage
             if storage.key not in read:
-                flat = array_of(storages(storage), storage.dtype, (storage.length,))
-                read[storage.key] = storage, flat
-            declared, flat = read[storage.key]
-            if declared != storage:
-                raise Unreadable("is damaged: a storage has two types or sizes.")
-            value = strided(value, flat)
-        found[name] = value
-    return found
+                values = array_of(storages(storage), storage.dtype, (storage.length,))
+                read[storage.key] = values
+            value = strided(value, read[storage.key])
+        found.setdefault(name, value)
+    return Content(found, classes=seen.classes)
 
 
 def strided(tensor: Tensor, flat: np.ndarray) -> np.ndarray:
@@ -50,18 +50,18 @@ def strided(tensor: Tensor, flat: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(view).view(type(flat)).reshape(shape)
 
 
-def read_torch(file: BinaryIO) -> dict[Any, Any]:
-    """The state_dict in an archive of `torch.save`: one pickle and one entry for each storage."""
+def read_torch(file: BinaryIO) -> Content:
+    """An archive of `torch.save`: one pickle and one entry for each storage."""
     with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         size = file.seek(0, io.SEEK_END)
-        if len(entries) != len(archive.infolist()):
-            raise Unreadable("is an archive with two entries of the same name.")
         pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:
+            raise Unreadable("is an archive that torch.save did not write.")
+        if any(name.endswith("/constants.pkl") for name in entries):
             raise Unreadable(
-                "is an archive that torch.save did not write; for a .keras model, name a file of "
-                "its save_weights."
+                "is a TorchScript file: save the weights in it with "
+                "`torch.save(torch.jit.load(FILE).state_dict(), ...)`."
             )
         if sum(entry.file_size for entry in entries.values()) > size:
             raise Unreadable("is an archive with compressed or overlapping entries.")
@@ -76,31 +76,31 @@ def read_torch(file: BinaryIO) -> dict[Any, Any]:
                 raise Unreadable("is damaged: a storage is missing.")
             return archive.read(name)
 
-        return tensors(unpickle(io.BytesIO(archive.read(pickles[0]))), storages)
+        seen = Seen()
+        state = unpickle(io.BytesIO(archive.read(pickles[0])), seen)
+        return tensors(state, seen, storages)
 
 
 #: the pickle of a number; files of PyTorch before 1.6 begin with it
 LEGACY_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 
 
-def read_old_torch(file: BinaryIO) -> dict[Any, Any]:
-    """The state_dict in a file from before PyTorch 1.6: five pickles, then the storages.
+def read_old_torch(file: BinaryIO) -> Content:
+    """A file from before PyTorch 1.6: five pickles, then the storages.
 
     Each storage is its number of values, then the values.
     """
-    _, version, system, state, keys = (unpickle(file) for _ in range(5))
+    seen = Seen()
+    _, version, system, state, keys = (unpickle(file, seen) for _ in range(5))
     if version != 1001 or system.get("little_endian") is not True or type(keys) is not list:
         raise Unreadable("is damaged, or holds big-endian numbers.")
-    kinds: dict[str, Storage] = {}
-    for value in state.values() if type(state) is dict else ():
-        if isinstance(value, Tensor):
-            kinds[value.storage.key] = value.storage
     found = {}
     for key in keys:
-        if type(key) is not str or key not in kinds:
+        if type(key) is not str or key not in seen.storages:
             raise Unreadable("is damaged: a storage belongs to no tensor.")
-        count, size = kinds[key].length, np.dtype(width(kinds[key].dtype)).itemsize
+        count = seen.storages[key].length
+        size = np.dtype(width(seen.storages[key].dtype)).itemsize
         if struct.unpack("<q", file.read(8)) != (count,):
             raise Unreadable("is damaged: a storage has another size than its tensor declares.")
         found[key] = file.read(count * size)
-    return tensors(state, lambda storage: found[storage.key])
+    return tensors(state, seen, lambda storage: found[storage.key])

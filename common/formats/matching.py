@@ -1,0 +1,486 @@
+"""Matches the layers of a file with those of a spec: by shape, order and place, not by name.
+
+An Inception block is found as the part of the file that has exactly its convolutions: those whose
+names begin alike, or else the next ones in the order of the file. A program builds all its blocks
+with the same code, so a layer has the same place in each of them. Blocks whose convolutions all
+differ in shape tell the places for the others. What is left open by this is decided by names that
+begin alike within a branch, or refused with the candidates. Nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from common.errors import SpecError
+from common.formats.layers import NUMBERED, Layer, Unit, in_order, layers_of, units_of
+from common.formats.naming import Format
+from common.spec import Spec
+from common.weights import Weights, shapes
+
+Shape = tuple[int, ...]
+MOST_SOLUTIONS = 24
+
+
+class Misfit(Exception):
+    """The file does not have the layers of the spec; the message is a part of a sentence.
+
+    `score` counts the convolutions that fit.
+    """
+
+    def __init__(self, reason: str, score: int = 0) -> None:
+        super().__init__(reason)
+        self.score = score
+
+
+class Ambiguous(Misfit):
+    """Several assignments fit."""
+
+
+@dataclass
+class Match:
+    """The weights of a spec in a file."""
+
+    spec: Spec
+    names: dict[str, str]  #: canonical name: name in the file
+    filled: dict[str, float] = field(default_factory=dict)  #: canonical name: the value of it
+    notes: list[str] = field(default_factory=list)  #: what was changed, as sentences
+    by_order: bool = False  #: names did not separate the blocks
+
+    def weights(self, arrays: Mapping[str, np.ndarray], form: Format) -> Weights:
+        """The canonical weights."""
+        found: Weights = {}
+        for name, shape in shapes(self.spec).items():
+            if name in self.names:
+                found[name] = form.canonical(arrays[self.names[name]])
+            else:
+                found[name] = np.full(shape, self.filled[name], np.float32)
+        for name in self.names:
+            if name not in found:  # the bias of a convolution that has none in the spec
+                mean = f"{name.removesuffix('conv.bias')}norm.running_mean"
+                found[mean] = found[mean] - arrays[self.names[name]]
+        return found
+
+
+@dataclass
+class Wanted:
+    """A convolution or linear layer of the spec."""
+
+    name: str
+    block: str  #: `stage3.0`, `auxiliary.0`, or nothing in the stem
+    shape: Shape
+
+    @property
+    def role(self) -> str:
+        """Its place in the block."""
+        return self.name.removeprefix(f"{self.block}.")
+
+
+def wanted(spec: Spec) -> list[Wanted]:
+    """The convolutions and linear layers of a spec; a layer is in a block if its name says so."""
+    found = []
+    for tensor, shape in shapes(spec).items():
+        layer, _, leaf = tensor.rpartition(".")
+        if leaf == "weight" and len(shape) > 1:
+            first, _, rest = layer.partition(".")
+            block = f"{first}.{rest.partition('.')[0]}" if rest else ""
+            inside = layer.removeprefix(f"{block}.") not in (layer, "conv")
+            found.append(Wanted(layer, block if inside else "", shape))
+    return found
+
+
+def match(arrays: Weights, spec: Spec, form: Format, folded: bool = False) -> Match:
+    """Find the layers of a spec in a file; the channels and classes are the file's own.
+
+    `folded` accepts convolutions without norms, as an exporter leaves them after folding. Misfit
+    says what does not fit, Ambiguous which tensors could be exchanged.
+    """
+    failed: Misfit | None = None
+    found: list[Match] = []
+    for names in in_order(arrays):
+        layers = layers_of(names, arrays)
+        units, rest = units_of(layers, arrays, form)
+        try:
+            one = Matcher(units, rest, spec, folded).match()
+        except Misfit as misfit:
+            failed = failed if failed and failed.score >= misfit.score else misfit
+            continue
+        found.append(one)
+        if not one.by_order:
+            break
+    if not found:
+        assert failed
+        raise failed
+    if any(one.names != found[0].names for one in found):
+        raise Ambiguous(
+            "its layers can be taken in two orders, that of the file and that of their numbers"
+        )
+    return found[0]
+
+
+class Matcher:
+    """Matches units with a spec; an index counts them in their order."""
+
+    def __init__(
+        self, units: list[Unit], rest: list[Layer], spec: Spec, folded: bool = False
+    ) -> None:
+        self.units, self.rest, self.folded = units, rest, folded
+        self.spec = self.fitted(spec)
+        self.wanted = wanted(self.spec)
+        self.score = sum(
+            (
+                Counter(each.shape for each in self.wanted) & Counter(unit.shape for unit in units)
+            ).values()
+        )
+
+    @classmethod
+    def of(cls, arrays: Weights, spec: Spec, form: Format) -> Matcher:
+        """The matcher of a file, in its first order."""
+        units, rest = units_of(layers_of(in_order(arrays)[0], arrays), arrays, form)
+        return cls(units, rest, spec)
+
+    def auxiliary_tensors(self) -> set[str]:
+        """The names of the tensors in the parts that have the layers of the auxiliary heads."""
+        blocks: dict[str, list[Wanted]] = defaultdict(list)
+        for each in self.wanted:
+            if each.block.startswith("auxiliary"):
+                blocks[each.block].append(each)
+        found = set[str]()
+        for members in self.places(blocks).values():
+            for index in members:
+                unit = self.units[index]
+                found |= {*unit.tensors.values()}
+                found |= {*unit.norm.tensors.values()} if unit.norm else set()
+        return found
+
+    def misfit(self, reason: str) -> Misfit:
+        """A misfit with the score."""
+        return Misfit(reason, self.score)
+
+    def fitted(self, spec: Spec) -> Spec:
+        """The spec with the channels of the file's first convolution."""
+        first = next(each.shape for each in wanted(spec) if len(each.shape) == 4)
+        found = [
+            unit.shape[1]
+            for unit in self.units
+            if (unit.shape[0], *unit.shape[2:]) == (first[0], *first[2:])
+        ]
+        if not found or first[1] in found:
+            return spec
+        try:
+            own = spec.at(channels=found[0])
+            own.channels()
+        except SpecError:
+            return spec
+        return own
+
+    def match(self) -> Match:
+        """Assign every layer of the spec; Misfit unless all of the file's are used."""
+        blocks: dict[str, list[Wanted]] = defaultdict(list)
+        for each in self.wanted:
+            blocks[each.block].append(each)
+        stem = blocks.pop("", [])
+        places = self.places(blocks)
+        assigned = {}
+        for group in classes_of(blocks):
+            assigned |= self.roles({name: (blocks[name], places[name]) for name in group})
+        used = {index for members in places.values() for index in members}
+        free = [index for index in range(len(self.units)) if index not in used]
+        convs = [index for index in free if len(self.units[index].shape) == 4]
+        assigned |= self.in_sequence([each for each in stem if len(each.shape) == 4], convs)
+        assigned |= self.head(
+            [each for each in stem if len(each.shape) == 2],
+            [index for index in free if index not in convs],
+        )
+        if self.rest:
+            name = next(iter(self.rest[0].tensors.values()))
+            raise self.misfit(f"{name} is one tensor too many")
+        return self.named({each: self.units[index] for each, index in assigned.items()})
+
+    # --- blocks
+    def places(self, blocks: dict[str, list[Wanted]]) -> dict[str, list[int]]:
+        """The units of each block, in their order."""
+        self.by_order = False
+        for separators in ("./", "./_"):
+            found = self.by_prefix(blocks, separators)
+            if found is not None:
+                return found
+        self.by_order = True
+        return self.by_sequence(blocks)
+
+    def by_prefix(
+        self, blocks: dict[str, list[Wanted]], separators: str
+    ) -> dict[str, list[int]] | None:
+        """The blocks as parts of the file whose names begin alike; None if they are not."""
+        parts: dict[str, list[int]] = defaultdict(list)
+        for index, unit in enumerate(self.units):
+            for at in re.finditer(f"[{separators}]", unit.path):
+                parts[unit.path[: at.start()]].append(index)
+        by_content: dict[object, list[list[int]]] = defaultdict(list)
+        for members in parts.values():
+            content = contents([self.units[index].shape for index in members])
+            if members not in by_content[content]:
+                by_content[content].append(members)
+        alike: dict[object, list[str]] = defaultdict(list)
+        for name, members in blocks.items():
+            alike[contents([each.shape for each in members])].append(name)
+        found = {}
+        for content, names in alike.items():
+            sets = sorted(by_content.get(content, []))
+            if len(sets) != len(names):
+                return None
+            found |= dict(zip(names, sets, strict=True))
+        used = [index for members in found.values() for index in members]
+        return found if len(used) == len(set(used)) else None
+
+    def by_sequence(self, blocks: dict[str, list[Wanted]]) -> dict[str, list[int]]:
+        """The blocks as the next convolutions in the order of the file."""
+        order = [index for index, unit in enumerate(self.units) if len(unit.shape) == 4]
+        found, at = {}, 0
+        stages = list(dict.fromkeys(each.block or each.name for each in self.wanted))
+        for name in stages:
+            members = blocks.get(name) or [each for each in self.wanted if each.name == name]
+            if name.startswith("auxiliary") and name in blocks:
+                raise self.misfit(
+                    "its auxiliary heads are not separated from the rest by their names"
+                )
+            if any(len(each.shape) == 2 for each in members):
+                continue
+            taken = order[at : at + len(members)]
+            at += len(members)
+            if Counter(self.units[i].shape for i in taken) != Counter(e.shape for e in members):
+                odd = (Counter(e.shape for e in members) - self.shapes(taken)).elements()
+                missing = next(odd, members[-1].shape)
+                each = next(each for each in members if each.shape == missing)
+                raise self.misfit(f"it has no convolution {missing} for {each.name}.weight")
+            if name in blocks:
+                found[name] = taken
+        return found
+
+    def shapes(self, indices: Sequence[int]) -> Counter[Shape]:
+        """The shapes of these units."""
+        return Counter(self.units[index].shape for index in indices)
+
+    # --- places in a block
+    def roles(self, group: dict[str, tuple[list[Wanted], list[int]]]) -> dict[str, int]:
+        """The unit of each layer in blocks that are built alike."""
+        ids = self.ids([members for _, members in group.values()])
+        roles = [each.role for each in next(iter(group.values()))[0]]
+        allowed: dict[str, set[str]] = {one: set(roles) for one in ids[0]}
+        for (layers, members), local in zip(group.values(), ids, strict=True):
+            for index, one in zip(members, local, strict=True):
+                allowed[one] &= {
+                    each.role for each in layers if fits(each, self.units[index].shape)
+                }
+        found = list(solutions(allowed))
+        if not found:
+            name = next(iter(group))
+            raise self.misfit(
+                f"the layers of {name} do not have the places that they have in others"
+            )
+        best = self.decided(found, group)
+        result = {}
+        for name, (_, members) in group.items():
+            local = ids[list(group).index(name)]
+            for index, one in zip(members, local, strict=True):
+                result[f"{name}.{best[one]}"] = index
+        return result
+
+    def ids(self, blocks: list[list[int]]) -> list[list[str]]:
+        """The places of units in their blocks: their names without the block's, or numbers."""
+        named = []
+        for members in blocks:
+            paths = [self.units[index].path for index in members]
+            start = common_start(paths)
+            start = start[: max(start.rfind(each) for each in "./_") + 1]
+            named.append([path.removeprefix(start) for path in paths])
+        if self.by_order or any(sorted(each) != sorted(named[0]) for each in named):
+            return [[str(number) for number in range(len(members))] for members in blocks]
+        return named
+
+    def decided(
+        self, found: list[dict[str, str]], group: dict[str, tuple[list[Wanted], list[int]]]
+    ) -> dict[str, str]:
+        """The solution in which the names of each branch begin alike; Ambiguous if none is best."""
+        if len(found) == 1:
+            return found[0]
+
+        def alike(solution: dict[str, str]) -> int:
+            branches: dict[str, list[str]] = defaultdict(list)
+            for one, role in solution.items():
+                branches[role.partition(".")[0]].append(one)
+            return sum(len(common_start(names)) for names in branches.values() if names[1:])
+
+        ranked = sorted(found, key=alike, reverse=True)
+        if alike(ranked[0]) > alike(ranked[1]) and not ranked[0].keys() <= set(map(str, range(99))):
+            return ranked[0]
+        name, (_, members) = next(iter(group.items()))
+        local = self.ids([members])[0]
+        open_ = [one for one in local if len({solution[one] for solution in found}) > 1]
+        paths = [self.units[members[local.index(one)]].path for one in open_]
+        roles = dict.fromkeys(solution[one] for one in open_ for solution in found)
+        raise Ambiguous(
+            f"{' and '.join(paths)} fit {' and '.join(f'{name}.{role}' for role in roles)} either "
+            "way",
+            self.score,
+        )
+
+    # --- the stem and the head
+    def in_sequence(self, layers: list[Wanted], indices: list[int]) -> dict[str, int]:
+        """The convolutions of the stem: in their order, or by shapes of which none occurs twice."""
+        shapes_found = [self.units[index].shape for index in indices]
+        if [each.shape for each in layers] == shapes_found:
+            return {each.name: index for each, index in zip(layers, indices, strict=True)}
+        found = {}
+        left = list(indices)
+        for each in layers:
+            fit = [index for index in left if self.units[index].shape == each.shape]
+            if not fit:
+                raise self.misfit(f"it has no convolution {each.shape} for {each.name}.weight")
+            if len(fit) > 1:
+                raise Ambiguous(
+                    f"{' and '.join(self.units[index].path for index in fit)} fit {each.name}",
+                    self.score,
+                )
+            found[each.name] = fit[0]
+            left.remove(fit[0])
+        if left:
+            raise self.misfit(f"{self.units[left[0]].path} is one layer too many")
+        return found
+
+    def head(self, layers: list[Wanted], indices: list[int]) -> dict[str, int]:
+        """The head: the linear layer over the features; its width is the number of classes."""
+        (head,) = layers
+        fit = [index for index in indices if self.units[index].shape[1] == head.shape[1]]
+        if not fit:
+            raise self.misfit(f"its head is missing: no linear layer has {head.shape[1]} features")
+        if len(indices) > 1:
+            odd = next((index for index in indices if index not in fit), fit[-1])
+            raise self.misfit(f"{self.units[odd].path} is one linear layer too many")
+        return {head.name: fit[0]}
+
+    # --- tensors
+    def named(self, units: dict[str, Unit]) -> Match:
+        """The tensors of the assigned units, with what is filled in."""
+        classes = units["head"].shape[0]
+        others = {
+            unit.shape[0] for name, unit in units.items() if re.fullmatch(r"auxiliary.*head", name)
+        }
+        if others - {classes}:
+            raise OtherClasses(
+                f"its auxiliary heads have {others.pop()} classes and its head has {classes}",
+                self.score,
+            )
+        try:
+            spec = self.spec.at(classes=classes)
+        except SpecError as error:
+            raise self.misfit(str(error).rstrip(".")) from error
+        found = Match(spec, {}, by_order=self.by_order)
+        expected = shapes(spec)
+        no_norms = self.folded and all(unit.norm is None for unit in units.values())
+        no_biases = not any("bias" in unit.tensors for unit in units.values() if unit.shape[2:])
+        for name in [each.name for each in self.wanted]:
+            unit = units[name]
+            found.names[f"{name}.weight"] = unit.tensors["weight"]
+            self.bias(found, name, unit, f"{name}.bias" in expected, no_biases)
+            norm = f"{name.removesuffix('conv')}norm"
+            if f"{norm}.weight" in expected:
+                self.norm(found, norm, unit, no_norms)
+            elif unit.norm:
+                raise self.misfit(f"{unit.norm.path} is a norm too many")
+        return found
+
+    def bias(self, found: Match, name: str, unit: Unit, expected: bool, none: bool) -> None:
+        """The bias of a layer, or zero where all convolutions before a norm have none."""
+        if "bias" in unit.tensors:
+            found.names[f"{name}.bias"] = unit.tensors["bias"]
+            if not expected:
+                if not unit.norm:
+                    raise self.misfit(f"{unit.tensors['bias']} is one tensor too many")
+                note(found, "The biases before the norms are subtracted from their running means.")
+        elif expected:
+            if not (none and self.spec.norm and len(unit.shape) == 4):
+                raise self.misfit(f"{unit.path} has no bias for {name}.bias")
+            found.filled[f"{name}.bias"] = 0.0
+            note(found, "Its convolutions have no bias: they get zeros, the same function.")
+
+    def norm(self, found: Match, name: str, unit: Unit, none: bool) -> None:
+        """The norm of a convolution; without gamma or beta it has ones or zeros."""
+        assert self.spec.norm
+        if none and f"{name.removesuffix('norm')}conv.bias" in found.names:
+            eps = self.spec.norm.eps  # folded into the convolutions: an identity
+            values = (1.0, 0.0, 0.0, 1.0 - eps)
+            found.filled |= {f"{name}.{leaf}": v for leaf, v in zip(NUMBERED, values, strict=True)}
+            note(found, "Its norms are folded into the convolutions: they become identities.")
+            return
+        if not unit.norm:
+            raise self.misfit(f"{unit.path} has no norm for {name}")
+        for leaf, value in zip(NUMBERED, (1.0, 0.0, None, None), strict=True):
+            if leaf in unit.norm.tensors:
+                found.names[f"{name}.{leaf}"] = unit.norm.tensors[leaf]
+            elif value is None:
+                raise self.misfit(f"{unit.norm.path} has no {leaf} ({name}.{leaf} is missing)")
+            else:
+                found.filled[f"{name}.{leaf}"] = value
+                word = "gamma" if leaf == "weight" else "beta"
+                note(found, f"Its norms have no {word}: they get {value:.0f}, the same function.")
+
+
+def common_start(names: Sequence[str]) -> str:
+    """The longest text that all names begin with."""
+    first, last = min(names), max(names)
+    return next((first[:at] for at, each in enumerate(first) if last[at : at + 1] != each), first)
+
+
+class OtherClasses(Misfit):
+    """The auxiliary heads have other classes than the head."""
+
+
+def note(found: Match, sentence: str) -> None:
+    """Add a sentence once."""
+    if sentence not in found.notes:
+        found.notes.append(sentence)
+
+
+def contents(found: Sequence[Shape]) -> object:
+    """What is compared of a block: its convolutions, and the features of its linear layers."""
+    convs = Counter(shape for shape in found if len(shape) == 4)
+    return frozenset(convs.items()), tuple(sorted(shape[1] for shape in found if len(shape) == 2))
+
+
+def fits(each: Wanted, shape: Shape) -> bool:
+    """Whether a unit may be this layer; the classes of a head are free."""
+    if each.role == "head":
+        return shape[1:] == each.shape[1:]
+    return shape == each.shape
+
+
+def classes_of(blocks: dict[str, list[Wanted]]) -> list[list[str]]:
+    """The blocks that are built alike: equal places and kernels."""
+    found: dict[object, list[str]] = defaultdict(list)
+    for name, members in blocks.items():
+        found[tuple((each.role, each.shape[2:]) for each in members)].append(name)
+    return list(found.values())
+
+
+def solutions(allowed: dict[str, set[str]]) -> Iterator[dict[str, str]]:
+    """The ways to give every place one role, at most MOST_SOLUTIONS."""
+    places = sorted(allowed, key=lambda one: len(allowed[one]))
+    count = 0
+
+    def extend(at: int, taken: dict[str, str]) -> Iterator[dict[str, str]]:
+        nonlocal count
+        if count >= MOST_SOLUTIONS:
+            return
+        if at == len(places):
+            count += 1
+            yield dict(taken)
+            return
+        for role in sorted(allowed[places[at]] - set(taken.values())):
+            yield from extend(at + 1, {**taken, places[at]: role})
+
+    yield from extend(0, {})

@@ -1,0 +1,120 @@
+"""Reads the weights in an ONNX file, in the order of its nodes, without the package `onnx`.
+
+A convolution, a norm and a linear layer become tensors named as in PyTorch. Source: onnx.proto of
+https://github.com/onnx/onnx for the fields, and its list of operators.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from common.formats.readers.base import Content, Unreadable, array_of, require_few
+from common.formats.readers.protobuf import Message, float32
+
+#: fields: of a model, a graph, a node, an attribute, a tensor
+GRAPH, NODE, INITIALIZER = 7, 1, 5
+INPUT, OUTPUT, NAME, OPERATOR, ATTRIBUTE = 1, 2, 3, 4, 5
+FLOAT, WHOLE, TENSOR = 2, 3, 5
+DIMS, KIND, FLOATS, LABEL, RAW, DOUBLES, EXTERNAL = 1, 2, 4, 8, 9, 10, 14
+
+TYPES = {
+    **{1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool"},
+    **{10: "float16", 11: "float64", 16: "bfloat16"},
+}
+NORM = ("weight", "bias", "running_mean", "running_var")
+QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger")
+SMALLEST_EPS = 1e-12
+
+
+def read_onnx(file: BinaryIO) -> Content:
+    """The tensors of all layers, and the eps of the norms."""
+    model = Message(file.read())
+    graphs = model.messages(GRAPH)
+    if len(graphs) != 1:
+        raise Unreadable("is an ONNX file without a graph, or damaged.")
+    values = dict[str, np.ndarray]()
+    for each in graphs[0].messages(INITIALIZER):
+        require_few(len(values) + 1)
+        values[each.text(LABEL)] = array(each)
+    found, eps = dict[str, Any](), set[float]()
+    adds: dict[str, str] = {}  # the output of a product of matrices: its layer
+    for index, node in enumerate(graphs[0].messages(NODE)):
+        kind, inputs, outputs = node.text(OPERATOR), node.texts(INPUT), node.texts(OUTPUT)
+        if kind in QUANTISED:
+            raise Unreadable("is quantised: export the network before it is quantised.")
+        if kind == "Constant" and outputs:
+            for attribute in node.messages(ATTRIBUTE):
+                for each in attribute.messages(TENSOR):
+                    values[outputs[0]] = array(each)
+        elif kind == "Identity" and inputs and inputs[0] in values:
+            values[outputs[0]] = values[inputs[0]]
+        elif kind == "Transpose" and inputs[:1] and values.get(inputs[0], np.zeros(1)).ndim == 2:
+            values[outputs[0]] = values[inputs[0]].T
+        leaves = {"Conv": NORM[:2], "BatchNormalization": NORM, "Gemm": NORM[:2]}
+        leaves |= {"MatMul": NORM[:1]}
+        given = inputs[1 : 1 + len(leaves.get(kind, ()))]
+        if kind == "Add" and len(inputs) == 2:
+            for one, other in (inputs, inputs[::-1]):
+                if one in adds and other in values:
+                    found.setdefault(f"{adds[one]}.bias", values[other].reshape(-1))
+        if not given or any(name not in values for name in given):
+            continue
+        layer = layer_name(given[0], f"{kind}_{index}", found)
+        if kind == "MatMul" and outputs:
+            adds[outputs[0]] = layer
+        for leaf, name in zip(leaves[kind], given, strict=False):
+            value = values[name]
+            if leaf == "weight" and (kind == "MatMul" or (kind == "Gemm" and not transposed(node))):
+                value = value.T
+            found[f"{layer}.{leaf}"] = value
+        if kind == "BatchNormalization":
+            eps.add(epsilon(node))
+    return Content(found, eps.pop() if len(eps) == 1 else None)
+
+
+def layer_name(weight: str, other: str, found: dict[str, Any]) -> str:
+    """The name of a layer: that of its weight without `.weight`, or another one that is free."""
+    layer = weight.removesuffix(".weight").lstrip("/")
+    plain = re.fullmatch(r"[\w./-]{1,150}", layer) and layer != weight
+    return layer if plain and f"{layer}.weight" not in found else other
+
+
+def transposed(node: Message) -> bool:
+    """Whether a Gemm has its weights as (out, in)."""
+    for attribute in node.messages(ATTRIBUTE):
+        if attribute.text(1) == "transB":
+            return attribute.whole(WHOLE) == [1]
+    return False
+
+
+def epsilon(node: Message) -> float:
+    """The eps of a norm: its attribute, or the operator's default."""
+    for attribute in node.messages(ATTRIBUTE):
+        if attribute.text(1) == "epsilon":
+            for data in attribute.bytes(FLOAT):
+                if (eps := float32(data)) > SMALLEST_EPS and eps < 1:
+                    return eps
+            raise Unreadable("is damaged: a norm has no eps between 0 and 1.")
+    return 1e-5
+
+
+def array(tensor: Message) -> np.ndarray:
+    """The values of a tensor; a scalar and an empty tensor belong to no layer."""
+    shape, kind = tensor.whole(DIMS), (tensor.whole(KIND) or [0])[0]
+    if tensor.bytes(EXTERNAL) or tensor.fields.get(13):
+        raise Unreadable("keeps its weights in another file: export it with them inside.")
+    if not shape or 0 in shape:
+        return np.zeros(())
+    if kind not in TYPES:
+        raise Unreadable(f"is damaged, or holds ONNX tensors of an unknown type ({kind}).")
+    data = b"".join(tensor.bytes(RAW))
+    if not data and kind == 1:
+        data = b"".join(tensor.bytes(FLOATS))
+    elif not data and kind == 11:
+        data = b"".join(tensor.bytes(DOUBLES))
+    elif not data:
+        return np.zeros(())  # whole numbers in a field of their own: a shape, not weights
+    return array_of(data, TYPES[kind], shape)
