@@ -47,9 +47,7 @@ class World:
 class Checker:
     """One check of a network that is open."""
 
-    def __init__(
-        self, network: Network, spec: Spec | None, size: int | None, say: Progress
-    ) -> None:
+    def __init__(self, network: Network, spec: Spec | None, size: int | None, say: Progress) -> None:
         self.network, self.asked, self.size, self.say = network, spec, size, say
         self.notes: list[str] = list(network.notes)
 
@@ -80,24 +78,16 @@ class Checker:
         """Why no spec could be fitted."""
         if self.asked and self.asked.input[0] != channels:
             wanted = self.asked.input[0]
-            return (
-                f"{self.asked.name} takes {wanted} input channels, your network takes {channels}."
-            )
+            return f"{self.asked.name} takes {wanted} input channels, your network takes {channels}."
         if not any(layer.kind == "linear" for layer in trace.layers):
             return "Your network has no linear layer at its end, so no spec can be fitted to it."
-        return (
-            f"No spec fits a network with {len(trace.layers)} layers and {channels} input channels."
-        )
+        return f"No spec fits a network with {len(trace.layers)} layers and {channels} input channels."
 
     def against(self, match: Match, first: Trace, channels: int) -> Report:
         """The report for one fitted spec."""
         structure = list(match.structure)
         fatal = [s for s in structure if s.kind in FATAL] or matching.unmatched(match, first)
-        wrong = [
-            w
-            for w in matching.unmatched(match, first)
-            if not (match.flatten and w[0] == "head.weight")
-        ]
+        wrong = [w for w in matching.unmatched(match, first) if not (match.flatten and w[0] == "head.weight")]
         if fatal and (wrong or any(s.kind in FATAL for s in structure)):
             for name, ours, theirs in wrong:
                 layer = match.layers[name.rpartition(".")[0]]
@@ -120,9 +110,7 @@ class Checker:
                 if not worlds and size == sizes[-1]:
                     raise
                 if worlds:
-                    self.notes.append(
-                        f"It does not run at {size}x{size}, so only one size was compared."
-                    )
+                    self.notes.append(f"It does not run at {size}x{size}, so only one size was compared.")
                 elif self.size is None:
                     sizes.append(first.events[0].out.shape[2]) if False else None
                     self.say(str(failed))
@@ -163,11 +151,7 @@ class Checker:
                 continue
             number = layer.leaves.get(leaf)
             if number is None:
-                if (
-                    leaf == "bias"
-                    and layer.kind == "conv"
-                    and norm_name(layer_name) in match.layers
-                ):
+                if leaf == "bias" and layer.kind == "conv" and norm_name(layer_name) in match.layers:
                     weights[name] = np.zeros_like(weights[name])
                     biases.append(layer_name)
                 continue
@@ -201,9 +185,7 @@ class Checker:
         trace = of(self.network, images)
         if [layer.kind for layer in trace.layers] != [layer.kind for layer in first.layers]:
             raise UserError("Your network runs other layers at another size.")
-        layers = {
-            name: trace.layers[first.layers.index(layer)] for name, layer in match.layers.items()
-        }
+        layers = {name: trace.layers[first.layers.index(layer)] for name, layer in match.layers.items()}
         joins = self.joins(build(match.spec), layers, trace)
         trace.outputs = order_outputs(trace, layers)
         search = Search(
@@ -263,17 +245,14 @@ class Checker:
             new = {n: options for n, options in edits.items() if n not in fitted[0]}
             report.elsewhere = findings_of(graph, new, world)
             report.unexplained_elsewhere = [difference(world, u) for u in world.found.unexplained]
-        if (
-            rest
-            and not report.elsewhere
-            and not report.unexplained_elsewhere
-            and report.residual is not None
-        ):
+        if rest and not report.elsewhere and not report.unexplained_elsewhere and report.residual is not None:
             report.residual = max(proofs)
             report.plain = max(plain, *(self.residual(graph, weights, w) for w in rest))
         return report
 
-    def edits_at(self, graph: Graph, world: World, worlds: list[World]) -> dict[str, list[Params]]:
+    def edits_at(
+        self, graph: Graph, world: World, worlds: list[World]
+    ) -> dict[str, list[Params]]:
         """The edits of each step at one size; those that hold at the other size too, if some do."""
         found = {}
         for name, options in world.found.edits.items():
@@ -306,9 +285,7 @@ class Checker:
         pairs = zip(graph.outputs(), world.trace.outputs, strict=False)
         return max((error(out, values[name]) for name, (_, _, out) in pairs), default=math.inf)
 
-    def open_outputs(
-        self, graph: Graph, chosen: dict[str, Params], weights: Weights, world: World
-    ) -> list:
+    def open_outputs(self, graph: Graph, chosen: dict[str, Params], weights: Weights, world: World) -> list:
         from common.check.diagnose import Unexplained
 
         values = graph.edited(chosen).run(world.inputs, weights)
@@ -381,7 +358,6 @@ class Checker:
 #: structural differences after which nothing else can be compared
 FATAL = {"extra-block", "block-branches", "branch-layers", "extra-layer", "missing-layer"}
 
-
 def every_relu_acts(spec: Spec, weights: Weights) -> bool:
     """Whether each ReLU gets values of both signs, so that a missing one shows."""
     side = arithmetic.smallest_input(spec) or spec.input[1]
@@ -404,10 +380,7 @@ def norm_name(conv: str) -> str:
 
 def order_outputs(trace: Trace, layers: dict[str, Layer]) -> list[tuple[str, int, Array]]:
     """The outputs in the reference's order: the logits, then those of the auxiliary heads."""
-    heads = [
-        "head",
-        *sorted(n for n in layers if n.startswith("auxiliary.") and n.endswith(".head")),
-    ]
+    heads = ["head", *sorted(n for n in layers if n.startswith("auxiliary.") and n.endswith(".head"))]
     found = []
     for name in heads:
         number = trace.layers.index(layers[name])
@@ -453,7 +426,10 @@ def findings_of(graph: Graph, edits: dict[str, list[Params]], world: World) -> l
         else:
             found = names(node, options[0])
             others = sorted(
-                {" and ".join(kind for kind, _ in names(node, p)) for p in options[1:]}
+                {
+                    " and ".join(kind for kind, _ in names(node, p))
+                    for p in options[1:]
+                }
                 - {" and ".join(kind for kind, _ in found)}
             )
         for kind, words in found:
@@ -482,11 +458,7 @@ def where_of(graph: Graph, name: str, world: World) -> str:
     todo = [name]
     while todo:
         at = todo.pop(0)
-        event = (
-            world.search.layers[at].event
-            if at in world.search.layers
-            else world.found.events.get(at)
-        )
+        event = world.search.layers[at].event if at in world.search.layers else world.found.events.get(at)
         if event is not None and event >= 0:
             return world.trace.events[event].where()
         todo += graph.nodes[at].inputs if at in graph.nodes else []

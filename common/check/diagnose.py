@@ -178,9 +178,7 @@ class Search:
         if not self.same(whole, out):
             sources = self.sources(layer)
             value = self.values[before]
-            index = next(
-                (i for i in sources if value is not None and self.same(value, self.event(i))), None
-            )
+            index = next((i for i in sources if value is not None and self.same(value, self.event(i))), None)
             steps: list[tuple[str, Params]] = []
             if index is None:
                 solved = self.segment(before, sources)
@@ -527,10 +525,7 @@ class Search:
         for number, name in enumerate(node.inputs):
             value = self.values[name]
             free = [j for j in range(len(ends)) if j not in places.values()]
-            hit = next(
-                (j for j in free if value is not None and self.same(value, self.event(ends[j]))),
-                None,
-            )
+            hit = next((j for j in free if value is not None and self.same(value, self.event(ends[j]))), None)
             if hit is None:
                 later.append(number)
             else:
@@ -548,9 +543,7 @@ class Search:
             name = node.inputs[number]
             free = [j for j in range(len(ends)) if j not in places.values()]
             value = self.values[name]
-            free = [
-                j for j in free if value is None or self.event(ends[j]).shape == value.shape
-            ] or free
+            free = [j for j in free if value is None or self.event(ends[j]).shape == value.shape] or free
             for j in free:
                 steps, _ = self.inserted(name, [ends[j]])
                 if steps and name in self.graph.nodes:

@@ -37,7 +37,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "leaky relu 0.3": lambda x: np.where(x > 0, x, 0.3 * x),
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
     "selu": lambda x: (
-        1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0)))
+        1.0507009873554805
+        * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0)))
     ),
     "gelu": lambda x: x * 0.5 * (1 + _erf(x / np.sqrt(2))),
     "gelu (tanh)": lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),

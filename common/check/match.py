@@ -69,9 +69,7 @@ class Anatomy:
         self.layers = trace.layers
         self.blocks = [b for e in trace.events if e.op == "concat" and (b := self.block(e.index))]
         inside = {conv for block in self.blocks for conv in block.convs()}
-        convs = [
-            n for n, layer in enumerate(self.layers) if layer.kind == "conv" and n not in inside
-        ]
+        convs = [n for n, layer in enumerate(self.layers) if layer.kind == "conv" and n not in inside]
         first = min((min(b.convs()) for b in self.blocks), default=len(self.layers))
         self.stem = [n for n in convs if n < first]
         self.side = [n for n in convs if n > first]  # of auxiliary heads, or extra
@@ -181,12 +179,14 @@ def fit(trace: Trace, spec: Spec, channels: int, size: int) -> Match | None:
     ours = [(s, i) for s, i in places if isinstance(tables[s][i], Inception)]
     stem_rows = [(s, i) for s, i in places if isinstance(tables[s][i], Conv)]
     # the blocks
-    costs = [[block_cost(trace, block, tables[s][i])[0] for block in found.blocks] for s, i in ours]
-    pairs = (
-        align(costs, BLOCK_GAP) if ours and found.blocks else [(n, None) for n in range(len(ours))]
-    )
+    costs = [
+        [block_cost(trace, block, tables[s][i])[0] for block in found.blocks] for s, i in ours
+    ]
+    pairs = align(costs, BLOCK_GAP) if ours and found.blocks else [(n, None) for n in range(len(ours))]
     pairs = exchange(pairs, costs)
-    cost = sum(costs[i][j] if i is not None and j is not None else BLOCK_GAP for i, j in pairs)
+    cost = sum(
+        costs[i][j] if i is not None and j is not None else BLOCK_GAP for i, j in pairs
+    )
     drop, fitted, given = set(), {}, {}
     order = [j for _, j in sorted((p for p in pairs if p[0] is not None and p[1] is not None))]
     for i, j in pairs:
@@ -200,9 +200,7 @@ def fit(trace: Trace, spec: Spec, channels: int, size: int) -> Match | None:
         s, index = ours[i]
         if j is None:
             drop.add((s, index))
-            structure.append(
-                Structure("missing-block", f"{s}.{index}", None, widths(tables[s][index]))
-            )
+            structure.append(Structure("missing-block", f"{s}.{index}", None, widths(tables[s][index])))
             continue
         roles = block_cost(trace, found.blocks[j], tables[s][index])[1]
         if not roles:
@@ -434,6 +432,8 @@ def describe(trace: Trace, block: Block) -> str:
     return ", ".join(parts)
 
 
+
+
 def closest(trace: Trace, asked: Spec | None, channels: int, size: int) -> list[Match]:
     """The specs that fit a user's network, fitted to it, the best first: the one asked for, or all."""
     found = []
@@ -445,9 +445,7 @@ def closest(trace: Trace, asked: Spec | None, channels: int, size: int) -> list[
     return found
 
 
-def unmatched(
-    match: Match, trace: Trace
-) -> list[tuple[str, tuple[int, ...], tuple[int, ...] | None]]:
+def unmatched(match: Match, trace: Trace) -> list[tuple[str, tuple[int, ...], tuple[int, ...] | None]]:
     """The tensors of the fitted spec whose layer has another shape than the user's."""
     wrong = []
     for name, shape in shapes(match.spec).items():

@@ -57,11 +57,7 @@ MISTAKES = {
         Mistake("missing-bias", "no bias", "缺少偏置"),
         Mistake("extra-bias", "a bias that the reference does not have", "多了参考实现没有的偏置"),
         Mistake(
-            "norm-eps",
-            "eps {theirs}, not {ours}",
-            "eps 为 {theirs}，应为 {ours}",
-            "norm-defaults",
-            "porting",
+            "norm-eps", "eps {theirs}, not {ours}", "eps 为 {theirs}，应为 {ours}", "norm-defaults", "porting"
         ),
         Mistake(
             "norm-batch-statistics",
@@ -86,9 +82,7 @@ MISTAKES = {
         Mistake("activation", "{theirs} instead of ReLU", "激活函数是 {theirs}，应为 ReLU"),
         Mistake("extra-relu", "a ReLU that the reference does not have", "多了一个 ReLU"),
         Mistake(
-            "extra-activation",
-            "{theirs} that the reference does not have",
-            "多了一个激活函数 {theirs}",
+            "extra-activation", "{theirs} that the reference does not have", "多了一个激活函数 {theirs}"
         ),
         Mistake(
             "zero-padded-pool",
@@ -102,11 +96,7 @@ MISTAKES = {
         Mistake("avg-pool", "average instead of maximum{theirs}", "平均池化，应为最大池化{theirs}"),
         Mistake("max-pool", "maximum instead of average", "最大池化，应为平均池化"),
         Mistake("missing-pool", "no pool", "缺少池化"),
-        Mistake(
-            "extra-pool",
-            "a pool that the reference does not have: {theirs}",
-            "多了一个池化：{theirs}",
-        ),
+        Mistake("extra-pool", "a pool that the reference does not have: {theirs}", "多了一个池化：{theirs}"),
         Mistake(
             "pool-window",
             "the window is {theirs}, not {ours}",
@@ -117,11 +107,7 @@ MISTAKES = {
             "joined in the order {theirs}",
             "分支拼接顺序为 {theirs}",
         ),
-        Mistake(
-            "global-pool",
-            "{theirs} instead of the mean of the whole image",
-            "{theirs}，应为整幅图像的平均值",
-        ),
+        Mistake("global-pool", "{theirs} instead of the mean of the whole image", "{theirs}，应为整幅图像的平均值"),
         Mistake(
             "flatten-order",
             "features flattened as (H, W, C), not (C, H, W)",
@@ -163,28 +149,14 @@ MISTAKES = {
             "a layer of yours runs here a second time: the reference has two layers",
             "这里再次使用了同一层，参考实现是两个独立的层",
         ),
-        Mistake(
-            "layer-shape", "the weight is {theirs}, not {ours}", "权重形状为 {theirs}，应为 {ours}"
-        ),
+        Mistake("layer-shape", "the weight is {theirs}, not {ours}", "权重形状为 {theirs}，应为 {ours}"),
         Mistake("missing-block", "the block ({ours}) is left out", "缺少 Inception 块（{ours}）"),
-        Mistake(
-            "extra-block",
-            "a block ({theirs}) that the reference does not have",
-            "多了一个 Inception 块（{theirs}）",
-        ),
+        Mistake("extra-block", "a block ({theirs}) that the reference does not have", "多了一个 Inception 块（{theirs}）"),
         Mistake("exchanged-blocks", "the blocks are exchanged", "Inception 块的顺序被交换"),
-        Mistake(
-            "extra-layer", "a layer {theirs} that the reference does not have", "多了一层 {theirs}"
-        ),
+        Mistake("extra-layer", "a layer {theirs} that the reference does not have", "多了一层 {theirs}"),
         Mistake("missing-layer", "the layer is left out", "缺少一层"),
-        Mistake(
-            "branch-layers",
-            "{theirs} convolutions in the branch, not {ours}",
-            "分支中有 {theirs} 个卷积，应为 {ours} 个",
-        ),
-        Mistake(
-            "block-branches", "{theirs} branches, not {ours}", "有 {theirs} 个分支，应为 {ours} 个"
-        ),
+        Mistake("branch-layers", "{theirs} convolutions in the branch, not {ours}", "分支中有 {theirs} 个卷积，应为 {ours} 个"),
+        Mistake("block-branches", "{theirs} branches, not {ours}", "有 {theirs} 个分支，应为 {ours} 个"),
         Mistake(
             "transposed-head",
             "the weight is reshaped where it should be transposed",
@@ -252,7 +224,9 @@ def variants(node: Node, shape: Sequence[int], want: Sequence[int]) -> Iterator[
             yield {**p, "scale": (1.0,) * channels, "shift": (0.0,) * channels}
 
 
-def _fronts(size: int, out: int, kernel: int, stride: int, most: int) -> Iterator[tuple[int, int]]:
+def _fronts(
+    size: int, out: int, kernel: int, stride: int, most: int
+) -> Iterator[tuple[int, int]]:
     """The paddings (front, behind) that turn `size` into `out`; even ones if they do."""
     for front in range(most + 1):
         needed = (out - 1) * stride + kernel - size - front
@@ -350,9 +324,7 @@ def names(node: Node, p: Params) -> list[Named]:
                 kind = "norm-batch-statistics" if p["mode"] == "batch" else "norm-eps-outside"
                 found.append((kind, {}))
             if "eps" in changed:
-                found.append(
-                    ("norm-eps", {"theirs": f"{p['eps']:.4g}", "ours": f"{old['eps']:.4g}"})
-                )
+                found.append(("norm-eps", {"theirs": f"{p['eps']:.4g}", "ours": f"{old['eps']:.4g}"}))
             if "affine" in changed:
                 words = "no scale and no shift" if p["affine"] is False else p["affine"]
                 found.append(("norm-affine", {"theirs": words}))
@@ -438,9 +410,7 @@ def _padding(p: Params, old: Params) -> Named:
 
 def window(p: Params) -> str:
     """A pool's window in words."""
-    words = (
-        f"kernel {_size(p['kernel'])}, stride {_size(p['stride'])}, padding {pad_words(p['pad'])}"
-    )
+    words = f"kernel {_size(p['kernel'])}, stride {_size(p['stride'])}, padding {pad_words(p['pad'])}"
     return words + (", rounded up" if p["ceil"] else "")
 
 

@@ -148,10 +148,7 @@ class Process:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self.close()
 
@@ -192,13 +189,7 @@ def backend_of(thing: Any) -> str:
     """The backend of a live network, by the framework that its class comes from."""
     kind = thing if isinstance(thing, type) else type(thing)
     packages = {base.__module__.partition(".")[0] for base in kind.__mro__}
-    names = {
-        "torch": "torch",
-        "keras": "tf",
-        "tensorflow": "tf",
-        "mxnet": "mxnet",
-        "paddle": "paddle",
-    }
+    names = {"torch": "torch", "keras": "tf", "tensorflow": "tf", "mxnet": "mxnet", "paddle": "paddle"}
     for package, name in names.items():
         if package in packages:
             return name

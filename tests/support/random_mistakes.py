@@ -208,9 +208,7 @@ def judge(graph: Graph, found: Trial) -> list:
     if found.report.outcome in ("differs", "same"):
         for place, kinds in true.items():
             said = {part for each in places.get(place, ()) for part in each.split(" and ")}
-            if not kinds & said and not same_place(
-                graph, place, kinds, {p: s for p, s in places.items()}
-            ):
+            if not kinds & said and not same_place(graph, place, kinds, {p: s for p, s in places.items()}):
                 wrong.append((place, "not named", sorted(kinds)))
     return wrong
 
