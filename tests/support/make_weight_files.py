@@ -136,7 +136,7 @@ def paddle():
     paddle.save(net.state_dict(), str(HERE / "paddle-old.pdparams"), protocol=2)
     net.eval()
     images = [paddle.static.InputSpec([None, 2, 1, 2], "float32")]
-    old = os.environ.get("FLAGS_enable_pir_api") == "0"  # then as before Paddle 3
+    old = os.environ.get("FLAGS_enable_pir_api") == "0"  # noqa: SIM112  # as before Paddle 3
     paddle.jit.save(net, str(PROGRAMS / ("old" if old else "export")), images)
     for path in PROGRAMS.glob("*.info"):
         path.unlink()
