@@ -147,12 +147,11 @@ def _book(spec: Spec, letter: str, relus: bool, nested: bool, conv: str, norm: s
 
 
 def gluon_book(spec: Spec) -> Iterator[Layers]:
-    """The same names, first those of a ReLU that is an argument."""
+    """The same names; first those of a ReLU that is an argument, unless a norm precedes it."""
     found = list(book(spec))
-    for relus in (1, 0):
-        half = len(found) // 4
-        for start in (0, 2 * half):
-            yield from found[start + relus * half : start + (relus + 1) * half]
+    if not spec.norm:
+        found = found[1::2] + found[::2]
+    yield from found
 
 
 def _paths(row: Inception, block: str) -> Iterator[tuple[str, int, int]]:
