@@ -9,7 +9,17 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from common.cli.app import BACKENDS, deferred_signals, device_option, json_option, main
+from common.cli.app import (
+    BACKENDS,
+    deferred_signals,
+    device_option,
+    json_option,
+    main,
+    read_weights,
+    weights_eps_option,
+    weights_key_option,
+    weights_option,
+)
 from common.errors import SpecError
 
 
@@ -31,6 +41,9 @@ from common.errors import SpecError
     help="Fashion-MNIST's folder, the small sample, or a folder of train/CLASS/ and test/CLASS/.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="[default: runs/RECIPE-BACKEND]")
+@weights_option
+@weights_key_option
+@weights_eps_option
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue a run.")
 @click.option(
     "--save-every",
@@ -59,6 +72,9 @@ def train(
     limit_test: int | None,
     data: str | None,
     out: Path | None,
+    weights_file: Path | None,
+    key: str | None,
+    eps: float | None,
     resume: Path | None,
     save_every: float,
     tensorboard: bool,
@@ -69,6 +85,9 @@ def train(
     **hyper: Any,
 ) -> None:
     """Train by a recipe, and save the run in a folder.
+
+    With --weights, start from a file of weights instead of new ones, with their spec. If the data
+    have another number of classes, the head is new.
 
     Started several times by torchrun, TF_CONFIG, paddle.distributed.launch or DMLC_ROLE, each
     process is one worker. --workers starts the workers on this machine.
@@ -91,6 +110,7 @@ def train(
         if resume:
             limits = {"--limit-train": limit_train, "--limit-test": limit_test}
             given = {"--recipe": recipe_name, "--out": out, **limits}
+            given |= {"--weights": weights_file, "--key": key, "--eps": eps}
             fixed = [option for option, value in given.items() if value is not None]
             fixed += [f"--{name.replace('_', '-')}" for name in changes if name != "precision"]
             if fixed:
@@ -98,7 +118,14 @@ def train(
             plan = resume_run(resume, backend, changes.get("precision"), data)
         else:
             name, limits_given = backend_name(backend, None), (limit_train, limit_test)
-            plan = begin(name, recipe_name or "d2l", changes, data, limits_given, out)
+            known = None
+            if weights_file:
+                known = read_weights(weights_file, changes.get("spec"), key, eps)
+            elif key is not None or eps is not None:
+                raise SpecError("--key and --eps are for --weights: leave them out.")
+            plan = begin(name, recipe_name or "d2l", changes, data, limits_given, out, known)
+            for note in plan.notes:
+                click.echo(note, err=True)
         chosen = plan.device(device)
         plan = plan.decided(chosen)
         if dry_run:

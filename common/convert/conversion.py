@@ -30,11 +30,11 @@ from common.errors import BackendError, ParityError, WeightsError
 from common.files import ROOT, write_whole
 from common.formats import sandbox
 from common.formats.assumptions import assumptions
-from common.formats.identify import Known, identify, redo_downscale_in_infer
+from common.formats.identify import Known, identify, redo_downscale_in_infer, with_own_eps
 from common.formats.naming import FORMATS, NAMINGS, WRITTEN, Layers, belongs, ours, paddle_vision
 from common.formats.readers import detect
 from common.spec import Spec, find
-from common.weights import Weights, not_finite, save, sha256, shapes, with_eps
+from common.weights import Weights, not_finite, save, sha256, shapes
 from common.weights import load as load_canonical
 
 ONNX = "onnx"
@@ -130,24 +130,6 @@ def convert(
         notes=list(made.notes),
         expected=comparison,
         check=check,
-    )
-
-
-def with_own_eps(known: Known) -> Known:
-    """The same function for a class whose norms have the spec's own eps."""
-    own = find(known.spec.name).norm
-    if not (known.spec.norm and own) or known.spec.norm.eps == own.eps:
-        return known
-    note = (
-        f"The destination's class has eps {own.eps:.6g}: gamma is multiplied by "
-        f"sqrt((var + {own.eps:.6g}) / (var + {known.spec.norm.eps:.6g})), which is exact in "
-        "evaluation."
-    )
-    return replace(
-        known,
-        spec=known.spec.at(eps=own.eps),
-        weights=with_eps(known.weights, known.spec.norm.eps, own.eps),
-        notes=(*known.notes, note),
     )
 
 
