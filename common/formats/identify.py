@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from common.errors import SpecError, WeightsError
 from common.formats import matching
+from common.formats.assembly import Ambiguous, Match, Misfit, OtherClasses
 from common.formats.family_names import PADDLE_V3, normalise
-from common.formats.matching import Ambiguous, Misfit, OtherClasses
 from common.formats.naming import (
     FORMATS,
     LAYOUTS,
@@ -27,13 +27,13 @@ from common.formats.naming import (
     Layers,
     belongs,
 )
+from common.formats.parts import LEAST, Part, parts, tops
 from common.formats.readers.base import File
 from common.formats.readers.detect import TITLES
 from common.spec import SPECS, Spec, find, float32
-from common.weights import Weights, shapes
+from common.weights import Weights, shapes, with_eps
 
 BY_SHAPE = "other names, matched by shape and place"
-LEAST = 8  #: tensors of a part of a file that may be a network
 
 
 @dataclass(frozen=True)
@@ -62,21 +62,6 @@ class Reading:
     def score(self) -> int:
         """How many tensors fit."""
         return len(self.names) - len(self.mismatches)
-
-
-@dataclass(frozen=True)
-class Part:
-    """The tensors whose names begin with `prefix`, by the rest of their names."""
-
-    prefix: str
-    file: File
-    others: list[str] = field(default_factory=list)  #: the names of the other tensors
-
-    def overlaps(self, other: Part) -> bool:
-        """Whether one of the two parts lies in the other."""
-        one, two = (re.split(r"[./]", part.prefix) if part.prefix else [] for part in (self, other))
-        count = min(len(one), len(two))
-        return one[:count] == two[:count]
 
 
 def identify(
@@ -164,7 +149,7 @@ def by_naming(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Kno
 def by_shape(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Known:
     """The weights in a part of a file by shape and place; Misfit, with the best reason."""
     problem: Misfit | None = None
-    fits: list[tuple[matching.Match, Format]] = []
+    fits: list[tuple[Match, Format]] = []
     if part.others and sum(array.ndim == 4 for array in part.file.arrays.values()) < LEAST:
         raise Misfit("it has too few convolutions")
     for spec in specs:
@@ -206,7 +191,7 @@ def finish(
     return Known(spec, naming, weights, names, tuple(notes), part.prefix)
 
 
-def matched(file: File, spec: Spec, asked: bool) -> tuple[matching.Match, Format]:
+def matched(file: File, spec: Spec, asked: bool) -> tuple[Match, Format]:
     """The match of a file with a spec in one of the layouts that its format may have.
 
     Auxiliary heads with other classes than the head are left out, if a spec without them is known.
@@ -285,43 +270,37 @@ def undo_downscale_in_infer(spec: Spec, weights: Weights) -> Weights:
     that training keeps. Our dropout divides by that share in training. Multiplying the heads'
     weights by the share gives the same function in both modes. Paddle stores the share in float32.
     """
+    return weights | {name: weights[name] * share for name, share in kept(spec).items()}
+
+
+def redo_downscale_in_infer(spec: Spec, weights: Weights) -> Weights:
+    """The inverse, for a file with paddle.vision's names; the last bit may differ."""
+    return weights | {name: weights[name] / np.float32(s) for name, s in kept(spec).items()}
+
+
+def kept(spec: Spec) -> dict[str, float]:
+    """The share of its features that each head keeps in training, by the name of its weight."""
     drops = {"head.weight": spec.dropout}
     drops |= {f"auxiliary.{i}.head.weight": row.dropout for i, row in enumerate(spec.auxiliary)}
-    return weights | {name: weights[name] * float32(1 - drop) for name, drop in drops.items()}
+    return {name: float32(1 - drop) for name, drop in drops.items()}
 
 
-# --- parts
-def parts(file: File, key: str | None = None) -> Iterator[Part]:
-    """The whole file, and each part of it that has at least LEAST tensors; larger ones first."""
-    if key is not None:
-        inside = below(file, key)
-        if inside:
-            yield from parts(Part(key, inside).file)
-        return
-    counts: dict[str, list[str]] = {"": list(file.arrays)}
-    for name in file.arrays:
-        for at in re.finditer(r"[./]", name):
-            counts.setdefault(name[: at.start()], []).append(name)
-    for prefix in sorted(counts, key=lambda each: -len(counts[each])):
-        names = counts[prefix]
-        if prefix and len(names) < LEAST:
-            continue
-        arrays = {name[len(prefix) + bool(prefix) :]: file.arrays[name] for name in names}
-        inside_ = set(names)
-        others = [name for name in file.arrays if name not in inside_]
-        yield Part(prefix, replace(file, arrays=arrays), others)
-
-
-def below(file: File, key: str) -> File | None:
-    """The tensors under a key, without it."""
-    start = re.compile(re.escape(key.rstrip("./")) + r"[./]")
-    arrays = {start.sub("", name, 1): a for name, a in file.arrays.items() if start.match(name)}
-    return replace(file, arrays=arrays) if arrays else None
-
-
-def tops(file: File) -> list[str]:
-    """The first words of the names."""
-    return list(dict.fromkeys(re.split(r"[./]", name)[0] for name in file.arrays))[:20]
+def with_own_eps(known: Known) -> Known:
+    """The same function for a class whose norms have the spec's own eps."""
+    own = find(known.spec.name).norm
+    if not (known.spec.norm and own) or known.spec.norm.eps == own.eps:
+        return known
+    note = (
+        f"The destination's class has eps {own.eps:.6g}: gamma is multiplied by "
+        f"sqrt((var + {own.eps:.6g}) / (var + {known.spec.norm.eps:.6g})), which is exact in "
+        "evaluation."
+    )
+    return replace(
+        known,
+        spec=known.spec.at(eps=own.eps),
+        weights=with_eps(known.weights, known.spec.norm.eps, own.eps),
+        notes=(*known.notes, note),
+    )
 
 
 # --- by name
@@ -417,6 +396,9 @@ def refusal(
             f"tensor is {next(iter(file.arrays))}; `googlenet specs` lists the networks."
         )
     reason = best.mismatches[0] if by_name and best.mismatches else str(problem)
+    headless = [each for each in best.mismatches if re.search(r"\bhead\.weight\b", each)]
+    if headless and all("head." in each or "auxiliary." in each for each in best.mismatches):
+        reason = f"its head is missing: {headless[-1]}"
     if by_name and problem and len(best.mismatches) > len(best.names) / 2:
         reason = str(problem)
     if spec_name:

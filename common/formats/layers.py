@@ -89,7 +89,7 @@ def layers_of(names: Iterable[str], arrays: Mapping[str, np.ndarray]) -> list[La
             [by_number[number] for number in sorted(by_number)], arrays
         )
     for layer in found.values():
-        layer.kind = kind_of(layer, arrays)
+        layer.kind = kind_of(layer, arrays) if layer.path not in arrays else "other"
     return list(found.values())
 
 

@@ -99,7 +99,7 @@ def detect_format(file: BinaryIO, name: str, path: Path | None = None) -> tuple[
         return "paddle", read_paddle
     if len(start) > 8 and start[8:9] == b"{":
         return "safetensors", read_safetensors
-    if start == START:
+    if start == START and not name.endswith(".index"):
         if path is None:
             raise Unreadable("holds parameters without names.")
         return "paddle", lambda file: read_parameters(path)
