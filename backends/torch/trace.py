@@ -90,9 +90,21 @@ class Mode(TorchFunctionMode):
         self.events, self.modules, self.derived = [], [], {}
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        if not self.network.module:
+            self.cast(args)
         out = func(*args, **(kwargs or {}))
         self.note(getattr(func, "__name__", str(func)), args, kwargs or {}, out)
         return out
+
+    def cast(self, args):
+        """Give raw weights the dtype of the run, where a function takes them with data."""
+        dtype = getattr(torch, self.network.dtype)
+        if any(isinstance(t, torch.Tensor) and id(t) in self.made for t in args):
+            for t in args:
+                raw = isinstance(t, torch.Tensor) and id(t) not in self.made
+                if raw and t.is_floating_point() and t.dtype != dtype and t.is_leaf:
+                    self.network.leaf(t, "oi")
+                    t.data = t.data.to(dtype)
 
     def note(self, name, args, kwargs, out):
         """Record the tensors that a call made from the network's input."""
@@ -197,6 +209,7 @@ class Network:
         """The number of a weight; its layout is `oi` (out first) or `io` (out last)."""
         for number, (other, _) in enumerate(self.leaves):
             if other is tensor:
+                self.leaves[number] = tensor, layout
                 return number
         self.leaves.append((tensor, layout))
         self.originals.append(tensor.data.clone())

@@ -415,6 +415,11 @@ def findings_of(graph: Graph, edits: dict[str, list[Params]], world: World) -> l
             if edits[relu][0].get("fn") == "none":
                 moved.add(name)
                 moved.add(relu)
+    for name, options in edits.items() if moved else ():  # the same, where the ReLU changes nothing
+        if graph.nodes[name].kind == "norm" and options[0].get("before") == [("act", {"fn": "relu"})]:
+            out = world.found.results.get(name)
+            if out is not None and out.min() >= 0:
+                moved.add(name)
     for name, options in edits.items():
         node = graph.nodes[name]
         if name in moved:
