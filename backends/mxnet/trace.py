@@ -237,7 +237,7 @@ class Network:
         """Find the dtype, the layout and the kind of array that the network runs with."""
         first = None
         for layout in ("NCHW", "NHWC"):
-            for array in ("np", "nd"):
+            for array in self.kinds():
                 if array == "np":
                     mx.npx.set_np()
                 else:
@@ -253,7 +253,19 @@ class Network:
                         return
                     except Exception as error:
                         first = first or error
+        (mx.npx.set_np if self.numpy else mx.npx.reset_np)()
         raise first
+
+    def kinds(self):
+        """The kinds of array that the network may take: `mx.nd` only, if its layers were made so."""
+        names, todo = [], [self.net] if self.module else []
+        while todo:
+            block = todo.pop()
+            names.append(getattr(block, "_op_name", ""))
+            children = block._children.values()
+            todo += [child if isinstance(child, Block) else child() for child in children]
+        old = any(name[:1].isupper() for name in names)
+        return ("nd",) if old else ("np", "nd")
 
     def input(self, x, dtype):
         x = np.ascontiguousarray(x if self.layout == "NCHW" else np.transpose(x, (0, 2, 3, 1)))

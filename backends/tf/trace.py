@@ -5,6 +5,7 @@ user's. TensorFlow's conventions: an op callback sees every operation that runs 
 NHWC, convolutions HWIO, linear layers (in, out); `training=False` sets the mode.
 """
 
+import copy
 import inspect
 import os
 import sys
@@ -220,15 +221,15 @@ class Network:
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NHWC"
         self.first, self.originals = False, []
-        self.net = make(thing, self.notes)
-        self.settle(x)
+        self.settle(thing, x)
 
-    def settle(self, x):
+    def settle(self, thing, x):
         """Find the layout of the input that the network runs with, and its dtype."""
         first = None
         for layout in ("NHWC", "NCHW"):
             for dtype in ("float64", "float32"):
                 self.layout, self.dtype = layout, dtype
+                self.net = make(fresh(thing), self.notes)
                 try:
                     out = self.call(self.input(x))
                     kinds = {t.dtype for _, t in flat(out)}
@@ -335,6 +336,16 @@ def flat(out, name=""):
         names = getattr(out, "_fields", range(len(out)))
         return [each for key, value in zip(names, out) for each in flat(value, str(key))]
     return []
+
+
+def fresh(thing):
+    """A copy of a layer that has no weights yet: a failed run would leave weights of wrong shapes."""
+    if isinstance(thing, keras.layers.Layer) and not thing.built:
+        try:
+            return copy.deepcopy(thing)
+        except Exception:
+            return thing
+    return thing
 
 
 def make(thing, notes):

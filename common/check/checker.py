@@ -221,6 +221,7 @@ class Checker:
         limit = PROOF[self.network.dtype]
         proofs = []
         for number, world in enumerate(worlds):
+            self.complete_order(graph, fitted[number], world, weights)
             chosen = {name: options[0] for name, options in fitted[number].items()}
             kept = self.without_harmless(graph, chosen, world, weights)
             fitted[number] = {name: fitted[number][name] for name in kept}
@@ -249,6 +250,24 @@ class Checker:
             report.residual = max(proofs)
             report.plain = max(plain, *(self.residual(graph, weights, w) for w in rest))
         return report
+
+    def complete_order(
+        self, graph: Graph, edits: dict[str, list[Params]], world: World, weights: Weights
+    ) -> None:
+        """Where a ReLU is before a norm, leave out the one behind it, if that changes nothing."""
+        relu = [("act", {"fn": "relu"})]
+        pairs = {
+            name: name.removesuffix("norm") + "relu"
+            for name, options in edits.items()
+            if graph.nodes[name].kind == "norm" and options[0].get("before") == relu
+        }
+        rest = [each for each in pairs.values() if each in graph.nodes and each not in edits]
+        if len(rest) == len(pairs):
+            return
+        new = {each: [{**graph.nodes[each].p, "fn": "none"}] for each in rest}
+        chosen = {name: options[0] for name, options in {**edits, **new}.items()}
+        if rest and self.residual(graph.edited(chosen), weights, world) <= PROOF[self.network.dtype]:
+            edits.update(new)
 
     def edits_at(
         self, graph: Graph, world: World, worlds: list[World]
@@ -370,7 +389,8 @@ def every_relu_acts(spec: Spec, weights: Weights) -> bool:
 
 
 #: mistakes that stand between two steps of the reference
-EXTRA = {"extra-relu", "extra-activation", "extra-pool", "scaled", "input-scaled", "dropout-active"}
+EXTRA = {"extra-relu", "extra-activation", "extra-pool", "scaled", "input-scaled"}
+EXTRA |= {"dropout-active", "dropout-downscale"}
 
 
 def norm_name(conv: str) -> str:
@@ -415,11 +435,6 @@ def findings_of(graph: Graph, edits: dict[str, list[Params]], world: World) -> l
             if edits[relu][0].get("fn") == "none":
                 moved.add(name)
                 moved.add(relu)
-    for name, options in edits.items() if moved else ():  # the same, where the ReLU changes nothing
-        if graph.nodes[name].kind == "norm" and options[0].get("before") == [("act", {"fn": "relu"})]:
-            out = world.found.results.get(name)
-            if out is not None and out.min() >= 0:
-                moved.add(name)
     for name, options in edits.items():
         node = graph.nodes[name]
         if name in moved:

@@ -455,6 +455,8 @@ class Search:
                 if step is None:
                     usable = False
                     break
+                if step[0] == "affine" and index >= 0 and self.trace.events[index].op == "dropout":
+                    step[1]["dropout"] = True  # Paddle's `downscale_in_infer`
                 steps.append(step)
                 at = out
             if usable and steps:

@@ -140,6 +140,11 @@ MISTAKES = {
             "评估时 dropout 仍然生效：{theirs} 的值为 0",
         ),
         Mistake(
+            "dropout-downscale",
+            "dropout multiplies by {theirs} in evaluation, where the reference changes nothing",
+            "dropout 在评估时乘以 {theirs}，参考实现不改变数值",
+        ),
+        Mistake(
             "missing-affine",
             "the input is not scaled and shifted",
             "缺少对输入的缩放和平移",
@@ -370,6 +375,8 @@ def inserted(kind: str, p: Params, at_input: bool) -> Named:
             return "extra-relu", {}
         return "extra-activation", {"theirs": p["fn"]}
     if kind == "affine":
+        if p.get("dropout"):
+            return "dropout-downscale", {"theirs": f"{p['scale'][0]:.4g}"}
         scale, shift = np.unique(np.round(p["scale"], 9)), np.unique(np.round(p["shift"], 9))
         several = len(scale) > 1 or len(shift) > 1
         words = "x times " + ", ".join(f"{s:.6g}" for s in scale[:3])

@@ -203,11 +203,14 @@ WRONG = {
     ),
     "scaled input and swapped": (lambda: Scaled(book(SwappedBlock)), {"input-scaled", "swapped-branches"}),
     "exchanged": (exchanged, {"exchanged-blocks"}),
-    "elu in raw variables": (lambda: raw(tf.nn.elu), {"activation"}),
+    "elu in raw variables": (lambda: raw(tf.nn.elu), {"activation", "zero-padded-pool"}),
 }
 WRONG_NORM = {
     "eps": (lambda: functional(eps=1e-5), {"norm-eps"}),
-    "relu before the norm": (lambda: functional(act_first=True), {"norm-order"}),
+    "relu before the norm": (
+        lambda: functional(act_first=True),
+        {"norm-order", "zero-padded-pool"},
+    ),
     "a norm is missing": (lambda: functional(lone=True), {"norm-missing"}),
     "softmax and global max": (
         lambda: functional(softmax=True, pool=layers.GlobalMaxPooling2D),
