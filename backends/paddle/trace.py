@@ -212,12 +212,15 @@ class Network:
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NCHW"
         self.originals, self.default = [], paddle.get_default_dtype()
+        self.device = paddle.get_device()
+        paddle.set_device("cpu")
         self.net = make(thing, self.notes)
         self.module = isinstance(self.net, nn.Layer)
         if self.module:
             layers = self.net.sublayers(include_self=True)
             self.modes = [(layer, layer.training) for layer in layers]
             self.kept = {p.dtype for p in self.net.parameters()}
+            self.net.to(device="cpu")
             self.net.eval()
             static = type(self.net.forward).__name__ == "StaticFunction"
             if static or type(self.net).__name__ == "TranslatedLayer":
@@ -225,7 +228,11 @@ class Network:
                     "The network is compiled by `to_static`: its layers are looked at eagerly."
                 )
                 paddle.jit.enable_to_static(False)
-        self.settle(x)
+        try:
+            self.settle(x)
+        except Exception:
+            self.close()
+            raise
 
     def settle(self, x):
         """Find the dtype and the layout of the input that the network runs with."""
@@ -304,7 +311,9 @@ class Network:
     def close(self):
         """Leave the network as it was."""
         paddle.set_default_dtype(self.default)
+        paddle.set_device(self.device)
         if self.module:
+            self.net.to(device=self.device)
             if len(self.kept) == 1:
                 self.net.to(dtype=str(*self.kept).rpartition(".")[2])
             for layer, training in self.modes:

@@ -448,7 +448,7 @@ class Search:
             at = value
             usable = path[-1] == start or start is None
             for index in reversed(path[:-1] if path[-1] == start else path[:1]):
-                out = self.event(index)
+                out = aligned(self.event(index), at)
                 if self.same(at, out):
                     continue
                 step = identify(at, out, self.tolerance)

@@ -191,9 +191,6 @@ WRONG = {
 }
 WRONG_NORM = {
     "eps": (lambda: new({"momentum": 0.9}), {"norm-eps"}),
-    "batch statistics": (
-        lambda: new({**NORM, "scale": False}),
-        {"norm-affine"},
-    ),
+    "no scale": (lambda: new({**NORM, "scale": False}), {"norm-affine"}),
 }
 OPEN = {}

@@ -179,8 +179,7 @@ def exchanged():
 
 RIGHT = {
     "sequential": book,
-    "class of a subclass": lambda: First,
-    "channels first, a dictionary": First,
+    "a class: channels first, a dictionary": lambda: First,
     "raw variables in a tf.function": raw,
     "factory": lambda: book,
 }

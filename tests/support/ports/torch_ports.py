@@ -293,7 +293,7 @@ WRONG = {
     "no relu": (lambda: book(NoRelu), {"missing-relu"}),
     "average pool": (lambda: book(AveragePool), {"avg-pool"}),
     "leaky": (lambda: book(Leaky), {"activation"}),
-    "ceil": (lambda: book(pool=lambda: nn.MaxPool2d(3, 2, 1, ceil_mode=True)), {"ceil-pool"}),
+    "ceil": (lambda: changed(2, ceil_mode=True), {"ceil-pool"}),
     "no padding in a pool": (lambda: changed(2, padding=0), {"pool-window"}),
     "padding 2": (lambda: changed(0, padding=2), {"padding"}),
     "stride 1": (lambda: changed(0, stride=1), {"stride"}),
