@@ -57,7 +57,7 @@ OPERATORS = [
     for side in ("", "r")
 ]
 
-creation_lines = {}  # id of a layer: the line of the user's file that makes it
+creation_lines: dict[int, str] = {}  # id of a layer: the line of the user's file that makes it
 
 
 def prepare(folder):
@@ -112,6 +112,8 @@ class Mode:
             setattr(owner, name, function)
 
     def wrapped(self, name, function):
+        """The function, recorded; what it calls itself is not."""
+
         def operation(*args, **kwargs):
             self.inside += 1
             try:
@@ -183,11 +185,15 @@ class Mode:
             self.made[id(t)] = len(self.events) - 1
             self.keep.append(t)
 
-
     def recognise(self, t):
         """Find the event of a tensor that a method in C++ made, such as a view, by its values."""
         known = not isinstance(t, paddle.Tensor) or id(t) in self.made or id(t) in self.derived
-        if known or t.ndim not in (2, 3, 4) or t.shape[0] != self.batch or not t.is_floating_point():
+        if (
+            known
+            or t.ndim not in (2, 3, 4)
+            or t.shape[0] != self.batch
+            or not t.is_floating_point()
+        ):
             return
         if t.persistable or not self.events:
             return
@@ -257,6 +263,7 @@ class Network:
         return len(self.leaves) - 1
 
     def cast(self):
+        """Give the weights the dtype of the run."""
         paddle.set_default_dtype(self.dtype)
         if self.module:
             self.net.to(dtype=self.dtype)
@@ -318,7 +325,7 @@ class Network:
                 self.net.to(dtype=str(*self.kept).rpartition(".")[2])
             for layer, training in self.modes:
                 layer.training = training
-        for (tensor, _), array in zip(self.leaves, self.originals):
+        for (tensor, _), array in zip(self.leaves, self.originals, strict=False):
             tensor.set_value(array.astype(str(tensor.dtype).rpartition(".")[2]))
 
 
@@ -330,7 +337,9 @@ def flat(out, name=""):
         return [each for key, value in out.items() for each in flat(value, str(key))]
     if isinstance(out, (list, tuple)):
         names = getattr(out, "_fields", range(len(out)))
-        return [each for key, value in zip(names, out) for each in flat(value, str(key))]
+        return [
+            each for key, value in zip(names, out, strict=False) for each in flat(value, str(key))
+        ]
     return []
 
 

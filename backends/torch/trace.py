@@ -53,6 +53,7 @@ LEAVES = {
     "norm": {1: "running_mean", 2: "running_var", 3: "weight", 4: "bias"},
 }
 
+
 def prepare(folder):
     """Called before the user's file is run."""
     init = nn.Module.__init__
@@ -129,7 +130,9 @@ class Mode(TorchFunctionMode):
         if kind == "matmul" and len(data) == 1 and len(tensors) == 2 and tensors[1].ndim == 2:
             kind, other = "linear", tensors[1]
             source = self.derived.get(id(other))
-            leaves["weight"] = self.network.leaf(*((other, "io") if source is None else (source, "oi")))
+            leaves["weight"] = self.network.leaf(
+                *((other, "io") if source is None else (source, "oi"))
+            )
         if kind == "addmm" and len(data) == 1 and len(tensors) == 3 and id(tensors[1]) in self.made:
             kind, source = "linear", self.derived.get(id(tensors[2]))
             weight = (tensors[2], "io") if source is None else (source, "oi")
@@ -176,7 +179,9 @@ class Network:
         self.net = make(thing, self.notes)
         self.module = isinstance(self.net, nn.Module)
         if self.module:
-            if any(isinstance(p, nn.parameter.UninitializedParameter) for p in self.net.parameters()):
+            if any(
+                isinstance(p, nn.parameter.UninitializedParameter) for p in self.net.parameters()
+            ):
                 with torch.no_grad():
                     self.net.cpu().eval()(torch.from_numpy(x))  # lazy layers learn their shapes
             self.net = copy.deepcopy(self.net).cpu().eval()
@@ -216,6 +221,7 @@ class Network:
         return len(self.leaves) - 1
 
     def cast(self):
+        """Give the weights the dtype of the run."""
         dtype = getattr(torch, self.dtype)
         if self.module:
             self.net.to(dtype)
@@ -273,7 +279,7 @@ class Network:
 
     def close(self):
         """Leave the network as it was; a module is a copy, but functions use the user's tensors."""
-        for (tensor, _), array in zip(self.leaves, self.originals):
+        for (tensor, _), array in zip(self.leaves, self.originals, strict=False):
             tensor.data = array
 
 
@@ -285,7 +291,9 @@ def flat(out, name=""):
         return [each for key, value in out.items() for each in flat(value, str(key))]
     if isinstance(out, (list, tuple)):
         names = getattr(out, "_fields", range(len(out)))
-        return [each for key, value in zip(names, out) for each in flat(value, str(key))]
+        return [
+            each for key, value in zip(names, out, strict=False) for each in flat(value, str(key))
+        ]
     return []
 
 

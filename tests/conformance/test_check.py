@@ -62,6 +62,7 @@ class Ports:
         self.name, self.module = name, importlib.import_module(f"{name}_ports")
 
     def close(self):
+        """Undo what the ports needed."""
         sys.path.remove(str(PORTS))
         if self.name == "tf":
             import keras
@@ -69,6 +70,7 @@ class Ports:
             keras.config.set_floatx("float32")
 
     def check(self, make_net, norm):
+        """Check a port against the thin d2l, with or without its norm."""
         return check_live(make_net(), self.name, thin(D2L_BN if norm else D2L), SIZE)
 
 
@@ -179,15 +181,15 @@ def test_a_file_runs_beside_the_users_own_modules_and_its_errors_are_told(name, 
     with Process(f"{file}:net", name) as process:
         process.open(x)
         found = process.trace(x)
-        assert [event["op"] for event in found["events"]][0] == "conv"
+        assert next(event["op"] for event in found["events"]) == "conv"
         assert found["events"][0]["line"].startswith("mynet.py:")
         assert found["outputs"][0]["out"].shape == (2, 4, 10, 10)
     assert "said by the user's code" in capfd.readouterr().out
-    with Process(f"{file}:needs_arguments", name) as process:
-        with pytest.raises(UserError, match="needs the arguments width"):
-            process.open(x)
-    with Process(f"{file}:broken", name) as process:
-        with pytest.raises(UserError, match=r"mynet.py:\d+ raises KeyError: 'p4_3'"):
+    for bad, words in (
+        ("needs_arguments", "needs the arguments width"),
+        ("broken", r"mynet.py:\d+ raises KeyError: 'p4_3'"),
+    ):
+        with Process(f"{file}:{bad}", name) as process, pytest.raises(UserError, match=words):
             process.open(x)
     with pytest.raises(UserError, match="AttributeError"):
         Process(f"{file}:absent", name)

@@ -29,7 +29,13 @@ def test_the_graph_is_the_reference(spec):
 
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "padding"),
-    [(96, 7, 2, (2, 3)), (97, 7, 2, (3, 3)), (48, 3, 2, (0, 1)), (49, 3, 2, (1, 1)), (9, 3, 1, (1, 1))],
+    [
+        (96, 7, 2, (2, 3)),
+        (97, 7, 2, (3, 3)),
+        (48, 3, 2, (0, 1)),
+        (49, 3, 2, (1, 1)),
+        (9, 3, 1, (1, 1)),
+    ],
 )
 def test_same_padding_is_that_of_tensorflow(size, kernel, stride, padding):
     assert same_padding(size, kernel, stride) == padding
@@ -60,7 +66,11 @@ def test_an_edited_pool_is_found_among_its_variants_and_named(change, name):
     node = Node("pool", "pool", ("x",), POOL)
     x = np.random.RandomState(0).standard_normal((2, 3, 12, 12))
     y = compute(node.edited(**change), [x], {})
-    fits = [p for p in variants(node, x.shape, y.shape) if error(compute(Node("p", "pool", (), p), [x], {}), y) < 1e-12]
+    fits = [
+        p
+        for p in variants(node, x.shape, y.shape)
+        if error(compute(Node("p", "pool", (), p), [x], {}), y) < 1e-12
+    ]
     assert fits
     assert [kind for kind, _ in names(node, fits[0])] == [name]
 
@@ -91,4 +101,6 @@ def test_the_vocabulary_is_one():
     assert shared >= {"ceil-pool", "same-padding", "zero-padded-pool", "missing-relu", "norm-eps"}
     for mistake in MISTAKES.values():
         assert mistake.en
-        assert any("\u4e00" <= letter <= "\u9fff" for letter in mistake.zh) or mistake.zh == "{theirs}"
+        assert (
+            any("\u4e00" <= letter <= "\u9fff" for letter in mistake.zh) or mistake.zh == "{theirs}"
+        )

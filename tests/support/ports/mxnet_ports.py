@@ -1,6 +1,6 @@
-"""Ports of GoogLeNet to MXNet as people write them, right and wrong, with an eighth of the widths.
+"""Ports of GoogLeNet to MXNet as people write them, with an eighth of the widths.
 
-`RIGHT` has networks that are the reference's function; `WRONG` those with mistakes, and their names.
+`RIGHT` has networks that are the reference's function, `WRONG` those with mistakes and their names.
 """
 
 import mxnet as mx
@@ -96,7 +96,14 @@ class Hybrid(nn.HybridBlock):
             for n, row in enumerate(BLOCKS):
                 if row:
                     c1, c2, c3, c4 = row
-                    units = [(c1, 1), (c2[0], 1), (c2[1], 3, 1, 1), (c3[0], 1), (c3[1], 5, 1, 2), (c4, 1)]
+                    units = [
+                        (c1, 1),
+                        (c2[0], 1),
+                        (c2[1], 3, 1, 1),
+                        (c3[0], 1),
+                        (c3[1], 5, 1, 2),
+                        (c4, 1),
+                    ]
                     for k, each in enumerate(units):
                         setattr(self, f"conv{n}_{k}", self.unit(*each))
             self.global_pool = nn.GlobalAvgPool2D()
@@ -128,7 +135,9 @@ class Hybrid(nn.HybridBlock):
 
 def new(norm=None):
     """`F.np` and `F.npx`."""
-    return Hybrid(lambda F, parts: F.np.concatenate(parts, axis=1), lambda F, x: F.npx.relu(x), norm)
+    return Hybrid(
+        lambda F, parts: F.np.concatenate(parts, axis=1), lambda F, x: F.npx.relu(x), norm
+    )
 
 
 def old(norm=None, relu="relu"):
@@ -183,7 +192,10 @@ RIGHT_NORM = {"norm": lambda: new(NORM), "norm, mx.nd": lambda: old(NORM)}
 WRONG = {
     "swapped": (lambda: book(Swapped), {"swapped-branches"}),
     "no relu": (lambda: book(Linear), {"missing-relu"}),
-    "average and global max": (lambda: book(Average, nn.GlobalMaxPool2D), {"avg-pool", "global-pool"}),
+    "average and global max": (
+        lambda: book(Average, nn.GlobalMaxPool2D),
+        {"avg-pool", "global-pool"},
+    ),
     "flatten": (lambda: book(last=None), {"missing-global-pool"}),
     "stride": (lambda: book(stride=1), {"stride"}),
     "exchanged": (exchanged, {"exchanged-blocks"}),

@@ -1,6 +1,6 @@
-"""Ports of GoogLeNet to Paddle as people write them, right and wrong, with an eighth of the widths.
+"""Ports of GoogLeNet to Paddle as people write them, with an eighth of the widths.
 
-`RIGHT` has networks that are the reference's function; `WRONG` those with mistakes, and their names.
+`RIGHT` has networks that are the reference's function, `WRONG` those with mistakes and their names.
 """
 
 import paddle
@@ -95,15 +95,25 @@ class WithNorm(nn.Layer):
     def __init__(self, drop=0.0, **unit):
         super().__init__()
         self.stem = nn.Sequential(Unit(1, 8, 7, 2, **unit), nn.MaxPool2D(3, 2, 1))
-        self.second = nn.Sequential(Unit(8, 8, 1, **unit), Unit(8, 24, 3, **unit), nn.MaxPool2D(3, 2, 1))
+        self.second = nn.Sequential(
+            Unit(8, 8, 1, **unit), Unit(8, 24, 3, **unit), nn.MaxPool2D(3, 2, 1)
+        )
         self.blocks = nn.LayerList()
         for row in BLOCKS:
             if row is None:
                 self.blocks.append(nn.LayerList([nn.MaxPool2D(3, 2, 1)]))
                 continue
             i, c1, c2, c3, c4 = row
-            units = [Unit(i, c1, 1, **unit), Unit(i, c2[0], 1, **unit), Unit(c2[0], c2[1], 3, **unit)]
-            units += [Unit(i, c3[0], 1, **unit), Unit(c3[0], c3[1], 5, **unit), Unit(i, c4, 1, **unit)]
+            units = [
+                Unit(i, c1, 1, **unit),
+                Unit(i, c2[0], 1, **unit),
+                Unit(c2[0], c2[1], 3, **unit),
+            ]
+            units += [
+                Unit(i, c3[0], 1, **unit),
+                Unit(c3[0], c3[1], 5, **unit),
+                Unit(i, c4, 1, **unit),
+            ]
             self.blocks.append(nn.LayerList(units))
         self.drop = drop
         self.fc = nn.Linear(128, 10)
@@ -188,7 +198,10 @@ WRONG = {
     "ceil": (lambda: book(ceil=True), {"ceil-pool"}),
     "softmax": (lambda: nn.Sequential(book(), nn.Softmax()), {"double-softmax"}),
     "flatten": (lambda: book(end=[nn.Flatten(), nn.Linear(512, 10)]), {"missing-global-pool"}),
-    "normalised and swapped": (lambda: Normalised(book(Swapped)), {"input-scaled", "swapped-branches"}),
+    "normalised and swapped": (
+        lambda: Normalised(book(Swapped)),
+        {"input-scaled", "swapped-branches"},
+    ),
     "exchanged": (exchanged, {"exchanged-blocks"}),
 }
 WRONG_NORM = {

@@ -1,6 +1,6 @@
-"""Ports of GoogLeNet to TensorFlow as people write them, right and wrong, with an eighth of the widths.
+"""Ports of GoogLeNet to TensorFlow as people write them, with an eighth of the widths.
 
-`RIGHT` has networks that are the reference's function; `WRONG` those with mistakes, and their names.
+`RIGHT` has networks that are the reference's function, `WRONG` those with mistakes and their names.
 """
 
 import keras
@@ -78,7 +78,9 @@ def book(block=Block, same=False, end=None, rows=None):
     return keras.Sequential([*parts, *end])
 
 
-def functional(eps=1e-3, act_first=False, bias=True, softmax=False, norm=True, lone=False, pool=None):
+def functional(
+    eps=1e-3, act_first=False, bias=True, softmax=False, norm=True, lone=False, pool=None
+):
     """Keras's functional style, with batch norm."""
 
     def conv(x, c, k, s=1, p=0, missing=False):
@@ -200,7 +202,10 @@ WRONG = {
         lambda: book(end=[layers.Flatten(), layers.Dense(10)]),
         {"missing-global-pool"},
     ),
-    "scaled input and swapped": (lambda: Scaled(book(SwappedBlock)), {"input-scaled", "swapped-branches"}),
+    "scaled input and swapped": (
+        lambda: Scaled(book(SwappedBlock)),
+        {"input-scaled", "swapped-branches"},
+    ),
     "exchanged": (exchanged, {"exchanged-blocks"}),
     "elu in raw variables": (lambda: raw(tf.nn.elu), {"activation", "zero-padded-pool"}),
 }

@@ -1,6 +1,6 @@
-"""Ports of GoogLeNet to PyTorch as people write them, right and wrong, with an eighth of the widths.
+"""Ports of GoogLeNet to PyTorch as people write them, with an eighth of the widths.
 
-`RIGHT` has networks that are the reference's function; `WRONG` those with mistakes, and their names.
+`RIGHT` has networks that are the reference's function, `WRONG` those with mistakes and their names.
 """
 
 import torch
@@ -351,14 +351,20 @@ OPEN = {
         "structure",
         {"extra-layer"},
     ),
-    "extra block": (lambda: book(blocks=[*BLOCKS[:5], BLOCKS[5], *BLOCKS[5:]]), "structure", {"extra-block"}),
+    "extra block": (
+        lambda: book(blocks=[*BLOCKS[:5], BLOCKS[5], *BLOCKS[5:]]),
+        "structure",
+        {"extra-block"},
+    ),
 }
 
 
 class ConvNorm(nn.Sequential):
     """A published variant's unit."""
 
-    def __init__(self, i, o, k, stride=1, pad=0, eps=1e-3, bias=True, norm=True, first="norm", **kw):
+    def __init__(
+        self, i, o, k, stride=1, pad=0, eps=1e-3, bias=True, norm=True, first="norm", **kw
+    ):
         layers = [nn.Conv2d(i, o, k, stride, pad, bias=bias)]
         units = [nn.BatchNorm2d(o, eps=eps, **kw)] if norm else []
         units.append(nn.ReLU(inplace=norm))
