@@ -45,7 +45,9 @@ def check_live(
         try:
             opened[:] = [Live(net, name, x, os.getcwd())]
         except Exception as error:
-            raise UserError(f"The network cannot be run: {type(error).__name__}: {error}") from error
+            raise UserError(
+                f"The network cannot be run: {type(error).__name__}: {error}"
+            ) from error
 
     channels, side = open_with(start, asked, size)
     try:

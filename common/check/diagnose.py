@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -38,10 +37,8 @@ def error(got: Array, want: Array) -> float:
 
 def aligned(a: Array, b: Array) -> Array:
     """`a` in the shape of `b`, if only axes of length 1 or a flattening differ."""
-    if a.shape != b.shape and a.size == b.size and a.shape[:1] == b.shape[:1]:
-        if 2 in (a.ndim, b.ndim):
-            return a.reshape(b.shape)
-    return a
+    fits = a.shape != b.shape and a.size == b.size and a.shape[:1] == b.shape[:1]
+    return a.reshape(b.shape) if fits and 2 in (a.ndim, b.ndim) else a
 
 
 @dataclass
@@ -99,14 +96,15 @@ class Search:
         """Whether two tensors agree."""
         return a is not None and error(a, b) <= self.tolerance
 
-    def event(self, index: int) -> Array:
+    def event(self, index: int | None) -> Array:
         """The tensor of an event; -1 is the network's input."""
+        assert index is not None
         value = self.values[INPUT] if index < 0 else self.trace.events[index].out
         assert value is not None
         return value
 
     def find(self, value: Array, taken: Sequence[int | None] = ()) -> int | None:
-        """The first event that equals the value, other than its inputs; a constant proves nothing."""
+        """The first event that equals the value, but its inputs; a constant proves nothing."""
         if value.size > 1 and np.ptp(value) == 0:
             return None
         flat = value.reshape(-1)
@@ -178,7 +176,9 @@ class Search:
         if not self.same(whole, out):
             sources = self.sources(layer)
             value = self.values[before]
-            index = next((i for i in sources if value is not None and self.same(value, self.event(i))), None)
+            index = next(
+                (i for i in sources if value is not None and self.same(value, self.event(i))), None
+            )
             steps: list[tuple[str, Params]] = []
             if index is None:
                 solved = self.segment(before, sources)
@@ -236,12 +236,10 @@ class Search:
     def options(self, node: Node, value: Array, out: Array) -> list[Params]:
         """The edits that turn a step's input into its output; a sample decides first."""
         found: list[Params] = []
-        want = out if out.ndim == 4 or node.kind not in ("conv", "pool") else out
-        if node.kind in ("conv", "pool") and (value.ndim != 4 or want.ndim != 4):
-            if not (node.kind == "pool" and value.ndim == 4):
-                return []
+        if node.kind == "conv" and (value.ndim != 4 or out.ndim != 4):
+            return []
         fitted = self.fitted_norm(node, value, out) if node.kind == "norm" else []
-        for p in (*variants(node, value.shape, want.shape), *fitted):
+        for p in (*variants(node, value.shape, out.shape), *fitted):
             if self.trial(replace(node, p=p), value, out) and p not in found:
                 found.append(p)
                 if len(found) > 8 or node.kind == "norm":
@@ -298,7 +296,7 @@ class Search:
         return [node for key, node in self.graph.nodes.items() if key in found]
 
     def segment(self, name: str, targets: Sequence[int]) -> int | None:
-        """Edit the waiting steps so that `name` gives one of the events; the event, if it can be."""
+        """Edit the waiting steps so that `name` gives one of the events; that event, or None."""
         nodes = self.waiting(name)
         if not nodes:
             return None
@@ -383,7 +381,7 @@ class Search:
     def choices(
         self, node: Node, inputs: Sequence[Array | None], last: bool, wanted: list[Array]
     ) -> list[tuple[list[Params], Array, int]]:
-        """The edits of a waiting step that the user's tensors support, and that of leaving it out."""
+        """The edits of a waiting step that some tensor supports, and that of leaving it out."""
         events = [w.shape for w in wanted] if last else [e.out.shape for e in self.trace.events]
         shapes = {tuple(shape) for shape in events}
         values = [v for v in inputs if v is not None]
@@ -448,13 +446,15 @@ class Search:
             at = value
             usable = path[-1] == start or start is None
             for index in reversed(path[:-1] if path[-1] == start else path[:1]):
-                out = self.event(index)
+                out = aligned(self.event(index), at)
                 if self.same(at, out):
                     continue
                 step = identify(at, out, self.tolerance)
                 if step is None:
                     usable = False
                     break
+                if step[0] == "affine" and index >= 0 and self.trace.events[index].op == "dropout":
+                    step[1]["dropout"] = True  # Paddle's `downscale_in_infer`
                 steps.append(step)
                 at = out
             if usable and steps:
@@ -525,7 +525,10 @@ class Search:
         for number, name in enumerate(node.inputs):
             value = self.values[name]
             free = [j for j in range(len(ends)) if j not in places.values()]
-            hit = next((j for j in free if value is not None and self.same(value, self.event(ends[j]))), None)
+            hit = next(
+                (j for j in free if value is not None and self.same(value, self.event(ends[j]))),
+                None,
+            )
             if hit is None:
                 later.append(number)
             else:
@@ -543,7 +546,9 @@ class Search:
             name = node.inputs[number]
             free = [j for j in range(len(ends)) if j not in places.values()]
             value = self.values[name]
-            free = [j for j in free if value is None or self.event(ends[j]).shape == value.shape] or free
+            free = [
+                j for j in free if value is None or self.event(ends[j]).shape == value.shape
+            ] or free
             for j in free:
                 steps, _ = self.inserted(name, [ends[j]])
                 if steps and name in self.graph.nodes:
@@ -641,9 +646,9 @@ def identify(x: Array, y: Array, tolerance: float) -> tuple[str, Params] | None:
                 small = compute(replace(node, p=p), [x[:, :SAMPLE]], {})
             except ValueError:
                 continue
-            if small.shape == y[:, :SAMPLE].shape and error(small, y[:, :SAMPLE]) <= tolerance:
-                if error(compute(replace(node, p=p), [x], {}), y) <= tolerance:
-                    return "pool", p
+            near = small.shape == y[:, :SAMPLE].shape and error(small, y[:, :SAMPLE]) <= tolerance
+            if near and error(compute(replace(node, p=p), [x], {}), y) <= tolerance:
+                return "pool", p
     return None
 
 

@@ -37,8 +37,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "leaky relu 0.3": lambda x: np.where(x > 0, x, 0.3 * x),
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
     "selu": lambda x: (
-        1.0507009873554805
-        * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0)))
+        1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0)))
     ),
     "gelu": lambda x: x * 0.5 * (1 + _erf(x / np.sqrt(2))),
     "gelu (tanh)": lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
@@ -133,7 +132,7 @@ class _Builder:
         self.nodes.append(Node(name, kind, tuple(inputs), p))
         return name
 
-    def rows(self, x: str, table: Sequence[Any], name: str) -> str:
+    def chain(self, x: str, table: Sequence[Any], name: str) -> str:
         for index, row in enumerate(table):
             x = self.row(x, row, f"{name}.{index}")
         return x
@@ -163,7 +162,7 @@ class _Builder:
                 return self.conv(x, row, name)
             case rows.MaxPool() | rows.AvgPool():
                 maximum = isinstance(row, rows.MaxPool)
-                top, left = pair(row.padding) if maximum else (0, 0)
+                top, left = pair(row.padding) if isinstance(row, rows.MaxPool) else (0, 0)
                 return self.add(
                     name,
                     "pool",
@@ -172,11 +171,11 @@ class _Builder:
                     stride=pair(row.stride),
                     pad=(top, top, left, left),
                     fill="-inf",
-                    ceil=maximum and row.ceil,
+                    ceil=isinstance(row, rows.MaxPool) and row.ceil,
                     fn="max" if maximum else "avg",
                 )
             case rows.Inception():
-                ends = [self.rows(x, each, f"{name}.{b}") for b, each in row.branches()]
+                ends = [self.chain(x, each, f"{name}.{b}") for b, each in row.branches()]
                 return self.add(name, "concat", ends, order=tuple(range(len(ends))))
             case rows.GlobalAvgPool():
                 return self.add(name, "gap", [x], fn="mean")
@@ -253,9 +252,8 @@ def windows(x: Array, p: Params, fill: float) -> Array:
     x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
     d = p.get("dilation", 1)
     span = tuple((k - 1) * d + 1 for k in p["kernel"])
-    view = sliding_window_view(x, span, axis=(2, 3))[:, :, ::down, ::across]
-    found: Array = view[..., ::d, ::d]
-    return found
+    view: Array = sliding_window_view(x, (1, 1, *span))[:, :, ::down, ::across, 0, 0]
+    return view[..., ::d, ::d]
 
 
 def _conv(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:

@@ -57,7 +57,11 @@ MISTAKES = {
         Mistake("missing-bias", "no bias", "缺少偏置"),
         Mistake("extra-bias", "a bias that the reference does not have", "多了参考实现没有的偏置"),
         Mistake(
-            "norm-eps", "eps {theirs}, not {ours}", "eps 为 {theirs}，应为 {ours}", "norm-defaults", "porting"
+            "norm-eps",
+            "eps {theirs}, not {ours}",
+            "eps 为 {theirs}，应为 {ours}",
+            "norm-defaults",
+            "porting",
         ),
         Mistake(
             "norm-batch-statistics",
@@ -82,7 +86,9 @@ MISTAKES = {
         Mistake("activation", "{theirs} instead of ReLU", "激活函数是 {theirs}，应为 ReLU"),
         Mistake("extra-relu", "a ReLU that the reference does not have", "多了一个 ReLU"),
         Mistake(
-            "extra-activation", "{theirs} that the reference does not have", "多了一个激活函数 {theirs}"
+            "extra-activation",
+            "{theirs} that the reference does not have",
+            "多了一个激活函数 {theirs}",
         ),
         Mistake(
             "zero-padded-pool",
@@ -96,7 +102,11 @@ MISTAKES = {
         Mistake("avg-pool", "average instead of maximum{theirs}", "平均池化，应为最大池化{theirs}"),
         Mistake("max-pool", "maximum instead of average", "最大池化，应为平均池化"),
         Mistake("missing-pool", "no pool", "缺少池化"),
-        Mistake("extra-pool", "a pool that the reference does not have: {theirs}", "多了一个池化：{theirs}"),
+        Mistake(
+            "extra-pool",
+            "a pool that the reference does not have: {theirs}",
+            "多了一个池化：{theirs}",
+        ),
         Mistake(
             "pool-window",
             "the window is {theirs}, not {ours}",
@@ -107,7 +117,11 @@ MISTAKES = {
             "joined in the order {theirs}",
             "分支拼接顺序为 {theirs}",
         ),
-        Mistake("global-pool", "{theirs} instead of the mean of the whole image", "{theirs}，应为整幅图像的平均值"),
+        Mistake(
+            "global-pool",
+            "{theirs} instead of the mean of the whole image",
+            "{theirs}，应为整幅图像的平均值",
+        ),
         Mistake(
             "flatten-order",
             "features flattened as (H, W, C), not (C, H, W)",
@@ -122,7 +136,8 @@ MISTAKES = {
         ),
         Mistake(
             "double-softmax",
-            "the network ends in a {theirs}: it returns no logits. Right only for a loss that takes {what}",
+            "the network ends in a {theirs}: it returns no logits. Right only for a loss "
+            "that takes {what}",
             "网络以 {theirs} 结尾，返回的不是 logits；仅当损失函数接受{what}时正确",
             "from-logits",
             "porting",
@@ -140,6 +155,11 @@ MISTAKES = {
             "评估时 dropout 仍然生效：{theirs} 的值为 0",
         ),
         Mistake(
+            "dropout-downscale",
+            "dropout multiplies by {theirs} in evaluation, where the reference changes nothing",
+            "dropout 在评估时乘以 {theirs}，参考实现不改变数值",
+        ),
+        Mistake(
             "missing-affine",
             "the input is not scaled and shifted",
             "缺少对输入的缩放和平移",
@@ -149,14 +169,28 @@ MISTAKES = {
             "a layer of yours runs here a second time: the reference has two layers",
             "这里再次使用了同一层，参考实现是两个独立的层",
         ),
-        Mistake("layer-shape", "the weight is {theirs}, not {ours}", "权重形状为 {theirs}，应为 {ours}"),
+        Mistake(
+            "layer-shape", "the weight is {theirs}, not {ours}", "权重形状为 {theirs}，应为 {ours}"
+        ),
         Mistake("missing-block", "the block ({ours}) is left out", "缺少 Inception 块（{ours}）"),
-        Mistake("extra-block", "a block ({theirs}) that the reference does not have", "多了一个 Inception 块（{theirs}）"),
+        Mistake(
+            "extra-block",
+            "a block ({theirs}) that the reference does not have",
+            "多了一个 Inception 块（{theirs}）",
+        ),
         Mistake("exchanged-blocks", "the blocks are exchanged", "Inception 块的顺序被交换"),
-        Mistake("extra-layer", "a layer {theirs} that the reference does not have", "多了一层 {theirs}"),
+        Mistake(
+            "extra-layer", "a layer {theirs} that the reference does not have", "多了一层 {theirs}"
+        ),
         Mistake("missing-layer", "the layer is left out", "缺少一层"),
-        Mistake("branch-layers", "{theirs} convolutions in the branch, not {ours}", "分支中有 {theirs} 个卷积，应为 {ours} 个"),
-        Mistake("block-branches", "{theirs} branches, not {ours}", "有 {theirs} 个分支，应为 {ours} 个"),
+        Mistake(
+            "branch-layers",
+            "{theirs} convolutions in the branch, not {ours}",
+            "分支中有 {theirs} 个卷积，应为 {ours} 个",
+        ),
+        Mistake(
+            "block-branches", "{theirs} branches, not {ours}", "有 {theirs} 个分支，应为 {ours} 个"
+        ),
         Mistake(
             "transposed-head",
             "the weight is reshaped where it should be transposed",
@@ -224,9 +258,7 @@ def variants(node: Node, shape: Sequence[int], want: Sequence[int]) -> Iterator[
             yield {**p, "scale": (1.0,) * channels, "shift": (0.0,) * channels}
 
 
-def _fronts(
-    size: int, out: int, kernel: int, stride: int, most: int
-) -> Iterator[tuple[int, int]]:
+def _fronts(size: int, out: int, kernel: int, stride: int, most: int) -> Iterator[tuple[int, int]]:
     """The paddings (front, behind) that turn `size` into `out`; even ones if they do."""
     for front in range(most + 1):
         needed = (out - 1) * stride + kernel - size - front
@@ -291,7 +323,7 @@ def _pools(p: Params, shape: Sequence[int], want: Sequence[int]) -> Iterator[Par
 def _distance(p: Params, q: Params) -> int:
     """How many facts two pools differ in: the fewest first."""
     facts = sum(p[key] != q[key] for key in ("fn", "kernel", "stride", "fill", "ceil"))
-    return 2 * facts + 2 * (p["pad"] != q["pad"]) - (q["pad"] == "same")
+    return 2 * facts + 2 * int(p["pad"] != q["pad"]) - int(q["pad"] == "same")
 
 
 Named = tuple[str, dict[str, Any]]  #: a mistake's name, and the fields of its words
@@ -324,7 +356,9 @@ def names(node: Node, p: Params) -> list[Named]:
                 kind = "norm-batch-statistics" if p["mode"] == "batch" else "norm-eps-outside"
                 found.append((kind, {}))
             if "eps" in changed:
-                found.append(("norm-eps", {"theirs": f"{p['eps']:.4g}", "ours": f"{old['eps']:.4g}"}))
+                found.append(
+                    ("norm-eps", {"theirs": f"{p['eps']:.4g}", "ours": f"{old['eps']:.4g}"})
+                )
             if "affine" in changed:
                 words = "no scale and no shift" if p["affine"] is False else p["affine"]
                 found.append(("norm-affine", {"theirs": words}))
@@ -370,6 +404,8 @@ def inserted(kind: str, p: Params, at_input: bool) -> Named:
             return "extra-relu", {}
         return "extra-activation", {"theirs": p["fn"]}
     if kind == "affine":
+        if p.get("dropout"):
+            return "dropout-downscale", {"theirs": f"{p['scale'][0]:.4g}"}
         scale, shift = np.unique(np.round(p["scale"], 9)), np.unique(np.round(p["shift"], 9))
         several = len(scale) > 1 or len(shift) > 1
         words = "x times " + ", ".join(f"{s:.6g}" for s in scale[:3])
@@ -410,7 +446,9 @@ def _padding(p: Params, old: Params) -> Named:
 
 def window(p: Params) -> str:
     """A pool's window in words."""
-    words = f"kernel {_size(p['kernel'])}, stride {_size(p['stride'])}, padding {pad_words(p['pad'])}"
+    words = (
+        f"kernel {_size(p['kernel'])}, stride {_size(p['stride'])}, padding {pad_words(p['pad'])}"
+    )
     return words + (", rounded up" if p["ceil"] else "")
 
 

@@ -175,8 +175,10 @@ class Report:
     def _proof(self) -> str:
         count = len(self.structure) + len(self.findings)
         these = "this" if count == 1 else f"these {count} changes"
-        plain = "" if self.plain is None or self.plain == float("inf") else (
-            f" Without, it differs from them by {self.plain:.1g}."
+        plain = (
+            ""
+            if self.plain is None or self.plain == float("inf")
+            else (f" Without, it differs from them by {self.plain:.1g}.")
         )
         return (
             f"Proof: the reference with {these} gives your outputs to {self.residual:.0e}.{plain}"
