@@ -239,6 +239,8 @@ FAMILY_OWNERS = {
     "torchvision's and timm's names of Inception-v3": ("inception-v3",),
     PADDLE_V3: ("inception-v3-paddle",),
     "Keras Applications' names of Inception-v3": ("inception-v3-keras",),
+    "Gluon's names of Inception-v3": ("inception-v3",),
+    "GluonCV's names": ("torchvision",),
 }
 
 
