@@ -360,12 +360,7 @@ function showLines(node) {
   const kinds = lane ? [node.dataset.kind, lane.dataset.branch] : [node.dataset.kind];
   const lists = kinds.map((kind) => {
     const part = document.querySelector(`.part[data-kind="${kind}"]`);
-    const list = part.querySelector("dl").cloneNode(true);
-    for (const pre of all("pre", list)) {
-      pre.removeAttribute("role"); // a landmark's name is used once
-      pre.removeAttribute("aria-label");
-    }
-    return list;
+    return part.querySelector("dl").cloneNode(true);
   });
   document.getElementById("details-lines").replaceChildren(...lists);
 }
