@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))  # `mkdocs build` may run where the project is not
 from common.page import site as page  # noqa: E402
 from common.page import source  # noqa: E402
 
-LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\((\.\./[^)\s]+)(?: \"[^\"]*\")?\)")
+LINK = re.compile(r"\[((?:`[^`\n]*`|[^\[\]`])*)\]\((\.\./[^)\s]+)(?: \"[^\"]*\")?\)")
 FOLDER = "page"  #: of the page in the site
 
 listings: set[str] = set()  # the files that documents link to

@@ -98,6 +98,7 @@ def test_the_page_is_short_and_code_is_on_the_first_screen(visit):
 def test_topics_open_from_the_address_the_menu_and_their_heading(visit):
     page = visit(hash="#step")
     assert page.locator("#step pre").first.is_visible()
+    assert page.locator("#jump").input_value() == "step"
     assert not page.locator("#head pre").first.is_visible()
     page.locator("#jump").select_option("head")
     assert page.locator("#head pre").first.is_visible()
