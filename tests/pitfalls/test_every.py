@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from common.parity.checks import ZERO_GRADIENT
 from common.parity.fixtures import draw_fixture
 from common.parity.report import tensor_error
 from common.recipe import Recipe
-from common.spec import MINI
+from common.spec import MINI, MINI_FAMILY, AvgPool, Norm
 
 IMAGES = load("sample").train_images[:4]
 
@@ -54,6 +55,32 @@ def test_norm_rounding(backend, built, shows):
         got = backend.forward(model, fixture.inputs, training=True)
         errors.append(tensor_error(got["head"], want["head"]))
     shows(*errors, least=3e-7, most=1e-11)
+
+
+def test_shapes_alone(backend, built, shows):
+    """Weights of a network that leaves padding out of its averages fit one that counts it."""
+    counted = replace(MINI_FAMILY, stage3=(AvgPool(3, 1, 1), *MINI_FAMILY.stage3))
+    theirs = replace(counted, stage3=(AvgPool(3, 1, 1, counted=False), *MINI_FAMILY.stage3))
+    fixture, errors = draw_fixture(theirs), []
+    want = GoogLeNet(theirs, fixture.weights).forward(fixture.inputs.astype(float))["head"]
+    for spec in (counted, theirs):
+        model = built(spec, "float64")
+        backend.write_weights(model, fixture.weights)
+        errors.append(tensor_error(backend.forward(model, fixture.inputs, False)["head"], want))
+    shows(*errors, least=0.01)
+
+
+def test_another_eps(backend, built, shows):
+    """Weights of a network with an eps of 1e-5 fit one with 1e-3, which most packages have."""
+    theirs = replace(MINI_FAMILY, norm=Norm(1e-5, 0.9))
+    fixture, errors = draw_fixture(theirs), []
+    weights = {n: w * 0.01 if n.endswith("running_var") else w for n, w in fixture.weights.items()}
+    want = GoogLeNet(theirs, weights).forward(fixture.inputs.astype(float))["head"]
+    for spec in (MINI_FAMILY, theirs):
+        model = built(spec, "float64")
+        backend.write_weights(model, weights)
+        errors.append(tensor_error(backend.forward(model, fixture.inputs, False)["head"], want))
+    shows(*errors, least=0.01)
 
 
 def test_relu_tie(backend, built, shows):

@@ -11,12 +11,12 @@ from small_specs import NARROW  # in tests/support
 
 from backends.mxnet import googlenet, optimizers, train
 from backends.numpy import GoogLeNet, Trainer, cross_entropy, resize
-from backends.numpy.googlenet import batch_norm
+from backends.numpy.googlenet import batch_norm, local_norm
 from common.data.sources import load
 from common.parity.fixtures import draw_fixture
 from common.parity.report import tensor_error
 from common.recipe import Recipe
-from common.spec import MINI, Conv, GlobalAvgPool
+from common.spec import MINI, Conv, GlobalAvgPool, LocalNorm
 
 NORM = MINI.norm
 RANDOM = np.random.RandomState(0)
@@ -195,6 +195,15 @@ def test_one_pixel(backend, shows):
     theirs = mx.nd.contrib.BilinearResize2D(x, height=1, width=1, align_corners=False).asnumpy()
     fixed = prepared(backend, 1)
     shows(*(np.abs(each - want).max() for each in (theirs, fixed)), least=0.1, most=5e-6)
+
+
+def test_local_norm_float64(shows):
+    """MXNet's own local norm refuses float64."""
+    row = LocalNorm(size=3, alpha=1.0, beta=0.75)
+    with pytest.raises(mx.MXNetError):
+        mx.nd.LRN(array(X).as_nd_ndarray(), nsize=3, alpha=1.0, beta=0.75, knorm=1.0).asnumpy()
+    ours = googlenet.layer(row, None)(array(X)).asnumpy()
+    shows(1, tensor_error(ours, local_norm(X, row)[0]), least=1)
 
 
 def test_pooled_shape(shows):

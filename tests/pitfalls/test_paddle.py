@@ -13,7 +13,14 @@ from small_specs import NARROW  # in tests/support
 
 from backends.mutations import inject
 from backends.numpy import cross_entropy, resize
-from backends.numpy.googlenet import GoogLeNet, batch_norm, convolution, global_avg_pool
+from backends.numpy.googlenet import (
+    GoogLeNet,
+    avg_pool,
+    batch_norm,
+    convolution,
+    global_avg_pool,
+    local_norm,
+)
 from backends.paddle import googlenet, train
 from backends.paddle import weights as native
 from common import weights
@@ -22,7 +29,7 @@ from common.errors import DeviceError, WeightsError
 from common.parity.fixtures import draw_fixture
 from common.parity.report import tensor_error
 from common.recipe import Recipe
-from common.spec import MINI, Conv, GlobalAvgPool
+from common.spec import MINI, AvgPool, Conv, GlobalAvgPool, LocalNorm
 from common.training.checkpoint import Checkpoint, Config
 from common.training.loop import TrainingLoop
 
@@ -113,6 +120,28 @@ def test_pool_gradient(shows):
         x.stop_gradient = False
         (pool(x).reshape(dy.shape) * tensor(dy)).sum().backward()
         errors.append(tensor_error(x.grad.numpy(), want))
+    shows(*errors, least=1e-9)
+
+
+def test_counted_padding(shows):
+    """Paddle's own average pool leaves the padding out unless `exclusive` is False."""
+    row = AvgPool(3, 1, 1)
+    want, _ = avg_pool(X, row)
+    pools = nn.AvgPool2D(3, 1, 1), googlenet.layer(row, CHANNELS, None)
+    shows(*(tensor_error(pool(tensor(X)).numpy(), want) for pool in pools), least=0.1)
+
+
+def test_local_norm_gradient(shows):
+    """Paddle's own is made of its average pool, whose gradient is rounded to float32."""
+    row, random = LocalNorm(size=3, alpha=1.0, beta=0.75), np.random.RandomState(1)
+    images, errors = random.normal(size=(2, 7, 3, 3)), []
+    y, backward = local_norm(images, row)
+    dy = random.normal(size=y.shape)
+    for norm in (nn.LocalResponseNorm(3, 1.0, 0.75, 1.0), googlenet.layer(row, 7, None)):
+        x = tensor(images)
+        x.stop_gradient = False
+        (norm(x) * tensor(dy)).sum().backward()
+        errors.append(tensor_error(x.grad.numpy(), backward(dy)))
     shows(*errors, least=1e-9)
 
 

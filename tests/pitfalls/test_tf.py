@@ -15,17 +15,19 @@ from steps import step
 
 from backends.mutations import inject
 from backends.numpy import GoogLeNet, cross_entropy, resize
-from backends.numpy.googlenet import batch_norm, convolution, max_pool
+from backends.numpy.googlenet import avg_pool, batch_norm, convolution, local_norm, max_pool
 from backends.tf import device, googlenet, optimizers, train
 from backends.tf import weights as native
 from common import weights
 from common.data.sampling import batches
 from common.data.sources import load
+from common.formats.identify import identify
+from common.formats.sandbox import read_file
 from common.parity.fixtures import draw_fixture
 from common.parity.mutations import SMALL
 from common.parity.report import tensor_error
 from common.recipe import Recipe
-from common.spec import MINI, Auxiliary, AvgPool, Conv, Linear, MaxPool
+from common.spec import MINI, Auxiliary, AvgPool, Conv, Linear, LocalNorm, MaxPool
 
 NORM = MINI.norm
 RANDOM = np.random.RandomState(0)
@@ -79,6 +81,52 @@ def test_pool_padding(shows):
     theirs = layers.MaxPooling2D(3, 2)(padded)
     ours = googlenet.MaxPool(3, stride=2, padding=1, ceil=False)(nhwc(x))
     shows(*(tensor_error(nchw(each), want) for each in (theirs, ours)), least=0.1)
+
+
+def test_counted_padding(shows):
+    """`'same'` leaves the padding out of a mean; the other frameworks' v3 counts it."""
+    row = AvgPool(3, 1, 1)
+    want, _ = avg_pool(X, row)
+    theirs, ours = layers.AveragePooling2D(3, 1, "same"), googlenet.layer(row, None)
+    shows(*(tensor_error(nchw(pool(nhwc(X))), want) for pool in (theirs, ours)), least=0.1)
+
+
+def test_local_norm_alpha(shows):
+    """TensorFlow's own does not divide alpha by the size, and takes no float64."""
+    row = LocalNorm(size=3, alpha=1.0, beta=0.75)
+    want, _ = local_norm(X, row)
+    with pytest.raises((TypeError, tf.errors.InvalidArgumentError)):
+        tf.nn.local_response_normalization(nhwc(X), 1)
+    single = tf.cast(nhwc(X), tf.float32)
+    theirs = tf.nn.local_response_normalization(single, 1, bias=1.0, alpha=1.0, beta=0.75)
+    ours = googlenet.layer(row, None)(nhwc(X))
+    shows(*(tensor_error(nchw(y), want) for y in (theirs, ours)), least=0.1)
+
+
+def test_file_numbers(shows, tmp_path):
+    """The number of a layer in a `.weights.h5` is not that of its name: the share that differs."""
+    path = tmp_path / "it.weights.h5"
+    net = keras.applications.InceptionV3(weights=None, input_shape=(75, 75, 3), classes=10)
+    net.save_weights(path)
+    file = read_file(path)
+    named = {layer.name: layer for layer in net.layers if isinstance(layer, layers.Conv2D)}
+    kernels = [named[name].kernel.numpy() for name in sorted(named, key=number)]
+    stored = [file.arrays[f"layers/conv2d{f'_{i}' if i else ''}/vars/0"] for i in range(94)]
+    found = identify(file, None, "it").weights
+    ours = [native.to_native(name, found[name]) for name in found if name.endswith("conv.weight")]
+    assert len(kernels) == len(ours) == 94
+    shares = [
+        np.mean(
+            [not np.array_equal(one, kernel) for one, kernel in zip(each, kernels, strict=True)]
+        )
+        for each in (stored, ours)
+    ]
+    shows(*shares, least=0.5, most=0)
+
+
+def number(name):
+    """The number that Keras gave a layer in this process."""
+    return int(f"{name}_0".split("_")[1])
 
 
 def test_conv_layout(shows):
