@@ -145,8 +145,8 @@ def from_weights(
         raise RunError(f"These weights cannot classify images: {error}.") from error
     layers(config.network())  # raises SpecError for a size that is too small
     weights = {name: array.astype(np.float32) for name, array in known.weights.items()}
-    if names := not_finite(weights):
-        raise RunError(f"The weights hold NaN or infinity in {names[0]}: train the network again.")
+    if odd := not_finite(weights):
+        raise RunError(f"The weights hold NaN or infinity in {odd[0]}: train the network again.")
     return Checkpoint(config, weights, {}, Progress())
 
 

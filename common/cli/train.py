@@ -118,7 +118,7 @@ def train(
     with worker():
         if resume:
             limits = {"--limit-train": limit_train, "--limit-test": limit_test}
-            given = {"--recipe": recipe_name, "--out": out, **limits}
+            given: dict[str, object] = {"--recipe": recipe_name, "--out": out, **limits}
             given |= {"--split": split, "--weights": weights_file, "--key": key, "--eps": eps}
             fixed = [option for option, value in given.items() if value is not None]
             fixed += [f"--{name.replace('_', '-')}" for name in changes if name != "precision"]
