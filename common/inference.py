@@ -143,8 +143,8 @@ def from_weights(
         raise RunError(f"These weights cannot classify images: {error}.") from error
     layers(config.network())  # raises SpecError for a size that is too small
     weights = {name: array.astype(np.float32) for name, array in known.weights.items()}
-    if names := not_finite(weights):
-        raise RunError(f"The weights hold NaN or infinity in {names[0]}: train the network again.")
+    if odd := not_finite(weights):
+        raise RunError(f"The weights hold NaN or infinity in {odd[0]}: train the network again.")
     return Checkpoint(config, weights, {}, Progress())
 
 
@@ -190,7 +190,11 @@ def enter(
 
 def test_set(config: Config, source: str | None) -> Dataset:
     """Return the run's own test images, or all of another source; RunError if they do not fit."""
-    data = load_data(config.data if source is None else source, config.recipe.size)
+    data = load_data(
+        config.data if source is None else source,
+        config.recipe.size,
+        config.split if source is None else None,
+    )
     if source is None:
         data = data.limit(config.limit_train, config.limit_test)
     if isinstance(data.test_images, Files):  # another source may have another size or be grey
@@ -266,7 +270,9 @@ def expand(paths: Sequence[Path]) -> list[Path]:
         elif not path.exists() and glob.has_magic(str(path)):
             names = sorted(map(Path, glob.glob(str(path), recursive=True)))
         if not names:
-            raise DataError(f"{path} names no image of a known format: name files or a folder")
+            raise DataError(
+                f"{path} names no image of a known format; name files or a folder, or leave it out"
+            )
         found += names
     return found
 

@@ -65,7 +65,12 @@ LOGGERS = ("tensorboard", "wandb", "mlflow")
 @click.option(
     "--data",
     metavar="DIR|sample",
-    help="Fashion-MNIST's folder, the small sample, or a folder of train/CLASS/ and test/CLASS/.",
+    help="A folder of Fashion-MNIST, of a set like it, or of images; or the small sample.",
+)
+@click.option(
+    "--split",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of each class for testing, if --data holds class folders that are not divided.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="[default: runs/RECIPE-BACKEND]")
 @weights_option
@@ -106,6 +111,7 @@ def train(
     limit_train: int | None,
     limit_test: int | None,
     data: str | None,
+    split: float | None,
     out: Path | None,
     weights_file: Path | None,
     key: str | None,
@@ -122,6 +128,9 @@ def train(
     **hyper: Any,
 ) -> None:
     """Train by a recipe and save the run in a folder.
+
+    DIR holds Fashion-MNIST's four files, those of a set like MNIST, Kaggle's CSV files, or images
+    as train/CLASS/ and test/CLASS/ (or val/CLASS/). With --split, it holds CLASS/ alone.
 
     With --weights, start from a file of weights instead of new ones, with their spec. If the data
     have another number of classes, the head is new.
@@ -150,8 +159,8 @@ def train(
     with worker():
         if resume:
             limits = {"--limit-train": limit_train, "--limit-test": limit_test}
-            given = {"--recipe": recipe_name, "--out": out, **limits}
-            given |= {"--weights": weights_file, "--key": key, "--eps": eps}
+            given: dict[str, object] = {"--recipe": recipe_name, "--out": out, **limits}
+            given |= {"--split": split, "--weights": weights_file, "--key": key, "--eps": eps}
             fixed = [option for option, value in given.items() if value is not None]
             free = ("precision", "epochs")
             fixed += [f"--{name.replace('_', '-')}" for name in changes if name not in free]
@@ -169,7 +178,7 @@ def train(
                 raise SpecError("--key and --eps are for --weights: leave them out.")
             recipe = recipe_name or "d2l"
             try:
-                plan = begin(name, recipe, changes, data, limits_given, out, known)
+                plan = begin(name, recipe, changes, data, limits_given, out, known, split)
             except FieldError as error:
                 if error.field not in changes:
                     raise

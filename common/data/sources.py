@@ -21,6 +21,7 @@ from common.data.fashion_mnist import (
 )
 from common.data.image_folder import is_class_folder
 from common.data.image_folder import load as load_class_folder
+from common.errors import DataError
 
 #: where torchvision keeps the files below the folder that it is given
 NESTED = (Path("FashionMNIST/raw"), Path("MNIST/raw"), Path("raw"))
@@ -38,12 +39,14 @@ def load(source: str | None = None, size: int = 96, split: float | None = None) 
     folders; only then `size` is used. Raises DataError for files that are missing or damaged or
     cannot be downloaded.
     """
-    if source == "sample":
+    if source == "sample" and split is None:
         return Folder(
             SAMPLE_FOLDER, SAMPLE, "it is part of this project: restore it with git"
         ).dataset("sample")
     if source is not None:
         return given_folder(source, size, split)
+    if split is not None:
+        raise DataError("--split divides the class folders of `--data DIR`; name them, or leave it")
     cache = Folder(
         cache_folder(),
         FULL,
@@ -78,6 +81,9 @@ def given_folder(source: str, size: int, split: float | None) -> Dataset:
         "give the folder of Fashion-MNIST's four files, or one of train/CLASS/ and"
         " test/CLASS/, with `--data DIR`, or use `--data sample`",
     )
+    undivided = not given.present() and is_class_folder(given.path)
+    if split is not None and not undivided:
+        raise DataError(f"--split divides class folders, and {source} is none; leave it out")
     if not given.present():
         if is_csv_folder(given.path):
             return load_csv(given.path)

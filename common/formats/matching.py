@@ -144,7 +144,7 @@ class Matcher:
             blocks[each.block].append(each)
         stem = blocks.pop("", [])
         places = self.places(blocks)
-        assigned = {}
+        assigned = dict[str, int]()
         for group in classes_of(blocks):
             assigned |= self.roles({name: (blocks[name], places[name]) for name in group})
         used = {index for members in places.values() for index in members}
@@ -186,15 +186,15 @@ class Matcher:
             if members not in by_content[content]:
                 by_content[content].append(members)
         alike: dict[object, list[str]] = defaultdict(list)
-        for name, members in blocks.items():
-            alike[contents([each.shape for each in members])].append(name)
-        found = {}
+        for name, wanted_ in blocks.items():
+            alike[contents([each.shape for each in wanted_])].append(name)
+        found = dict[str, list[int]]()
         for content, names in alike.items():
             sets = sorted(by_content.get(content, []))
             if len(sets) != len(names):
                 return None
             found |= dict(zip(names, sets, strict=True))
-        used = [index for members in found.values() for index in members]
+        used = [index for taken in found.values() for index in taken]
         return found if len(used) == len(set(used)) else None
 
     def by_sequence(self, blocks: dict[str, list[Wanted]]) -> dict[str, list[int]]:

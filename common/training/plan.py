@@ -39,7 +39,7 @@ class Plan:
     named: bool = True  #: the user gave the folder; if not, another free one does as well
     stamp: tuple[int, int] | None = None  #: of the last checkpoint when it was read
     extended: int = 0  #: the epochs that a resumed run had before it got more
-    notes: tuple[str, ...] = ()  #: what was changed in the weights that it starts from
+    notes: tuple[str, ...] = ()  #: how weights and data were changed, as sentences
 
     @property
     def recipe(self) -> Recipe:
@@ -121,8 +121,11 @@ def begin(
     limits: tuple[int | None, int | None],
     out: Path | None,
     known: Known | None = None,
+    split: float | None = None,
 ) -> Plan:
     """Plan a new run: a named recipe with some fields changed.
+
+    `split` divides the class folders of a data set that has no test images.
 
     It starts with the weights of `known`, if they are given, and their spec.
     """
@@ -139,13 +142,19 @@ def begin(
     run = Run(folder)
     run.check_free()
     backend = load(backend_name)
-    data = load_data(source, recipe.size).limit(*limits)
-    config = Config.of(recipe, backend_name, data, source, limits)
+    data = load_data(source, recipe.size, split).limit(*limits)
+    config = Config.of(recipe, backend_name, data, source, limits, split)
     layers(config.network())  # raises SpecError for a size that is too small
     first = Checkpoint.first(config)
     notes: tuple[str, ...] = ()
     if known:
         first, notes = started_from(first, with_own_eps(known))
+    if split is not None:
+        notes = (
+            *notes,
+            f"{data.source} is divided by `--split {split:g}`, class by class, with a fixed seed: "
+            f"{len(data.train_labels)} images for training, {len(data.test_labels)} for testing.",
+        )
     return Plan(backend_name, backend, first, data, run, True, bool(out), notes=notes)
 
 
@@ -205,7 +214,7 @@ def resume(
     backend_name = backend_name or config.backend
     if source is not None:
         config = replace(config, data=source)
-    data = load_data(config.data, config.recipe.size)
+    data = load_data(config.data, config.recipe.size, config.split)
     data = data.limit(config.limit_train, config.limit_test)
     checkpoint = replace(checkpoint, config=config)
     if fingerprint(data) == config.fingerprint:  # the loop refuses other images
