@@ -6,11 +6,15 @@ import ctypes
 import importlib
 import importlib.util
 import os
-from contextlib import suppress
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from common.errors import BackendError, one_line
+from common.files import install_command
 
 if TYPE_CHECKING:  # the command line needs only the names and should not import NumPy
     from common.contract import Backend
@@ -28,8 +32,37 @@ def load(name: str) -> Backend:
     the factors of a product to ten bits. `NVIDIA_TF32_OVERRIDE=1` lets the framework choose.
     """
     os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     keep_memory()
-    return cast("Backend", load_module(name, f"backends.{name}"))
+    with without_notices():
+        return cast("Backend", load_module(name, f"backends.{name}"))
+
+
+@contextmanager
+def without_notices() -> Iterator[None]:
+    """Drop what C++ code writes to stderr meanwhile, unless an exception leaves.
+
+    TensorFlow writes notices in red words about GPUs that a machine does not have, and no log level
+    stops them. `TF_CPP_MIN_LOG_LEVEL=0` in the environment shows them.
+    """
+    if os.environ["TF_CPP_MIN_LOG_LEVEL"] in ("0", "1"):
+        yield
+        return
+    sys.stderr.flush()
+    kept, at_end = os.dup(2), b""
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            file.seek(0)
+            at_end = file.read()
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            if at_end:
+                os.write(2, at_end)
 
 
 def keep_memory() -> None:
@@ -59,6 +92,5 @@ def require(name: str) -> None:
     if name not in found:
         pins = "cross" if found else name  # its own file would change packages of the others
         raise BackendError(
-            f"{FRAMEWORKS[name]} is not installed; install it with "
-            f"`pip install -c constraints/{pins}.txt -e '.[{name}]'`."
+            f"{FRAMEWORKS[name]} is not installed; install it with `{install_command(name, pins)}`."
         )

@@ -81,6 +81,12 @@ class Backend(Protocol):
     def fastest_precision(self, device: str) -> str:
         """What `--precision auto` stands for: `bfloat16` where it is faster, else `float32`."""
 
+    def threads(self) -> int:
+        """How many threads compute one operation on the CPU.
+
+        Another number of threads sums in another order, and so rounds differently.
+        """
+
     def out_of_memory(self, error: BaseException) -> bool:
         """Whether the framework says by this exception that the memory is too small."""
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from backends import FRAMEWORKS
 from common.errors import one_line
-from common.files import ROOT
+from common.files import ROOT, install_command
 from common.processor import processor
 
 TIMEOUT = 120.0  # seconds to import a framework and list its devices
@@ -29,8 +29,7 @@ PACKAGES = {
     "click": "",
     "pooch": "",
     "safetensors": "",
-    "tabulate": "",
-    "tqdm": "",
+    "rich": "",
     "pillow": "",
     "matplotlib": "",
     "h5py": "",
@@ -100,8 +99,7 @@ def package(name: str, extra: str) -> dict[str, Any]:
     try:
         return {"version": metadata.version(name)}
     except metadata.PackageNotFoundError:
-        where = f"'.[{extra}]'" if extra else "."
-        return {"trouble": f"is not installed; install it with `pip install -e {where}`."}
+        return {"trouble": f"is not installed; install it with `{install_command(extra)}`."}
 
 
 def data() -> dict[str, Any]:

@@ -13,6 +13,14 @@ class SpecError(GoogLeNetError, ValueError):
     """A spec is invalid, or does not accept the input."""
 
 
+class FieldError(SpecError):
+    """A field of a recipe has a value that it cannot have."""
+
+    def __init__(self, field: str, value: object, rule: str) -> None:
+        super().__init__(f"The recipe's {field} is {value!r}: it must be {rule}.")
+        self.field, self.value, self.rule = field, value, rule
+
+
 class WeightsError(GoogLeNetError, ValueError):
     """Weights do not fit the network, or a file holds no weights."""
 

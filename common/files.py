@@ -24,6 +24,17 @@ NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
 RENAME_SECONDS = 2.0  #: Windows refuses to replace a file while another process reads it
 
 
+def install_command(extra: str, pins: str = "") -> str:
+    """The command that installs an extra of this project, from any folder.
+
+    `pins` names the constraints file, without its ending.
+    """
+    here = ROOT if (ROOT / "pyproject.toml").exists() and Path.cwd() != ROOT else Path()
+    project = f"{here}[{extra}]" if here != Path() else f".[{extra}]"
+    constraints = f"-c {here / 'constraints' / pins}.txt " if pins else ""
+    return f"pip install {constraints}-e '{project if extra else here}'"
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a new temporary file in the same folder, sync it, and rename it to `path`.
 

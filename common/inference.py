@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import glob
 import io
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
-from tqdm import tqdm
 
 from backends import FRAMEWORKS, load
 from common.contract import Backend
@@ -28,6 +25,7 @@ from common.files import write_whole
 from common.formats.identify import Known, with_own_eps
 from common.recipe import Recipe
 from common.spec.arithmetic import layers
+from common.terminal import table, tracked
 from common.training.checkpoint import Checkpoint, Config, Progress
 from common.training.history import Epoch, read_history
 from common.training.run import Run
@@ -61,7 +59,7 @@ class Opened:
         """
         recipe = replace(self.config.recipe, precision=self.precision)
         starts = range(0, len(images), recipe.batch_size)
-        bar = tqdm(starts, unit=" batches", disable=not sys.stderr.isatty(), leave=False)
+        bar = tracked(starts, "predicting", "batches")
         batch_size = recipe.batch_size
         with enough_memory(
             self.backend.out_of_memory, self.device, batch_size, "another `--device`"
@@ -241,7 +239,7 @@ def render(found: dict[str, Any]) -> str:
             printable(each["name"]),
             each["images"],
             each["right"],
-            each["right"] / max(each["images"], 1),
+            f"{each['right'] / max(each['images'], 1):.3f}",
         )
         for each in found["classes"]
     ]
@@ -254,9 +252,8 @@ def render(found: dict[str, Any]) -> str:
         f"{origin}; {found['images']} test images from {found['data']}"
     )
     heads = ("class", "images", "right", "accuracy")
-    table = tabulate(rows, heads, floatfmt=".3f", disable_numparse=[0])  # a class may be named 1e5
     last = f"test loss {found['loss']:.3f}, test acc {found['accuracy']:.3f}"
-    return f"{printable(head)}\n\n{table}\n\n{last}"
+    return f"{printable(head)}\n\n{table(rows, heads)}\n\n{last}"
 
 
 def expand(paths: Sequence[Path]) -> list[Path]:
@@ -280,7 +277,7 @@ def expand(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def csv_table(rows: Sequence[dict[str, Any]]) -> str:
     """Predictions as CSV: one line for each image and class, the most probable first."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -36,14 +36,20 @@ def processor() -> dict[str, Any]:
         pairs = {key.strip(): value.strip() for key, value in pairs.items()}
         model = pairs.get("model name", model)
         flags = set(pairs.get("flags", pairs.get("Features", "")).split())
-    affinity = getattr(os, "sched_getaffinity", None)  # only on Linux
     return {
         "name": model,
         "instructions": [name for name, spellings in INSTRUCTIONS.items() if spellings & flags],
         "cores": os.cpu_count(),
-        "usable": len(affinity(0)) if affinity else os.cpu_count(),
+        "usable": usable_cores(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
     }
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # only on Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def numpy_flags() -> set[str]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
 
-from common.errors import SpecError
+from common.errors import FieldError, SpecError, one_line
 from common.spec import Spec, find, float32
 
 OPTIMIZERS = ("sgd", "adam")
@@ -16,7 +19,7 @@ AUTO = "auto"  #: the fastest precision of the device, chosen when a run begins
 
 def _require(holds: bool, field: str, value: object, rule: str) -> None:
     if not holds:
-        raise SpecError(f"Recipe.{field} is {value!r}: it must be {rule}.")
+        raise FieldError(field, value, rule)
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,21 @@ class Recipe:
             return ("mean", "square")
         return ("velocity",) if self.momentum else ()
 
+    def as_json(self) -> dict[str, Any]:
+        """The fields as plain data; a number has the fewest digits that mean the same float32."""
+        return {name: shortest(value) for name, value in asdict(self).items()}
+
     def network(self, channels: int = 1, classes: int = 10) -> Spec:
         """The spec with this recipe's image size and dropout, and these channels and classes."""
         return find(self.spec).at(self.size, channels, classes, self.dropout)
+
+
+def shortest(value: Any) -> Any:
+    """A float32 with the fewest digits that are rounded to it; any other value as it is."""
+    if not isinstance(value, float):
+        return value
+    short = (float(f"{value:.{digits}g}") for digits in range(1, 10))
+    return next((each for each in short if float32(each) == value), value)
 
 
 D2L = Recipe()
@@ -148,6 +163,36 @@ RECIPES = {
         ),
     )
 }
+
+
+def recipe_of(given: str) -> Recipe:
+    """The recipe of a name, or of the TOML file whose path ends in `.toml`."""
+    return read_recipe(Path(given)) if given.endswith(".toml") else find_recipe(given)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a TOML file; SpecError if it is none.
+
+    `recipe` names the recipe that the file begins with (`d2l` if it is left out). Every other key
+    is a field of `Recipe` that it changes. The name is the file's, unless the file gives another.
+    """
+    try:
+        found = tomllib.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read ({error.strerror}).") from error
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise SpecError(f"{path} is not a TOML file ({one_line(error)}).") from error
+    base = find_recipe(str(found.pop("recipe", D2L.name)))
+    known = [field.name for field in fields(Recipe)]
+    for key in found:
+        if key not in known:
+            raise SpecError(f"{path}: {key!r} is not a field of a recipe: {', '.join(known)}.")
+    try:
+        return replace(base, **{"name": path.stem, **found})
+    except FieldError as error:
+        raise SpecError(
+            f"{path}: {error.field} is {error.value!r}: it must be {error.rule}."
+        ) from (error)
 
 
 def find_recipe(name: str) -> Recipe:

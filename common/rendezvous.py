@@ -33,10 +33,11 @@ def meet(addresses: Sequence[str], rank: int, way_out: str) -> None:
 
     Raises WorkersError if the port of this worker is taken; `way_out` is for `need_port`.
     """
-    _, _, port = addresses[rank].rpartition(":")
+    own, _, port = addresses[rank].rpartition(":")
     need_port(port, way_out)
     others = [each for each in addresses if each != addresses[rank]]
-    with socket.create_server(("", int(port)), backlog=len(addresses)) as server:
+    host = own if is_loopback(own) else ""
+    with socket.create_server((host, int(port)), backlog=len(addresses)) as server:
         outgoing = [connect(*address.rpartition(":")[::2]) for address in others]
         incoming = [server.accept()[0] for _ in others]  # each other worker connects once
     for connection in outgoing:
@@ -44,6 +45,11 @@ def meet(addresses: Sequence[str], rank: int, way_out: str) -> None:
     for connection in incoming:
         with connection, suppress(ConnectionError):
             connection.recv(1)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address or name is this machine's alone."""
+    return host == "localhost" or host.startswith("127.")
 
 
 def connect(host: str, port: str) -> socket.socket:

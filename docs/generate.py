@@ -1,4 +1,4 @@
-"""Write the generated parts of the README in both languages, of the guide and of the benchmarks.
+"""Write the generated parts of the documents in both languages, and of the benchmarks.
 
 They come from the source and from docs/results. `python docs/generate.py` rewrites them; tests
 compare the pages with them. common/page/results.py names the command behind each results file.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from common.page.results import TITLES  # noqa: E402
 from common.parity.mutations import INJECTED_BUGS  # noqa: E402
 
 tables.WIDE_CHARS_MODE = False  # else the width of Chinese depends on installed packages
-READMES = ("README.md", "README.zh-CN.md")  # language 0 is English, 1 is Chinese
+ENDINGS = (".md", ".zh.md")  # language 0 is English, 1 is Chinese
 
 
 def inception_blocks(language: int) -> str:
@@ -43,7 +44,7 @@ def inception_blocks(language: int) -> str:
         source = (ROOT / "backends" / backend / "googlenet.py").read_text()
         (node,) = [n for n in ast.parse(source).body if getattr(n, "name", "") == "Inception"]
         code = "\n".join(source.splitlines()[node.lineno - 1 : node.end_lineno])
-        path = f"backends/{backend}/googlenet.py"
+        path = f"../backends/{backend}/googlenet.py"
         cells.append(f"<td>\n\n**[{title}]({path})**\n\n```python\n{code}\n```\n\n</td>")
     pairs = ["\n".join(cells[at : at + 2]) for at in range(0, len(cells), 2)]
     rows = [f'<tr valign="top">\n{pair}\n</tr>' for pair in pairs]
@@ -128,9 +129,25 @@ def training(language: int) -> str:
     return tabulate(rows, heads, tablefmt="github", missingval="-")
 
 
-def generate(text: str, language: int = 0) -> str:
-    """A README with all its generated parts rewritten."""
-    for part in (inception_blocks, bug_matrix, shapes_alone, parity, versions, training):
+#: the generated parts of each document
+PAGES: dict[str, tuple[Callable[[int], str], ...]] = {
+    "idioms": (inception_blocks,),
+    "proof": (parity, versions, bug_matrix, shapes_alone),
+    "training": (training,),
+}
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Each document with generated parts, and its text with these rewritten."""
+    for name, parts in PAGES.items():
+        for language, ending in enumerate(ENDINGS):
+            path = ROOT / "docs" / f"{name}{ending}"
+            yield path, generate(path.read_text(), parts, language)
+
+
+def generate(text: str, parts: Sequence[Callable[[int], str]], language: int = 0) -> str:
+    """A document with these parts rewritten."""
+    for part in parts:
         begin, end = (f"<!-- {word} {part.__name__} -->" for word in ("begin", "end"))
         head, rest = text.split(begin)
         text = f"{head}{begin}\n{part(language)}\n{end}{rest.split(end)[1]}"
@@ -302,6 +319,5 @@ if __name__ == "__main__":
     benchmarks_page.write_text(benchmarks(benchmarks_page.read_text()))
     guide_page = ROOT / "docs" / "porting.md"
     guide_page.write_text(guide(guide_page.read_text()))
-    for index, name in enumerate(READMES):
-        readme = ROOT / name
-        readme.write_text(generate(readme.read_text(), index))
+    for path, text in pages():
+        path.write_text(text)

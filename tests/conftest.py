@@ -1,7 +1,8 @@
 """`pytest` runs the unit tests; `pytest --backend NAME` the conformance suite of that backend, what
 its framework's own tools do with its classes, and the pitfalls of porting that show in it; `pytest
 tests/cross_framework` what needs all four frameworks; `pytest tests/upstream --backend torch` what
-needs torchvision; `pytest tests/page` what needs a browser.
+needs torchvision; `pytest tests/packages --backend NAME` what needs other packages; `pytest
+tests/page` what needs a browser.
 """
 
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from backends import FRAMEWORKS, load, simulated
 from common.errors import BackendError, DeviceError
 
-NAMED = [Path(__file__).resolve().parent / name for name in ("cross_framework", "upstream", "page")]
+FOLDERS = ("cross_framework", "upstream", "packages", "page")
+NAMED = [Path(__file__).resolve().parent / name for name in FOLDERS]
 
 
 def pytest_addoption(parser):

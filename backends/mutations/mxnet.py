@@ -10,7 +10,7 @@ from mxnet.gluon import nn
 
 from backends import mxnet as mxnet_backend
 from backends.mutations.helpers import after, both, unbiased
-from backends.mxnet import googlenet, train, weights
+from backends.mxnet import googlenet, layers, train, weights
 
 
 def missing_bias():
@@ -101,6 +101,36 @@ def flatten_order():
         return self.head(self.dropout(self.relu(self.hidden(x))))
 
     return mock.patch.object(googlenet.Auxiliary, "hybrid_forward", hybrid_forward)
+
+
+def counted_padding():
+    pool = nn.AvgPool2D
+
+    def uncounted(*window, count_include_pad):
+        return pool(*window, count_include_pad=False)
+
+    return mock.patch.object(nn, "AvgPool2D", uncounted)
+
+
+def swapped_forks():
+    def hybrid_forward(self, F, x):
+        return F.np.concatenate([branch(x) for branch in reversed(list(self.branches))], axis=1)
+
+    return mock.patch.object(googlenet.Branches, "hybrid_forward", hybrid_forward)
+
+
+def unscaled_residual():
+    def change(self):
+        self.scale = 1.0
+
+    return after(googlenet.Residual, "__init__", change)
+
+
+def local_norm_alpha():
+    def change(self):
+        self.alpha *= self.mean._kwargs["kernel"][0]
+
+    return after(layers.LocalNorm, "__init__", change)
 
 
 def norm_eps():

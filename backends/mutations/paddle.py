@@ -9,7 +9,7 @@ from paddle.nn import functional as F
 
 from backends import paddle as paddle_backend
 from backends.mutations.helpers import after, both, unbiased
-from backends.paddle import googlenet, train, weights
+from backends.paddle import googlenet, layers, train, weights
 
 
 def missing_bias():
@@ -83,6 +83,36 @@ def flatten_order():
         return self.head(self.dropout(self.relu(self.hidden(x))))
 
     return mock.patch.object(googlenet.Auxiliary, "forward", forward)
+
+
+def counted_padding():
+    """Paddle's own average pools leave the padding out unless they are told to count it."""
+
+    def change(self):
+        self.counted = False
+
+    return after(layers.AvgPool, "__init__", change)
+
+
+def swapped_forks():
+    def forward(self, x):
+        return paddle.concat([branch(x) for branch in reversed(list(self.branches))], axis=1)
+
+    return mock.patch.object(googlenet.Branches, "forward", forward)
+
+
+def unscaled_residual():
+    def change(self):
+        self.scale = 1.0
+
+    return after(googlenet.Residual, "__init__", change)
+
+
+def local_norm_alpha():
+    def change(self):
+        self.alpha *= self.size
+
+    return after(layers.LocalNorm, "__init__", change)
 
 
 def norm_eps():

@@ -85,6 +85,38 @@ def flatten_order():
     return mock.patch.object(googlenet.Auxiliary, "call", call)
 
 
+def counted_padding():
+    def change(self):
+        if self.stride == (1, 1) and self.padding == (1, 1):
+            self.pad = keras.layers.Identity()
+            self.pool = keras.layers.AveragePooling2D(self.kernel, self.stride, "same")
+
+    return after(layers.AvgPool, "__init__", change)
+
+
+def swapped_forks():
+    def call(self, x):
+        return self.concatenate([branch(x) for branch in reversed(self.branches)])
+
+    return mock.patch.object(googlenet.Branches, "call", call)
+
+
+def unscaled_residual():
+    def change(self):
+        self.scale = 1.0
+
+    return after(googlenet.Residual, "__init__", change)
+
+
+def local_norm_alpha():
+    """That of `tf.nn.local_response_normalization`."""
+
+    def change(self):
+        self.alpha *= self.size
+
+    return after(layers.LocalNorm, "__init__", change)
+
+
 def norm_eps():
     def change(self):
         self.norm.epsilon = 1e-5

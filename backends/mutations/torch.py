@@ -88,6 +88,36 @@ def flatten_order():
     return mock.patch.object(googlenet.Auxiliary, "forward", forward)
 
 
+def counted_padding():
+    pool = nn.AvgPool2d
+
+    def uncounted(*window, count_include_pad):
+        return pool(*window, count_include_pad=False)
+
+    return mock.patch.object(nn, "AvgPool2d", uncounted)
+
+
+def swapped_forks():
+    def forward(self, x):
+        return torch.cat([branch(x) for branch in reversed(self.branches)], dim=1)
+
+    return mock.patch.object(googlenet.Branches, "forward", forward)
+
+
+def unscaled_residual():
+    def change(self):
+        self.scale = 1.0
+
+    return after(googlenet.Residual, "__init__", change)
+
+
+def local_norm_alpha():
+    def change(self):
+        self.alpha *= self.size
+
+    return after(nn.LocalResponseNorm, "__init__", change)
+
+
 def norm_eps():
     def change(self):
         self.norm.eps = 1e-5

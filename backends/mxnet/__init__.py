@@ -11,12 +11,13 @@ import warnings
 import numpy as np
 
 from common.errors import BackendError
+from common.files import install_command
 from common.rendezvous import need_port
 
 if not np.__version__.startswith("1."):
     raise BackendError(
         f"MXNet 1.9.1 cannot run on NumPy {np.__version__}; install what it needs with "
-        "`pip install -c constraints/mxnet.txt -e '.[mxnet]'`."
+        f"`{install_command('mxnet', 'mxnet')}`."
     )
 vars(np).update(bool=bool, int=int)
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))  # MXNet would take half of the cores
@@ -37,6 +38,7 @@ from backends.mxnet.device import (
     out_of_memory,
     place,
     place_labels,
+    threads,
 )
 from backends.mxnet.googlenet import GoogLeNet
 from backends.mxnet.parallel import all_reduce_sum, destroy_process_group, init_process_group

@@ -1,5 +1,6 @@
 """Devices in MXNet: which there are, where an array lies, how a NumPy array gets there."""
 
+import os
 from contextlib import suppress
 from typing import Any
 
@@ -33,6 +34,11 @@ def fastest_precision(device: str) -> str:
     # faster
     faster = device == "cpu" and has_bfloat16() and not has_amx()
     return "bfloat16" if faster else "float32"
+
+
+def threads() -> int:
+    """How many threads compute one operation on the CPU."""
+    return int(os.environ["OMP_NUM_THREADS"])  # set before the import, in `__init__`
 
 
 def out_of_memory(error: BaseException) -> bool:

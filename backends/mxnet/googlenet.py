@@ -11,7 +11,7 @@ from typing import Any
 from mxnet.gluon import nn
 from mxnet.gluon.contrib.nn import Identity
 
-from backends.mxnet.layers import AdaptiveAvgPool, Affine, BatchNorm, Tensor, Xavier
+from backends.mxnet.layers import AdaptiveAvgPool, Affine, BatchNorm, LocalNorm, Tensor, Xavier
 from common import spec as rows
 
 
@@ -29,7 +29,8 @@ class Conv(nn.HybridBlock):
                 use_bias=row.bias,
                 weight_initializer=Xavier(),
             )
-            self.norm = BatchNorm(norm.momentum, norm.eps) if norm else Identity()
+            normed = norm and row.norm
+            self.norm = BatchNorm(norm.momentum, norm.eps) if normed else Identity()
             self.relu = nn.Activation("relu") if row.activation else Identity()
 
     def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
@@ -54,6 +55,36 @@ class Inception(nn.HybridBlock):
         )
 
 
+class Branches(nn.HybridBlock):
+    """Any number of branches over the same input, joined along the channels."""
+
+    def __init__(self, row: rows.Branches, norm: rows.Norm | None, **names: Any):
+        super().__init__(**names)
+        with self.name_scope():
+            self.branches = nn.HybridSequential(prefix="")  # never run as a sequence
+            branches = enumerate(row.branches)
+            self.branches.add(
+                *(sequential(each, norm, prefix=f"branch{i}_") for i, each in branches)
+            )
+
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        return F.np.concatenate([branch(x) for branch in self.branches], axis=1)
+
+
+class Residual(nn.HybridBlock):
+    """x + scale * rows(x), ReLU unless the row has none."""
+
+    def __init__(self, row: rows.Residual, norm: rows.Norm | None, **names: Any):
+        super().__init__(**names)
+        self.scale = row.scale
+        with self.name_scope():
+            self.rows = sequential(row.rows, norm, prefix="rows_")
+            self.relu = nn.Activation("relu") if row.activation else Identity()
+
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        return self.relu(x + self.scale * self.rows(x))
+
+
 class Auxiliary(nn.HybridBlock):
     """A side classifier: (N, C, H, W) in, logits (N, classes) out."""
 
@@ -63,15 +94,19 @@ class Auxiliary(nn.HybridBlock):
         with self.name_scope():
             self.pool = layer(row.pool, spec.norm)
             self.conv = Conv(row.conv, spec.norm)
-            # Dense flattens by itself
-            self.hidden = nn.Dense(row.hidden.width, weight_initializer=Xavier(), prefix="hidden_")
-            self.relu = nn.Activation("relu") if row.hidden.activation else Identity()
+            if isinstance(row.hidden, rows.Conv):  # it has its own ReLU; its mean enters the head
+                self.hidden = Conv(row.hidden, spec.norm, prefix="hidden_")
+                self.relu, self.mean = Identity(), layer(rows.GlobalAvgPool(), spec.norm)
+            else:  # Dense flattens by itself
+                hidden = {"weight_initializer": Xavier(), "prefix": "hidden_"}
+                self.hidden, self.mean = nn.Dense(row.hidden.width, **hidden), Identity()
+                self.relu = nn.Activation("relu") if row.hidden.activation else Identity()
             self.dropout = nn.Dropout(row.dropout)
             self.head = nn.Dense(spec.head.width, weight_initializer=Xavier(), prefix="head_")
 
     def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
-        x = self.conv(self.pool(x))
-        return self.head(self.dropout(self.relu(self.hidden(x))))
+        x = self.hidden(self.conv(self.pool(x)))
+        return self.head(self.dropout(self.mean(self.relu(x))))
 
 
 class GoogLeNet(nn.HybridBlock):
@@ -131,12 +166,18 @@ def layer(row: rows.Row, norm: rows.Norm | None) -> nn.HybridBlock:
             return nn.MaxPool2D(row.kernel, row.stride, row.padding, ceil_mode=row.ceil)
         case rows.Inception():
             return Inception(row, norm)
+        case rows.Branches():
+            return Branches(row, norm)
+        case rows.Residual():
+            return Residual(row, norm)
+        case rows.LocalNorm():
+            return LocalNorm(row.size, row.alpha, row.beta, row.k)
         case rows.GlobalAvgPool():
             layers = nn.HybridSequential()
             layers.add(nn.GlobalAvgPool2D(), nn.Flatten())  # Dense would flatten by itself
             return layers
         case rows.AvgPool():
-            return nn.AvgPool2D(row.kernel, row.stride)
+            return nn.AvgPool2D(row.kernel, row.stride, row.padding, count_include_pad=row.counted)
         case rows.AdaptiveAvgPool():
             return AdaptiveAvgPool(row.size)
         case rows.Affine():

@@ -36,6 +36,24 @@ class AdaptiveAvgPool(nn.HybridBlock):
         return x.as_np_ndarray()
 
 
+class LocalNorm(nn.HybridBlock):
+    """x / (k + alpha * the mean of `size` squares along the channels) ** beta.
+
+    MXNet's own `LRN` has no float64. The mean is that of a pool over the channels as a third side
+    of the image, in which the padding counts.
+    """
+
+    def __init__(self, size: int, alpha: float, beta: float, k: float, **names: Any):
+        super().__init__(**names)
+        self.alpha, self.beta, self.k = alpha, beta, k
+        self.mean = nn.AvgPool3D((size, 1, 1), 1, (size // 2, 0, 0))
+
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        squares = F.np.expand_dims(x * x, 1)
+        mean = F.np.squeeze(self.mean(squares), 1)
+        return x / (self.k + self.alpha * mean) ** self.beta
+
+
 class Affine(nn.HybridBlock):
     """x * scale + shift with constants, one pair for each channel: (N, C, H, W) to the same."""
 

@@ -9,6 +9,7 @@ from backends.numpy.device import (
     out_of_memory,
     place,
     place_labels,
+    threads,
 )
 from backends.numpy.googlenet import GoogLeNet, cross_entropy
 from backends.numpy.parallel import all_reduce_sum, destroy_process_group, init_process_group

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from common.processor import usable_cores
+
 
 def devices() -> list[str]:
     """The only device."""
@@ -18,6 +20,11 @@ def device_name(tensor: Any) -> str:
 def fastest_precision(device: str) -> str:
     """Always `float32`: the precision in which weights and optimizer states are stored."""
     return "float32"
+
+
+def threads() -> int:
+    """The cores: what NumPy's BLAS takes."""
+    return usable_cores()
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -17,13 +17,18 @@ from common.spec import (
     Affine,
     Auxiliary,
     AvgPool,
+    Block,
+    Branches,
     Conv,
     GlobalAvgPool,
     Inception,
+    LocalNorm,
     MaxPool,
     Norm,
+    Residual,
     Row,
     Spec,
+    inner_rows,
     pair,
 )
 from common.weights import Weights, check, is_running
@@ -125,22 +130,43 @@ def max_pool(x: Array, row: MaxPool) -> tuple[Array, Backward]:
 
 
 def avg_pool(x: Array, row: AvgPool | AdaptiveAvgPool) -> tuple[Array, Backward]:
-    """The mean of every window."""
+    """The mean of every window; `row.area` says whether the padding counts in it."""
     rows, columns = row.windows(*x.shape[2:])
     y = np.empty((*x.shape[:2], len(rows), len(columns)))
     for i, (top, bottom) in enumerate(rows):
         for j, (left, right) in enumerate(columns):
-            y[..., i, j] = x[..., top:bottom, left:right].mean((2, 3))
+            area = row.area((bottom - top) * (right - left))
+            y[..., i, j] = x[..., top:bottom, left:right].sum((2, 3)) / area
 
     def backward(dy: Array) -> Array:
         dx = np.zeros(x.shape)
         for i, (top, bottom) in enumerate(rows):
             for j, (left, right) in enumerate(columns):
-                share = dy[..., i, j, None, None] / ((bottom - top) * (right - left))
-                dx[..., top:bottom, left:right] += share
+                area = row.area((bottom - top) * (right - left))
+                dx[..., top:bottom, left:right] += dy[..., i, j, None, None] / area
         return dx
 
     return y, backward
+
+
+def local_norm(x: Array, row: LocalNorm) -> tuple[Array, Backward]:
+    """x / base ** beta with base = k + alpha / size * the sum of x ** 2 over the channels around.
+
+    Source: Krizhevsky et al. (2012), section 3.3, with alpha divided by `size` as in Caffe.
+    """
+
+    def around(values: Array) -> Array:
+        side = row.size // 2
+        padded = np.pad(values, ((0, 0), (side, side), (0, 0), (0, 0)))
+        return sliding_window_view(padded, row.size, axis=1).sum(-1)
+
+    base = row.k + row.alpha / row.size * around(x**2)
+    slope = 2 * row.beta * row.alpha / row.size
+
+    def backward(dy: Array) -> Array:
+        return dy * base**-row.beta - slope * x * around(dy * x * base ** (-row.beta - 1))
+
+    return x * base**-row.beta, backward
 
 
 def affine(x: Array, row: Affine) -> tuple[Array, Backward]:
@@ -282,8 +308,12 @@ class GoogLeNet:
                 return self._conv(x, row, name, training)
             case MaxPool():
                 return max_pool(x, row)
-            case Inception():
-                return self._inception(x, row, name, training)
+            case Inception() | Branches():
+                return self._branches(x, row, name, training)
+            case Residual():
+                return self._residual(x, row, name, training)
+            case LocalNorm():
+                return local_norm(x, row)
             case GlobalAvgPool():
                 return global_avg_pool(x)
             case AvgPool() | AdaptiveAvgPool():
@@ -296,7 +326,7 @@ class GoogLeNet:
         chain = []
         x, backward = self._affine(convolution, x, f"{name}.conv", row)
         chain.append(backward)
-        if self.spec.norm:
+        if self.spec.norm and row.norm:
             running = [self.weights[f"{name}.norm.running_{which}"] for which in ("mean", "var")]
             x, backward = self._affine(
                 batch_norm, x, f"{name}.norm", *running, self.spec.norm, training
@@ -307,9 +337,12 @@ class GoogLeNet:
             chain.append(backward)
         return x, backward_through(chain)
 
-    def _inception(self, x: Array, row: Inception, name: str, training: bool) -> Any:
+    def _branches(self, x: Array, row: Block, name: str, training: bool) -> Any:
         outputs, backwards = zip(
-            *(self._rows(x, rows, f"{name}.{branch}", training) for branch, rows in row.branches()),
+            *(
+                self._rows(x, rows, f"{name}.{branch}", training)
+                for branch, rows in inner_rows(row)
+            ),
             strict=True,
         )
         edges = np.cumsum([y.shape[1] for y in outputs])[:-1]
@@ -320,6 +353,16 @@ class GoogLeNet:
 
         return np.concatenate(outputs, axis=1), backward
 
+    def _residual(self, x: Array, row: Residual, name: str, training: bool) -> Any:
+        """x + scale * rows(x), then the ReLU if the row has one."""
+        y, inner = self._rows(x, row.rows, f"{name}.rows", training)
+        y = x + row.scale * y
+        chain: list[Backward] = [lambda dy: dy + inner(row.scale * dy)]
+        if row.activation:
+            y, backward = relu(y)
+            chain.append(backward)
+        return y, backward_through(chain)
+
     def _auxiliary(self, x: Array, row: Auxiliary, name: str, training: bool) -> Any:
         """An auxiliary head's logits, and the function that adds its gradient to that of `x`."""
         chain = []
@@ -327,13 +370,19 @@ class GoogLeNet:
         chain.append(backward)
         y, backward = self._conv(y, row.conv, f"{name}.conv", training)
         chain.append(backward)
-        y, backward = flatten(y)
-        chain.append(backward)
-        y, backward = self._affine(linear, y, f"{name}.hidden")
-        chain.append(backward)
-        if row.hidden.activation:
-            y, backward = relu(y)
+        if isinstance(row.hidden, Conv):
+            y, backward = self._conv(y, row.hidden, f"{name}.hidden", training)
             chain.append(backward)
+            y, backward = global_avg_pool(y)
+            chain.append(backward)
+        else:
+            y, backward = flatten(y)
+            chain.append(backward)
+            y, backward = self._affine(linear, y, f"{name}.hidden")
+            chain.append(backward)
+            if row.hidden.activation:
+                y, backward = relu(y)
+                chain.append(backward)
         y, backward = self._dropout(y, row.dropout, name, training)
         chain.append(backward)
         y, backward = self._affine(linear, y, f"{name}.head")

@@ -16,6 +16,7 @@ from backends.paddle.device import (  # noqa: E402
     out_of_memory,
     place,
     place_labels,
+    threads,
 )
 from backends.paddle.googlenet import GoogLeNet  # noqa: E402
 from backends.paddle.parallel import all_reduce_sum, destroy_process_group, init_process_group  # noqa: E402

@@ -3,11 +3,14 @@
 Paddle's names of devices are the contract's: `cpu`, `gpu:0` and on.
 """
 
+import os
 from typing import Any
 
 import numpy as np
 import paddle
 from paddle import Tensor
+
+from common.processor import usable_cores
 
 
 def devices() -> list[str]:
@@ -24,6 +27,11 @@ def fastest_precision(device: str) -> str:
     """`bfloat16` where it is faster on the device, else `float32`: what `auto` stands for."""
     faster = device != "cpu" and paddle.amp.is_bfloat16_supported(device)
     return "bfloat16" if faster else "float32"
+
+
+def threads() -> int:
+    """How many threads compute one operation on the CPU."""
+    return int(os.environ.get("OMP_NUM_THREADS", usable_cores()))
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -15,6 +15,7 @@ from backends.paddle.layers import (
     AvgPool,
     BatchNorm,
     GlobalAvgPool,
+    LocalNorm,
 )
 from common import spec as rows
 
@@ -33,7 +34,9 @@ class Conv(nn.Layer):
             weight_attr=XavierUniform(),  # as d2l starts, and as Paddle's own `nn.Linear` does
             bias_attr=row.bias,
         )
-        self.norm = BatchNorm(row.width, norm.momentum, norm.eps) if norm else nn.Identity()
+        self.norm: nn.Layer = nn.Identity()
+        if norm and row.norm:
+            self.norm = BatchNorm(row.width, norm.momentum, norm.eps)
         self.relu = nn.ReLU() if row.activation else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,6 +60,30 @@ class Inception(nn.Layer):
         )
 
 
+class Branches(nn.Layer):
+    """Any number of branches over the same input, joined along the channels."""
+
+    def __init__(self, row: rows.Branches, channels: int, norm: rows.Norm | None):
+        super().__init__()
+        self.branches = nn.LayerList(sequential(each, channels, norm) for each in row.branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return paddle.concat([branch(x) for branch in self.branches], axis=CHANNELS)
+
+
+class Residual(nn.Layer):
+    """x + scale * rows(x), ReLU unless the row has none."""
+
+    def __init__(self, row: rows.Residual, channels: int, norm: rows.Norm | None):
+        super().__init__()
+        self.rows = sequential(row.rows, channels, norm)
+        self.scale = row.scale
+        self.relu = nn.ReLU() if row.activation else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(x + self.scale * self.rows(x))
+
+
 class Auxiliary(nn.Layer):
     """A side classifier: (N, C, H, W) in, logits (N, classes) out."""
 
@@ -65,14 +92,20 @@ class Auxiliary(nn.Layer):
         self.after = row.after
         self.pool = layer(row.pool, channels, spec.norm)
         self.conv = Conv(row.conv, channels, spec.norm)
-        self.hidden = nn.Linear(row.features, row.hidden.width)
-        self.relu = nn.ReLU() if row.hidden.activation else nn.Identity()
+        if isinstance(row.hidden, rows.Conv):  # it has its own ReLU; its mean enters the head
+            self.flatten, self.relu = nn.Identity(), nn.Identity()
+            self.hidden = Conv(row.hidden, row.conv.width, spec.norm)
+            self.mean = layer(rows.GlobalAvgPool(), row.hidden.width, spec.norm)
+        else:
+            self.flatten, self.mean = nn.Flatten(), nn.Identity()
+            self.hidden = nn.Linear(row.features, row.hidden.width)
+            self.relu = nn.ReLU() if row.hidden.activation else nn.Identity()
         self.dropout = nn.Dropout(row.dropout)
         self.head = nn.Linear(row.hidden.width, spec.head.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(self.pool(x)).flatten(CHANNELS)
-        return self.head(self.dropout(self.relu(self.hidden(x))))
+        x = self.hidden(self.flatten(self.conv(self.pool(x))))
+        return self.head(self.dropout(self.mean(self.relu(x))))
 
 
 class GoogLeNet(nn.Layer):
@@ -129,10 +162,16 @@ def layer(row: rows.Row, channels: int, norm: rows.Norm | None) -> nn.Layer:
             return nn.MaxPool2D(row.kernel, row.stride, row.padding, ceil_mode=row.ceil)
         case rows.Inception():
             return Inception(row, channels, norm)
+        case rows.Branches():
+            return Branches(row, channels, norm)
+        case rows.Residual():
+            return Residual(row, channels, norm)
+        case rows.LocalNorm():
+            return LocalNorm(row.size, row.alpha, row.beta, row.k)
         case rows.GlobalAvgPool():
             return GlobalAvgPool()
         case rows.AvgPool():
-            return AvgPool(row.kernel, row.stride)
+            return AvgPool(row.kernel, row.stride, row.padding, row.counted)
         case rows.AdaptiveAvgPool():
             return AdaptiveAvgPool(row.size)
         case rows.Affine():

@@ -4,6 +4,7 @@ Paddle's average pools divide in float32 even in float64: the gradient of the me
 off by 7e-9 of its value. `mean` divides in the tensor's dtype.
 """
 
+import math
 from collections.abc import Sequence
 
 import paddle
@@ -24,19 +25,34 @@ class BatchNorm(nn.BatchNorm2D):
 
 
 class AvgPool(nn.Layer):
-    """The mean of each window, (N, C, H, W) in and out; nothing is padded, no window is cut."""
+    """The mean of each window, (N, C, H, W) in and out; no window is cut.
 
-    def __init__(self, kernel: Size, stride: Size):
+    `counted`: the zeros of the padding count in the mean.
+    """
+
+    def __init__(self, kernel: Size, stride: Size, padding: Size, counted: bool):
         super().__init__()
-        self.axes = list(zip((HEIGHT, WIDTH), pair(kernel), pair(stride), strict=True))
+        sides = (HEIGHT, WIDTH), pair(kernel), pair(stride), pair(padding)
+        self.axes, self.counted = list(zip(*sides, strict=True)), counted
+        (top, left) = pair(padding)
+        self.margins = [left, left, top, top]
 
     def forward(self, x: Tensor) -> Tensor:
-        for axis, kernel, stride in self.axes:
+        total = self.total(x)
+        if self.counted:
+            return total / math.prod(kernel for _, kernel, _, _ in self.axes)
+        return total / self.total(paddle.ones_like(x))
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum of each window."""
+        if any(self.margins):
+            x = nn.functional.pad(x, self.margins)
+        for axis, kernel, stride, _ in self.axes:
             places = x.shape[axis] - kernel + 1  # where a window may begin
             pixels = [
                 paddle.strided_slice(x, [axis], [i], [i + places], [stride]) for i in range(kernel)
             ]
-            x = paddle.stack(pixels).mean(0)
+            x = paddle.stack(pixels).sum(0)
         return x
 
 
@@ -61,6 +77,23 @@ class GlobalAvgPool(nn.Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((HEIGHT, WIDTH))
+
+
+class LocalNorm(nn.Layer):
+    """x / (k + alpha / size * the sum of `size` squares along the channels) ** beta.
+
+    Paddle's own uses its average pool, so its gradient is off in float64.
+    """
+
+    def __init__(self, size: int, alpha: float, beta: float, k: float):
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels, side = x.shape[CHANNELS], self.size // 2
+        squares = nn.functional.pad(x * x, [0, 0, side, side, 0, 0, 0, 0])  # axis by axis
+        total = sum(squares[:, first : first + channels] for first in range(self.size))
+        return x / (self.k + self.alpha / self.size * total) ** self.beta
 
 
 class Affine(nn.Layer):

@@ -14,6 +14,7 @@ from backends.tf.device import (
     out_of_memory,
     place,
     place_labels,
+    threads,
 )
 from backends.tf.googlenet import GoogLeNet
 from backends.tf.parallel import all_reduce_sum, destroy_process_group, init_process_group

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow import Tensor
 
 from common.device import has_bfloat16
+from common.processor import usable_cores
 
 # By default TensorFlow runs an operation elsewhere when the device asked for cannot.
 tf.config.set_soft_device_placement(False)
@@ -54,6 +55,11 @@ def fastest_precision(device: str) -> str:
         found = tf.config.experimental.get_device_details(gpu)
         faster = found.get("compute_capability", (0, 0)) >= (8, 0)
     return "bfloat16" if faster else "float32"
+
+
+def threads() -> int:
+    """How many threads compute one operation on the CPU."""
+    return tf.config.threading.get_intra_op_parallelism_threads() or usable_cores()
 
 
 def out_of_memory(error: BaseException) -> bool:

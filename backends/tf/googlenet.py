@@ -17,6 +17,8 @@ from backends.tf.layers import (
     WIDTH,
     AdaptiveAvgPool,
     Affine,
+    AvgPool,
+    LocalNorm,
     MaxPool,
     centred,
 )
@@ -36,7 +38,7 @@ class Conv(FromSpec, layers.Layer):
         mode, window = "same" if same else "valid", (row.width, row.kernel, row.stride)
         self.conv = layers.Conv2D(*window, mode, use_bias=row.bias, name="conv", **own)
         self.norm = layers.Identity(**own)
-        if norm:
+        if norm and row.norm:
             numbers = CHANNELS, norm.momentum, norm.eps
             self.norm = layers.BatchNormalization(*numbers, name="norm", **own)
         self.relu = layers.Activation("relu" if row.activation else "linear", **own)
@@ -80,6 +82,49 @@ class Inception(FromSpec, layers.Layer):
 
 
 @serialisable
+class Branches(FromSpec, layers.Layer):
+    """Any number of branches over the same input, joined along the channels."""
+
+    def __init__(self, row: rows.Branches, norm: rows.Norm | None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.parts, own = {"row": row, "norm": norm}, {"dtype": self.dtype_policy.name}
+        branches = enumerate(row.branches)
+        self.branches = [sequential(each, norm, f"branch{i}", **own) for i, each in branches]
+        self.concatenate = layers.Concatenate(axis=CHANNELS, **own)
+
+    def build(self, input_shape: Shape) -> None:
+        for branch in self.branches:
+            branch.build(input_shape)
+
+    def call(self, x: Tensor) -> Tensor:
+        return self.concatenate([branch(x) for branch in self.branches])
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        *batch_and_size, _ = shape_after(self.branches[0].layers, input_shape)
+        return *batch_and_size, self.parts["row"].channels(input_shape[CHANNELS] or 0)
+
+
+@serialisable
+class Residual(FromSpec, layers.Layer):
+    """x + scale * rows(x), ReLU unless the row has none."""
+
+    def __init__(self, row: rows.Residual, norm: rows.Norm | None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.parts, own = {"row": row, "norm": norm}, {"dtype": self.dtype_policy.name}
+        self.rows, self.scale = sequential(row.rows, norm, "rows", **own), row.scale
+        self.relu = layers.Activation("relu" if row.activation else "linear", **own)
+
+    def build(self, input_shape: Shape) -> None:
+        self.rows.build(input_shape)
+
+    def call(self, x: Tensor) -> Tensor:
+        return self.relu(x + self.scale * self.rows(x))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+
+@serialisable
 class Auxiliary(FromSpec, layers.Layer):
     """A side classifier: (N, H, W, C) in, logits (N, classes) out."""
 
@@ -89,10 +134,16 @@ class Auxiliary(FromSpec, layers.Layer):
         self.after = row.after
         self.pool = layer(row.pool, spec.norm, **own)
         self.conv = Conv(row.conv, spec.norm, name="conv", **own)
-        self.permute = layers.Permute((CHANNELS, HEIGHT, WIDTH), **own)  # the features' order
-        self.flatten = layers.Reshape((row.features,), **own)
-        self.hidden = layers.Dense(row.hidden.width, name="hidden", **own)
-        self.relu = layers.Activation("relu" if row.hidden.activation else "linear", **own)
+        if isinstance(row.hidden, rows.Conv):  # it has its own ReLU; its mean enters the head
+            self.permute = self.flatten = self.relu = layers.Identity(**own)
+            self.hidden = Conv(row.hidden, spec.norm, name="hidden", **own)
+            self.mean = layer(rows.GlobalAvgPool(), spec.norm, **own)
+        else:
+            self.permute = layers.Permute((CHANNELS, HEIGHT, WIDTH), **own)  # the features' order
+            self.flatten = layers.Reshape((row.features,), **own)
+            self.hidden = layers.Dense(row.hidden.width, name="hidden", **own)
+            self.relu = layers.Activation("relu" if row.hidden.activation else "linear", **own)
+            self.mean = layers.Identity(**own)
         self.dropout = layers.Dropout(row.dropout, **own)
         self.head = layers.Dense(spec.head.width, name="head", **own)
 
@@ -100,11 +151,11 @@ class Auxiliary(FromSpec, layers.Layer):
         self.conv.build(self.pool.compute_output_shape(input_shape))
         features = self.pool, self.conv, self.permute, self.flatten
         self.hidden.build(shape_after(features, input_shape))
-        self.head.build((input_shape[BATCH], self.hidden.units))
+        self.head.build((input_shape[BATCH], self.parts["row"].hidden.width))
 
     def call(self, x: Tensor) -> Tensor:
-        x = self.flatten(self.permute(self.conv(self.pool(x))))
-        return self.head(self.dropout(self.relu(self.hidden(x))))
+        x = self.hidden(self.flatten(self.permute(self.conv(self.pool(x)))))
+        return self.head(self.dropout(self.mean(self.relu(x))))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape[BATCH], self.head.units
@@ -176,10 +227,16 @@ def layer(row: rows.Row, norm: rows.Norm | None, **own: Any) -> layers.Layer:
             return MaxPool(row.kernel, row.stride, row.padding, row.ceil, **own)
         case rows.Inception():
             return Inception(row, norm, **own)
+        case rows.Branches():
+            return Branches(row, norm, **own)
+        case rows.Residual():
+            return Residual(row, norm, **own)
+        case rows.LocalNorm():
+            return LocalNorm(row.size, row.alpha, row.beta, row.k, **own)
         case rows.GlobalAvgPool():
             return layers.GlobalAveragePooling2D(**own)
         case rows.AvgPool():
-            return layers.AveragePooling2D(row.kernel, row.stride, **own)
+            return AvgPool(row.kernel, row.stride, row.padding, row.counted, **own)
         case rows.AdaptiveAvgPool():
             return AdaptiveAvgPool(row.size, **own)
         case rows.Affine():

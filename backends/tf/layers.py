@@ -47,6 +47,33 @@ class MaxPool(layers.Layer):
 
 
 @serialisable
+class AvgPool(layers.Layer):
+    """Average pooling: (N, H, W, C) to (N, H', W', C); `counted`: the padding counts in the mean.
+
+    Keras pools pad only as `'same'`, and leave that padding out of the mean.
+    """
+
+    def __init__(self, kernel: Size, stride: Size, padding: Size, counted: bool, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.kernel, self.stride = as_pair(kernel), as_pair(stride)
+        self.padding, self.counted = as_pair(padding), counted
+        own = {"dtype": self.dtype_policy.name}
+        self.pad = layers.ZeroPadding2D(self.padding if counted else (0, 0), **own)
+        mode = "valid" if counted else "same"
+        self.pool = layers.AveragePooling2D(self.kernel, self.stride, mode, **own)
+
+    def call(self, x: Tensor) -> Tensor:
+        return self.pool(self.pad(x))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return self.pool.compute_output_shape(self.pad.compute_output_shape(input_shape))
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("kernel", "stride", "padding", "counted")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+@serialisable
 class AdaptiveAvgPool(layers.Layer):
     """The means of (height, width) windows over the whole image: (N, H, W, C) to (N, *size, C).
 
@@ -75,6 +102,31 @@ class AdaptiveAvgPool(layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"size": self.size}
+
+
+@serialisable
+class LocalNorm(layers.Layer):
+    """x / (k + alpha / size * the sum of `size` squares along the channels) ** beta.
+
+    `tf.nn.local_response_normalization` does not divide alpha, and has no float64.
+    """
+
+    def __init__(self, size: int, alpha: float, beta: float, k: float, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def call(self, x: Tensor) -> Tensor:
+        channels, side = x.shape[CHANNELS], self.size // 2
+        squares = tf.pad(x * x, [(0, 0), (0, 0), (0, 0), (side, side)])
+        total = sum(squares[..., first : first + channels] for first in range(self.size))
+        return x / (self.k + self.alpha / self.size * total) ** self.beta
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("size", "alpha", "beta", "k")
+        return super().get_config() | {name: getattr(self, name) for name in names}
 
 
 @serialisable

@@ -9,6 +9,7 @@ from backends.torch.device import (
     out_of_memory,
     place,
     place_labels,
+    threads,
 )
 from backends.torch.googlenet import GoogLeNet
 from backends.torch.parallel import all_reduce_sum, destroy_process_group, init_process_group

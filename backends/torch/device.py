@@ -33,6 +33,11 @@ def fastest_precision(device: str) -> str:
     return "bfloat16" if faster else "float32"
 
 
+def threads() -> int:
+    """How many threads compute one operation on the CPU."""
+    return torch.get_num_threads()
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether PyTorch means by this exception that the memory is too small."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -22,7 +22,9 @@ class Conv(nn.Module):
             channels, row.width, row.kernel, row.stride, row.padding, bias=row.bias
         )
         # momentum is the weight of the new value here, of the old one in the spec
-        self.norm = BatchNorm(row.width, norm.eps, 1 - norm.momentum) if norm else nn.Identity()
+        self.norm: nn.Module = nn.Identity()
+        if norm and row.norm:
+            self.norm = BatchNorm(row.width, norm.eps, 1 - norm.momentum)
         self.relu = nn.ReLU() if row.activation else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,6 +48,30 @@ class Inception(nn.Module):
         )
 
 
+class Branches(nn.Module):
+    """Any number of branches over the same input, joined along the channels."""
+
+    def __init__(self, row: rows.Branches, channels: int, norm: rows.Norm | None):
+        super().__init__()
+        self.branches = nn.ModuleList(sequential(each, channels, norm) for each in row.branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], dim=1)
+
+
+class Residual(nn.Module):
+    """x + scale * rows(x), ReLU unless the row has none."""
+
+    def __init__(self, row: rows.Residual, channels: int, norm: rows.Norm | None):
+        super().__init__()
+        self.rows = sequential(row.rows, channels, norm)
+        self.scale = row.scale
+        self.relu = nn.ReLU() if row.activation else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(x + self.scale * self.rows(x))
+
+
 class Auxiliary(nn.Module):
     """A side classifier: (N, C, H, W) in, logits (N, classes) out."""
 
@@ -54,14 +80,20 @@ class Auxiliary(nn.Module):
         self.after = row.after
         self.pool = layer(row.pool, channels, spec.norm)
         self.conv = Conv(row.conv, channels, spec.norm)
-        self.hidden = nn.Linear(row.features, row.hidden.width)
-        self.relu = nn.ReLU() if row.hidden.activation else nn.Identity()
+        if isinstance(row.hidden, rows.Conv):  # it has its own ReLU; its mean enters the head
+            self.flatten, self.relu = nn.Identity(), nn.Identity()
+            self.hidden = Conv(row.hidden, row.conv.width, spec.norm)
+            self.mean = layer(rows.GlobalAvgPool(), row.hidden.width, spec.norm)
+        else:
+            self.flatten, self.mean = nn.Flatten(), nn.Identity()
+            self.hidden = nn.Linear(row.features, row.hidden.width)
+            self.relu = nn.ReLU() if row.hidden.activation else nn.Identity()
         self.dropout = nn.Dropout(row.dropout)
         self.head = nn.Linear(row.hidden.width, spec.head.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(self.pool(x)).flatten(1)
-        return self.head(self.dropout(self.relu(self.hidden(x))))
+        x = self.hidden(self.flatten(self.conv(self.pool(x))))
+        return self.head(self.dropout(self.mean(self.relu(x))))
 
 
 class GoogLeNet(nn.Module):
@@ -133,10 +165,16 @@ def layer(row: rows.Row, channels: int, norm: rows.Norm | None) -> nn.Module:
             return nn.MaxPool2d(row.kernel, row.stride, row.padding, ceil_mode=row.ceil)
         case rows.Inception():
             return Inception(row, channels, norm)
+        case rows.Branches():
+            return Branches(row, channels, norm)
+        case rows.Residual():
+            return Residual(row, channels, norm)
+        case rows.LocalNorm():
+            return nn.LocalResponseNorm(row.size, row.alpha, row.beta, row.k)
         case rows.GlobalAvgPool():
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case rows.AvgPool():
-            return nn.AvgPool2d(row.kernel, row.stride)
+            return nn.AvgPool2d(row.kernel, row.stride, row.padding, count_include_pad=row.counted)
         case rows.AdaptiveAvgPool():
             return nn.AdaptiveAvgPool2d(row.size)
         case rows.Affine():

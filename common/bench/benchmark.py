@@ -34,6 +34,7 @@ from common.processor import processor
 from common.recipe import PRECISIONS, Recipe
 from common.spec import Spec
 from common.spec.arithmetic import layers
+from common.terminal import doing
 from common.training.history import Epoch, read_history
 
 TURN = 2.0  # seconds of a turn of the book's loop, if the number of steps is not given
@@ -186,7 +187,11 @@ def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
             yield turn()
 
     early = [seconds for seconds, _ in round_of_turns()]
-    taken = np.array([list(round_of_turns()) for _ in range(plan.rounds)])
+    rounds = []
+    for number in range(1, plan.rounds + 1):
+        doing(f"{plan.backend}: round {number} of {plan.rounds}")
+        rounds.append(list(round_of_turns()))
+    taken = np.array(rounds)
     memories = [each("memory") for each in running]  # before the large matrices of the peaks
     peaks = [(each.loop.recipe.precision, each.peak()) for each in running]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
-from tabulate import tabulate
+from common.terminal import table as as_table
 
 #: heads of the tables, and what each shows of a row
 COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -46,7 +46,7 @@ def render(found: dict[str, Any]) -> str:
             f"{backend} {version} on {device}, {spec}, batch {batch_size} at {size} pixels{cores}"
         )
         table = [[of(row) for of in COLUMNS.values()] for row in rows]
-        parts.append(tabulate(table, list(COLUMNS)))
+        parts.append(as_table(table, list(COLUMNS)))
     return "\n\n".join(parts)
 
 
@@ -59,7 +59,7 @@ def render_scaling(found: dict[str, Any]) -> str:
         f"at {first['size']} pixels"
     )
     rows = [[of(row) for of in WORKERS.values()] for row in found["scaling"]]
-    return f"{head}\n\n{tabulate(rows, list(WORKERS))}"
+    return f"{head}\n\n{as_table(rows, list(WORKERS))}"
 
 
 def render_profile(found: dict[str, Any]) -> str:
@@ -73,9 +73,14 @@ def render_profile(found: dict[str, Any]) -> str:
             f"{step * 1e3:.1f} ms a step, at the peak {floor * 1e3:.1f} ms ({floor / step:.1%})"
         )
         rows = [
-            (row["name"][:60], round(row["calls"], 1), row["seconds"] * 1e3, f"{row['share']:.1%}")
+            (
+                row["name"][:60],
+                f"{row['calls']:.1f}",
+                f"{row['seconds'] * 1e3:.1f}",
+                f"{row['share']:.1%}",
+            )
             for row in each["operators"]
         ]
         heads = ("operator", "calls", "ms a step", "share")
-        parts.append(tabulate(rows, heads, floatfmt=".1f"))
+        parts.append(as_table(rows, heads))
     return "\n\n".join(parts)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from backends import FRAMEWORKS
 from common.cli.aliases import renamed
@@ -84,12 +85,73 @@ def interrupt(signum: int, frame: Any) -> None:
     raise Interrupt
 
 
-@click.group(cls=Commands, epilog=STATUS, context_settings={"max_content_width": 100})
+SETTINGS = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
+
+
+@click.group(cls=Commands, epilog=STATUS, context_settings=SETTINGS)
+@click.version_option(package_name="googlenet-in-four-frameworks", message="%(version)s")
 def main() -> None:
     """GoogLeNet in four frameworks: one spec, one reference, the same function everywhere."""
 
 
-spec_option = click.option("--spec", "spec_name", default="d2l", show_default=True, metavar="NAME")
+class Known(click.ParamType):
+    """A name of a list that help and shell completion show; the command itself refuses others.
+
+    `names` is called when the list is needed: most commands never import what it comes from.
+    """
+
+    def __init__(self, metavar: str, names: Callable[[], Iterable[str]]) -> None:
+        self.name, self.names = metavar, names
+
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+        """Return the names that begin like this."""
+        return [CompletionItem(name) for name in self.names() if name.startswith(incomplete)]
+
+
+class KnownOption(click.Option):
+    """An option whose help ends with the names that it takes."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the option and its help."""
+        record = super().get_help_record(ctx)
+        if record is None or not isinstance(self.type, Known):
+            return record
+        return record[0], f"{record[1]}  One of {', '.join(self.type.names())}.".strip()
+
+
+def spec_names() -> Iterable[str]:
+    """Return the names of the specs."""
+    from common.spec import SPECS
+
+    return SPECS
+
+
+def recipe_names() -> Iterable[str]:
+    """Return the names of the recipes."""
+    from common.recipe import RECIPES
+
+    return RECIPES
+
+
+def bug_names() -> Iterable[str]:
+    """Return the names of the bugs."""
+    from common.parity.mutations import INJECTED_BUGS
+
+    return INJECTED_BUGS
+
+
+SPEC = Known("NAME", spec_names)
+COUNT = click.IntRange(1)  #: of pixels, channels, classes, images: at least one
+
+spec_option = click.option(
+    "--spec",
+    "spec_name",
+    default="d2l",
+    show_default=True,
+    type=SPEC,
+    cls=KnownOption,
+    help="Network.",
+)
 backend_option = click.option("--backend", required=True, type=click.Choice(BACKENDS))
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, gpu or gpu:N."

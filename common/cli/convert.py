@@ -7,14 +7,19 @@ from pathlib import Path
 
 import click
 
-from common.cli.app import json_option, main
+from common.cli.app import SPEC, KnownOption, json_option, main
+from common.terminal import progress
 
 
 @main.command()
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
 @click.option(
-    "--spec", "spec_name", metavar="NAME", help="Use this spec instead of the detected one."
+    "--spec",
+    "spec_name",
+    type=SPEC,
+    cls=KnownOption,
+    help="Use this spec instead of the detected one.",
 )
 @click.option("--check", is_flag=True, help="Run both files on the same images and compare.")
 @click.option("--key", help="Which of several dicts in SRC, such as state_dict or ema.")
@@ -61,5 +66,6 @@ def convert(
 
     from common.convert import conversion, report
 
-    found = conversion.convert(source, destination, spec_name, check, key, eps, expect, names)
+    with progress(f"converting {source.name}"):
+        found = conversion.convert(source, destination, spec_name, check, key, eps, expect, names)
     click.echo(json.dumps(asdict(found), indent=2) if as_json else report.render(found))

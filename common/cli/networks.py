@@ -7,23 +7,55 @@ from pathlib import Path
 
 import click
 
-from common.cli.app import BACKENDS, json_option, main, spec_option
+from common.cli.app import BACKENDS, COUNT, SPEC, json_option, main, spec_option
 
 
 @main.command()
 def specs() -> None:
-    """List the named specs."""
+    """List the networks that --spec names."""
     from common.spec import SPECS
+    from common.spec.arithmetic import layers, totals
+    from common.terminal import table
 
-    for name in SPECS:
-        click.echo(name)
+    rows = []
+    for name, spec in SPECS.items():
+        parameters, multiply_adds = totals(layers(spec))
+        shape = " x ".join(map(str, spec.input))
+        extras = ["batch norm"] * bool(spec.norm)
+        extras += [f"{len(spec.auxiliary)} auxiliary heads"] * bool(spec.auxiliary)
+        counts = f"{parameters:,}", f"{multiply_adds:,}"
+        rows.append((name, shape, spec.head.width, *counts, ", ".join(extras)))
+    heads = ("spec", "input", "classes", "parameters", "multiply-adds", "with")
+    click.echo(table(rows, heads))
 
 
 @main.command()
-@click.argument("spec_name", metavar="[SPEC]", default="d2l")
-@click.option("--size", type=int, help="Height and width of the input instead of the spec's.")
-@click.option("--channels", type=int, help="Channels of the input instead of the spec's.")
-@click.option("--classes", type=int, help="Classes instead of the spec's.")
+def recipes() -> None:
+    """List the training recipes that --recipe names."""
+    from common.recipe import RECIPES
+    from common.terminal import table
+
+    rows = []
+    for name, recipe in RECIPES.items():
+        found = recipe.as_json()
+        extras = [f"{recipe.schedule} rate"] * (recipe.schedule != "constant")
+        fields = ("momentum", "weight_decay", "label_smoothing", "dropout")
+        extras += [f"{field.replace('_', ' ')} {found[field]}" for field in fields if found[field]]
+        extras += ["mirrored images"] * recipe.flip
+        given = (recipe.spec, recipe.size, recipe.batch_size, recipe.epochs)
+        rows.append((name, *given, recipe.optimizer, found["lr"], ", ".join(extras)))
+    heads = ("recipe", "spec", "size", "batch", "epochs", "optimizer", "rate", "with")
+    click.echo(table(rows, heads))
+
+
+@main.command()
+@click.argument("spec_name", metavar="[SPEC]", default="d2l", type=SPEC)
+@click.option("--size", type=COUNT, help="Height and width of the input instead of the spec's.")
+@click.option("--channels", type=COUNT, help="Channels of the input instead of the spec's.")
+@click.option("--classes", type=COUNT, help="Classes instead of the spec's.")
+@click.option(
+    "--depth", type=COUNT, help="Sum up the layers below this depth: 1 is stages, 2 is rows."
+)
 @click.option("--compare", is_flag=True, help="Compare with AlexNet, VGG-11 and NiN.")
 @json_option
 def summary(
@@ -31,14 +63,18 @@ def summary(
     size: int | None,
     channels: int | None,
     classes: int | None,
+    depth: int | None,
     compare: bool,
     as_json: bool,
 ) -> None:
-    """Print a spec's layers, shapes, parameters, multiply-adds and memory, without a framework."""
+    """Print a network's layers, shapes, parameters and memory.
+
+    No framework is used. The multiply-adds are those of a forward pass with one image.
+    """
     from common.spec import find, summary
 
     spec = find(spec_name).at(size, channels, classes)
-    found = summary.describe(spec, compare)
+    found = summary.describe(spec, compare, depth)
     click.echo(json.dumps(found, indent=2) if as_json else summary.render(found))
 
 
@@ -50,11 +86,14 @@ def summary(
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Also write a safetensors file.")
 def weights(spec_name: str, seed: int, backend: str | None, out: Path | None) -> None:
-    """Draw the initial weights and print the SHA-256 of all tensors."""
+    """Draw the initial weights and print their SHA-256."""
+    from common.errors import WeightsError
     from common.spec import find
     from common.weights import draw, save, sha256
 
     spec = find(spec_name)
+    if out and out.is_file():
+        raise WeightsError(f"{out} is there already: remove it, or choose another name with --out.")
     drawn = draw(spec, seed)
     if backend:
         from backends import load

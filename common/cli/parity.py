@@ -7,15 +7,33 @@ import subprocess
 
 import click
 
-from common.cli.app import BACKENDS, backend_option, device_option, json_option, main
+from common.cli.app import (
+    BACKENDS,
+    COUNT,
+    SPEC,
+    Known,
+    KnownOption,
+    backend_option,
+    bug_names,
+    device_option,
+    json_option,
+    main,
+)
 from common.errors import ParityError, SpecError
+from common.terminal import progress, say, table
 
 
 @main.command()
 @click.option("--backend", required=True, type=click.Choice([*BACKENDS, "all"]))
-@click.option("--spec", "spec_name", metavar="NAME", help="Only this spec.")
-@click.option("--size", type=int, help="Only this image size.")
-@click.option("--inject", "bug_name", metavar="BUG", help="Inject a bug; a check must catch it.")
+@click.option("--spec", "spec_name", type=SPEC, cls=KnownOption, help="Only this spec.")
+@click.option("--size", type=COUNT, help="Only this image size.")
+@click.option(
+    "--inject",
+    "bug_name",
+    type=Known("BUG", bug_names),
+    cls=KnownOption,
+    help="Inject a bug; a check must catch it.",
+)
 @device_option
 @json_option
 @click.pass_context
@@ -28,8 +46,9 @@ def verify(
     device: str,
     as_json: bool,
 ) -> None:
-    """Compare a backend with the NumPy reference: activations, loss, gradients, steps, statistics.
+    """Compare a backend with the NumPy reference.
 
+    The checks compare parameters, activations, loss, gradients, optimizer steps and statistics.
     The exit status is 0 only if every check passes. With --inject it is 3 if the bug is caught.
     """
     from common.parity import mutations, suite
@@ -47,14 +66,15 @@ def verify(
         ]
         ctx.exit(verify_all(options, as_json))
     reports = []
-    for report in (
-        [suite.verify_injected(backend, bug, device)]
-        if bug
-        else suite.verify(backend, spec_name, size, device)
-    ):
-        reports.append(report)
-        if not as_json:
-            click.echo(report.sentence())
+    with progress(f"starting {backend}"):
+        for report in (
+            [suite.verify_injected(backend, bug, device)]
+            if bug
+            else suite.verify(backend, spec_name, size, device)
+        ):
+            reports.append(report)
+            if not as_json:
+                say(report.sentence())
     if as_json:
         click.echo(json.dumps([report.as_json() for report in reports], indent=2))
     ctx.exit(ParityError.exit_code if any(report.failed for report in reports) else 0)
@@ -87,23 +107,27 @@ def verify_all(options: list[str], as_json: bool) -> int:
 @json_option
 @click.pass_context
 def bugs(ctx: click.Context, backend: str, as_json: bool) -> None:
-    """Inject every known bug into a backend, one by one, and show the check that catches it.
+    """Inject every known bug and show the check that catches it.
 
     The exit status is 0 only if each bug is caught by one of its expected checks.
     """
-    from tabulate import tabulate
-
     from common.parity import suite
     from common.parity.mutations import INJECTED_BUGS
 
     suite.second_device(backend)  # before the framework is used
     rows, escaped = [], False
-    for bug in INJECTED_BUGS.values():
-        report = suite.verify_injected(backend, bug)
-        escaped |= report.failed is None or report.failed.name not in bug.caught_by
-        rows.append({"bug": bug.name, "what": bug.what, **report.caught()})
+    with progress(f"starting {backend}", len(INJECTED_BUGS), unit="bugs") as bar:
+        for bug in INJECTED_BUGS.values():
+            bar.say(bug.name)
+            report = suite.verify_injected(backend, bug)
+            escaped |= report.failed is None or report.failed.name not in bug.caught_by
+            rows.append({"bug": bug.name, "what": bug.what, **report.caught()})
+            bar.advance()
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
-        click.echo(tabulate(rows, headers="keys", floatfmt=".1e"))
+        heads = list(dict.fromkeys(name for row in rows for name in row))
+        cells = [[row.get(name) for name in heads] for row in rows]
+        found = [[f"{c:.1e}" if isinstance(c, float) else c for c in row] for row in cells]
+        click.echo(table(found, heads))
     ctx.exit(ParityError.exit_code if escaped else 0)

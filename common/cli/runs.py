@@ -56,8 +56,9 @@ def evaluate(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Evaluate a run: loss, accuracy, accuracy per class, and a plot of the confusion matrix.
+    """Evaluate a run on its test images.
 
+    Prints loss, accuracy and the accuracy of each class, and draws the confusion matrix.
     With --weights, evaluate a file of weights, in any format that `convert` reads.
     """
     from common import inference
@@ -135,7 +136,9 @@ def predict(
     as_csv: bool,
     as_json: bool,
 ) -> None:
-    """Classify image files: print the most probable classes, and write a picture of them.
+    """Classify image files.
+
+    Prints the most probable classes, and draws a picture of them.
 
     With --weights FILE instead of RUN, use a file of weights, in any format that `convert` reads;
     its classes have numbers. IMAGE is a file, a folder of images, or a pattern such as '*.png'.
@@ -166,7 +169,7 @@ def predict(
         click.echo(json.dumps({**opened.facts(), "images": rows, "picture": str(out)}, indent=2))
         return
     if as_csv:
-        click.echo(inference.table(rows), nl=False)
+        click.echo(inference.csv_table(rows), nl=False)
         return
     for row in rows:
         click.echo(inference.line(row))
@@ -177,7 +180,10 @@ def predict(
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default="curves.png", show_default=True)
 def plot(runs: tuple[Path, ...], out: Path) -> None:
-    """Plot the curves of several runs in one picture. RUN is a run's folder or a history.jsonl."""
+    """Plot the curves of several runs in one picture.
+
+    RUN is a run's folder or a history.jsonl.
+    """
     from common import inference
     from common.training import plots
 

@@ -10,13 +10,14 @@ import click
 
 from common.cli.app import Numbers, backend_option, device_option, json_option, main, spec_option
 from common.errors import BackendError, PageError, SpecError
+from common.terminal import progress
 
 
 @main.command()
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Show versions, devices, processor, threads and data, and how to install what is missing.
+    """Show versions, devices and data, and how to get what is missing.
 
     The exit status is 0 if any framework can train, else 4.
     """
@@ -76,8 +77,9 @@ def bench(
     device: str,
     as_json: bool,
 ) -> None:
-    """Time a training step: (a) as published, (b) ours by default, (c) ours at its fastest.
+    """Time a training step of the book's loop and of ours.
 
+    The loops are (a) as published, (b) ours by default, (c) ours at its fastest.
     The loops alternate, each in its own process, on a random batch. (b) and (c) are also timed as
     `train` runs them, on Fashion-MNIST if it is installed, else on the sample. With several sizes,
     batch sizes or threads, each combination is measured.
@@ -103,11 +105,13 @@ def bench(
     if workers:
         if len(plans) > 1 or profile or peer or threads or min(workers) < 1:
             raise SpecError("--workers takes numbers from 1, with a single size and batch size.")
-        found = benchmark.scale(plans[0], workers)
+        with progress(f"starting {backend}"):
+            found = benchmark.scale(plans[0], workers)
         click.echo(json.dumps(found, indent=2) if as_json else report.render_scaling(found))
         return
     work = partial(benchmark.profile, steps=steps or 2) if profile else benchmark.bench
-    found = benchmark.joined([work(plan) for plan in plans])
+    with progress(f"starting {backend}"):
+        found = benchmark.joined([work(plan) for plan in plans])
     show = report.render_profile if profile else report.render
     click.echo(json.dumps(found, indent=2) if as_json else show(found))
 
@@ -125,7 +129,10 @@ def bench(
     help="0: any free one.",
 )
 def page(out: Path | None, serve: bool, port: int) -> None:
-    """Show the four frameworks side by side: a site of two files that works offline."""
+    """Show the four frameworks side by side in a browser.
+
+    The site works offline: two pages, English and Chinese, the guide, and the listings.
+    """
     from common.page import site
 
     if not (out or serve):

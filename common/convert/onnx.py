@@ -14,24 +14,29 @@ from typing import Any
 import numpy as np
 
 from common.errors import BackendError
+from common.files import install_command
 from common.spec import (
     AdaptiveAvgPool,
     Affine,
     Auxiliary,
     AvgPool,
+    Branches,
     Conv,
     GlobalAvgPool,
     Inception,
+    LocalNorm,
     MaxPool,
+    Residual,
     Row,
     Spec,
+    inner_rows,
     pair,
 )
 from common.spec.arithmetic import stage_shapes, walk
 from common.weights import Weights, check
 
 OPSET, IR_VERSION = 17, 8  #: from 2022; every runtime since then reads it
-INSTALL = "pip install -c constraints/cross.txt -e '.[onnx]'"  # NumPy 2 breaks MXNet
+INSTALL = install_command("onnx", "cross")  # NumPy 2 breaks MXNet
 
 
 def package(name: str) -> Any:
@@ -119,10 +124,15 @@ class Graph:
         else:
             _, shape = walk(self.spec.stage4[: row.after + 1], self.entering, self.spec.norm)
             x = self.adaptive(x, row.pool, f"{name}.pool", shape)
-        x = self.node("Flatten", f"{name}.flat", [self.conv(x, row.conv, f"{name}.conv")])
-        x = self.linear(x, f"{name}.hidden", f"{name}.hidden")
-        if row.hidden.activation:
-            x = self.node("Relu", f"{name}.relu", [x])
+        x = self.conv(x, row.conv, f"{name}.conv")
+        if isinstance(row.hidden, Conv):
+            x = self.conv(x, row.hidden, f"{name}.hidden")
+            x = self.row(x, GlobalAvgPool(), f"{name}.mean")
+        else:
+            x = self.node("Flatten", f"{name}.flat", [x])
+            x = self.linear(x, f"{name}.hidden", f"{name}.hidden")
+            if row.hidden.activation:
+                x = self.node("Relu", f"{name}.relu", [x])
         return self.linear(x, f"{name}.head", name)
 
     def adaptive(self, x: str, row: AdaptiveAvgPool, name: str, shape: tuple[int, ...]) -> str:
@@ -147,18 +157,28 @@ class Graph:
                 ceil = int(row.ceil)
                 return self.node("MaxPool", f"{name}.pool", [x], ceil_mode=ceil, **window(row))
             case AvgPool():
-                kernel, strides = list(pair(row.kernel)), list(pair(row.stride))
-                pool = f"{name}.pool"
-                return self.node("AveragePool", pool, [x], kernel_shape=kernel, strides=strides)
+                counted = int(row.counted)
+                return self.node(
+                    "AveragePool", f"{name}.pool", [x], count_include_pad=counted, **window(row)
+                )
             case Affine():
                 shape = (1, len(row.scale), 1, 1)
                 scale = self.constant(f"{name}.scale", row.scale, shape)
                 shift = self.constant(f"{name}.shift", row.shift, shape)
                 x = self.node("Mul", f"{name}.scaled", [x, scale])
                 return self.node("Add", f"{name}.shifted", [x, shift])
-            case Inception():
-                branches = [self.rows(x, rows, f"{name}.{one}") for one, rows in row.branches()]
+            case Inception() | Branches():
+                branches = [self.rows(x, rows, f"{name}.{one}") for one, rows in inner_rows(row)]
                 return self.node("Concat", f"{name}.concat", branches, axis=1)
+            case Residual():
+                scale = self.constant(f"{name}.scale", row.scale, ())
+                y = self.rows(x, row.rows, f"{name}.rows")
+                y = self.node("Mul", f"{name}.scaled", [y, scale])
+                x = self.node("Add", f"{name}.sum", [x, y])
+                return self.node("Relu", f"{name}.relu", [x]) if row.activation else x
+            case LocalNorm():  # alpha is divided by the size, as here
+                numbers = {"alpha": row.alpha, "beta": row.beta, "bias": row.k, "size": row.size}
+                return self.node("LRN", f"{name}.normed", [x], **numbers)
             case GlobalAvgPool():
                 mean = self.node("GlobalAveragePool", f"{name}.mean", [x])
                 return self.node("Flatten", f"{name}.flat", [mean])
@@ -168,7 +188,7 @@ class Graph:
         """Add a convolution, the norm if the network has one, and the ReLU if the row has one."""
         parameters = [f"{name}.conv.{leaf}" for leaf in ("weight", "bias")[: 1 + row.bias]]
         x = self.node("Conv", f"{name}.conv", [x, *parameters], **window(row))
-        if self.spec.norm:
+        if self.spec.norm and row.norm:
             leaves = ("weight", "bias", "running_mean", "running_var")
             parameters = [f"{name}.norm.{leaf}" for leaf in leaves]
             eps = self.spec.norm.eps
@@ -176,7 +196,7 @@ class Graph:
         return self.node("Relu", f"{name}.relu", [x]) if row.activation else x
 
 
-def window(row: Conv | MaxPool) -> dict[str, list[int]]:
+def window(row: Conv | MaxPool | AvgPool) -> dict[str, list[int]]:
     """Kernel, stride and padding as ONNX attributes; pads are (top, left, bottom, right)."""
     padding = list(pair(row.padding))
     return {

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 
-from tqdm import tqdm
+from common.terminal import progress
 
 CHUNK = 2**16
 SILENCE = 30  #: seconds without a byte until a server is given up
@@ -47,10 +46,10 @@ def _transfer(url: str, most: int, until: float) -> bytes:
         total = int(length) if length.isdecimal() and len(length) < 20 else None
         if total is not None and total > most:
             raise OSError(f"{url} announces {total} bytes, more than {most}")
-        with tqdm(total=total, unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
+        with progress("downloading", total and total / 1e6, unit="MB") as bar:
             for chunk in answer.iter_content(CHUNK):
                 data += chunk
-                bar.update(len(chunk))
+                bar.advance(len(chunk) / 1e6)
                 if len(data) > most:
                     raise OSError(f"{url} sends more than {most} bytes")
                 if time.monotonic() > until:

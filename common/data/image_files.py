@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from common.data.image_decoder import UInt8
 from common.errors import DataError, one_line
 from common.files import ROOT
 from common.limits import TOO_LONG, ended_by_time, environment
+from common.terminal import tracked
 
 
 class Files:
@@ -47,10 +47,7 @@ class Files:
     def digest(self) -> bytes:
         """A digest of the bytes of all files, in their order; DataError if one cannot be read."""
         digest = hashlib.sha256()
-        bar = tqdm(
-            self.paths, "comparing", unit=" images", disable=not sys.stderr.isatty(), leave=False
-        )
-        for path in bar:
+        for path in tracked(self.paths, "comparing", "images"):
             try:
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -14,18 +14,17 @@ shrinks. Height and width are scaled independently.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from common.data.dataset import Dataset
 from common.data.image_decoder import endings
 from common.data.image_files import Files, inspect_image
 from common.errors import DataError
+from common.terminal import tracked
 
 PARTS = ("train", "test")
 TEST_NAMES = ("test", "val", "valid", "validation")  #: the first that is there
@@ -147,8 +146,7 @@ def _alternate(classes: Sequence[Sequence[Path]]) -> list[tuple[Path, int]]:
 
 def _common_shape(paths: Sequence[Path], size: int) -> tuple[int, int, int]:
     """Return channels, height and width for all images: the common ones, or `size`."""
-    bar = tqdm(paths, "inspecting", unit=" images", disable=not sys.stderr.isatty(), leave=False)
-    shapes = {inspect_image(path) for path in bar}
+    shapes = {inspect_image(path) for path in tracked(paths, "inspecting", "images")}
     channels, sizes = max(shape[0] for shape in shapes), {shape[1:] for shape in shapes}
     height, width = sizes.pop()
     if sizes or max(height, width) > size:

@@ -22,10 +22,16 @@ from typing import Any
 import click
 
 from backends import require
+from common.distributed.private_network import private_network
 from common.distributed.watchdog import FOLDER
 from common.errors import WorkersError
 from common.files import ROOT
+from common.processor import usable_cores
 
+EXPOSED = (
+    "this system allows no private network for the workers, so other machines may reach the ports "
+    "that the framework opens: train only in a network that you trust."
+)
 PATIENCE = 8.0  # seconds that the other workers have to exit after one has failed
 
 
@@ -40,12 +46,18 @@ def start(name: str, count: int, arguments: Sequence[str], stop: Callable[[], in
     with tempfile.TemporaryDirectory(prefix="googlenet-") as path:
         folder = Path(path)
         (folder / "lock").touch()
-        with (folder / "lock").open() as lock, (folder / "launcher").open("w") as log:
+        with (
+            (folder / "lock").open() as lock,
+            (folder / "launcher").open("w") as log,
+            private_network() as enter,
+        ):
             fcntl.flock(lock, fcntl.LOCK_EX)
+            if enter is None:
+                click.echo(f"warning: {EXPOSED}", err=True)
             command = [sys.executable, "-m", "common.cli", "train", *arguments]
             children = [
                 subprocess.Popen(
-                    each,
+                    [*(enter or []), *each],
                     env=environment(count) | more | {FOLDER: path},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -65,8 +77,7 @@ def start(name: str, count: int, arguments: Sequence[str], stop: Callable[[], in
 
 def environment(count: int) -> dict[str, str]:
     """Return the environment of each worker: its share of the cores, unless the user has set it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = str(max(1, (cores or 1) // count))
+    threads = str(max(1, usable_cores() // count))
     names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**dict.fromkeys(names, threads), **os.environ, "PYTHONPATH": os.pathsep.join(paths)}

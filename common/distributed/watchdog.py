@@ -20,7 +20,7 @@ import numpy as np
 
 from common.errors import GoogLeNetError, Stopped, WorkersError, printable
 from common.files import write_whole
-from common.rendezvous import meeting_place, own_address
+from common.rendezvous import is_loopback, meeting_place, own_address
 
 if TYPE_CHECKING:
     from common.contract import Backend
@@ -57,11 +57,13 @@ class PeerWatchdog:
             if rank:
                 self.connect(".".join(map(str, route)), port, struct.pack("!II", rank, token))
         else:
-            both = socket.has_dualstack_ipv6()
+            own = own_address()
+            both = socket.has_dualstack_ipv6() and not is_loopback(own)
             family = socket.AF_INET6 if both else socket.AF_INET
-            with socket.create_server(("", 0), family=family, dualstack_ipv6=both) as server:
+            host = own if is_loopback(own) else ""
+            with socket.create_server((host, 0), family=family, dualstack_ipv6=both) as server:
                 token = secrets.randbelow(2**24)  # exact in float32, too
-                route = socket.inet_aton(own_address())
+                route = socket.inet_aton(own)
                 message = [*route, server.getsockname()[1], token]
                 backend.all_reduce_sum(np.array(message, np.float64))
                 while len(self.lines) < count - 1:

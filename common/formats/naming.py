@@ -16,7 +16,8 @@ from string import ascii_lowercase
 
 import numpy as np
 
-from common.spec import Conv, Inception, Row, Spec
+from common.formats.family_names import FAMILY_NAMINGS, FAMILY_OWNERS
+from common.spec import Branches, Conv, Inception, Residual, Row, Spec, inner_rows
 from common.weights import shapes
 
 Layers = dict[str, str]  #: canonical name of a layer (`stage1.0.conv`): its name in the file
@@ -207,7 +208,8 @@ def paddle_vision(spec: Spec) -> Iterator[Layers]:
             layers[f"{name}.conv"] = f"_conv{f'_{before}' if before else ''}._conv"
             continue
         for layer, path, step in _paths(row, name):
-            layers[f"{layer}.conv"] = f"_ince{word}.{inside[path, step]}._conv"
+            if (path, step) in inside:
+                layers[f"{layer}.conv"] = f"_ince{word}.{inside[path, step]}._conv"
     for index, _ in enumerate(spec.auxiliary):
         ours, theirs = f"auxiliary.{index}", index + 1
         layers[f"{ours}.conv.conv"] = f"_conv_o{theirs}._conv"
@@ -251,11 +253,11 @@ class Container:
     def __init__(self, path: str) -> None:
         self.path, self.count = path, Counter[str]()
 
-    def add(self, kind: str) -> str:
-        """The path of the next layer of a class."""
+    def add(self, kind: str, folder: str = "layers/") -> str:
+        """The path of the next layer of a class; in a list there is no folder."""
         number = self.count[kind]
         self.count[kind] += 1
-        return f"{self.path}layers/{kind}{f'_{number}' if number else ''}"
+        return f"{self.path}{folder}{kind}{f'_{number}' if number else ''}"
 
 
 def keras_ours(spec: Spec) -> Iterator[Layers]:
@@ -271,17 +273,22 @@ def keras_ours(spec: Spec) -> Iterator[Layers]:
                 layers[f"{layer}.conv"] = f"{at}/conv"
                 if spec.norm:
                     layers[f"{layer}.norm"] = f"{at}/norm"
-            elif isinstance(row, Inception):
-                at = inside.add("inception")
-                for branch, inner in row.branches():
-                    add(inner, f"{at}/{branch}", f"{layer}.{branch}")
+            elif isinstance(row, (Inception, Residual)):
+                at = inside.add(type(row).__name__.lower())
+                for part, inner in inner_rows(row):
+                    add(inner, f"{at}/{part}", f"{layer}.{part}")
+            elif isinstance(row, Branches):
+                at = Container(f"{inside.add('branches')}/branches/")  # a list
+                for part, inner in inner_rows(row):
+                    add(inner, at.add("sequential", ""), f"{layer}.{part}")
 
     for stage, rows in spec.stages():
         add(rows, net.add("sequential"), stage)
     for index, _ in enumerate(spec.auxiliary):  # a list, not a container
         at, name = f"auxiliary/auxiliary{f'_{index}' if index else ''}", f"auxiliary.{index}"
         layers |= {f"{name}.{layer}": f"{at}/{layer}" for layer in ("hidden", "head")}
-        layers |= {f"{name}.conv.{layer}": f"{at}/conv/{layer}" for layer in ("conv", "norm")}
+        for conv, layer in product(("conv", "hidden"), ("conv", "norm")):
+            layers[f"{name}.{conv}.{layer}"] = f"{at}/{conv}/{layer}"
     yield layers | {"head": "head"}
 
 
@@ -333,6 +340,7 @@ OWNERS = {
     "torchvision's names": ("torchvision",),
     GLUONCV: ("torchvision",),
     PADDLE_VISION: ("paddle-vision",),
+    **FAMILY_OWNERS,
 }
 
 #: the namings that `--names` writes; the first layers of a naming are those that its class has
@@ -372,3 +380,5 @@ NAMINGS: dict[str, dict[str, Callable[[Spec], Iterator[Layers]]]] = {
     "npz": {"our names": ours},
     "onnx": {"our names": ours},
 }
+for _format, _more in FAMILY_NAMINGS.items():
+    NAMINGS[_format] |= _more

@@ -1,14 +1,16 @@
 """What the template shows, in one language: code, figures and words, ready to print.
 
-Code is cut from the backends' source. Figures come from docs/results. Words come from README.md and
-its Chinese version. A results file that is missing, damaged or of another version leaves a note in
-its place. A name that the source does not have is an error.
+Long because every part of the page has its method here.
+
+Code is cut from the backends' source. Figures come from docs/results. Words come from the tables of
+docs/reference.md and its Chinese version. A results file that is missing, damaged or of another
+version leaves a note in its place. A name that the source does not have is an error.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +19,7 @@ from typing import Any, TypeVar
 from markupsafe import Markup
 
 from common.errors import PageError
-from common.page import drawing, results, source
+from common.page import align, drawing, manuals, results, source
 from common.page.markup import guide_titles, inline, markdown_table
 from common.page.results import TITLES, Unusable
 from common.page.topics import CALLS, CODE_FILES, PARTS, TOPICS, WITHOUT, Text, Topic
@@ -26,7 +28,7 @@ from common.page.words import CHECKS, LANGUAGES, PITFALLS, WORDS, run_in_chinese
 from common.parity.mutations import INJECTED_BUGS
 from common.spec import D2L, SPECS
 
-READMES = {"en": "README.md", "zh-CN": "README.zh-CN.md"}
+REFERENCES = {"en": "docs/reference.md", "zh-CN": "docs/reference.zh.md"}
 
 #: the command that writes a results file, by the beginning of the file's name
 COMMANDS = {
@@ -44,8 +46,9 @@ LEFT_OUT = {
 
 #: the words that the page's script uses
 SCRIPT_WORDS = (
-    *("copied", "copy", "moved", "too_small", "bad_size", "search_found"),
-    *("shape", "parameters", "multiply_adds", "share"),
+    *("copied", "copy", "moved", "too_small", "bad_size", "search_found", "search_none"),
+    *("shape", "parameters", "multiply_adds", "share", "kind_topic", "kind_pitfall", "kind_word"),
+    *("kind_bug", "open_all", "close_all"),
 )
 
 Found = TypeVar("Found")
@@ -55,7 +58,8 @@ class Page:
     """What the template shows, in one language."""
 
     def __init__(self, language: str, root: Path) -> None:
-        self.index, self.root, self.readme = LANGUAGES.index(language), root, READMES[language]
+        self.index, self.root = LANGUAGES.index(language), root
+        self.reference = REFERENCES[language]
         self.guide = guide_titles(root / "docs" / "porting.md")
         self.pitfalls = {
             name: self.usable(partial(results.pitfalls, root, name)) for name in TITLES
@@ -114,57 +118,70 @@ class Page:
         kept = [name for name in topic.names if name not in topic.less.get(backend, ())]
         return [*kept, *topic.also.get(backend, ())]
 
+    def snippet(self, topic: Topic, backend: str, names: list[str]) -> tuple[str, list[str]]:
+        """The path of a topic's file, and the lines at its addresses with blanks round blocks."""
+        path, lines = self.file(backend, topic.file), list[str]()
+        before = False
+        for name in names:
+            block = source.is_block(path, name)
+            lines += [""] * bool(lines and (block or before)) + source.cut(path, name)
+            before = block
+        return f"backends/{backend}/{topic.file}", lines
+
     def topic(self, topic: Topic) -> SimpleNamespace:
-        """The columns of a topic, with aligned lines, and the pitfalls of each backend."""
+        """The columns of a topic with aligned lines, links to their files, and the pitfalls."""
         has = {backend: self.addresses(topic, backend) for backend in TITLES}
+        shared = [name for name in topic.names if all(name in names for names in has.values())]
         parts = []
-        for address in dict.fromkeys(name for names in has.values() for name in names):
-            paths = {b: self.file(b, topic.file) for b in TITLES if address in has[b]}
-            snippets = {
-                backend: (
-                    f"backends/{backend}/{topic.file}",
-                    source.cut(paths[backend], address) if backend in paths else [],
-                )
-                for backend in TITLES
-            }
-            block = source.is_block(next(iter(paths.values())), address)
-            parts.append((source.align(snippets), block))
-        pitfalls = {backend: self.pitfall_rows(topic.pitfalls, backend) for backend in TITLES}
+        for address in shared:
+            code = {backend: self.snippet(topic, backend, [address]) for backend in TITLES}
+            block = source.is_block(self.file("torch", topic.file), address)
+            parts.append((align.align(code), block))
+        own = {b: [name for name in names if name not in shared] for b, names in has.items()}
+        if any(own.values()):  # what not all frameworks have is one part, so that no column waits
+            code = {backend: self.snippet(topic, backend, own[backend]) for backend in TITLES}
+            parts.append((align.align(code), True))
+        columns = align.stack(parts)
         return SimpleNamespace(
             id=topic.id,
             title=topic.title,
             about=topic.about,
-            columns=source.stack(parts),
-            pitfalls=pitfalls,
+            columns=columns,
+            rows=len(columns[0].html),
+            listings={backend: self.listings(topic, backend, has[backend]) for backend in TITLES},
+            pitfalls=self.pitfall_rows(topic.pitfalls),
         )
 
-    def pitfall_rows(self, ids: tuple[str, ...], backend: str) -> list[SimpleNamespace]:
-        """Those of the pitfalls that were measured for a backend."""
-        found = self.pitfalls[backend]
-        if isinstance(found, Unusable):
-            return []
-        chinese = PITFALLS if self.index else {}
-        return [
-            SimpleNamespace(
-                id=name,
-                title=chinese.get(name) or self.guide.get(name, name),
-                language=LANGUAGES[name in chinese],
-                without=found[name][0],
-                fixed=found[name][1],
-            )
-            for name in ids
-            if name in found
-        ]
+    def listings(self, topic: Topic, backend: str, names: list[str]) -> list[tuple[int, str]]:
+        """The first line of each piece of code, and the address of that line in the site."""
+        path = self.file(backend, topic.file)
+        lines = [source.first_line(path, name) for name in names]
+        return [(line, source.listing(f"backends/{backend}/{topic.file}", line)) for line in lines]
 
-    def pitfalls_elsewhere(self) -> dict[str, list[SimpleNamespace]]:
-        """The measured pitfalls that no topic names, by backend."""
+    def pitfall_rows(self, ids: Iterable[str]) -> list[SimpleNamespace]:
+        """Those of the pitfalls that were measured: the title, and the figures by backend."""
+        chinese = PITFALLS if self.index else {}
+        rows = []
+        for name in ids:
+            figures = {
+                backend: found[name]
+                for backend, found in self.pitfalls.items()
+                if not isinstance(found, Unusable) and name in found
+            }
+            if figures:
+                title = chinese.get(name) or self.guide.get(name, name)
+                language = LANGUAGES[name in chinese]
+                rows.append(
+                    SimpleNamespace(id=name, title=title, language=language, figures=figures)
+                )
+        return rows
+
+    def pitfalls_elsewhere(self) -> list[SimpleNamespace]:
+        """The measured pitfalls that no topic names."""
         placed = {name for topic in TOPICS for name in topic.pitfalls}
-        rest = {}
-        for backend, found in self.pitfalls.items():
-            ids = () if isinstance(found, Unusable) else tuple(n for n in found if n not in placed)
-            if ids:
-                rest[backend] = self.pitfall_rows(ids, backend)
-        return rest
+        measured = [found for found in self.pitfalls.values() if not isinstance(found, Unusable)]
+        names = dict.fromkeys(name for found in measured for name in found)
+        return self.pitfall_rows(name for name in names if name not in placed)
 
     def pitfall_notes(self) -> list[Markup]:
         """Notes on the results of the pitfalls, and on the guide that names them."""
@@ -265,7 +282,7 @@ class Page:
 
     def highlight(self, code: str) -> Markup:
         """Code in colours."""
-        (column,) = source.align({"": ("", code.splitlines())})
+        (column,) = align.align({"": ("", code.splitlines())})
         return Markup("\n").join(line for line in column.html if line is not None)
 
     def script_data(self) -> Markup:
@@ -369,8 +386,8 @@ class Page:
     # ---- words
 
     def names(self) -> SimpleNamespace:
-        """The README's table of words, in the page's language."""
-        path = self.root / self.readme
+        """The reference's table of words, in the page's language."""
+        path = self.root / self.reference
         try:
             rows = markdown_table(path.read_text(), "d2l")
         except (OSError, UnicodeDecodeError, ValueError):
@@ -378,21 +395,29 @@ class Page:
             return SimpleNamespace(rows=[], notes=[self.note(Unusable(why, path))])
         return SimpleNamespace(rows=[list(map(inline, row)) for row in rows], notes=[])
 
-    def calls(self) -> list[tuple[Markup, list[tuple[str, str, Markup]]]]:
-        """Each task, and each framework's call for it: full name and place, or a reason."""
+    def calls(self) -> list[tuple[Markup, list[SimpleNamespace]]]:
+        """Each task, and each framework's call for it."""
         return [
             (self.pick(call.what), [self.call(call.what[0], getattr(call, b), b) for b in TITLES])
             for call in CALLS
         ]
 
-    def call(self, what: str, name: str | None, backend: str) -> tuple[str, str, Markup]:
-        """The full name and its place, or the reason why there is none; PageError if not in use."""
+    def call(self, what: str, name: str | None, backend: str) -> SimpleNamespace:
+        """The full name with its manual and its place, or the reason why there is none.
+
+        PageError if the backend does not use the name.
+        """
         if name is None:
             reason = WITHOUT.get((what, backend)) or WITHOUT[what, ""]
-            return "", "", self.pick(reason)
+            return SimpleNamespace(name="", reason=self.pick(reason))
         for file in CODE_FILES:
             if used := source.where_used(self.file(backend, file), name):
-                return used[1], f"{file}:{used[0]}", Markup("")
+                return SimpleNamespace(
+                    name=used[1],
+                    place=f"{file}:{used[0]}",
+                    href=source.listing(f"backends/{backend}/{file}", used[0]),
+                    manual=manuals.address(backend, used[1], LANGUAGES[self.index]),
+                )
         raise PageError(
             f"backends/{backend} does not use `{name}`, which the page shows for {what!r}: correct "
             "the name in common/page/topics.py."

@@ -13,15 +13,20 @@ from markupsafe import Markup
 from common.spec import (
     AdaptiveAvgPool,
     Affine,
+    Auxiliary,
     AvgPool,
+    Branches,
     Conv,
     GlobalAvgPool,
     Inception,
     Linear,
+    LocalNorm,
     MaxPool,
     Norm,
+    Residual,
     Row,
     Spec,
+    inner_rows,
     pair,
 )
 from common.spec.arithmetic import Shape, totals, walk
@@ -66,10 +71,16 @@ def stages(spec: Spec) -> list[Stage]:
     found.append(_stage("head", (spec.head,), ["head"], shape, spec.norm))
     for index, row in enumerate(spec.auxiliary):
         name, shape = f"auxiliary.{index}", entering[f"stage4.{row.after}"]
-        rows = (row.pool, row.conv, row.hidden, spec.head)
-        places = [f"{name}.{field}" for field in ("pool", "conv", "hidden", "head")]
-        found.append(_stage(name, rows, places, shape, spec.norm))
+        rows = _auxiliary(row, spec)
+        places = [f"{name}.{field}" for field in rows]
+        found.append(_stage(name, tuple(rows.values()), places, shape, spec.norm))
     return found
+
+
+def _auxiliary(row: Auxiliary, spec: Spec) -> dict[str, Row]:
+    """The rows of an auxiliary head, by name."""
+    mean = {"mean": GlobalAvgPool()} if isinstance(row.hidden, Conv) else {}
+    return {"pool": row.pool, "conv": row.conv, "hidden": row.hidden, **mean, "head": spec.head}
 
 
 def _stage(
@@ -85,15 +96,14 @@ def _stage(
 def _node(row: Row, shape: Shape, norm: Norm | None, at: str) -> Node:
     table, out = walk((row,), shape, norm)
     branches = []
-    if isinstance(row, Inception):
-        for name, rows in row.branches():
-            inner, entering = [], shape
-            for index, each in enumerate(rows):
-                inner.append(_node(each, entering, norm, f"{at}.{name}.{index}"))
-                entering = inner[-1].shape
-            branches.append((name, tuple(inner)))
+    for name, rows in inner_rows(row):
+        inner, entering = [], shape
+        for index, each in enumerate(rows):
+            inner.append(_node(each, entering, norm, f"{at}.{name}.{index}"))
+            entering = inner[-1].shape
+        branches.append((name, tuple(inner)))
     kind = at.rpartition(".")[2] if isinstance(row, Linear) else type(row).__name__
-    label = _label(row) or "{}[{}]".format(*at.split("."))
+    label = _label(row) or ("{}[{}]".format(*at.split(".")) if at.count(".") == 1 else kind)
     return Node(at, kind, label, out, *totals(table), tuple(branches))
 
 
@@ -103,8 +113,10 @@ def _label(row: Row) -> str:
             height, width = pair(row.kernel)
             stride = "" if pair(row.stride) == (1, 1) else f"/{pair(row.stride)[0]}"
             return f"{height}×{width}{stride}"
-        case Inception():
+        case Inception() | Branches() | Residual():
             return ""  # the caller labels it with its place in the stage
+        case LocalNorm():
+            return "local norm"
         case GlobalAvgPool():
             return "mean"
         case AdaptiveAvgPool():
@@ -121,25 +133,25 @@ def data(spec: Spec) -> dict[str, Any]:
     def plain(row: Row) -> dict[str, Any]:
         match row:
             case Conv():
-                return window(row) | {"width": row.width, "bias": row.bias}
+                return window(row) | {"width": row.width, "bias": row.bias, "norm": row.norm}
             case MaxPool():
                 return window(row) | {"ceil": row.ceil}
             case AvgPool():
                 return window(row)
-            case Inception():
-                return {"branches": {n: list(map(plain, rows)) for n, rows in row.branches()}}
+            case Inception() | Branches() | Residual():
+                return {"branches": {n: list(map(plain, rows)) for n, rows in inner_rows(row)}}
             case GlobalAvgPool():
                 return {"mean": True}
             case AdaptiveAvgPool():
                 return {"sides": pair(row.size)}
-            case Affine():
+            case Affine() | LocalNorm():
                 return {}
             case Linear():
                 return {"linear": row.width}
 
     def window(row: Conv | MaxPool | AvgPool) -> dict[str, Any]:
-        padding = (0, 0) if isinstance(row, AvgPool) else pair(row.padding)
-        return {"kernel": pair(row.kernel), "stride": pair(row.stride), "padding": padding}
+        sides = {"kernel": row.kernel, "stride": row.stride, "padding": row.padding}
+        return {name: pair(size) for name, size in sides.items()}
 
     return {
         "input": spec.input,
@@ -149,13 +161,8 @@ def data(spec: Spec) -> dict[str, Any]:
         "auxiliary": [
             {
                 "after": f"stage4.{row.after}",
-                "features": row.features,
-                "rows": {
-                    "pool": plain(row.pool),
-                    "conv": plain(row.conv),
-                    "hidden": plain(row.hidden),
-                    "head": plain(spec.head),
-                },
+                "features": row.features if isinstance(row.hidden, Linear) else None,
+                "rows": {name: plain(each) for name, each in _auxiliary(row, spec).items()},
             }
             for row in spec.auxiliary
         ],

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+from markdown_it import MarkdownIt
 from markupsafe import Markup
+
+PLAIN = MarkdownIt("zero").enable(["backticks", "emphasis"])  #: of a sentence: code and strong
+MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable("table")
 
 
 def guide_titles(path: Path) -> dict[str, str]:
@@ -23,35 +28,46 @@ def guide_titles(path: Path) -> dict[str, str]:
 
 def markdown_table(text: str, head: str) -> list[list[str]]:
     """The cells of the first Markdown table with a column of that name; ValueError if none."""
-    lines = text.splitlines()
-    for at, line in enumerate(lines):
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if line.startswith("|") and head in cells and set(lines[at + 1]) <= set("|-: "):
-            rows = [cells]
-            for each in lines[at + 2 :]:
-                if not each.startswith("|"):
-                    break
-                rows.append([cell.strip() for cell in each.strip().strip("|").split("|")])
-            if any(len(row) != len(cells) for row in rows):
-                break
+    rows: list[list[str]] = []
+    for token in MARKDOWN.parse(text):
+        if token.type == "table_open":
+            rows = []
+        elif token.type == "tr_open":
+            rows.append([])
+        elif token.type == "inline" and rows:
+            rows[-1].append(token.content)
+        elif token.type == "table_close" and head in rows[0]:
             return rows
     raise ValueError(f"no table with a column {head!r}")
 
 
 def inline(text: str) -> Markup:
     """Text with `code` and **strong** words as HTML."""
-    parts = re.split(r"`([^`]+)`", text)
-    out = Markup("")
-    for index, part in enumerate(parts):
-        if index % 2:
-            out += Markup("<code>{}</code>").format(part)
-        else:
-            pieces = part.split("**")
-            for at, piece in enumerate(pieces):
-                out += (
-                    Markup("<strong>{}</strong>").format(piece) if at % 2 else Markup.escape(piece)
-                )
-    return out
+    return Markup(PLAIN.renderInline(text))
+
+
+def document(text: str, link: Callable[[str], str | None]) -> tuple[Markup, list[tuple[str, str]]]:
+    """A Markdown document as HTML, and its second-level headings: anchor, title.
+
+    `link` gives the new target of a relative link, or None if the site does not have it.
+    """
+    tokens = MARKDOWN.parse(text)
+    titles = []
+    for at, token in enumerate(tokens):
+        if token.type == "heading_open" and token.tag == "h2":
+            title = tokens[at + 1].content
+            anchor = re.sub(r"[^\w]+", "-", title.lower()).strip("-")
+            token.attrSet("id", anchor)
+            titles.append((anchor, title))
+        for child in token.children or ():
+            target = child.attrGet("href") if child.type == "link_open" else None
+            if isinstance(target, str) and not re.match(r"#|\w+:", target):
+                if new := link(target):
+                    child.attrSet("href", new)
+                else:
+                    del child.attrs["href"]
+    html = MARKDOWN.renderer.render(tokens, MARKDOWN.options, {})
+    return Markup(html.replace("<th></th>", "<td></td>")), titles  # an empty cell is no heading
 
 
 def science(value: float | None) -> str:
@@ -65,3 +81,8 @@ def science(value: float | None) -> str:
 def shape_text(shape: tuple[int, ...]) -> str:
     """The shape of a batch of N, as text."""
     return "(" + ", ".join(["N", *map(str, shape[1:])]) + ")"
+
+
+def indent_of(line: str) -> int:
+    """The number of spaces at the beginning of a line of code."""
+    return len(line) - len(line.lstrip(" "))

@@ -38,21 +38,32 @@ function writeAddress(place = location.hash.slice(1).split("?")[0]) {
   other.href = other.getAttribute("href").split("#")[0] + (hash ? `#${hash}` : "");
 }
 
+/** Open every fold around an element, show its column, and bring it into view. */
+function reveal(element) {
+  for (let fold = element.closest("details"); fold; fold = fold.parentElement.closest("details"))
+    fold.open = true;
+  const column = element.closest("[data-column]")?.dataset.column;
+  if (column && !state.show.includes(column)) toggle(column);
+  element.scrollIntoView({ block: element.matches("details, section, h2, h3") ? "start" : "center" });
+}
+
 function followAddress() {
   const place = readAddress();
   writeAddress(place);
   showColumns();
   showSpec();
-  if (place && location.hash.includes("?")) document.getElementById(place)?.scrollIntoView();
+  const element = place && document.getElementById(place);
+  if (element) reveal(element);
 }
 
 // ---- columns
 
-const chooser = document.querySelector(".chooser");
+const chipRow = document.querySelector(".chips");
 const topics = all(".columns");
 
 function showColumns() {
   document.body.dataset.show = state.show.join(" ");
+  document.body.dataset.count = state.show.length;
   const order = [...state.show, ...data.columns.filter((name) => !state.show.includes(name))];
   for (const topic of topics) {
     const columns = new Map(all(".column", topic).map((each) => [each.dataset.column, each]));
@@ -64,16 +75,12 @@ function showColumns() {
       column.querySelector("[data-move='-1']").disabled = at <= 0;
       column.querySelector("[data-move='1']").disabled = at === state.show.length - 1;
     }
-    const lines = state.show.map((name) => columns.get(name).querySelector("code").children);
-    for (let row = 0; row < lines[0].length; row++) {
-      const empty = lines.every((column) => column[row].classList.contains("gap"));
-      for (const column of lines) column[row].hidden = empty;
-    }
   }
-  const chips = new Map(all(".chip").map((each) => [each.dataset.column, each]));
+  for (const each of all(".pitfalls [data-column]")) each.hidden = !state.show.includes(each.dataset.column);
+  const chips = new Map(all(".chip", chipRow).map((each) => [each.dataset.column, each]));
   const focused = document.activeElement;
   if ([...chips.keys()].join() !== order.join())
-    for (const name of [...order].reverse()) chooser.prepend(chips.get(name));
+    for (const name of order) chipRow.append(chips.get(name));
   if (chips.get(focused?.dataset?.column) === focused) focused.focus();
   for (const [name, chip] of chips) {
     chip.setAttribute("aria-pressed", state.show.includes(name));
@@ -99,11 +106,11 @@ function move(name, by) {
   document.getElementById("moved").textContent = said;
 }
 
-chooser.addEventListener("click", (event) => {
+chipRow.addEventListener("click", (event) => {
   const chip = event.target.closest(".chip");
   if (chip) toggle(chip.dataset.column);
 });
-chooser.addEventListener("keydown", (event) => {
+chipRow.addEventListener("keydown", (event) => {
   const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   const chip = event.target.closest(".chip");
   if (!by || !chip) return;
@@ -135,7 +142,7 @@ async function copy(column, button) {
   }
 }
 
-// Columns scroll together: the code of a topic's columns, and on narrow screens all the topics.
+// Without wrapping, the columns of a topic scroll together; on a phone all the topics do.
 function scrollTogether(elements) {
   const set = new Map();
   for (const element of elements)
@@ -155,6 +162,50 @@ function scrollTogether(elements) {
 }
 for (const topic of topics) scrollTogether(all("pre", topic));
 scrollTogether(topics);
+
+function remember(name, value) {
+  try {
+    if (value) localStorage.setItem(name, value);
+    return localStorage.getItem(name);
+  } catch {
+    return null; // a page on disk may have no storage
+  }
+}
+
+const wrap = document.getElementById("wrap");
+function showWrap(wrapped) {
+  document.body.classList.toggle("nowrap", !wrapped);
+  wrap.setAttribute("aria-pressed", wrapped);
+}
+showWrap(remember("wrap") !== "no");
+wrap.addEventListener("click", () => {
+  const wrapped = document.body.classList.contains("nowrap");
+  remember("wrap", wrapped ? "yes" : "no");
+  showWrap(wrapped);
+});
+
+// ---- topics: opening one puts it into the address
+
+const folds = all("details.topic");
+const openAll = document.getElementById("open-all");
+const jump = document.getElementById("jump");
+openAll.addEventListener("click", () => {
+  const open = openAll.getAttribute("aria-pressed") === "false";
+  for (const fold of folds) fold.open = open;
+  openAll.setAttribute("aria-pressed", open);
+  openAll.textContent = open ? words.close_all : words.open_all;
+});
+for (const fold of folds)
+  fold.querySelector("summary").addEventListener("click", () => {
+    if (!fold.open) writeAddress(fold.id);
+  });
+jump.addEventListener("change", () => {
+  writeAddress(jump.value);
+  reveal(document.getElementById(jump.value));
+});
+addEventListener("beforeprint", () => {
+  for (const fold of all("details")) fold.open = true;
+});
 
 // ---- the network: what common/spec/arithmetic.py computes, at any size
 
@@ -196,7 +247,7 @@ function walk(row, shape, norm, at, tell) {
     out = [row.width, ...slide(row, shape, at)];
     const kernel = shape[0] * row.kernel[0] * row.kernel[1];
     adds = kernel * out[0] * out[1] * out[2];
-    parameters = row.width * (kernel + (row.bias ? 1 : 0) + (norm ? 2 : 0));
+    parameters = row.width * (kernel + (row.bias ? 1 : 0) + (norm && row.norm ? 2 : 0));
   } else if (row.kernel) {
     out = [shape[0], ...slide(row, shape, at)];
   }
@@ -213,8 +264,8 @@ function compute(name, size) {
     const sum = { shape, parameters: 0, adds: 0 };
     for (const [at, row] of rows) {
       const each = walk(row, sum.shape, spec.norm, at, (place, costs) => found.set(place, costs));
-      if (at.endsWith(".conv") && product(each.shape) !== spec.auxiliary[stage.at(-1)].features)
-        throw new RangeError(at);
+      const features = at.endsWith(".conv") && spec.auxiliary[stage.at(-1)].features;
+      if (features && product(each.shape) !== features) throw new RangeError(at);
       sum.shape = each.shape;
       sum.parameters += each.parameters;
       sum.adds += each.adds;
@@ -352,37 +403,109 @@ sizeField.addEventListener("input", () => {
 });
 document.getElementById("network-form").addEventListener("submit", (e) => e.preventDefault());
 
-// ---- search
+// ---- search: topics, pitfalls, words, bugs and code
 
 const search = document.getElementById("search");
-const rows = all(".searched tbody tr").map((row) => [row, row.textContent.toLowerCase()]);
-search.addEventListener("input", () => {
+const hits = document.getElementById("hits");
+const found = document.getElementById("found");
+const MOST = { code: 12, other: 8 }; // results of each kind
+let entries;
+
+function collect() {
+  const made = [];
+  const add = (kind, element, text, more = "") =>
+    made.push({ kind, element, text: text.trim(), all: `${text} ${more}`.toLowerCase() });
+  for (const fold of folds)
+    add(words.kind_topic, fold, fold.querySelector("h3").textContent, `${fold.querySelector(".says").textContent} ${fold.id}`);
+  for (const row of all("[data-pitfall]"))
+    add(words.kind_pitfall, row, row.querySelector("a").textContent, row.dataset.pitfall);
+  for (const row of all(".searched tbody tr"))
+    add(words.kind_word, row, all("th, td", row).map((cell) => cell.textContent.trim()).join(" · "));
+  for (const row of all(".matrix tbody tr"))
+    add(words.kind_bug, row, all("th, td.prose", row).map((cell) => cell.textContent).join(" · "));
+  for (const line of all(".column .l:not(.gap)"))
+    add(titles[line.closest(".column").dataset.column], line, line.textContent);
+  return made;
+}
+
+function showHits() {
   const asked = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-  let count = 0;
-  for (const [row, text] of rows) {
-    row.hidden = !asked.every((word) => text.includes(word));
-    count += !row.hidden;
+  hits.hidden = !asked.length;
+  hits.replaceChildren();
+  if (!asked.length) return;
+  entries ??= collect();
+  const matches = entries.filter((each) => each.text && asked.every((word) => each.all.includes(word)));
+  const count = new Map();
+  for (const { kind, element, text } of matches) {
+    const code = element.matches(".l");
+    const group = code ? "code" : kind;
+    count.set(group, (count.get(group) ?? 0) + 1);
+    if (count.get(group) > (code ? MOST.code : MOST.other)) continue;
+    const item = document.createElement("li");
+    const link = document.createElement("a");
+    link.href = `#${element.closest("[id]").id}`;
+    for (const [css, content] of [["kind", kind], [code ? "text code" : "text", text]]) {
+      const part = document.createElement("span");
+      part.className = css;
+      part.textContent = content;
+      link.append(part);
+    }
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      hits.hidden = true;
+      const topic = element.closest("details.topic");
+      if (topic) writeAddress(topic.id);
+      reveal(element);
+      element.classList.remove("flash");
+      void element.offsetWidth; // begin the animation anew
+      element.classList.add("flash");
+      const target = element.matches("details") ? element.querySelector("summary") : element;
+      if (!target.matches("summary")) target.tabIndex = -1;
+      target.focus({ preventScroll: true });
+    });
+    item.append(link);
+    hits.append(item);
   }
-  document.getElementById("found").textContent = asked.length ? fill(words.search_found, count) : "";
+  found.textContent = matches.length ? fill(words.search_found, matches.length) : words.search_none;
+  if (!matches.length) {
+    const none = document.createElement("li");
+    none.className = "none";
+    none.textContent = words.search_none;
+    hits.append(none);
+  }
+}
+
+search.addEventListener("input", showHits);
+search.addEventListener("focus", showHits);
+document.getElementById("search-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  hits.querySelector("a")?.click();
 });
-document.getElementById("search-form").addEventListener("submit", (e) => e.preventDefault());
+document.getElementById("search-form").addEventListener("keydown", (event) => {
+  const links = all("a", hits);
+  const at = links.indexOf(document.activeElement);
+  if (event.key === "Escape") {
+    hits.hidden = true;
+    search.focus();
+    hits.hidden = true;
+  } else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+    event.preventDefault();
+    const next = at + (event.key === "ArrowDown" ? 1 : -1);
+    (links[next] ?? search).focus();
+  }
+});
+document.addEventListener("pointerdown", (event) => {
+  if (!event.target.closest(".find")) hits.hidden = true;
+});
 
 // ---- light and dark
 
 const root = document.documentElement;
-const remember = (value) => {
-  try {
-    if (value) localStorage.setItem("theme", value);
-    return localStorage.getItem("theme");
-  } catch {
-    return null; // a page on disk may have no storage
-  }
-};
-root.style.colorScheme = remember() ?? "";
+root.style.colorScheme = remember("theme") ?? "";
 document.getElementById("theme").addEventListener("click", () => {
   const dark = root.style.colorScheme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   root.style.colorScheme = dark === "dark" ? "light" : "dark";
-  remember(root.style.colorScheme);
+  remember("theme", root.style.colorScheme);
 });
 
 addEventListener("hashchange", followAddress);

@@ -1,14 +1,20 @@
-"""Build, write and serve the page: one file for each language that needs nothing else."""
+"""Build, write and serve the page.
+
+One file for each language shows everything. Beside it are the guide to porting and the listings
+that the page links to. No file needs the network.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from common.errors import BackendError, PageError, one_line
-from common.files import ROOT, write_whole
+from common.files import ROOT, install_command, write_whole
 from common.page.results import TITLES
 from common.page.words import LANGUAGES
 
@@ -16,59 +22,121 @@ try:
     import jinja2
     from markupsafe import Markup
 
+    from common.page import align, source
     from common.page.content import Page
-    from common.page.markup import inline, science, shape_text
+    from common.page.markup import document, indent_of, inline, science, shape_text
 except ImportError as error:
-    raise BackendError("The page needs Jinja2 and Pygments: `pip install -e '.[page]'`.") from error
+    raise BackendError(
+        f"The page needs Jinja2 and Pygments: `{install_command('page', 'page')}`."
+    ) from error
 
 FILES = {"en": "index.html", "zh-CN": "index.zh-CN.html"}
+GUIDE = "guide.html"
+FOLDER = Path(__file__).parent
 
 
 def render(language: str, root: Path = ROOT) -> str:
     """The page in a language, as one HTML file; PageError if code that it shows is missing."""
+    page = Page(language, root)
+    return _fill(
+        "page.html",
+        page=page,
+        say=page.say,
+        pick=page.pick,
+        check_name=page.check_name,
+        language=language,
+        other=next(name for name in LANGUAGES if name != language),
+        files=FILES,
+        guide=GUIDE,
+        titles=TITLES,
+        script=Markup((FOLDER / "page.js").read_text()),
+    )
+
+
+def _fill(template: str, *, check_name: Any = str, **values: Any) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = Page(language, root)
-    environment.globals.update(say=page.say, pick=page.pick)
     environment.filters.update(
         science=science,
         inline=inline,
+        indent_of=indent_of,
         shape=shape_text,
-        check_name=page.check_name,
+        check_name=check_name,
         count="{:,}".format,
     )
-    here = Path(__file__).parent
-    return environment.get_template("page.html").render(
-        page=page,
-        language=language,
-        other=next(name for name in LANGUAGES if name != language),
-        files=FILES,
-        titles=TITLES,
-        css=Markup((here / "page.css").read_text()),
-        script=Markup((here / "page.js").read_text()),
-    )
+    css = Markup((FOLDER / "page.css").read_text())
+    return environment.get_template(template).render(css=css, **values)
+
+
+def guide(root: Path = ROOT) -> str | None:
+    """The guide to porting as an HTML file; None if there is no guide."""
+    path = root / "docs" / "porting.md"
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+    def link(target: str) -> str | None:
+        name, _, line = target.partition("#L")
+        found = (path.parent / name).resolve()
+        if found.suffix == ".py" and found.is_file() and found.is_relative_to(root.resolve()):
+            return source.listing(found.relative_to(root.resolve()).as_posix(), int(line or 1))
+        return None
+
+    body, headings = document(text, link)
+    return _fill("plain.html", title="Porting", body=body, headings=headings, up="")
 
 
 def site(root: Path = ROOT) -> dict[str, bytes]:
-    """The content of every file of the site, by the file's name."""
-    return {FILES[language]: render(language, root).encode() for language in LANGUAGES}
+    """The content of every file of the site, by its path in the site."""
+    made = {FILES[language]: render(language, root) for language in LANGUAGES}
+    if (text := guide(root)) is not None:
+        made[GUIDE] = text
+    names = {link for text in made.values() for link in re.findall(r'href="(source/[^"#]+)', text)}
+    files = {_place(path): path for path in _python_files(root)}
+    found = {name: text.encode() for name, text in made.items()}
+    return found | listings({files[name] for name in names}, root)
+
+
+def listings(paths: Iterable[str], root: Path = ROOT) -> dict[str, bytes]:
+    """The listing of each source file, by its path in the site."""
+    found = {}
+    for path in sorted(paths):
+        lines = [
+            align.marked(line) for line in align.tokens((root / path).read_text().splitlines())
+        ]
+        found[_place(path)] = _fill("plain.html", title=path, lines=lines, up="../").encode()
+    return found
+
+
+def _place(path: str) -> str:
+    return source.listing(path, 1).partition("#")[0]
+
+
+def _python_files(root: Path) -> list[str]:
+    folders = [folder for folder in ("backends", "common", "tests") if (root / folder).is_dir()]
+    return [
+        path.relative_to(root).as_posix()
+        for folder in folders
+        for path in sorted((root / folder).rglob("*.py"))
+    ]
 
 
 def write(out: Path, root: Path = ROOT) -> list[Path]:
-    """Write the site into a folder and return the paths; PageError if that fails."""
+    """Write the site into a folder; return the pages' paths. PageError if that fails."""
     made = site(root)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         for name, data in made.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
             write_whole(out / name, data)
     except OSError as error:
         raise PageError(f"The page cannot be written to {out}: {one_line(error)}.") from error
-    return [out / name for name in made]
+    return [out / name for name in FILES.values()]
 
 
 class Server(ThreadingHTTPServer):

@@ -66,6 +66,17 @@ TOPICS = (
         pitfalls=("symbolic-build", "relu-tie"),
     ),
     Topic(
+        "branches",
+        ("Branches and residual connections", "任意分支与残差连接"),
+        (
+            "The blocks of the later networks: any number of branches, also inside a branch; and a sum with "
+            "the input, scaled.",
+            "后续网络的块：任意多个分支，分支里可以再有分支；以及与输入按比例相加。",
+        ),
+        "googlenet.py",
+        ("Branches", "Residual"),
+    ),
+    Topic(
         "stages",
         ("Stages", "各阶段"),
         (
@@ -99,9 +110,9 @@ TOPICS = (
         ("Affine",),
         also={
             "torch": ("BatchNorm",),
-            "tf": ("MaxPool", "AdaptiveAvgPool"),
-            "mxnet": ("BatchNorm", "AdaptiveAvgPool"),
-            "paddle": ("AvgPool", "AdaptiveAvgPool", "GlobalAvgPool"),
+            "tf": ("MaxPool", "AvgPool", "AdaptiveAvgPool", "LocalNorm"),
+            "mxnet": ("BatchNorm", "AdaptiveAvgPool", "LocalNorm"),
+            "paddle": ("AvgPool", "AdaptiveAvgPool", "GlobalAvgPool", "LocalNorm"),
         },
         pitfalls=("norm-variance", "pool-gradient", "rescaling"),
     ),
@@ -297,6 +308,11 @@ PARTS = {
     "Conv": "Conv.__init__.conv",
     "MaxPool": "layer.MaxPool",
     "Inception": "layer.Inception",
+    "Branches": "layer.Branches",
+    "branches": "Branches.__init__.branches",
+    "Residual": "layer.Residual",
+    "rows": "Residual.__init__.rows",
+    "LocalNorm": "layer.LocalNorm",
     "GlobalAvgPool": "layer.GlobalAvgPool",
     "AvgPool": "layer.AvgPool",
     "AdaptiveAvgPool": "layer.AdaptiveAvgPool",

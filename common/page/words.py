@@ -17,6 +17,7 @@ WORDS: dict[str, Text] = {
         "proof that they compute the same function.",
         "PyTorch、TensorFlow、MXNet 与 PaddlePaddle 逐行对照，并用实测数据证明它们计算的是同一个函数。",
     ),
+    "nav_guide": ("Guide", "移植指南"),
     "skip": ("Skip to the code", "跳到代码"),
     "other_language": ("中文", "English"),
     "theme": ("Light or dark", "浅色或深色"),
@@ -57,6 +58,7 @@ WORDS: dict[str, Text] = {
         "injected one at a time. A cell shows the first check that fails, and its error.",
         "移植时容易犯的错误，按各框架自己的写法实现，每次只注入一个。单元格里是最先未通过的检查及其误差。",
     ),
+    "bugs_short": ("{} of {} caught", "共 {1} 个，检出 {0} 个"),
     "bugs_shapes": (
         "Comparing shapes alone would have caught {} of these {}.",
         "只比较形状的话，{1} 个错误里只能发现 {0} 个。",
@@ -68,11 +70,10 @@ WORDS: dict[str, Text] = {
     # idioms
     "idioms_title": ("Idioms", "四种写法"),
     "idioms_lead": (
-        "One row per topic, one column per framework. Matching lines are aligned. Code that differs from "
-        "another shown column is highlighted; a line that another shown column lacks has a bar on its left. "
-        "All code is cut from the tested source.",
-        "每行一个主题，每列一个框架，对应的代码行左右对齐。与其他列写法不同的地方有底色，"
-        "其他列没有的行左侧有竖线（只与当前显示的列比较）。所有代码都直接取自经过测试的源文件。",
+        "The same job in four frameworks. Matching lines stand side by side. Code that differs is "
+        "highlighted; a line without a counterpart has a bar on its left. All code is cut from the tested source.",
+        "同一件事，四个框架各怎么写。对应的行左右对齐；写法不同的地方有底色，没有对应行的代码左侧有竖线。"
+        "所有代码都直接取自经过测试的源文件。",
     ),
     "columns": ("Frameworks shown", "显示的框架"),
     "columns_help": (
@@ -83,20 +84,23 @@ WORDS: dict[str, Text] = {
     "later": ("Move {} to the right", "把 {} 右移"),
     "moved": ("{} is column {} of {}", "{} 现在是第 {} 列，共 {} 列"),
     "topics": ("Topics", "主题"),
+    "wrap": ("Wrap lines", "自动换行"),
+    "open_all": ("Open all", "全部展开"),
+    "close_all": ("Close all", "全部收起"),
     "copy": ("Copy", "复制"),
     "copied": ("Copied", "已复制"),
     "copy_label": ("Copy the code of {}", "复制 {} 的代码"),
-    "top": ("Link to this topic", "本主题的链接"),
     "pitfall_without": ("without the fix", "修正前"),
     "pitfall_with": ("with it", "修正后"),
     "pitfalls_of": ("Pitfalls here", "这里的常见陷阱"),
     "pitfalls_rest": ("Other pitfalls", "其他常见陷阱"),
+    "pitfalls_rest_lead": (
+        "Pitfalls of files, processes and versions.",
+        "与文件、进程和版本有关的陷阱。",
+    ),
     "pitfalls_lead": (
-        "Below each column are that framework's pitfalls. The numbers are measured by tests in the real "
-        "framework: the error against the reference without our fix, then with it. A refusal or damage "
-        "counts as 1.",
-        "每列代码下面列出该框架的常见陷阱。数字由测试在真实框架里测得：修正前与修正后相对参考实现的误差。"
-        "框架报错或造成破坏记作 1。",
+        "measured error without the fix → with it",
+        "实测误差：修正前 → 修正后",
     ),
     # network
     "network_title": ("The network", "网络结构"),
@@ -132,6 +136,13 @@ WORDS: dict[str, Text] = {
         "scale, each dot is a framework and the line is the tolerance.",
         "每份网络配置的每项检查：各图像尺寸下的最大误差，以及容差。刻度上的圆点代表各框架，竖线代表容差。",
     ),
+    "parity_short": (
+        "every check of every spec, and its worst error",
+        "每份网络配置的每项检查，以及最大误差",
+    ),
+    "curves_short": ("the same recipe in each framework", "同一训练方案，在各框架中"),
+    "results_short": ("ours beside published ones", "与已发表的结果对照"),
+    "speed_short": ("training, in examples per second", "训练速度，样本/秒"),
     "check": ("check", "检查"),
     "tolerance": ("tolerance", "容差"),
     "scale": ("scale", "刻度"),
@@ -172,13 +183,18 @@ WORDS: dict[str, Text] = {
         "The name of each thing in the paper, in the book and here, and the call for it in each framework.",
         "同一个东西在论文里、书里和这里各叫什么，在各框架里对应哪个 API。",
     ),
-    "search": ("Search the tables", "搜索表格"),
-    "search_found": ("{} rows", "{} 行"),
+    "search": ("Search code, pitfalls, words", "搜索代码、陷阱、术语"),
+    "search_found": ("{} found", "找到 {} 处"),
+    "search_none": ("Nothing found", "没有找到"),
+    "kind_topic": ("Topic", "主题"),
+    "kind_pitfall": ("Pitfall", "陷阱"),
+    "kind_word": ("Words", "术语"),
+    "kind_bug": ("Bug", "错误"),
     "names_title": ("Paper = book = here", "论文 = 书 = 这里"),
     "calls_title": ("Calls", "API 对照"),
     "calls_lead": (
-        "Each cell has the full name that our source uses, and the line where it is used.",
-        "单元格里是本项目源码实际使用的完整名称，以及所在的行。",
+        "The full name that our source uses leads to the framework's own documentation. The file and line lead to our source.",
+        "完整名称取自本项目的源码，点击可打开框架自己的文档；文件名与行号链接到本项目的源码。",
     ),
     "call": ("task", "用途"),
     "footer": (
@@ -228,6 +244,10 @@ BUGS: dict[str, str] = {
     "swapped-branches": "5x5 分支与池化分支的拼接顺序颠倒",
     "transposed-head": "分类头该转置（transpose），却用了 reshape",
     "flatten-order": "辅助分类器的特征按 (H, W, C) 展平",
+    "counted-padding": "带填充的平均池化按 Keras `'same'` 的方式求均值",
+    "swapped-forks": "块的各分支按相反顺序拼接",
+    "unscaled-residual": "残差相加时没有乘比例系数",
+    "local-norm-alpha": "局部归一化的 alpha 没有除以窗口大小",
     "norm-eps": "批量归一化的 eps 用了 1e-5，而不是 1e-3",
     "double-softmax": "损失函数要 logits，传入的却是概率",
     "detached-branch": "池化分支没有梯度回传",

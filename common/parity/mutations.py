@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from common.errors import SpecError
-from common.spec import D2L, D2L_BN, AdaptiveAvgPool, Auxiliary, Conv, Linear, Spec
+from common.spec import D2L, D2L_BN, MINI_FAMILY, AdaptiveAvgPool, Auxiliary, Conv, Linear, Spec
 
 #: d2l with one Inception block in each stage: enough for most bugs, in a third of the time.
 SMALL = replace(
@@ -83,6 +83,24 @@ INJECTED_BUGS = {
             "an auxiliary head's features flattened as (H, W, C)",
             ("forward",),
             SMALL_AUX,
+        ),
+        InjectedBug(
+            "counted-padding",
+            "the mean of a padded average pool as in Keras's `'same'`",
+            ("forward",),
+            MINI_FAMILY,
+        ),
+        InjectedBug(
+            "swapped-forks", "a block's branches joined in reverse", ("forward",), MINI_FAMILY
+        ),
+        InjectedBug(
+            "unscaled-residual", "a residual added without its scale", ("forward",), MINI_FAMILY
+        ),
+        InjectedBug(
+            "local-norm-alpha",
+            "a local norm's alpha not divided by its size",
+            ("forward",),
+            MINI_FAMILY,
         ),
         InjectedBug("norm-eps", "batch norm's eps 1e-5 instead of 1e-3", ("forward",), SMALL_BN),
         InjectedBug("double-softmax", "probabilities given to a loss that wants logits", ("loss",)),

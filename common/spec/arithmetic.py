@@ -15,14 +15,19 @@ from common.spec.rows import (
     AdaptiveAvgPool,
     Affine,
     AvgPool,
+    Block,
+    Branches,
     Conv,
     GlobalAvgPool,
     Inception,
     Linear,
+    LocalNorm,
     MaxPool,
     Norm,
+    Residual,
     Row,
     Spec,
+    inner_rows,
     pair,
 )
 
@@ -64,15 +69,23 @@ def _auxiliary(spec: Spec, entering: Shape) -> list[Layer]:
         for field, layer in (("pool", row.pool), ("conv", row.conv)):
             found, shape = _layer(layer, shape, spec.norm, f"{name}.{field}")
             table += found
-        if math.prod(shape) != row.features:
-            raise SpecError(
-                f"{name}: its convolution leaves {'x'.join(map(str, shape[1:]))}, its hidden layer "
-                f"takes {row.features} features; use another image size than {spec.input[1]}."
-            )
-        table.append(Layer(f"{name}.flatten", "Flatten", (1, row.features)))
-        for field, linear in (("hidden", row.hidden), ("head", spec.head)):
-            found, shape = _layer(linear, shape, spec.norm, f"{name}.{field}")
+        if isinstance(row.hidden, Conv):
+            found, shape = _layer(row.hidden, shape, spec.norm, f"{name}.hidden")
             table += found
+            found, shape = _layer(GlobalAvgPool(), shape, spec.norm, f"{name}.mean")
+            table += found
+        else:
+            if math.prod(shape) != row.features:
+                raise SpecError(
+                    f"{name}: its convolution leaves {'x'.join(map(str, shape[1:]))}, its hidden "
+                    f"layer takes {row.features} features; use another image size than "
+                    f"{spec.input[1]}."
+                )
+            table.append(Layer(f"{name}.flatten", "Flatten", (1, row.features)))
+            found, shape = _layer(row.hidden, shape, spec.norm, f"{name}.hidden")
+            table += found
+        found, shape = _layer(spec.head, shape, spec.norm, f"{name}.head")
+        table += found
     return table
 
 
@@ -112,7 +125,7 @@ def _layer(row: Row, shape: Shape, norm: Norm | None, name: str) -> tuple[list[L
                     kernel * math.prod(out),
                 )
             ]
-            if norm:
+            if norm and row.norm:
                 table.append(Layer(f"{name}.norm", "Norm", out, 2 * row.width))
             if row.activation:
                 table.append(Layer(f"{name}.relu", "ReLU", out))
@@ -123,20 +136,11 @@ def _layer(row: Row, shape: Shape, norm: Norm | None, name: str) -> tuple[list[L
         case AdaptiveAvgPool():
             out = (*shape[:2], *pair(row.size))
             return [Layer(name, "AdaptiveAvgPool", out)], out
-        case Affine():
+        case Affine() | LocalNorm():
             row.channels(shape[1])
-            return [Layer(name, "Affine", shape)], shape
-        case Inception():
-            table, widths, sizes = [], 0, {}
-            for branch, rows in row.branches():
-                found, out = walk(rows, shape, norm, f"{name}.{branch}.")
-                table += found
-                widths += out[1]
-                sizes[branch] = out[2:]
-            if len(set(sizes.values())) > 1:
-                raise SpecError(f"{name}: its branches end in different sizes, {sizes}.")
-            out = (1, widths, *out[2:])
-            return [Layer(name, "Inception", out), *table], out
+            return [Layer(name, type(row).__name__, shape)], shape
+        case Inception() | Branches() | Residual():
+            return _block(row, shape, norm, name)
         case GlobalAvgPool():
             pooled = Layer(f"{name}.pool", "GlobalAvgPool", (*shape[:2], 1, 1))
             return [pooled, Layer(f"{name}.flatten", "Flatten", shape[:2])], shape[:2]
@@ -147,11 +151,32 @@ def _layer(row: Row, shape: Shape, norm: Norm | None, name: str) -> tuple[list[L
             return table + [Layer(f"{name}.relu", "ReLU", out)] * row.activation, out
 
 
+def _block(row: Block, shape: Shape, norm: Norm | None, name: str) -> tuple[list[Layer], Shape]:
+    table, widths, sizes = [], 0, {}
+    for part, rows in inner_rows(row):
+        found, out = walk(rows, shape, norm, f"{name}.{part}.")
+        table += found
+        widths += out[1]
+        sizes[part] = out[2:]
+    out = (1, widths, *out[2:])
+    if len(set(sizes.values())) > 1:
+        raise SpecError(f"{name}: its branches end in different sizes, {sizes}.")
+    if isinstance(row, Residual):
+        if out != shape:
+            raise SpecError(
+                f"{name}: its rows leave {'x'.join(map(str, out[1:]))}, but they are added to "
+                f"{'x'.join(map(str, shape[1:]))}."
+            )
+        table.append(Layer(f"{name}.sum", "Sum", out))
+        if row.activation:
+            table.append(Layer(f"{name}.relu", "ReLU", out))
+    return [Layer(name, type(row).__name__, out), *table], out
+
+
 def _slide(row: Conv | MaxPool | AvgPool, shape: Shape, name: str) -> tuple[int, ...]:
     """The output height and width of a window that slides over an input of `shape`."""
     kernel, stride = pair(row.kernel), pair(row.stride)
-    padding = (0, 0) if isinstance(row, AvgPool) else pair(row.padding)
-    padded = tuple(size + 2 * pad for size, pad in zip(shape[2:], padding, strict=True))
+    padded = tuple(size + 2 * pad for size, pad in zip(shape[2:], pair(row.padding), strict=True))
     if any(window > size for window, size in zip(kernel, padded, strict=True)):
         raise SpecError(
             f"{name}: the kernel {kernel[0]}x{kernel[1]} is larger than its padded input "

@@ -75,19 +75,17 @@ TORCHVISION_AUX = replace(
 )
 
 
-def _shifted(spec: Spec) -> Spec:
+def imagenet_input(spec: Spec, name: str) -> Spec:
     """The spec with torchvision's `transform_input`: from ImageNet's mean and deviation to 0.5."""
     statistics = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))
     scale = tuple(deviation / 0.5 for _, deviation in statistics)
     shift = tuple((mean - 0.5) / 0.5 for mean, _ in statistics)
-    stage1 = (Affine(scale, shift), *spec.stage1)
-    return replace(
-        spec, name=spec.name.replace("torchvision", "torchvision-imagenet"), stage1=stage1
-    )
+    return replace(spec, name=name, stage1=(Affine(scale, shift), *spec.stage1))
 
 
 #: The networks that torchvision builds for its published ImageNet weights.
-TORCHVISION_IMAGENET, TORCHVISION_IMAGENET_AUX = map(_shifted, (TORCHVISION, TORCHVISION_AUX))
+TORCHVISION_IMAGENET = imagenet_input(TORCHVISION, "torchvision-imagenet")
+TORCHVISION_IMAGENET_AUX = imagenet_input(TORCHVISION_AUX, "torchvision-imagenet-aux")
 
 _ROUNDED_DOWN = MaxPool(3, stride=2)
 

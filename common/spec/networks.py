@@ -1,8 +1,10 @@
-"""The book's network `d2l`, its variants `d2l-bn` and `blog-224`, and the small network `mini`.
+"""The book's network `d2l`, its variants, the paper's network, and two small networks for tests.
 
 Sources: Szegedy et al., "Going Deeper with Convolutions" (2014), in the version of *Dive into Deep
 Learning* (d2l), section GoogLeNet; two published posts for the variants (docs/porting.md describes
-them). `D2L` has the order of the book's page, so the two can be compared line by line.
+them). `D2L` has the order of the book's page, so the two can be compared line by line. Three
+variants answer an exercise of the book, which asks for the ideas of the later papers: Szegedy et
+al., "Rethinking the Inception Architecture" (2015) and "Inception-v4" (2016).
 """
 
 from __future__ import annotations
@@ -10,7 +12,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from common.spec.rows import Conv, GlobalAvgPool, Inception, Linear, MaxPool, Norm, Row, Spec
+from common.spec.rows import (
+    Auxiliary,
+    AvgPool,
+    Branches,
+    Conv,
+    GlobalAvgPool,
+    Inception,
+    Linear,
+    LocalNorm,
+    MaxPool,
+    Norm,
+    Residual,
+    Row,
+    Spec,
+    inner_rows,
+)
 
 
 def inception(c1: int, c2: tuple[int, int], c3: tuple[int, int], c4: int) -> Inception:
@@ -83,15 +100,26 @@ BLOG_224 = Spec(
 )
 
 
-def each_conv(rows: tuple[Row, ...], change: Callable[[Conv], Conv]) -> tuple[Row, ...]:
-    """The same rows with `change` applied to every convolution, also inside Inception blocks."""
+def each_row(rows: tuple[Row, ...], change: Callable[[Row], Row]) -> tuple[Row, ...]:
+    """The same rows with `change` applied to every row that is not a block, also inside blocks."""
 
     def changed(row: Row) -> Row:
-        if isinstance(row, Inception):
-            return Inception(**{name: each_conv(inner, change) for name, inner in row.branches()})  # type: ignore[arg-type]
-        return change(row) if isinstance(row, Conv) else row
+        inner = {name: each_row(within, change) for name, within in inner_rows(row)}
+        match row:
+            case Inception():
+                return Inception(**inner)  # type: ignore[arg-type]
+            case Branches():
+                return Branches(tuple(inner.values()))
+            case Residual():
+                return replace(row, **inner)
+        return change(row)
 
     return tuple(map(changed, rows))
+
+
+def each_conv(rows: tuple[Row, ...], change: Callable[[Conv], Conv]) -> tuple[Row, ...]:
+    """The same rows with `change` applied to every convolution, also inside blocks."""
+    return each_row(rows, lambda row: change(row) if isinstance(row, Conv) else row)
 
 
 def divide_widths(rows: tuple[Row, ...], by: int) -> tuple[Row, ...]:
@@ -110,4 +138,128 @@ MINI = replace(
     stage3=divide_widths(D2L.stage3[1:], 8),
     stage4=divide_widths(D2L.stage4[4:], 8),
     stage5=divide_widths(D2L.stage5[1:], 8),
+)
+
+
+# --- an exercise of the book: the ideas of the later papers, at the size of d2l
+
+
+def _each_block(name: str, change: Callable[[Inception, int], Row]) -> Spec:
+    """d2l-bn with every Inception block changed; `change` gets the block and its input channels."""
+    stages = {}
+    for (stage, rows), incoming in zip(D2L_BN.stages(), D2L_BN.channels(), strict=False):
+        changed = list(rows)
+        for index, row in enumerate(rows):
+            if isinstance(row, Inception):
+                changed[index] = change(row, incoming)
+            incoming = row.channels(incoming)
+        stages[stage] = tuple(changed)
+    return replace(D2L_BN, name=name, **stages)  # type: ignore[arg-type]
+
+
+def _two_3x3(block: Inception, incoming: int) -> Inception:
+    reduce, last = block.branch5x5
+    small = replace(last, kernel=3, padding=1)
+    return replace(block, branch5x5=(reduce, small, small))
+
+
+def _row_and_column(block: Inception, incoming: int) -> Inception:
+    reduce, last = block.branch5x5
+    row, column = (
+        replace(last, kernel=k, padding=p) for k, p in (((1, 5), (0, 2)), ((5, 1), (2, 0)))
+    )
+    return replace(block, branch5x5=(reduce, row, column))
+
+
+def _with_shortcut(block: Inception, incoming: int) -> Row:
+    return Residual((block,), activation=False) if block.channels(incoming) == incoming else block
+
+
+#: d2l-bn with two 3x3 convolutions in place of each 5x5, both as wide as the 5x5. That takes more
+#: parameters, not fewer: the 5x5 has a narrow input, the second 3x3 has not.
+D2L_V2 = _each_block("d2l-v2", _two_3x3)
+
+#: d2l-bn with a row of 5 and a column of 5 in place of each 5x5.
+D2L_FACTORIZED = _each_block("d2l-factorized", _row_and_column)
+
+#: d2l-bn with x + block(x) where the block leaves as many channels as enter it: 4b, 4c and 5a. A
+#: ReLU after the sum would change nothing, because neither side is negative.
+D2L_RESIDUAL = _each_block("d2l-residual", _with_shortcut)
+
+
+# --- the paper's network
+
+_CEIL = MaxPool(3, stride=2, ceil=True)
+_LOCAL_NORM = LocalNorm(size=5, alpha=1e-4, beta=0.75)
+_PAPER_HEAD = Auxiliary(
+    after=0,
+    pool=AvgPool(5, stride=3),
+    conv=Conv(128),
+    features=128 * 4 * 4,
+    hidden=Linear(1024, activation=True),
+)
+
+#: The network of the paper (table 1), with what the paper leaves to its implementation taken from
+#: Caffe's `bvlc_googlenet`: local norms in the stem, and pools that round up.
+GOOGLENET_PAPER = replace(
+    D2L,
+    name="googlenet-paper",
+    input=(3, 224, 224),
+    stage1=(D2L.stage1[0], _CEIL, _LOCAL_NORM),
+    stage2=(*D2L.stage2[:2], _LOCAL_NORM, _CEIL),
+    stage3=(*D2L.stage3[:2], _CEIL),
+    stage4=(*D2L.stage4[:5], _CEIL),
+    head=Linear(1000),
+    dropout=0.4,
+    auxiliary=(_PAPER_HEAD, replace(_PAPER_HEAD, after=3)),
+)
+
+
+# --- for tests
+
+_ROW, _COLUMN = Conv(4, (1, 3), padding=(0, 1)), Conv(6, (3, 1), padding=(1, 0))
+
+#: A small network with every kind of row and every option that `mini` lacks. Its maps are not
+#: square, so height and width cannot be exchanged unseen.
+MINI_FAMILY = replace(
+    MINI,
+    name="mini-family",
+    stage2=(
+        LocalNorm(size=3, alpha=0.5, beta=0.75),
+        *MINI.stage2[:2],
+        AvgPool((3, 2), stride=(2, 1), padding=(1, 0)),
+    ),
+    stage3=(
+        Branches(
+            (
+                (Conv(8, bias=False), Branches(((_ROW,), (_COLUMN,)))),
+                (AvgPool(3, stride=1, padding=1), Conv(12)),
+                (AvgPool(3, stride=1, padding=1, counted=False), Conv(6)),
+            )
+        ),
+    ),
+    stage4=(
+        Residual(
+            (
+                Branches(((Conv(8), Conv(6, (1, 7), padding=(0, 3))), (_COLUMN,))),
+                Conv(28, activation=False, norm=False),
+            ),
+            scale=0.17,
+        ),
+        Branches(((Conv(24, 3, stride=2, bias=False),), (MaxPool(3, stride=2),))),
+    ),
+    stage5=(
+        Residual((Conv(52, activation=False),), activation=False),
+        GlobalAvgPool(),
+    ),
+    auxiliary=(
+        Auxiliary(
+            after=0,
+            pool=AvgPool(2, stride=1),
+            conv=Conv(6),
+            hidden=Conv(8, 2),
+            features=8,
+            dropout=0.0,
+        ),
+    ),
 )

@@ -3,9 +3,11 @@
 A row is one layer or block with all its numbers. The backends build a native module for each row.
 A field of a spec is also an attribute of the native model and a part of a weight's name
 (`stage3.0.branch5x5.1.conv.weight`). An invalid value raises SpecError with the field's name.
-Sources: Szegedy et al., "Going Deeper with Convolutions" (2014), for the Inception block and the
-auxiliary heads; Ioffe and Szegedy (2015) for the norm. Terms and defaults follow *Dive into Deep
-Learning* (d2l), section GoogLeNet.
+Sources: Szegedy et al., "Going Deeper with Convolutions" (2014), for the Inception block, the local
+norm and the auxiliary heads; Ioffe and Szegedy (2015) for the norm; Szegedy et al., "Inception-v4,
+Inception-ResNet and the Impact of Residual Connections on Learning" (2016), for the residual block.
+Terms and defaults follow *Dive into Deep Learning* (d2l), section GoogLeNet. Long because blocks
+hold rows, and `Spec` holds both.
 """
 
 from __future__ import annotations
@@ -53,9 +55,26 @@ def _normalise_window(row: Conv | MaxPool | AvgPool) -> None:
         object.__setattr__(row, field, both)
 
 
+def _require_half(name: str, row: MaxPool | AvgPool) -> None:
+    """SpecError if a window of the pool could hold padding alone."""
+    halves = [p <= k // 2 for p, k in zip(pair(row.padding), pair(row.kernel), strict=True)]
+    rule = f"at most half of the kernel {row.kernel}, or a window could hold padding alone"
+    _require(all(halves), f"{name}.padding", row.padding, rule)
+
+
+def _require_body(field: str, rows: object) -> None:
+    """SpecError unless these are rows that may stand in a stage or in a block."""
+    holds = isinstance(rows, tuple) and bool(rows) and all(isinstance(row, BODY) for row in rows)
+    names = ", ".join(kind.__name__ for kind in BODY)
+    _require(holds, field, rows, f"a tuple of one or more of {names}")
+
+
 @dataclass(frozen=True)
 class Conv:
-    """A convolution, the network's norm if it has one, and a ReLU; bias and ReLU are optional."""
+    """A convolution, the network's norm if it has one, and a ReLU; all but the first are optional.
+
+    `norm` False leaves the norm out of this convolution alone.
+    """
 
     width: int
     kernel: Size = 1
@@ -63,6 +82,7 @@ class Conv:
     padding: Size = 0
     activation: bool = True
     bias: bool = True
+    norm: bool = True
 
     def __post_init__(self) -> None:
         _require(_whole(self.width, 1), "Conv.width", self.width, "a whole number of at least 1")
@@ -91,9 +111,7 @@ class MaxPool:
         holds = not self.ceil or all(stride <= kernel and not pad for stride, kernel, pad in steps)
         rule = "False with a padding or a stride above the kernel: frameworks differ there"
         _require(holds, "MaxPool.ceil", self.ceil, rule)
-        halves = [p <= k // 2 for p, k in zip(pair(self.padding), pair(self.kernel), strict=True)]
-        rule = f"at most half of the kernel {self.kernel}, or a window could hold padding alone"
-        _require(all(halves), "MaxPool.padding", self.padding, rule)
+        _require_half("MaxPool", self)
 
     def channels(self, incoming: int) -> int:
         """Channels that leave this row when `incoming` enter it."""
@@ -125,6 +143,75 @@ class Inception:
 
 
 @dataclass(frozen=True)
+class Branches:
+    """Any number of parallel branches over one input; their outputs are concatenated in order.
+
+    A branch may hold blocks too: the forks of Inception-v3 are `Branches` at the end of a branch.
+    """
+
+    branches: tuple[tuple[Row, ...], ...]
+
+    def __post_init__(self) -> None:
+        holds = isinstance(self.branches, tuple) and len(self.branches) > 1
+        _require(holds, "Branches.branches", self.branches, "a tuple of two or more branches")
+        for index, rows in enumerate(self.branches):
+            _require_body(f"Branches.branches[{index}]", rows)
+
+    def channels(self, incoming: int) -> int:
+        """Channels that leave this block when `incoming` enter it."""
+        return sum(channels_after(rows, incoming) for rows in self.branches)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """x + scale * rows(x), and a ReLU; the rows leave the shape of x."""
+
+    rows: tuple[Row, ...]
+    scale: float = 1.0
+    activation: bool = True
+
+    def __post_init__(self) -> None:
+        _require_body("Residual.rows", self.rows)
+        holds = isinstance(self.scale, (int, float)) and 0 < abs(self.scale) < math.inf
+        _require(holds, "Residual.scale", self.scale, "finite and not 0")
+
+    def channels(self, incoming: int) -> int:
+        """Channels that leave this block, which are those that enter it; SpecError otherwise."""
+        leaving = channels_after(self.rows, incoming)
+        rule = f"{incoming}: the block adds its input, which has that many"
+        _require(
+            leaving == incoming, "Residual: the number of channels after its rows", leaving, rule
+        )
+        return incoming
+
+
+@dataclass(frozen=True)
+class LocalNorm:
+    """x / (k + alpha / size * s) ** beta, with s the sum of x ** 2 over `size` channels around it.
+
+    Channels that do not exist count as 0. Source: Krizhevsky et al. (2012), section 3.3, with alpha
+    divided by `size` as in Caffe.
+    """
+
+    size: int
+    alpha: float
+    beta: float
+    k: float = 1.0
+
+    def __post_init__(self) -> None:
+        holds = _whole(self.size, 1) and self.size % 2 == 1
+        _require(holds, "LocalNorm.size", self.size, "an odd whole number of at least 1")
+        for field in ("alpha", "beta", "k"):
+            value = getattr(self, field)
+            holds = isinstance(value, (int, float)) and 0 < value < math.inf
+            _require(holds, f"LocalNorm.{field}", value, "larger than 0 and finite")
+
+    def channels(self, incoming: int) -> int:
+        """Channels that leave this row when `incoming` enter it."""
+        return incoming
+
+
+@dataclass(frozen=True)
 class GlobalAvgPool:
     """The mean over height and width, flattened: (N, C, H, W) becomes (N, C)."""
 
@@ -135,23 +222,43 @@ class GlobalAvgPool:
 
 @dataclass(frozen=True)
 class AvgPool:
-    """The mean of every window, without padding. Windows that do not fit are left out."""
+    """The mean of every window. Windows that do not fit into the padded image are left out.
+
+    `counted`: zeros in the padding count in the mean. Otherwise it is the mean of the image's
+    pixels in the window, as with Keras's `padding="same"`.
+    """
 
     kernel: Size
     stride: Size
+    padding: Size = 0
+    counted: bool = True
 
     def __post_init__(self) -> None:
         _normalise_window(self)
+        _require_half("AvgPool", self)
+        steps = zip(pair(self.stride), pair(self.kernel), pair(self.padding), strict=True)
+        holds = self.counted or all((s, k) == (1, p + 1 + p) for s, k, p in steps)
+        rule = "True, unless the stride is 1 and the kernel centred: Keras has no other such pool"
+        _require(holds, "AvgPool.counted", self.counted, rule)
 
     def windows(self, height: int, width: int) -> tuple[Windows, Windows]:
-        """The windows along the height and along the width."""
+        """The image's pixels in the windows along the height and along the width."""
+        sides = zip(
+            *((height, width), pair(self.kernel), pair(self.stride), pair(self.padding)),
+            strict=True,
+        )
         down, right = (
-            [(start, start + kernel) for start in range(0, length - kernel + 1, stride)]
-            for length, kernel, stride in zip(
-                (height, width), pair(self.kernel), pair(self.stride), strict=True
-            )
+            [
+                (max(start, 0), min(start + kernel, length))
+                for start in range(-pad, length + pad - kernel + 1, stride)
+            ]
+            for length, kernel, stride, pad in sides
         )
         return down, right
+
+    def area(self, pixels: int) -> int:
+        """The number that the sum over a window with so many pixels of the image is divided by."""
+        return math.prod(pair(self.kernel)) if self.counted else pixels
 
     def channels(self, incoming: int) -> int:
         """Channels that leave this row when `incoming` enter it."""
@@ -180,6 +287,10 @@ class AdaptiveAvgPool:
             for length, count in zip((height, width), pair(self.size), strict=True)
         )
         return down, right
+
+    def area(self, pixels: int) -> int:
+        """The number that the sum over a window with so many pixels is divided by: the same."""
+        return pixels
 
     def channels(self, incoming: int) -> int:
         """Channels that leave this row when `incoming` enter it."""
@@ -224,15 +335,17 @@ class Auxiliary:
     """An auxiliary classifier on the output of row `after` of stage4, used in training.
 
     It has a pool, a convolution, a hidden layer, dropout and a head as wide as the network's head.
-    `features` is the length of the convolution's output, flattened in the order (C, H, W).
-    Training adds `share` times its loss (0.3 in the paper, section 5).
+    A hidden `Linear` gets the convolution's output, flattened in the order (C, H, W): it has
+    `features` values. After a hidden `Conv`, as in Inception-v3, comes the mean over height and
+    width, which has `features` values, its width. Training adds `share` times the head's loss (0.3
+    in the paper, section 5).
     """
 
     after: int
     pool: AvgPool | AdaptiveAvgPool
     conv: Conv
     features: int
-    hidden: Linear
+    hidden: Linear | Conv
     dropout: float = 0.7
     share: float = 0.3
 
@@ -244,16 +357,50 @@ class Auxiliary:
         for field, kinds in (
             ("pool", (AvgPool, AdaptiveAvgPool)),
             ("conv", (Conv,)),
-            ("hidden", (Linear,)),
+            ("hidden", (Linear, Conv)),
         ):
             value, rule = getattr(self, field), " or ".join(kind.__name__ for kind in kinds)
             _require(isinstance(value, kinds), f"Auxiliary.{field}", value, f"a row {rule}")
+        if isinstance(self.hidden, Conv):
+            holds = self.features == self.hidden.width
+            rule = f"{self.hidden.width}, the width of the hidden convolution"
+            _require(holds, "Auxiliary.features", self.features, rule)
         _require(0 <= self.dropout < 1, "Auxiliary.dropout", self.dropout, "at least 0 and below 1")
         holds = 0 < self.share < math.inf
         _require(holds, "Auxiliary.share", self.share, "larger than 0 and finite")
 
 
-Row = Affine | Conv | MaxPool | Inception | AvgPool | AdaptiveAvgPool | GlobalAvgPool | Linear
+Block = Inception | Branches | Residual  #: the rows that hold rows
+#: the rows that may stand in a stage or in a block; a GlobalAvgPool ends the last stage
+BODY = (Conv, MaxPool, AvgPool, Inception, Branches, Residual, LocalNorm, Affine)
+Row = (
+    Affine
+    | Conv
+    | MaxPool
+    | Inception
+    | Branches
+    | Residual
+    | LocalNorm
+    | AvgPool
+    | AdaptiveAvgPool
+    | GlobalAvgPool
+    | Linear
+)
+
+
+def inner_rows(row: Row) -> list[tuple[str, tuple[Row, ...]]]:
+    """The rows in a block, by their part of a weight's name, in order; [] for other rows.
+
+    The names are fields of the block: `branch5x5`, `branches.2`, `rows`.
+    """
+    match row:
+        case Inception():
+            return [*row.branches()]
+        case Branches():
+            return [(f"branches.{index}", rows) for index, rows in enumerate(row.branches)]
+        case Residual():
+            return [("rows", row.rows)]
+    return []
 
 
 def channels_after(rows: Sequence[Row], incoming: int) -> int:
@@ -314,8 +461,7 @@ class Spec:
             _require(holds, f"{self.name}.{name}", rows, "a tuple of one or more rows")
         *body, last = [(name, row) for name, rows in self.stages() for row in rows]
         for name, row in body:
-            holds = isinstance(row, (Affine, Conv, MaxPool, Inception))
-            _require(holds, f"{self.name}.{name}", row, "a Conv, MaxPool, Inception or Affine here")
+            _require_body(f"{self.name}.{name}", (row,))
         holds = isinstance(last[1], GlobalAvgPool)
         _require(holds, f"{self.name}.stage5", last[1], "a GlobalAvgPool in its last row")
         holds = 0 <= self.dropout < 1

@@ -40,6 +40,7 @@ class Config:
     fingerprint: str  #: digest of the data's labels and pixels; see `fingerprint`
     pixels: tuple[int, int] = (28, 28)  #: height and width of the images in the data
     split: float | None = None  #: the value of `--split`
+    threads: int | None = None  #: of one operation on the CPU; None on a GPU and in older runs
 
     def check(self) -> None:
         """Raise ValueError if a field has another type or is out of its range."""
@@ -65,6 +66,8 @@ class Config:
             whole(f"recipe's {name}", getattr(self.recipe, name), 1, MOST)
         if len(listed("pixels", self.pixels, 2)) != 2:
             raise ValueError("its pixels are not a height and a width")
+        if self.threads is not None:
+            whole("threads", self.threads, 1, MOST)
         for length in self.pixels:  # images of a folder are at most the input; others are 28 x 28
             whole("pixels", length, 1, max(28, self.recipe.size))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +12,8 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from common import terminal
 from common.contract import Backend
 from common.data.dataset import Dataset
 from common.data.sampling import batches, flip_mask, shard
@@ -100,15 +99,14 @@ class TrainingLoop:
         """Train the remaining steps of an epoch."""
         progress, recipe = self.progress, self.recipe
         count, steps = len(self.data.train_labels), self.steps_an_epoch
-        bar = tqdm(
-            total=count,
-            initial=min(count, len(progress.losses) * recipe.batch_size),
-            desc=f"epoch {number + 1}/{recipe.epochs}",
-            unit=" examples",
-            disable=self.rank > 0 or not sys.stderr.isatty(),
-            leave=False,
+        shown = terminal.progress(
+            f"epoch {number + 1}/{recipe.epochs}",
+            count,
+            min(count, len(progress.losses) * recipe.batch_size),
+            "examples",
+            quiet=self.rank > 0,
         )
-        with bar, ThreadPoolExecutor(1) as pool:
+        with shown as bar, ThreadPoolExecutor(1) as pool:
             start, seconds, wait = time.perf_counter(), progress.seconds, progress.wait
             order = self.train_batches(number, progress.steps - number * steps)
             next_batch = pool.submit(next, order, None)
@@ -120,7 +118,12 @@ class TrainingLoop:
                     break
                 next_batch = pool.submit(next, order, None)  # is read while the step runs
                 self.step(batch)
-                bar.update(min(recipe.batch_size, count - bar.n))
+                bar.advance(
+                    min(
+                        recipe.batch_size,
+                        count - recipe.batch_size * ((progress.steps - 1) % steps),
+                    )
+                )
                 signum = self.stop() if self.workers == 1 else 0  # several poll in `sync_metrics`
                 if signum or len(self.pending) >= self.log_every or progress.steps % steps == 0:
                     signum = self.sync_metrics(signum)
@@ -128,10 +131,10 @@ class TrainingLoop:
                     progress.wait = wait
                     progress.seconds = seconds + time.perf_counter() - start
                     done = len(progress.losses) * recipe.batch_size
-                    bar.set_postfix(
-                        loss=f"{np.mean(progress.losses):.3f}",
-                        acc=f"{progress.right / min(done, count):.3f}",
-                        wait=f"{progress.wait / progress.seconds:.1%}",
+                    bar.advance(
+                        0,
+                        f"loss {np.mean(progress.losses):.3f}, "
+                        f"acc {progress.right / min(done, count):.3f}",
                     )
                     if signum or time.monotonic() - self.saved > self.save_every:
                         self.save()

@@ -6,11 +6,9 @@ import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from tabulate import tabulate
 
 from backends import FRAMEWORKS, load
 from common.contract import Backend
@@ -19,9 +17,10 @@ from common.data.sources import load as load_data
 from common.device import choose, own_device
 from common.errors import RunError, SpecError, printable
 from common.formats.identify import Known, with_own_eps
-from common.recipe import AUTO, Recipe, find_recipe
+from common.recipe import AUTO, Recipe, recipe_of
 from common.spec import summary
 from common.spec.arithmetic import layers
+from common.terminal import table
 from common.training.checkpoint import Checkpoint, Config, fingerprint
 from common.training.run import Run, open_run
 from common.weights import not_finite
@@ -39,6 +38,7 @@ class Plan:
     new: bool
     named: bool = True  #: the user gave the folder; if not, another free one does as well
     stamp: tuple[int, int] | None = None  #: of the last checkpoint when it was read
+    extended: int = 0  #: the epochs that a resumed run had before it got more
     notes: tuple[str, ...] = ()  #: how weights and data were changed, as sentences
 
     @property
@@ -52,13 +52,24 @@ class Plan:
         return own_device(choose(requested, found), requested, found)
 
     def decided(self, device: str) -> Plan:
-        """Return the plan with `auto` replaced by the fastest precision of the device."""
-        config = self.checkpoint.config
-        if config.recipe.precision != AUTO:
-            return self
-        recipe = replace(config.recipe, precision=self.backend.fastest_precision(device))
-        checkpoint = replace(self.checkpoint, config=replace(config, recipe=recipe))
-        return replace(self, checkpoint=checkpoint)
+        """Return the plan with the device's threads, and with its fastest precision for `auto`."""
+        config, recipe = self.checkpoint.config, self.recipe
+        if recipe.precision == AUTO:
+            recipe = replace(recipe, precision=self.backend.fastest_precision(device))
+        threads = self.backend.threads() if device == "cpu" else None
+        config = replace(config, recipe=recipe, threads=threads)
+        return replace(self, checkpoint=replace(self.checkpoint, config=config))
+
+    def warning(self, device: str) -> str | None:
+        """Return a sentence if this process computes with another number of threads than before."""
+        before, now = self.checkpoint.config.threads, self.backend.threads()
+        if device != "cpu" or before in (None, now):
+            return None
+        return (
+            f"this run was computed in {before} threads, and goes on in {now}: sums round "
+            f"differently, so the bits differ from an uninterrupted run. OMP_NUM_THREADS={before} "
+            "sets the number of threads."
+        )
 
     @contextmanager
     def claimed(self, rank: int = 0, workers: int = 1) -> Iterator[Plan]:
@@ -97,7 +108,7 @@ class Plan:
             "steps": self.recipe.epochs * steps,
             "steps done": self.checkpoint.progress.steps,
             "folder": str(self.run.folder),
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.as_json(),
             "network": summary.describe(self.checkpoint.config.network()),
         }
 
@@ -120,7 +131,7 @@ def begin(
     """
     if known:
         changes = {"spec": known.spec.name, **changes}
-    recipe = replace(find_recipe(recipe_name), **changes)
+    recipe = replace(recipe_of(recipe_name), **changes)
     recipe.network()  # raises SpecError for an unknown spec
     try:
         folder = out or free_folder(Path("runs"), f"{recipe.name}-{backend_name}")
@@ -175,13 +186,31 @@ def started_from(first: Checkpoint, known: Known) -> tuple[Checkpoint, tuple[str
     return replace(first, weights=weights), tuple(notes)
 
 
-def resume(path: Path, backend_name: str | None, precision: str | None, source: str | None) -> Plan:
-    """Plan to resume a run, in its own backend or in another one."""
+def resume(
+    path: Path,
+    backend_name: str | None,
+    precision: str | None,
+    source: str | None,
+    epochs: int | None = None,
+) -> Plan:
+    """Plan to resume a run, in its own backend or in another one, perhaps for more epochs.
+
+    With more epochs the schedule is that of the longer run, from the next step on. SpecError if the
+    run has as many epochs already.
+    """
     stamp = Run(path if path.is_dir() else path.absolute().parent.parent).stamp()
     run, checkpoint = open_run(path)
     config = checkpoint.config
     if precision:
         config = replace(config, recipe=replace(config.recipe, precision=precision))
+    planned, ended = config.recipe.epochs, len(checkpoint.progress.epochs)
+    if epochs:
+        if epochs < ended or epochs < planned:
+            raise SpecError(
+                f"--epochs {epochs} is fewer than the {planned} epochs of {run.folder}: "
+                "--resume can only extend a run."
+            )
+        config = replace(config, recipe=replace(config.recipe, epochs=epochs))
     backend_name = backend_name or config.backend
     if source is not None:
         config = replace(config, data=source)
@@ -190,7 +219,17 @@ def resume(path: Path, backend_name: str | None, precision: str | None, source: 
     checkpoint = replace(checkpoint, config=config)
     if fingerprint(data) == config.fingerprint:  # the loop refuses other images
         check_steps(checkpoint, len(data.train_labels))
-    return Plan(backend_name, load(backend_name), checkpoint, data, run, False, stamp=stamp)
+    extended = planned if config.recipe.epochs > planned else 0
+    return Plan(
+        backend_name,
+        load(backend_name),
+        checkpoint,
+        data,
+        run,
+        False,
+        stamp=stamp,
+        extended=extended,
+    )
 
 
 def check_steps(checkpoint: Checkpoint, examples: int) -> None:
@@ -242,5 +281,4 @@ def render(found: dict[str, Any]) -> str:
     recipe = ", ".join(f"{name} {value}" for name, value in found["recipe"].items())
     rest = {name: value for name, value in found.items() if name not in ("network", "recipe")}
     rows = [(name, printable(value)) for name, value in (*rest.items(), ("recipe", recipe))]
-    table = tabulate(rows, tablefmt="plain")
-    return f"{summary.render(found['network'])}\n\n{table}"
+    return f"{summary.render(found['network'])}\n\n{table(rows)}"

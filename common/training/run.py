@@ -29,7 +29,7 @@ import click
 from common.errors import RunError, one_line, printable
 from common.files import leads_out, leftovers, write_whole
 from common.training import lock
-from common.training.checkpoint import Checkpoint, read_checkpoint
+from common.training.checkpoint import Checkpoint, Config, read_checkpoint
 from common.training.history import Epoch, read_history, signed
 
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)  #: no room on the disk
@@ -46,7 +46,7 @@ class Run:
         """Make the folder and its first checkpoint; RunError if it holds a run already."""
         run = cls(folder)
         run.check_free()
-        run.write(run.config_file, json.dumps(asdict(first.config), indent=2).encode())
+        run.describe(first.config)
         run.save(first)  # now, so that the run can be resumed from the start
         return run
 
@@ -134,6 +134,11 @@ class Run:
     def checkpoint(self, which: str) -> Path:
         """Return the path of the `last` or the `best` checkpoint."""
         return self.folder / "checkpoints" / f"{which}.safetensors"
+
+    def describe(self, config: Config) -> None:
+        """Write the configuration for people and other programs."""
+        fields = {**asdict(config), "recipe": config.recipe.as_json()}
+        self.write(self.config_file, json.dumps(fields, indent=2).encode())
 
     def save(self, checkpoint: Checkpoint, which: str = "last") -> None:
         """Write a checkpoint; it replaces the previous one only when it is complete."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from common.errors import WeightsError
-from common.spec import Conv, Inception, Norm, Row, Spec, pair
+from common.spec import Conv, Norm, Row, Spec, inner_rows, pair
 
 Weights = dict[str, np.ndarray]
 
@@ -33,7 +33,10 @@ def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     for index, (row, channels) in enumerate(spec.aux_inputs()):
         name = f"auxiliary.{index}"
         found |= _conv(row.conv, channels, spec.norm, f"{name}.conv.")
-        found |= _linear(f"{name}.hidden", row.hidden.width, row.features)
+        if isinstance(row.hidden, Conv):
+            found |= _conv(row.hidden, row.conv.width, spec.norm, f"{name}.hidden.")
+        else:
+            found |= _linear(f"{name}.hidden", row.hidden.width, row.features)
         found |= _linear(f"{name}.head", spec.head.width, row.hidden.width)
     return found | _linear("head", spec.head.width, features)
 
@@ -48,7 +51,7 @@ def _conv(row: Conv, channels: int, norm: Norm | None, name: str) -> dict[str, t
     }
     if row.bias:
         found[f"{name}conv.bias"] = (row.width,)
-    for leaf in ("weight", "bias", *RUNNING) if norm else ():
+    for leaf in ("weight", "bias", *RUNNING) if norm and row.norm else ():
         found[f"{name}norm.{leaf}"] = (row.width,)
     return found
 
@@ -61,9 +64,8 @@ def _shapes(
         name = f"{prefix}{index}."
         if isinstance(row, Conv):
             found |= _conv(row, channels, norm, name)
-        elif isinstance(row, Inception):
-            for branch, inner in row.branches():
-                found |= _shapes(inner, channels, norm, f"{name}{branch}.")
+        for part, inner in inner_rows(row):
+            found |= _shapes(inner, channels, norm, f"{name}{part}.")
         channels = row.channels(channels)
     return found
 

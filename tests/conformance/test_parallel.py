@@ -23,6 +23,7 @@ from small_specs import NARROW
 
 from backends.numpy import GoogLeNet, resize
 from common.distributed import launcher, watchdog, workers
+from common.distributed.private_network import private_network
 from common.errors import RunError
 from common.parity.fixtures import draw_fixture
 from common.parity.report import tensor_error
@@ -286,6 +287,13 @@ class Command:
                     found.append(int(path.parent.name))
         return found
 
+    def exposed(self):
+        """The addresses that its processes listen at and that another machine could reach."""
+        processes = self.processes()
+        assert any(listening(pid) for pid in processes)
+        outside = [pid for pid in processes if interfaces(pid) != ["lo"]]
+        return [each for pid in outside for each in listening(pid) if each not in LOOPBACK]
+
     def workers(self):
         """What the workers have noted."""
         (place,) = self.folder.glob("googlenet-*")
@@ -299,6 +307,30 @@ class Command:
         print(errors)
         assert self.process.returncode == status
         return errors
+
+
+LOOPBACK = {"0100007F", "00000000000000000000000001000000"}  # as Linux writes 127.0.0.1 and ::1
+
+
+def interfaces(pid):
+    """The network interfaces that the process has."""
+    lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+    return [line.partition(":")[0].strip() for line in lines]
+
+
+def listening(pid):
+    """The addresses of the process's own TCP sockets that listen."""
+    own, found = set(), []
+    for path in Path(f"/proc/{pid}/fd").glob("*"):
+        with suppress(OSError):
+            own.add(os.readlink(path))
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+                _, local, _, state, *_, inode = line.split()[:10]
+                if state == "0A" and f"socket:[{inode}]" in own:
+                    found.append(local.partition(":")[0])
+    return found
 
 
 def until(holds, while_run=()):
@@ -327,9 +359,12 @@ def test_a_killed_worker_ends_all_and_the_run_goes_on(name, tmp_path):
     begun = ["--backend", name, "--out", str(run), *LONG, "--limit-train", "64"]
     with Command(tmp_path, *begun) as command:
         until(lambda: steps_of(run) > 1, while_run=[command.process])
+        with private_network() as allowed:
+            warning = "" if allowed else f"warning: {launcher.EXPOSED}\n"
+        assert command.exposed() == [] or warning
         (second,) = [pid for pid, each in command.workers().items() if each["worker"] == 1]
         os.kill(second, signal.SIGKILL)
-        assert command.end(10) == f"googlenet: Worker 1 of 2 was killed: {way_on}\n"
+        assert command.end(10) == f"{warning}googlenet: Worker 1 of 2 was killed: {way_on}\n"
         steps = steps_of(run)
     with Command(tmp_path, "--resume", str(run)) as command:
         until(lambda: steps_of(run) > steps, while_run=[command.process])

@@ -70,10 +70,10 @@ def accepted(spec):
 @given(spec=specs().filter(accepted))
 def test_a_random_network_is_the_same_function(pytestconfig, spec):
     fixture = draw_fixture(spec)
-    ladder = ParityChecks(pytestconfig.backend, fixture, "float64", "cpu")
-    for check in (ladder.parameters(), ladder.shapes(), ladder.forward()):
+    checks = ParityChecks(pytestconfig.backend, fixture, "float64", "cpu")
+    for check in (checks.parameters(), checks.shapes(), checks.forward()):
         assert check.passed, (check, spec)
     if spec.norm is None:  # tiny batches make a norm's gradients ill-conditioned
-        for check in (ladder.loss(), ladder.gradients()):
+        for check in (checks.loss(), checks.gradients()):
             assert check.passed, (check, spec)
-    assert np.isfinite(ladder.backend.forward(ladder.model, fixture.inputs, False)["head"]).all()
+    assert np.isfinite(checks.backend.forward(checks.model, fixture.inputs, False)["head"]).all()

@@ -1,36 +1,30 @@
-"""The networks that other packages call GoogLeNet, with weights read from their own state.
+"""The networks of other packages, with weights read from their own state.
 
-What torchvision and paddle.vision answered for a drawn state is data (tests/data/originals.py);
-tests/originals holds it against the packages themselves.
+What the packages answered for a drawn state is data (tests/support/upstream_states.py);
+tests/upstream and tests/packages hold it against the packages themselves. The reference computes
+the cases that have the function of another one (tests/unit/test_upstream.py).
 """
 
 import numpy as np
 import pytest
-from upstream_states import ORIGINALS, draw_images, draw_state, read
+from upstream_states import ORIGINALS, draw_images, identified, read
 
-from common.formats.identify import identify
-from common.formats.readers.base import File
 from common.parity.checks import FORWARD, TRAINING
 from common.parity.report import tensor_error
 
-
-def converted(spec):
-    """The spec and canonical weights that our converter makes of the package's state."""
-    written = read(spec)
-    form = {"torchvision": "torch", "paddle": "paddle"}[written["package"]]
-    state = draw_state(written["tensors"], linear_in_first=form == "paddle")
-    twin = "imagenet" in spec  # the input transform is no weight
-    known = identify(File(form, state, "float64"), spec if twin else None, spec)
-    return known.spec.at(size=written["size"], dropout=0.0), known.weights, written
+#: in float32 the first ones: the others are larger, of the same rows, and shown in float64
+FLOAT32 = ("torchvision", "torchvision-imagenet-aux", "paddle-vision")
+CASES = [(case, "float64") for case, original in ORIGINALS.items() if original.whole]
+CASES += [(case, "float32") for case in FLOAT32]
 
 
-@pytest.mark.parametrize("dtype", FORWARD)
-@pytest.mark.parametrize("spec", ORIGINALS)
-def test_the_logits_of_every_head_are_the_packages_own(backend, spec, dtype):
-    network, weights, written = converted(spec)
-    assert network.name == spec
+@pytest.mark.parametrize(("case", "dtype"), CASES)
+def test_the_logits_of_every_head_are_the_packages_own(backend, case, dtype):
+    known, written = identified(case), read(case)
+    network = known.spec.at(size=written["size"], dropout=0.0)
+    assert network.name == ORIGINALS[case].spec
     model = backend.build(network, dtype, "cpu")
-    backend.write_weights(model, weights)
+    backend.write_weights(model, known.weights)
     images = draw_images(written["size"])
     for mode in ("evaluation", "training"):
         if mode not in written or (dtype, mode) == ("float32", "training"):

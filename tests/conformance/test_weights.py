@@ -2,16 +2,17 @@
 
 import numpy as np
 import pytest
+from small_specs import EVERY  # in tests/support
 
 from common.errors import WeightsError
 from common.formats import sandbox
 from common.formats.identify import identify
 from common.formats.naming import FORMATS
-from common.spec import D2L, D2L_BN, MINI, SPECS
+from common.spec import D2L, D2L_BN, MINI
 from common.weights import draw, sha256, shapes
 
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
+@pytest.mark.parametrize("spec", EVERY.values(), ids=list(EVERY))
 def test_a_trip_through_the_native_model_changes_no_bit(backend, built, spec):
     weights = draw(spec, 0)
     model = built(spec)

@@ -1,8 +1,8 @@
-"""Fault injection into runs: kills, full disks, damage, signals, limits, two writers, links.
+"""Fault injection into runs: kills, full disks, damage, signals, limits, two writers, links, time.
 
 `python tests/durability/fault_injection.py --help`; each command prints a JSON summary and exits
 with status 1 if anything was lost. The tests run short versions of the same functions.
-Long because it is one script with eight commands that share their runs and their comparisons.
+Long because it is one script with ten commands that share their runs and their comparisons.
 """
 
 from __future__ import annotations
@@ -718,7 +718,43 @@ def read_beside(folder: Path, processes: Sequence[subprocess.Popen[str]]) -> int
     return reads
 
 
-# --- 8. links in a folder from a stranger
+# --- 8. time: a long run, and the same run again
+
+GROWTH = 24.0  #: MiB that the memory may grow between the first and the last third of a long run
+
+
+def soak(folder: Path, backend: str, epochs: int = 50) -> dict[str, Any]:
+    """Train that many epochs of 50 steps; memory, descriptors and threads must stay flat."""
+    words = [*TRAIN.replace("--save-every 0", "").split(), "--batch-size", "16"]
+    words += ["--epochs", str(epochs)]
+    words += ["--backend", backend, "--out", str(folder / "run")]
+    output = end(here("measured", *words), 0)
+    found = [json.loads(line) for line in output.splitlines() if line.startswith('{"memory"')]
+    require(len(found) == epochs, "measured epochs", len(found))
+    third = epochs // 3
+    ranges = {}
+    for what in ("memory", "descriptors", "threads"):
+        values = [each[what] for each in found]
+        early, late = max(values[third : 2 * third]), max(values[-third:])
+        ranges[what] = [early, late]
+        require(late - early <= (GROWTH if what == "memory" else 0), what, "grows", values)
+    steps = sum(len(epoch.losses) for epoch in Run(folder / "run").history())
+    return {"backend": backend, "steps": steps, "epochs": epochs, **ranges}
+
+
+def repeat(folder: Path, backend: str, count: int = 10) -> dict[str, Any]:
+    """Make the same run again and again: every checkpoint has the same bits."""
+    digests = Counter[str]()
+    for number in range(count):
+        run = Run(folder / f"{number}" / "run")
+        end(start(*SHORT, "--backend", backend, "--out", run.folder), 0)
+        kept = json.dumps(content(run.load()), sort_keys=True).encode()
+        digests[hashlib.sha256(kept).hexdigest()[:16]] += 1
+    require(len(digests) == 1, "runs with other bits", digests)
+    return {"backend": backend, "runs": count, "hash": next(iter(digests))}
+
+
+# --- 9. links in a folder from a stranger
 
 
 def links(folder: Path, count: int, seed: int) -> dict[str, int]:
@@ -870,12 +906,50 @@ def _two_writers(backend: str, count: int, seed: int) -> None:
     show(two_runs, backend, 3)
 
 
+@durability.command("soak")
+@backend_option
+@click.option("--epochs", type=click.IntRange(3), default=50, show_default=True)
+def _soak(backend: str, epochs: int) -> None:
+    """Train for long: memory, descriptors and threads stay flat."""
+    show(soak, backend, epochs)
+
+
+@durability.command("repeat")
+@backend_option
+@count_option(10)
+def _repeat(backend: str, count: int) -> None:
+    """Make the same run again and again: the same bits each time."""
+    show(repeat, backend, count)
+
+
 @durability.command("links")
 @count_option(1000)
 @seed_option
 def _links(count: int, seed: int) -> None:
     """Links, pipes and devices in the folder of a run."""
     show(links, count, seed)
+
+
+@durability.command(hidden=True, context_settings={"ignore_unknown_options": True})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def measured(words: tuple[str, ...]) -> None:
+    """Run `googlenet WORDS`; after each epoch print the process's memory, descriptors, threads."""
+    record = Run.record
+
+    def measure(self: Run, epochs: list[Epoch]) -> None:
+        record(self, epochs)
+        if epochs:
+            status = Path("/proc/self/status").read_text()
+            facts = dict(line.split(":", 1) for line in status.splitlines())
+            found = {
+                "memory": round(int(facts["VmRSS"].split()[0]) / 1024, 1),
+                "descriptors": len(list(Path("/proc/self/fd").iterdir())),
+                "threads": int(facts["Threads"]),
+            }
+            print(json.dumps(found), flush=True)
+
+    with mock.patch.object(Run, "record", measure):
+        main(list(words))
 
 
 @durability.command(hidden=True)

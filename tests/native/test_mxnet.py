@@ -11,15 +11,16 @@ import pytest
 from mxnet import autograd, gluon
 
 from backends.mxnet import GoogLeNet, read_weights
-from backends.mxnet.googlenet import Auxiliary, Conv, Inception
+from backends.mxnet.googlenet import Auxiliary, Branches, Conv, Inception, Residual
 from common.parity.report import tensor_error
-from common.spec import D2L, D2L_BN, MINI, find
+from common.spec import D2L, D2L_BN, MINI, MINI_FAMILY, find
 from common.weights import draw, shapes
 
 SPECS = {
     "d2l": D2L.at(size=33),
     "d2l-bn": D2L_BN.at(size=33),
     "mini": MINI,
+    "mini-family": MINI_FAMILY,
     "torchvision-aux": find("torchvision-aux").at(size=64, classes=10),
     "torchvision-imagenet-aux": find("torchvision-imagenet-aux").at(size=64, classes=10),
     "paddle-vision": find("paddle-vision").at(size=189, classes=10),
@@ -129,7 +130,7 @@ def test_an_exported_network_trains_in_a_fresh_process(exported, case):
     assert not unchanged
 
 
-@pytest.mark.parametrize("case", ["mini", "torchvision-imagenet-aux"])
+@pytest.mark.parametrize("case", ["mini", "mini-family", "torchvision-imagenet-aux"])
 def test_a_hybridized_network_computes_the_same(case):
     spec = SPECS[case].at(dropout=0.0)
     net, x, found = begun(spec), images(spec), {}
@@ -153,9 +154,12 @@ def test_every_block_takes_a_prefix_and_shares_parameters():
         GoogLeNet: (AUX,),
         Conv: (MINI.stage1[0], MINI.norm),
         Inception: (MINI.stage3[0], MINI.norm),
+        Branches: (MINI_FAMILY.stage3[0], MINI.norm),
+        Residual: (MINI_FAMILY.stage4[0], MINI.norm),
         Auxiliary: (AUX.auxiliary[0], AUX),
     }
-    for block, arguments in blocks.items():
+    hidden = Auxiliary, (MINI_FAMILY.auxiliary[0], MINI_FAMILY)  # a convolution
+    for block, arguments in (*blocks.items(), hidden):
         first = block(*arguments, prefix="first_").collect_params()
         assert first
         assert all(name.startswith("first_") for name in first)
@@ -174,7 +178,7 @@ def test_a_parameters_name_says_where_it_is():
 
 
 def test_attribute_paths_are_the_canonical_names_whatever_the_prefix():
-    for spec in (D2L, D2L_BN, AUX):
+    for spec in (D2L, D2L_BN, MINI_FAMILY, AUX):
         native = GoogLeNet(spec, prefix="net_")._collect_params_with_prefix()
         names = [name.replace("gamma", "weight").replace("beta", "bias") for name in native]
         assert sorted(names) == sorted(shapes(spec))

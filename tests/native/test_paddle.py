@@ -16,11 +16,13 @@ from common.recipe import Recipe
 from common.spec import D2L, SPECS
 from common.weights import shapes
 
-#: of each kind: without and with norm, small, auxiliary heads with and without bias, average pools
+#: of each kind: without and with norm, small, the later rows, auxiliary heads with and without
+#: bias, average pools
 SMALL = {
     "d2l": SPECS["d2l"].at(size=33),
     "d2l-bn": SPECS["d2l-bn"].at(size=33),
     "mini": SPECS["mini"],
+    "mini-family": SPECS["mini-family"],
     "d2l-aux": SMALL_AUX.at(size=33),
     "torchvision-aux": SPECS["torchvision-aux"].at(size=64, classes=10),
     "torchvision-imagenet-aux": SPECS["torchvision-imagenet-aux"].at(size=64, classes=10),
@@ -28,9 +30,10 @@ SMALL = {
 }
 #: the class alone, and what `build` makes of it on a CPU: with biases it is another
 SAVED = [(name, False) for name in ("d2l", "d2l-bn", "mini", "torchvision-aux", "paddle-vision")]
-SAVED += [(name, True) for name in ("d2l", "mini", "d2l-aux")]
+SAVED += [("mini-family", False)]
+SAVED += [(name, True) for name in ("d2l", "mini", "mini-family", "d2l-aux")]
 TRACED = [(name, False) for name in ("mini", "torchvision-imagenet-aux", "paddle-vision")]
-TRACED += [("mini", True), ("d2l-aux", True)]
+TRACED += [("mini-family", False), ("mini", True), ("mini-family", True), ("d2l-aux", True)]
 
 # Paddle's own transformation to a graph asks for what it has no use for
 pytestmark = pytest.mark.filterwarnings("ignore:Tensor do not have 'place' interface")

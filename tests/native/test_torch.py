@@ -11,11 +11,13 @@ from backends.torch import GoogLeNet
 from backends.torch.fused import FusedInception, fuse_1x1
 from common.spec import D2L, SPECS
 
-#: of each kind: without and with norm, small, auxiliary heads, no ReLU behind some convolutions
+#: of each kind: without and with norm, small, the later rows, auxiliary heads, no ReLU behind some
+#: convolutions
 SMALL = {
     "d2l": SPECS["d2l"].at(size=33),
     "d2l-bn": SPECS["d2l-bn"].at(size=33),
     "mini": SPECS["mini"],
+    "mini-family": SPECS["mini-family"],
     "torchvision-aux": SPECS["torchvision-aux"].at(size=96, classes=10),
     "paddle-vision": SPECS["paddle-vision"].at(size=189, classes=10),
 }

@@ -1,28 +1,27 @@
 """Fixtures: the page in a real Chromium, and copies of the repository that a test may damage."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import provide
 import pytest
 from playwright.sync_api import sync_playwright
 
 from backends import FRAMEWORKS
-from common.page import content
 from common.page import site as pages
 
 ROOT = Path(__file__).parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def browser_path():
     """The path of the browser; without one the test fails with advice, it is never skipped."""
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    found = provide.browser()
     if not found:
         pytest.fail(
-            "There is no Chromium: run `apt-get install chromium`, or set CHROMIUM to its path.",
+            "There is no Chromium: run `python tests/support/provide.py browser`, or set CHROMIUM "
+            "to its path.",
             pytrace=False,
         )
     return found
@@ -47,7 +46,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture
 def visit(browser, site):
-    """Open a page from disk; an error, a console message or a network request fails the test."""
+    """Open a page from disk; an error, a message or a request outside the site fails the test."""
     contexts, wrong = [], []
 
     def visit(name="index.html", hash="", folder=site, **options):
@@ -58,12 +57,9 @@ def visit(browser, site):
         url = (folder / name).as_uri()
 
         def on_request(request):
-            if request.url.split("#")[0] not in (url, other) and not request.url.startswith(
-                "data:"
-            ):
+            if not request.url.startswith((folder.as_uri(), "data:")):
                 wrong.append(f"request: {request.url}")
 
-        other = (folder / next(f for f in pages.FILES.values() if f != name)).as_uri()
         page.on("request", on_request)
         page.on("console", lambda message: wrong.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
@@ -82,8 +78,6 @@ def checkout(tmp_path):
     ignored = shutil.ignore_patterns("__pycache__", "*.png", "*.svg")
     shutil.copytree(ROOT / "backends", tmp_path / "backends", ignore=ignored)
     shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=ignored)
-    for name in content.READMES.values():
-        shutil.copy(ROOT / name, tmp_path)
 
     def change(path, old, new):
         text = (tmp_path / path).read_text()

@@ -16,7 +16,7 @@ from common.data.sampling import batches
 from common.data.sources import load
 from common.errors import Stopped
 from common.recipe import Recipe
-from common.spec import MINI, Spec, divide_widths
+from common.spec import MINI, SPECS, Spec, divide_widths
 from common.training.loop import TrainingLoop
 from common.weights import draw, save
 
@@ -36,6 +36,12 @@ def thin(spec: Spec) -> Spec:
     head = replace(spec.head, width=10)
     return replace(spec, name=f"thin {spec.name}", **stages, head=head, auxiliary=tuple(heads))
 
+
+#: all specs, with thin layers in the large networks that have the rows of smaller ones
+EVERY = {
+    name: thin(spec) if name.startswith(("inception", "bn-inception")) else spec
+    for name, spec in SPECS.items()
+}
 
 NARROW = replace(MINI, name="narrow", norm=None)
 FILE = Path(__file__).parents[1] / "data" / "learned.safetensors"

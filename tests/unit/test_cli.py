@@ -12,9 +12,11 @@ import signal
 import subprocess
 import sys
 from contextlib import nullcontext
+from importlib import metadata
 from types import SimpleNamespace
 
 import pytest
+from click.shell_completion import ShellComplete
 
 import backends
 from backends import simulated
@@ -25,6 +27,7 @@ from common.files import ROOT
 from common.parity import suite
 from common.parity.mutations import INJECTED_BUGS
 from common.parity.report import CHECK_KEY, Check, Report
+from common.recipe import RECIPES
 from common.spec import D2L_BN, SPECS
 from common.training import plan
 from common.weights import draw, load, sha256
@@ -105,7 +108,7 @@ def imported(*words):
 def test_help_imports_no_framework_and_no_numpy(command):
     packages, printed = imported(*command.split(), "--help")
     assert {"click", "json"} <= packages, "the imports were not seen"
-    assert packages & {*FRAMEWORKS, "numpy", "safetensors", "tabulate", "pooch"} == set()
+    assert packages & {*FRAMEWORKS, "numpy", "safetensors", "rich", "pooch"} == set()
     assert printed.startswith("Usage: ")
     assert [name for name in COMMANDS if not command and name not in printed] == []
 
@@ -128,8 +131,74 @@ def test_help_lists_the_exit_statuses(run):
     assert statuses == ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "130", "143"]
 
 
-def test_specs_lists_the_specs(run):
-    assert run("specs") == (0, "".join(f"{name}\n" for name in SPECS), "")
+def test_specs_lists_the_specs_with_a_line_each(run):
+    code, out, err = run("specs")
+    assert (code, err) == (0, "")
+    heads, _, *lines = out.splitlines()
+    assert heads.split()[0] == "spec"
+    assert [line.split()[0] for line in lines] == list(SPECS)
+    assert "5,992,090" in lines[1]
+    assert lines[1].endswith("batch norm")
+
+
+def test_recipes_lists_the_recipes_with_a_line_each(run):
+    code, out, err = run("recipes")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()[2:]
+    assert [line.split()[0] for line in lines] == list(RECIPES)
+    assert "momentum 0.9, weight decay 0.0005" in lines[-1]
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_the_help_of_every_command_is_whole(run, flag, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = run(flag)
+    assert code == 0
+    listed = dict(re.findall(r"^  (\w+) +(\S.*)$", out.partition("Commands:")[2], re.M))
+    assert set(app.main.commands) <= set(listed)
+    for name in app.main.commands:
+        assert listed[name].endswith("."), "its summary is cut"
+        code, text, _ = run(name, flag)
+        assert code == 0
+        assert "Usage: googlenet " + name in text
+
+
+def test_the_version_is_the_package_s(run):
+    assert run("--version") == (0, f"{metadata.version('googlenet-in-four-frameworks')}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        ("train --recipe", list(RECIPES)),
+        ("train --spec", list(SPECS)),
+        ("verify --inject", list(INJECTED_BUGS)),
+        ("train --precision", ["auto", "float32", "bfloat16"]),
+        ("summary", list(SPECS)),
+    ],
+)
+def test_help_and_completion_know_the_choices(run, words, known):
+    command, *option = words.split()
+    if option:
+        text = re.sub(r"[\s-]+", "", run(command, "--help")[1])  # a line may end after a hyphen
+        assert [name for name in known if name.replace("-", "") not in text] == []
+    complete = ShellComplete(app.main, {}, "googlenet", "_GOOGLENET_COMPLETE")
+    found = [item.value for item in complete.get_completions(words.split(), "")]
+    assert found == known
+    first = known[-1]
+    assert first in [i.value for i in complete.get_completions(words.split(), first[:3])]
+
+
+def test_summary_sums_up_below_a_depth(run):
+    whole = json.loads(run("summary", "d2l", "--json")[1])
+    for depth, names in ((1, 7), (2, 1 + 17 + 1)):
+        found = json.loads(run("summary", "d2l", "--depth", depth, "--json")[1])
+        assert len(found["layers"]) == names
+        for count in ("parameters", "multiply_adds"):
+            assert sum(layer[count] or 0 for layer in found["layers"]) == whole[count]
+    stages = {stage["name"]: stage["shape"] for stage in whole["stages"]}
+    found = json.loads(run("summary", "d2l", "--depth", 1, "--json")[1])
+    assert {layer["name"]: layer["shape"] for layer in found["layers"][1:]} == stages
 
 
 def test_summary_prints_the_numbers(run):
@@ -200,15 +269,19 @@ def test_summary_as_json_has_these_keys(run, compare):
     [
         ("blog-224 --size 5", "stage1.0: the kernel 7x7 is larger than its padded input 5x5"),
         ("blog-224 --size 20", "stage2.2: the kernel 3x3"),
-        ("d2l --size 0", "d2l.input is (1, 0, 0)"),
-        ("d2l --size -1", "d2l.input is (1, -1, -1)"),
-        ("d2l --channels 0", "d2l.input is (0, 96, 96)"),
-        ("d2l --classes 0", "Linear.width is 0"),
         ("resnet", "'resnet'; choose one of d2l, d2l-bn, blog-224"),
     ],
 )
 def test_summary_refuses_what_makes_no_network(refused, words, said, as_json):
     refused(["summary", *words.split(), *as_json], 2, said)
+
+
+@pytest.mark.parametrize("option", ["--size", "--channels", "--classes", "--depth"])
+def test_a_number_that_is_none_is_refused_by_its_option(run, option):
+    for value in ("0", "-1", "nan"):
+        code, out, err = run("summary", option, value)
+        assert (code, out) == (2, "")
+        assert f"Invalid value for '{option}': " in err
 
 
 def test_a_refusal_has_no_traceback_in_a_process_of_its_own():
@@ -240,6 +313,13 @@ def test_weights_prints_the_digest_and_writes_the_file(run, tmp_path):
     assert out.strip() == sha256(load(path, D2L_BN)) == sha256(draw(D2L_BN, 7))
 
 
+def test_weights_do_not_overwrite_a_file(refused, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"mine")
+    refused(["weights", "--out", path], 2, f"{path} is there already")
+    assert path.read_bytes() == b"mine"
+
+
 def test_weights_go_through_the_model_of_a_backend(run, fake, tmp_path):
     path = tmp_path / "weights.safetensors"
     code, out, err = run("weights", "--backend", "mxnet", "--out", path)
@@ -261,12 +341,11 @@ def test_verify_refuses_what_makes_no_run(refused, monkeypatch, backend):
     verifying = ["verify", "--backend", backend]
     refused([*verifying, "--inject", "nonsense"], 2, "'nonsense'; choose one of missing-bias, ")
     refused([*verifying, "--spec", "nonsense"], 2, "'nonsense'; choose one of d2l, ")
-    for option in (["--size", 33], ["--size", 0], ["--spec", "d2l"], ["--spec", "d2l-bn"]):
+    for option in (["--size", 33], ["--size", 1], ["--spec", "d2l"], ["--spec", "d2l-bn"]):
         refused([*verifying, "--inject", "norm-eps", *option], 2, "--inject brings its own spec")
 
 
 def test_verify_refuses_an_image_that_is_too_small(refused, fake):
-    refused(["verify", "--backend", "tf", "--size", 0], 2, "d2l.input is (1, 0, 0)")
     refused(["verify", "--backend", "tf", "--spec", "blog-224", "--size", 20], 2, "stage2.2: ")
 
 
@@ -330,12 +409,12 @@ def test_verify_all_leaves_with_0_only_if_all_four_do(run, monkeypatch, codes, s
 def test_verify_all_hands_its_options_on(run, monkeypatch):
     text = json.dumps([report(True).as_json()])
     seen = children(monkeypatch, 0, 0, 0, 0, stdout=text)
-    words = "verify --backend all --spec d2l --size 0 --device gpu:1 --json"
+    words = "verify --backend all --spec d2l --size 1 --device gpu:1 --json"
     code, out, _ = run(*words.split())
     assert code == 0
     assert json.loads(out) == [report(True).as_json()] * 4
     given = dict(zip(seen[0][1][::2], seen[0][1][1::2], strict=False))
-    assert given == {"--spec": "d2l", "--size": "0", "--device": "gpu:1"}
+    assert given == {"--spec": "d2l", "--size": "1", "--device": "gpu:1"}
     assert seen[0][1][-1] == "--json"
     seen = children(monkeypatch, 3, 3, 3, 3)
     assert run("verify", "--backend", "all", "--inject", "norm-eps")[0] == 3

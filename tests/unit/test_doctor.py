@@ -73,7 +73,7 @@ def test_a_package_that_is_missing_has_the_line_that_installs_it(monkeypatch):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", version)
-    assert "`pip install -e .`" in doctor.package("tqdm", "")["trouble"]
+    assert "`pip install -e '.'`" in doctor.package("rich", "")["trouble"]
     assert "`pip install -e '.[tensorboard]'`" in doctor.package("x", "tensorboard")["trouble"]
 
 

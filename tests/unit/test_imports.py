@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 ORDER = (
     "common.errors",
     "common.files",
+    "common.terminal",
     "common.limits",
     "common.processor",
     "common.rendezvous",
@@ -30,6 +31,7 @@ ORDER = (
     "common.inference",
     "common.distributed",
     "common.parity",
+    "common.check",
     "common.convert",
     "common.bench",
     "common.page",

@@ -15,6 +15,7 @@ import pytest
 from backends import FRAMEWORKS
 from common.data.sampling import shard
 from common.distributed import launcher
+from common.distributed.private_network import private_network
 from common.errors import BackendError, Stopped, WorkersError
 from common.files import ROOT
 from common.recipe import Recipe
@@ -245,3 +246,29 @@ def test_a_launcher_that_is_not_installed_is_reported_with_the_way_to_install_it
     monkeypatch.setattr(launcher, "require", lambda name: None)
     with pytest.raises(WorkersError, match=r"^The launcher failed: .*no_such_launcher"):
         launcher.start("torch", 2, [], lambda: 0)
+
+
+IN_IT = """
+import socket
+server = socket.create_server(("", 0))
+socket.create_connection(("127.0.0.1", server.getsockname()[1])).close()
+print([name for _, name in socket.if_nameindex()])
+"""
+
+
+def test_a_private_network_has_loopback_alone():
+    with private_network() as enter:
+        if enter is None:
+            pytest.skip("this system allows no network namespace")
+        command = [*enter, sys.executable, "-c", IN_IT]
+        assert subprocess.run(command, capture_output=True, text=True).stdout == "['lo']\n"
+        assert subprocess.run([sys.executable, "-c", IN_IT], capture_output=True).returncode == 0
+
+
+def test_where_there_is_no_private_network_one_warning_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))  # without `unshare`
+    monkeypatch.setitem(launcher.LAUNCHERS, "torch", lambda *_: [([sys.executable, "-c", ""], {})])
+    monkeypatch.setattr(launcher, "require", lambda name: None)
+    with pytest.raises(WorkersError):
+        launcher.start("torch", 2, [], lambda: 0)
+    assert capsys.readouterr().err == f"warning: {launcher.EXPOSED}\n"

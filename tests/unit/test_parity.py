@@ -12,6 +12,7 @@ from itertools import count
 
 import numpy as np
 import pytest
+from small_specs import EVERY  # in tests/support
 
 from backends.mutations.helpers import unbiased
 from backends.numpy import GoogLeNet, googlenet
@@ -726,7 +727,7 @@ def test_the_outcome_in_one_line():
 # Fixtures
 
 
-@pytest.mark.parametrize("spec", [*BOTH.values(), *(s.at(size=33) for s in SPECS.values())])
+@pytest.mark.parametrize("spec", [*BOTH.values(), *(s.at(size=33) for s in EVERY.values())])
 def test_on_a_fixture_every_number_matters(spec):
     fixture = draw_fixture(spec)
     batch = 8 if spec.norm else 2
@@ -876,9 +877,11 @@ def test_verify_runs_for_every_case_in_both_dtypes(asked, spec, size, cases):
 
 
 def test_the_defaults_hold_every_spec_or_one_that_it_is_a_part_of():
-    parts = {"mini", "torchvision", "torchvision-aux", "torchvision-imagenet"}
-    assert set(DEFAULTS) == set(SPECS) - parts
-    assert sum(map(len, DEFAULTS.values())) == 12
+    parts = {"mini", "torchvision", "torchvision-aux", "torchvision-imagenet", "googlenet-paper"}
+    parts |= {"d2l-v2", "d2l-factorized", "d2l-residual"}
+    parts |= {name for name in SPECS if name.startswith(("bn-inception", "inception-"))}
+    assert set(DEFAULTS) == set(SPECS) - (parts - {"inception-v3"})
+    assert sum(map(len, DEFAULTS.values())) == 14
     assert list(FORWARD) == ["float64", "float32"]
 
 
@@ -887,6 +890,12 @@ def test_the_sizes_of_a_spec_share_one_model():
     reports = list(run_checks(backend, "fake", TINY, [SIZE, SIZE + 2], "float64", "cpu"))
     assert [report.failed for report in reports] == [None, None]
     assert [report.size for report in reports] == [SIZE, SIZE + 2]
+    first, second = ([check.name for check in report.checks] for report in reports)
+    assert (first[: len(second)], first[len(second) :]) == (
+        second,
+        ["one step", "ten steps", "device"],
+    )
+    assert second[-1] == "gradients"
     assert backend.calls.count("build") == 1
 
 

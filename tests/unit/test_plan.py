@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -30,9 +30,9 @@ from common.spec import SPECS
 from common.training import lock, plan, report
 from common.training.checkpoint import Config
 from common.training.history import read_history
+from common.training.loggers import logging
 from common.training.loop import TrainingLoop
 from common.training.plan import begin, free_folder, resume
-from common.training.report import events
 from common.training.run import Run, open_run
 from common.training.train import train
 from common.weights import draw, is_running, save, with_eps
@@ -74,7 +74,7 @@ def files(folder="."):
 
 
 def test_a_run_says_what_it_does_and_keeps_it(call, names):
-    code, out, err = call(f"{NEW} --seed 3 --lr 0.25")
+    code, out, err = call(f"{NEW} --verbose --seed 3 --lr 0.25")
     assert (code, err) == (0, "")
     first, one, two, where, kept, book, speed = out.splitlines()
     assert first == (
@@ -83,7 +83,7 @@ def test_a_run_says_what_it_does_and_keeps_it(call, names):
     )
     numbers = r"loss \d\.\d{3}, train acc \d\.\d{3}, test loss \d\.\d{3}, test acc \d\.\d{3}"
     for number, line in ((1, one), (2, two)):
-        rest = r"\d+\.\d s, \d+\.\d% of it waiting for images"
+        rest = r"\d+\.\d s(, \d+% of it waiting for images)?"
         assert re.fullmatch(rf"epoch {number}: {numbers}, {rest}", line)
     assert where == (
         "parameters on cpu; gradients on cpu; batch on cpu; outputs on cpu; evaluation on cpu"
@@ -166,15 +166,9 @@ def test_a_dry_resume_tells_how_far_it_is_and_writes_nothing(call):
     [
         (SMALL, 2, "--backend is needed: torch, tf, mxnet, paddle."),
         (f"{NEW} --recipe worst", 2, "There is no recipe named 'worst'; choose one of d2l, "),
-        (f"{NEW} --precision float16", 2, "Recipe.precision is 'float16': it must be one of "),
         ("--backend tf --data sample --spec resnet", 2, "no spec named 'resnet'"),
         ("--backend tf --data sample --spec blog-224 --size 20", 2, "stage2.2: the kernel 3x3"),
-        ("--backend tf --data sample --size 0", 2, "Recipe.size is 0: "),
-        ("--backend tf --data sample --batch-size 0", 2, "Recipe.batch_size is 0: "),
-        ("--backend tf --data sample --epochs 0", 2, "Recipe.epochs is 0: "),
-        ("--backend tf --data sample --seed -1", 2, "Recipe.seed is -1: "),
-        ("--backend tf --data sample --seed 4294967296", 2, "Recipe.seed is 4294967296: "),
-        ("--backend tf --data sample --lr -1", 2, "Recipe.lr is -1.0: "),
+        ("--backend tf --data sample --lr -1", 2, "--lr is -1.0: it must be at least 0 and finite"),
         (f"{NEW} --limit-train 0", 5, "--limit-train 0 is not possible"),
         (f"{NEW} --device gpu", 6, "--device gpu is not there: found cpu"),
         ("--backend tf --data nowhere", 5, "nowhere"),
@@ -192,10 +186,23 @@ def test_what_cannot_be_begun_is_refused_in_a_sentence_and_writes_nothing(
 
 
 @pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--size", 0), ("--batch-size", 0), ("--epochs", 0), ("--seed", -1), ("--seed", 2**32)),
+        *(("--precision", "float16"), ("--logger", "none"), ("--lr", "x")),
+    ],
+)
+def test_a_value_that_no_run_can_have_is_refused_by_its_option(call, option, value):
+    code, out, err = call(f"{NEW} {option} {value}")
+    assert (code, out, files()) == (2, "", {})
+    assert f"Error: Invalid value for '{option}': " in err
+
+
+@pytest.mark.parametrize(
     "option",
     [
         *("--recipe best", "--out there", "--limit-train 9", "--limit-test 9", "--spec mini"),
-        *("--size 33", "--epochs 9", "--batch-size 9", "--lr 9", "--seed 0"),
+        *("--size 33", "--batch-size 9", "--lr 9", "--seed 0"),
     ],
 )
 def test_what_cannot_change_with_resume_is_refused_by_name(call, option):
@@ -543,7 +550,27 @@ def test_the_precision_that_was_decided_is_the_runs(call):
 
 def test_a_precision_that_was_given_is_left_alone(call):
     plan = begin("torch", "d2l", {"spec": "pocket", "size": 9}, "sample", (8, 8), None)
-    assert plan.decided("gpu:0") is plan
+    assert plan.decided("gpu:0").recipe == plan.recipe
+
+
+def test_a_run_records_its_threads_and_warns_when_it_goes_on_in_others(call, reference):
+    reference.threads = lambda: 2
+    assert call(f"{NEW} --epochs 2 --out here")[::2] == (0, "")
+    assert open_run(Path("here"))[1].config.threads == 2
+    assert json.loads(Path("here/config.json").read_text())["threads"] == 2
+    assert call("--resume here --dry-run")[::2] == (0, "")
+    reference.threads = lambda: 1
+    status, _, warned = call("--resume here --dry-run")
+    assert status == 0
+    assert "OMP_NUM_THREADS=2" in warned
+
+
+def test_the_threads_of_a_cpu_are_no_matter_on_a_gpu(call):
+    plan = begin("torch", "d2l", {"spec": "pocket", "size": 9}, "sample", (8, 8), None)
+    assert (plan.decided("cpu").checkpoint.config.threads or 0) >= 1
+    decided = plan.decided("gpu:0")
+    assert decided.checkpoint.config.threads is None
+    assert decided.warning("cpu") is None  # nothing to compare with
 
 
 def test_worker_0_alone_writes_and_prints(call, capsys):
@@ -596,7 +623,54 @@ def test_a_finished_run_says_what_it_came_to_again(call):
     _, before, _ = call(f"{NEW} --out here")
     code, out, err = call("--resume here")
     assert (code, err) == (0, "")
-    assert out.splitlines()[1:] == before.splitlines()[3:]
+    assert out.splitlines()[1] == "here is complete after 2 epochs; `--epochs 4` would extend it"
+    assert out.splitlines()[2:] == before.splitlines()[3:]
+
+
+def test_more_epochs_extend_a_run_and_its_files_say_so(call):
+    assert call(f"{NEW} --out here")[0] == 0
+    code, out, err = call("--resume here --epochs 3")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[1].startswith("extended from 2 to 3 epochs: the learning rate goes on as in a run")
+    assert [line.partition(":")[0] for line in lines[2:3]] == ["epoch 3"]
+    assert json.loads(Path("here/config.json").read_text())["recipe"]["epochs"] == 3
+    assert len(read_history(Path("here/history.jsonl"))) == 3
+    assert Run(Path("here")).load().config.recipe.epochs == 3
+    assert "complete after 3 epochs" in call("--resume here --epochs 3")[1]
+
+
+def test_an_extended_run_is_the_longer_run_if_the_rate_is_constant(call):
+    assert call(f"{NEW} --out short")[0] == 0
+    assert call("--resume short --epochs 3")[0] == 0
+    assert call(f"{NEW} --out long --epochs 3")[0] == 0
+    short, long = (Run(Path(each)).load().weights for each in ("short", "long"))
+    assert all(np.array_equal(short[name], long[name]) for name in long)
+
+
+def test_a_resumed_run_cannot_lose_epochs(call):
+    assert call(f"{NEW} --out here")[0] == 0
+    before = files()
+    code, out, err = call("--resume here --epochs 1")
+    assert (code, out, files() == before) == (2, "", True)
+    assert "--epochs 1 is fewer than the 2 epochs of here" in err
+
+
+def test_a_recipe_may_stand_in_a_file(call, pocket):
+    Path("mine.toml").write_text(f'spec = "{pocket}"\nsize = 9\nepochs = 1\nlr = 0.05\n')
+    code, out, err = call(
+        "--backend tf --data sample --limit-train 8 --limit-test 4 --recipe mine.toml"
+    )
+    assert (code, err) == (0, "")
+    assert "kept in runs/mine-tf\n" in out
+    assert json.loads(Path("runs/mine-tf/config.json").read_text())["recipe"]["lr"] == 0.05
+
+
+def test_an_option_that_has_no_sense_is_named_and_not_our_class(call):
+    for value in ("nan", "inf", "-1"):
+        code, out, err = call(f"{NEW} --lr {value}")
+        assert (code, out) == (2, "")
+        assert err.startswith(f"googlenet: --lr is {float(value)}: it must be at least 0")
 
 
 def test_a_run_that_was_killed_before_its_first_step_is_resumed(call, names, pocket):
@@ -689,9 +763,12 @@ def test_events_without_their_package_name_the_line_that_installs_it(names, pock
         if module.split(".")[0] == "tensorboardX":  # another test may have imported it
             monkeypatch.setitem(sys.modules, module, None)
     plan = begin("torch", "d2l", {"spec": pocket, "size": 9}, "sample", (8, 4), Path("here"))
-    with pytest.raises(BackendError, match=r"pip install .*tensorboard"), events(plan, True):
+    with (
+        pytest.raises(BackendError, match=r"pip install .*tensorboard"),
+        logging(plan, ("tensorboard",)),
+    ):
         pass
-    with events(plan, False) as write:
+    with logging(plan, ()) as write:
         assert write(None) is None
 
 
@@ -700,8 +777,63 @@ def test_events_that_cannot_be_written_are_refused(names, pocket):
     Path("here").mkdir()
     Path("here/tensorboard").write_text("in the way")
     plan = begin("torch", "d2l", {"spec": pocket, "size": 9}, "sample", (8, 4), Path("here"))
-    with pytest.raises(RunError, match="here/tensorboard cannot be written"), events(plan, True):
+    with (
+        pytest.raises(RunError, match="here/tensorboard cannot be written"),
+        logging(plan, ("tensorboard",)),
+    ):
         pass
+
+
+class Fake:
+    """A logging package that notes what it is told."""
+
+    # ruff: noqa: D102 - the packages' own methods
+
+    def __init__(self):
+        self.told = []
+
+    def init(self, **options):
+        self.told.append(("init", options["name"], options["config"]["size"]))
+        return self
+
+    def log(self, metrics, step):
+        self.told.append((step, metrics))
+
+    def finish(self):
+        self.told.append("finish")
+
+    @contextmanager
+    def start_run(self, run_name):
+        self.told.append(("init", run_name))
+        yield
+        self.told.append("finish")
+
+    def log_params(self, params):
+        self.told.append(params["size"])
+
+    def log_metrics(self, metrics, step):
+        self.told.append((step, metrics))
+
+
+@pytest.mark.parametrize("package", ["wandb", "mlflow"])
+def test_other_packages_log_every_epoch_and_are_ended(call, monkeypatch, package):
+    fake = Fake()
+    monkeypatch.setitem(sys.modules, package, fake)
+    assert call(f"{NEW} --out here --logger {package}")[0] == 0
+    history = read_history(Path("here/history.jsonl"))
+    logged = [each for each in fake.told if isinstance(each, tuple) and isinstance(each[1], dict)]
+    assert [step for step, _ in logged] == [1, 2]
+    assert [m["test_accuracy"] for _, m in logged] == [epoch.test_accuracy for epoch in history]
+    assert (fake.told[0][:2], fake.told[-1]) == (("init", "here"), "finish")
+
+
+@pytest.mark.parametrize("package", ["wandb", "mlflow"])
+def test_a_logger_that_is_not_installed_is_refused(call, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    code, _, err = call(f"{NEW} --out here --logger {package}")
+    assert code == 4
+    assert f"--logger {package} needs {package}: `pip install {package}`." in err
+    assert not Path("here/history.jsonl").exists()
 
 
 # --- a start from weights

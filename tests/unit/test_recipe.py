@@ -1,6 +1,7 @@
 """What a recipe may say, its learning rates, and the recipes that have a name."""
 
 import math
+import re
 from dataclasses import FrozenInstanceError, fields, replace
 
 import numpy as np
@@ -9,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import SpecError
-from common.recipe import D2L, RECIPES, Recipe, find_recipe
-from common.spec import MINI, SPECS
+from common.recipe import D2L, RECIPES, Recipe, find_recipe, recipe_of, shortest
+from common.spec import MINI, SPECS, float32
 
 
 def single(value):
@@ -80,14 +81,14 @@ def test_a_recipe_s_network_has_its_size_and_dropout(name):
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(field, value):
-    with pytest.raises(SpecError, match=rf"^Recipe\.{field} is .*: it must be .*\.$"):
+    with pytest.raises(SpecError, match=rf"^The recipe's {field} is .*: it must be .*\.$"):
         Recipe(**{field: value})
 
 
 @pytest.mark.parametrize("field", ["lr", "momentum", "weight_decay", "dropout"])
 @pytest.mark.parametrize("value", ["0.1", None, [0.1]])
 def test_a_number_that_is_none_is_refused_by_name(field, value):
-    with pytest.raises(SpecError, match=rf"^Recipe\.{field} is "):
+    with pytest.raises(SpecError, match=rf"^The recipe's {field} is "):
         Recipe(**{field: value})
 
 
@@ -98,9 +99,9 @@ def test_nesterov_takes_a_momentum():
 
 
 def test_adam_takes_no_momentum_and_an_eps():
-    with pytest.raises(SpecError, match=r"^Recipe\.momentum is .*: it must be 0 with adam"):
+    with pytest.raises(SpecError, match=r"^The recipe's momentum is .*: it must be 0 with adam"):
         Recipe(optimizer="adam", momentum=0.9)
-    with pytest.raises(SpecError, match=r"^Recipe\.eps is 0.*: it must be larger than 0"):
+    with pytest.raises(SpecError, match=r"^The recipe's eps is 0.*: it must be larger than 0"):
         Recipe(optimizer="adam", eps=0)
 
 
@@ -206,3 +207,53 @@ def test_mini_is_an_eighth_of_the_book_s_with_norm():
     assert ours[0] == book[0] == 1
     assert [8 * channels for channels in ours[1:]] == list(book[1:])
     assert (MINI.norm, MINI.input) == (SPECS["d2l-bn"].norm, (1, 33, 33))
+
+
+# Recipes in a file
+
+
+def written(tmp_path, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_toml_file_changes_fields_of_a_recipe(tmp_path):
+    path = written(tmp_path, 'recipe = "best"\nspec = "mini"\nlr = 0.05\nepochs = 3\n')
+    found = recipe_of(str(path))
+    assert found == replace(RECIPES["best"], name="mine", spec="mini", lr=0.05, epochs=3)
+    assert recipe_of(str(written(tmp_path, ""))) == replace(Recipe(), name="mine")
+    assert recipe_of("best") == RECIPES["best"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lr = nan", "mine.toml: lr is nan: it must be"),
+        ("batch-size = 3", "'batch-size' is not a field of a recipe: name, spec, size, batch_size"),
+        ('recipe = "worst"', "no recipe named 'worst'"),
+        ("recipe = 3", "no recipe named '3'"),
+        ("lr = ", "is not a TOML file"),
+        ("epochs = 1.5", "epochs is 1.5: it must be a whole number"),
+        ('lr = "high"', "lr is 'high': it must be a number"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, said):
+    with pytest.raises(SpecError, match=re.escape(said)):
+        recipe_of(str(written(tmp_path, text)))
+
+
+def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path):
+    with pytest.raises(SpecError, match=r"none\.toml cannot be read \(No such file"):
+        recipe_of(str(tmp_path / "none.toml"))
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(SpecError, match=r"bytes\.toml is not a TOML file"):
+        recipe_of(str(tmp_path / "bytes.toml"))
+
+
+def test_numbers_are_shown_with_the_digits_that_they_need():
+    found = Recipe(lr=0.1, momentum=0.9, weight_decay=5e-4).as_json()
+    assert (found["lr"], found["momentum"], found["weight_decay"]) == (0.1, 0.9, 5e-4)
+    assert Recipe(**found) == Recipe(lr=0.1, momentum=0.9, weight_decay=5e-4)
+    third = float32(1 / 3)
+    assert float32(shortest(third)) == third

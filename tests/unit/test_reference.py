@@ -22,6 +22,7 @@ from backends.numpy.googlenet import (
     dropout,
     global_avg_pool,
     linear,
+    local_norm,
     max_pool,
     relu,
 )
@@ -33,12 +34,15 @@ from common.spec import (
     Affine,
     Auxiliary,
     AvgPool,
+    Branches,
     Conv,
     GlobalAvgPool,
     Inception,
     Linear,
+    LocalNorm,
     MaxPool,
     Norm,
+    Residual,
     Spec,
     inception,
 )
@@ -173,6 +177,26 @@ def test_an_average_pool_leaves_out_what_fills_no_window():
     assert y.tolist() == image([4.5, 4.5]).tolist()
     want = image([1, 1, 2, 2, 0], [1, 1, 2, 2, 0], [0] * 5)
     assert backward(image([4, 8])).tolist() == want.tolist()
+
+
+def test_the_padding_counts_in_an_average_or_does_not():
+    x = image([4, 8], [12, 0])
+    y, backward = avg_pool(x, AvgPool(3, stride=1, padding=1))
+    assert y.tolist() == image([24 / 9, 24 / 9], [24 / 9, 24 / 9]).tolist()
+    assert backward(image([9, 0], [0, 18])).tolist() == image([3, 3], [3, 3]).tolist()
+    y, backward = avg_pool(x, AvgPool(3, stride=1, padding=1, counted=False))
+    assert y.tolist() == image([6, 6], [6, 6]).tolist()
+    y, backward = avg_pool(image([3, 6, 9]), AvgPool((1, 3), 1, (0, 1), counted=False))
+    assert y.tolist() == image([4.5, 6, 7.5]).tolist()
+    assert backward(image([2, 30, 400])).tolist() == image([11, 211, 210]).tolist()
+
+
+def test_a_local_norm_divides_by_the_squares_of_the_channels_around():
+    x = np.array([1.0, 2, 3, 4]).reshape(1, 4, 1, 1)
+    y, _ = local_norm(x, LocalNorm(size=3, alpha=3, beta=1, k=2))  # alpha / size is 1
+    assert y.ravel().tolist() == [1 / (2 + 5), 2 / (2 + 14), 3 / (2 + 29), 4 / (2 + 25)]
+    y, _ = local_norm(x, LocalNorm(size=1, alpha=1, beta=0.5))
+    assert y.ravel() == close(x.ravel() / np.sqrt(1 + x.ravel() ** 2))
 
 
 def test_adaptive_windows_overlap_where_they_do_not_divide_the_image():
@@ -324,7 +348,16 @@ LEAVES = {
         [(2, 2, 6, 5)],
     ),
     "avg_pool": (lambda x: avg_pool(x, AvgPool((3, 2), (2, 1))), [(2, 2, 6, 4)]),
+    "avg_pool that counts its padding": (
+        lambda x: avg_pool(x, AvgPool((3, 2), (2, 1), (1, 0))),
+        [(2, 2, 6, 4)],
+    ),
+    "avg_pool that leaves its padding out": (
+        lambda x: avg_pool(x, AvgPool((3, 5), 1, (1, 2), counted=False)),
+        [(2, 2, 4, 3)],
+    ),
     "adaptive avg_pool": (lambda x: avg_pool(x, AdaptiveAvgPool((3, 2))), [(2, 2, 7, 5)]),
+    "local_norm": (lambda x: local_norm(x, LocalNorm(3, 0.8, 0.75, 1.5)), [(2, 5, 2, 3)]),
     "affine": (lambda x: affine(x, Affine((0.5, 3), (1, 2))), [(2, 2, 2, 3)]),
     "global_avg_pool": (global_avg_pool, [(2, 3, 2, 3)]),
     "linear": (linear, [(3, 4), (2, 4), (2,)]),
@@ -517,6 +550,32 @@ def random_spec(random, norm):
     )
 
 
+def family_spec(random, norm):
+    """Five stages with the rows of the later networks, of odd and unequal sides."""
+    fork = Branches(((Conv(2, (1, 3), padding=(0, 1)),), (Conv(3, (3, 1), padding=(1, 0)),)))
+    average = AvgPool(3, 1, 1)
+    return Spec(
+        "family",
+        (2, 9, 11),
+        stage1=(Conv(3, 2), LocalNorm(3, 0.9, 0.75)),
+        stage2=(
+            Branches(((Conv(2), fork), (average, Conv(2)), (replace(average, counted=False),))),
+        ),
+        stage3=(
+            Residual((Conv(10, 3, 1, 1, activation=False, norm=False),), scale=0.3),
+            Conv(3, activation=False),
+        ),
+        stage4=(
+            Residual((Residual((fork, Conv(3)), activation=False),), scale=-0.7),
+            AvgPool((3, 2), (2, 1), (1, 0)),
+        ),
+        stage5=(Branches(((Conv(3, 3, 2),), (MaxPool(3, 2),))), GlobalAvgPool()),
+        head=Linear(3),
+        norm=norm,
+        auxiliary=(Auxiliary(0, AvgPool(2, 2), Conv(4), 5, Conv(5, 2), dropout=0.25),),
+    )
+
+
 SIDES = (
     Auxiliary(0, AdaptiveAvgPool((2, 1)), Conv(3, activation=False), 6, Linear(9, activation=True)),
     Auxiliary(1, AvgPool((1, 2), 1), Conv(2, activation=False, bias=False), 20, Linear(3)),
@@ -558,18 +617,42 @@ def test_every_gradient_of_a_network_agrees_with_central_differences(seed, norm,
     loss, gradients = net.gradients(x, labels)
     assert list(gradients) == [name for name in shapes(spec) if not is_running(name)]
     assert loss == close(objective(net, x, labels), rel=1e-14)
+    check_slopes(net, gradients, lambda: objective(net, x, labels), random)
+
+
+def check_slopes(net, gradients, loss, random):
+    """Two values of every gradient against central differences."""
     for name, gradient in gradients.items():
         weight = net.weights[name]
         assert gradient.shape == weight.shape
         # A norm takes a bias in front of it out again: zero, on the scale of its layer's weight.
-        same_scale = name.replace("bias", "weight") if norm else name
+        before_norm = name.replace("conv.bias", "norm.bias") in gradients
+        same_scale = name.replace("conv.bias", "conv.weight") if before_norm else name
         scale = np.abs(gradients[same_scale]).max()
         assert scale > 0, f"{name} gets no gradient: this network tests nothing there"
         for _ in range(2):
             at = tuple(random.randint(size) for size in weight.shape)
             part = weight[(*(slice(i, i + 1) for i in at),)]  # a view of one value
-            found = slopes(lambda: objective(net, x, labels), part, 1.0)
+            found = slopes(loss, part, 1.0)
             assert abs(found.item() - gradient[at]) < 1e-6 * scale + 1e-9, (name, at)
+
+
+@pytest.mark.parametrize("norm", [None, Norm(1e-3, 0.9)], ids=["plain", "norm"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_every_gradient_through_the_later_rows_agrees_with_central_differences(seed, norm):
+    random = np.random.RandomState(seed)
+    spec = family_spec(random, norm)
+    fixture = draw_fixture(spec, seed)
+    x, labels = fixture.inputs[:4].astype(np.float64), fixture.labels[:4]
+    alive = {n: abs(w) if n.endswith("conv.bias") else w for n, w in fixture.weights.items()}
+    net = GoogLeNet(spec, alive)
+    net.masks = {"auxiliary.0": (np.arange(len(x) * 5).reshape(len(x), 5) % 4 > 0).astype(float)}
+    want_shapes = {stage: (len(x), *shape[1:]) for stage, shape in stage_shapes(spec).items()}
+    assert {stage: output.shape for stage, output in net.forward(x).items()} == want_shapes
+    loss, gradients = net.gradients(x, labels)
+    assert list(gradients) == [name for name in shapes(spec) if not is_running(name)]
+    assert loss == close(objective(net, x, labels), rel=1e-14)
+    check_slopes(net, gradients, lambda: objective(net, x, labels), random)
 
 
 def test_only_training_moves_the_running_statistics():

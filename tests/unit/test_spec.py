@@ -226,7 +226,11 @@ def test_an_unknown_name_lists_the_known_ones():
     ours = ["d2l", "d2l-bn", "blog-224", "mini"]
     imagenet = ["torchvision-imagenet", "torchvision-imagenet-aux"]
     others = ["torchvision", "torchvision-aux", *imagenet, "paddle-vision"]
-    assert [spec.name for spec in SPECS.values()] == [*ours, *others] == [*SPECS]
+    exercises = ["d2l-v2", "d2l-factorized", "d2l-residual", "googlenet-paper", "mini-family"]
+    v3 = ["", "-aux", "-imagenet", "-imagenet-aux", "-keras", "-paddle"]
+    later = [*(f"inception-v3{end}" for end in v3), "bn-inception", "inception-v4"]
+    names = [*ours, *others, *exercises, *later, "inception-resnet-v2"]
+    assert [spec.name for spec in SPECS.values()] == names == [*SPECS]
 
 
 @pytest.mark.parametrize("thing", [D2L, D2L.stage1[0], D2L.stage1[1], D2L.head, RECIPE])
@@ -239,10 +243,8 @@ def test_specs_and_recipes_are_frozen_and_hashable(thing):
 
 
 def test_specs_are_keys():
-    assert (
-        len({*SPECS.values(), D2L.at(), D2L.at(size=96), D2L.at(size=97), D2L.at(dropout=0.5)})
-        == 11
-    )
+    more = {D2L.at(), D2L.at(size=96), D2L.at(size=97), D2L.at(dropout=0.5)}
+    assert len({*SPECS.values(), *more}) == len(SPECS) + 2
 
 
 def test_at_changes_what_it_is_asked_to_and_nothing_else():

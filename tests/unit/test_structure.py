@@ -34,7 +34,7 @@ EXCEPTIONS = {
     "tf": {
         "Keras asks a layer for its weights and shapes": [
             f"{name}.{method}"
-            for name in ("Conv", "Inception", "Auxiliary", "GoogLeNet")
+            for name in ("Conv", "Inception", "Branches", "Residual", "Auxiliary", "GoogLeNet")
             for method in ("build", "compute_output_shape")
         ],
         "what a tf.function traces is a function": ["Trainer.whole_step", "Trainer.eval_logits"],

@@ -1,0 +1,325 @@
+"""Records what a user's PyTorch network computes: `googlenet check` runs this file by its path.
+
+It imports PyTorch and NumPy only, so it runs in the user's environment, beside any module of the
+user's. PyTorch's conventions: a `TorchFunctionMode` sees every call of a function; convolutions are
+OIHW, linear layers (out, in); `eval()` switches the mode.
+"""
+
+import copy
+import inspect
+import os
+import sys
+
+import numpy as np
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+VERSION = torch.__version__
+DTYPES = ("float64", "float32")  # tried in this order
+
+#: the step that a function computes; others keep their own name
+KINDS = {
+    "conv2d": "conv",
+    "linear": "linear",
+    "batch_norm": "norm",
+    "relu": "act",
+    "relu_": "act",
+    "max_pool2d": "pool",
+    "avg_pool2d": "pool",
+    "adaptive_avg_pool2d": "pool",
+    "adaptive_max_pool2d": "pool",
+    "cat": "concat",
+    "concat": "concat",
+    "concatenate": "concat",
+    "pad": "pad",
+    "add": "add",
+    "add_": "add",
+    "__add__": "add",
+    "__radd__": "add",
+    "__iadd__": "add",
+    "dropout": "dropout",
+    "matmul": "matmul",
+    "__matmul__": "matmul",
+    "mm": "matmul",
+    "addmm": "addmm",
+    "flatten": "reshape",
+    "reshape": "reshape",
+    "view": "reshape",
+}
+LEAVES = {
+    "conv": {1: "weight", 2: "bias"},
+    "linear": {1: "weight", 2: "bias"},
+    "norm": {1: "running_mean", 2: "running_var", 3: "weight", 4: "bias"},
+}
+
+
+def prepare(folder):
+    """Called before the user's file is run."""
+    init = nn.Module.__init__
+
+    def noting(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        self.__dict__["_made_at"] = user_line(folder)
+
+    nn.Module.__init__ = noting
+
+
+def recognises(thing):
+    """Whether the object is a network of this framework."""
+    return isinstance(thing, nn.Module)
+
+
+def user_line(folder):
+    """The innermost line of the user's own files that is running, as `file.py:17`, or ''."""
+    frame = sys._getframe(1)
+    while frame:
+        name = frame.f_code.co_filename
+        inside = name.startswith(folder + os.sep) and "site-packages" not in name
+        if inside and name != __file__:
+            return f"{os.path.relpath(name, folder)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+class Mode(TorchFunctionMode):
+    """Sees every function call of a run."""
+
+    def __init__(self, network, x):
+        super().__init__()
+        self.network, self.made, self.keep = network, {id(x): -1}, [x]
+        self.events, self.modules, self.derived = [], [], {}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if not self.network.module:
+            self.cast(args)
+        out = func(*args, **(kwargs or {}))
+        self.note(getattr(func, "__name__", str(func)), args, kwargs or {}, out)
+        return out
+
+    def cast(self, args):
+        """Give raw weights the dtype of the run, where a function takes them with data."""
+        dtype = getattr(torch, self.network.dtype)
+        if any(isinstance(t, torch.Tensor) and id(t) in self.made for t in args):
+            for t in args:
+                raw = isinstance(t, torch.Tensor) and id(t) not in self.made
+                if raw and t.is_floating_point() and t.dtype != dtype and t.is_leaf:
+                    self.network.leaf(t, "oi")
+                    t.data = t.data.to(dtype)
+
+    def note(self, name, args, kwargs, out):
+        """Record the tensors that a call made from the network's input."""
+        kind = KINDS.get(name, name)
+        given = [*args, *kwargs.values()]
+        tensors = [t for a in given for t in (a if isinstance(a, (list, tuple)) else (a,))]
+        tensors = [t for t in tensors if isinstance(t, torch.Tensor)]
+        data = [self.made[id(t)] for t in tensors if id(t) in self.made]
+        outputs = list(out) if isinstance(out, (list, tuple)) else [out]
+        outputs = [t for t in outputs if isinstance(t, torch.Tensor) and t.is_floating_point()]
+        if not data:
+            for t in outputs:  # a function of the weights alone, such as `W.T`
+                if len(tensors) == 1 and t.ndim == 2 and t.shape == tensors[0].shape[::-1]:
+                    self.derived[id(t)] = tensors[0]
+                    self.keep.append(t)
+            return
+        leaves = {}
+        for place, leaf in LEAVES.get(kind, {}).items():
+            value = args[place] if place < len(args) else kwargs.get(leaf)
+            if isinstance(value, torch.Tensor) and id(value) not in self.made:
+                leaves[leaf] = self.network.leaf(value, "oi")
+        if kind == "matmul" and len(data) == 1 and len(tensors) == 2 and tensors[1].ndim == 2:
+            kind, other = "linear", tensors[1]
+            source = self.derived.get(id(other))
+            leaves["weight"] = self.network.leaf(
+                *((other, "io") if source is None else (source, "oi"))
+            )
+        if kind == "addmm" and len(data) == 1 and len(tensors) == 3 and id(tensors[1]) in self.made:
+            kind, source = "linear", self.derived.get(id(tensors[2]))
+            weight = (tensors[2], "io") if source is None else (source, "oi")
+            leaves["bias"] = self.network.leaf(tensors[0], "oi")
+            leaves["weight"] = self.network.leaf(*weight)
+        if kind == "add" and len(data) == 1 and len(tensors) == 2:
+            other = next((t for t in tensors if id(t) not in self.made), None)
+            if other is not None and other.numel() == max(other.shape, default=0) > 1:
+                kind, leaves["bias"] = "bias", self.network.leaf(other, "oi")
+        for t in outputs:
+            if t.ndim not in (2, 3, 4):
+                continue
+            module = self.modules[-1] if self.modules else ("", None)
+            own = type(module[1]).__module__.startswith("torch.")
+            made_at = getattr(module[1], "_made_at", "") if own else ""
+            event = {
+                "op": kind,
+                "name": name,
+                "inputs": data,
+                "leaves": leaves,
+                "path": module[0],
+                "layer": type(module[1]).__name__ if own else "",
+                "line": made_at or user_line(self.network.folder),
+                "out": to_numpy(t),
+            }
+            self.events.append(event)
+            self.made[id(t)] = len(self.events) - 1
+            self.keep.append(t)
+
+
+def to_numpy(t):
+    """A copy of the tensor as float64."""
+    return t.detach().cpu().double().numpy().copy()
+
+
+class Network:
+    """The user's network: an `nn.Module`, its class, a function that makes it, or a function."""
+
+    dtype = "float64"
+
+    def __init__(self, thing, x, folder):
+        self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NCHW"
+        self.originals = []
+        self.net = make(thing, self.notes)
+        self.module = isinstance(self.net, nn.Module)
+        if self.module:
+            if any(
+                isinstance(p, nn.parameter.UninitializedParameter) for p in self.net.parameters()
+            ):
+                with torch.no_grad():
+                    self.net.cpu().eval()(torch.from_numpy(x))  # lazy layers learn their shapes
+            self.net = copy.deepcopy(self.net).cpu().eval()
+        scripted = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
+        if isinstance(self.net, scripted) or hasattr(self.net, "_orig_mod"):
+            if hasattr(self.net, "_orig_mod"):
+                self.net = self.net._orig_mod
+                self.notes.append("The network is compiled; its eager original is looked at.")
+            else:
+                self.notes.append(
+                    "The network is compiled by TorchScript: only its outputs can be compared. "
+                    "Give the module before `torch.jit.script` or `trace` to see its layers."
+                )
+        self.settle(x)
+
+    def settle(self, x):
+        """Find the dtype and the layout of the input that the network runs with."""
+        first = None
+        for layout in ("NCHW", "NHWC"):
+            for dtype in DTYPES:
+                self.layout, self.dtype = layout, dtype
+                try:
+                    self.trace(x)
+                    return
+                except Exception as error:
+                    first = first or error
+        raise first
+
+    def leaf(self, tensor, layout):
+        """The number of a weight; its layout is `oi` (out first) or `io` (out last)."""
+        for number, (other, _) in enumerate(self.leaves):
+            if other is tensor:
+                self.leaves[number] = tensor, layout
+                return number
+        self.leaves.append((tensor, layout))
+        self.originals.append(tensor.data.clone())
+        return len(self.leaves) - 1
+
+    def cast(self):
+        """Give the weights the dtype of the run."""
+        dtype = getattr(torch, self.dtype)
+        if self.module:
+            self.net.to(dtype)
+        for tensor, _ in self.leaves:
+            if tensor.is_floating_point() and tensor.dtype != dtype:
+                tensor.data = tensor.data.to(dtype)
+
+    def trace(self, x):
+        """Run the network on x (N, C, H, W): every tensor it makes, and what it returns."""
+        self.cast()
+        x = torch.from_numpy(np.ascontiguousarray(x)).to(getattr(torch, self.dtype))
+        x = x.permute(0, 2, 3, 1).contiguous() if self.layout == "NHWC" else x
+        mode, hooks = Mode(self, x), []
+
+        def enter(name):
+            return lambda module, args: mode.modules.append((name, module))
+
+        for name, module in self.net.named_modules() if self.module else ():
+            if not isinstance(module, torch.jit.ScriptModule):
+                hooks.append(module.register_forward_pre_hook(enter(name)))
+                hooks.append(module.register_forward_hook(lambda *_: mode.modules.pop() and None))
+        try:
+            with mode, torch.no_grad():
+                out = self.net(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        outputs = [
+            {"name": name, "event": mode.made.get(id(t), None), "out": to_numpy(t)}
+            for name, t in flat(out)
+        ]
+        return {"events": mode.events, "outputs": outputs}
+
+    def shapes(self):
+        """The canonical shapes of the weights, by number."""
+        return [
+            tuple(t.shape)[::-1] if layout == "io" and t.ndim == 2 else tuple(t.shape)
+            for t, layout in self.leaves
+        ]
+
+    def read(self):
+        """The weights by number, in canonical layout."""
+        return [
+            to_numpy(t).T.copy() if layout == "io" and t.ndim == 2 else to_numpy(t)
+            for t, layout in self.leaves
+        ]
+
+    def write(self, arrays):
+        """Copy canonical arrays into the weights, by number."""
+        with torch.no_grad():
+            for number, array in arrays.items():
+                t, layout = self.leaves[number]
+                array = array.T if layout == "io" and array.ndim == 2 else array
+                t.copy_(torch.from_numpy(np.ascontiguousarray(array)).reshape(t.shape))
+
+    def close(self):
+        """Leave the network as it was; a module is a copy, but functions use the user's tensors."""
+        for (tensor, _), array in zip(self.leaves, self.originals, strict=False):
+            tensor.data = array
+
+
+def flat(out, name=""):
+    """The tensors that a network returns, by name; it may return a tuple or a dict of them."""
+    if isinstance(out, torch.Tensor):
+        return [(name, out)]
+    if isinstance(out, dict):
+        return [each for key, value in out.items() for each in flat(value, str(key))]
+    if isinstance(out, (list, tuple)):
+        names = getattr(out, "_fields", range(len(out)))
+        return [
+            each for key, value in zip(names, out, strict=False) for each in flat(value, str(key))
+        ]
+    return []
+
+
+def make(thing, notes):
+    """The network itself: of a class or a function without arguments, what it returns."""
+    if isinstance(thing, nn.Module) or not callable(thing):
+        return thing
+    needed = required(thing)
+    if inspect.isclass(thing) or not needed:
+        if needed:
+            raise TypeError(
+                f"{thing.__name__} needs the arguments {', '.join(needed)}: give an instance, or a "
+                f"function without arguments that makes one"
+            )
+        return make(thing(), notes)
+    return thing
+
+
+def required(thing):
+    """The names of the arguments that a call must give."""
+    try:
+        found = inspect.signature(thing).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [
+        p.name
+        for p in found
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]

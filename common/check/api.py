@@ -1,0 +1,91 @@
+"""What users call: `check_file` for a network in a file, `assert_same` for a live one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from common.check.checker import Checker, Progress
+from common.check.process import Live, Process, UserError, backend_of, tracer
+from common.check.report import Report
+from common.spec import Spec, find
+
+
+def check_file(
+    target: str,
+    backend: str,
+    spec: str | None = None,
+    size: int | None = None,
+    python: str | None = None,
+    say: Progress = lambda words: None,
+) -> Report:
+    """Check a network `FILE.py:NAME` of a backend, in a process of its own."""
+    asked = find(spec) if spec else None
+    with Process(target, backend, python) as process:
+        say(f"{target} is loaded")
+        channels, side = open_with(process.open, asked, size)
+        checker = Checker(process, asked, size, say)
+        report = checker.run(channels, side)
+        report.target, report.backend, report.version = target, backend, process.version
+        return report
+
+
+def check_live(
+    net: Any, backend: str | None = None, spec: Spec | str | None = None, size: int | None = None
+) -> Report:
+    """Check a live network, its class or a function that makes it, in this process."""
+    name = backend or backend_of(net)
+    asked = find(spec) if isinstance(spec, str) else spec
+    opened: list[Live] = []
+
+    def start(x: np.ndarray) -> None:
+        try:
+            opened[:] = [Live(net, name, x, os.getcwd())]
+        except Exception as error:
+            raise UserError(
+                f"The network cannot be run: {type(error).__name__}: {error}"
+            ) from error
+
+    channels, side = open_with(start, asked, size)
+    try:
+        report = Checker(opened[0], asked, size, lambda words: None).run(channels, side)
+    finally:
+        opened[0].close()
+    report.target = type(net).__name__ if not callable(net) or hasattr(net, "forward") else str(net)
+    report.backend, report.version = name, tracer(name).VERSION
+    return report
+
+
+def assert_same(net: Any, spec: Spec | str | None = "d2l", size: int | None = None) -> None:
+    """AssertionError with the diagnosis, unless a live network is the spec's function.
+
+    `net` is a network of any of the four frameworks, its class or a function that makes it. Its
+    weights are as they were afterwards. `size` is the height and width of the images, the spec's
+    own if None; `spec` None finds the closest spec.
+    """
+    __tracebackhide__ = True
+    report = check_live(net, None, spec, size)
+    if not report.same:
+        raise AssertionError("\n" + report.text())
+
+
+def open_with(
+    start: Callable[[np.ndarray], Any], asked: Spec | None, size: int | None
+) -> tuple[int, int]:
+    """Find the channels and the size that the network accepts; its own error if there are none."""
+    first: UserError | None = None
+    sides = [size] if size else [asked.input[1] if asked else 96]
+    sides += [] if size else [s for s in (224, 33, 299) if s not in sides]
+    for side in sides:
+        for channels in dict.fromkeys((asked.input[0] if asked else 1, 1, 3)):
+            x = np.random.RandomState(1).uniform(0, 1, (2, channels, side, side))
+            try:
+                start(x.astype(np.float32))
+                return channels, side
+            except UserError as error:
+                first = first or error
+    assert first is not None
+    raise first

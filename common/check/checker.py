@@ -1,0 +1,507 @@
+"""Holds a user's network against the reference: the steps from its first run to the report.
+
+A run finds the layers, the fixture's weights are written into them, and two runs at sizes of
+different parity are compared with the reference. A mistake counts as proved if the reference with
+all the mistakes found gives the user's outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.check import match as matching
+from common.check.diagnose import Diagnosis, Search, Unexplained, error
+from common.check.graph import Array, Graph, Params, build, compute
+from common.check.match import Match, Structure
+from common.check.mistakes import names
+from common.check.process import Network, UserError
+from common.check.report import Difference, Finding, Report
+from common.check.trace import Layer, Trace, of
+from common.errors import GoogLeNetError
+from common.parity.fixtures import draw_fixture
+from common.spec import Spec, arithmetic
+from common.weights import Weights, shapes
+
+IMAGES = 2  #: in a comparison
+CLOSE = 0.3  #: specs whose costs differ by less are both compared
+FIXTURES = 6  #: that are drawn until every ReLU gets values of both signs
+PROOF = {"float64": 1e-8, "float32": 3e-4}  #: the residual of a proof
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class World:
+    """One comparison at one image size."""
+
+    size: int
+    trace: Trace
+    search: Search
+    found: Diagnosis
+    inputs: Array
+
+
+class Checker:
+    """One check of a network that is open."""
+
+    def __init__(
+        self, network: Network, spec: Spec | None, size: int | None, say: Progress
+    ) -> None:
+        self.network, self.asked, self.size, self.say = network, spec, size, say
+        self.notes: list[str] = list(network.notes)
+
+    # ---- opening
+
+    def first_run(self, channels: int, size: int) -> Trace:
+        """The first run, with the user's own weights, on random images."""
+        x = np.random.RandomState(1).uniform(0, 1, (IMAGES, channels, size, size))
+        return of(self.network, x.astype(np.float32))
+
+    def run(self, channels: int, size: int) -> Report:
+        """The report; the network accepts images of these channels and this size."""
+        trace = self.first_run(channels, size)
+        if not trace.layers:
+            return self.only_outputs(trace, channels, size)
+        matches = matching.closest(trace, self.asked, channels, size)
+        if not matches:
+            raise UserError(self.no_spec(trace, channels))
+        best = [m for m in matches if m.cost <= matches[0].cost + CLOSE][:3]
+        reports = []
+        for match in best:
+            reports.append(self.against(match, trace, channels))
+            if reports[-1].same:
+                break
+        return min(reports, key=lambda report: report.weight())
+
+    def no_spec(self, trace: Trace, channels: int) -> str:
+        """Why no spec could be fitted."""
+        if self.asked and self.asked.input[0] != channels:
+            wanted = self.asked.input[0]
+            return (
+                f"{self.asked.name} takes {wanted} input channels, your network takes {channels}."
+            )
+        if not any(layer.kind == "linear" for layer in trace.layers):
+            return "Your network has no linear layer at its end, so no spec can be fitted to it."
+        return (
+            f"No spec fits a network with {len(trace.layers)} layers and {channels} input channels."
+        )
+
+    def against(self, match: Match, first: Trace, channels: int) -> Report:
+        """The report for one fitted spec."""
+        structure = list(match.structure)
+        fatal = [s for s in structure if s.kind in FATAL] or matching.unmatched(match, first)
+        wrong = [
+            w
+            for w in matching.unmatched(match, first)
+            if not (match.flatten and w[0] == "head.weight")
+        ]
+        if fatal and (wrong or any(s.kind in FATAL for s in structure)):
+            for name, ours, theirs in wrong:
+                layer = match.layers[name.rpartition(".")[0]]
+                if not any(s.name == name.rpartition(".")[0] for s in structure):
+                    structure.append(
+                        Structure("layer-shape", name.rpartition(".")[0], layer.event, ours, theirs)
+                    )
+            return self.report(match, first, structure, [], None, None)
+        weights = self.fixture(match)
+        self.write(match, weights, structure)
+        worlds: list[World] = []
+        side = match.spec.input[1] if self.size is None else self.size
+        worlds.append(self.compare(match, weights, side, first))
+        if self.size is None:
+            try:
+                arithmetic.layers(match.spec.at(size=side + 1))
+                worlds.append(self.compare(match, weights, side + 1, first))
+            except GoogLeNetError:
+                self.notes.append(
+                    f"It does not run at {side + 1}x{side + 1}: one size was compared."
+                )
+        return self.conclude(match, weights, worlds, structure)
+
+    # ---- the fixture
+
+    def fixture(self, match: Match) -> Weights:
+        """The parity fixture's weights for the fitted spec, and for what the user has beside it."""
+        weights: Weights = {}
+        for seed in range(FIXTURES):
+            fixture = draw_fixture(match.spec, seed)
+            weights = {name: array.astype(np.float64) for name, array in fixture.weights.items()}
+            if every_relu_acts(match.spec, weights):
+                break
+        random = np.random.RandomState(7)
+        if match.flatten:
+            shape = match.layers["head"].shape
+            weights["head.weight"] = random.standard_normal(shape) * math.sqrt(2 / shape[1])
+        for name, layer in match.layers.items():
+            if layer.kind != "norm" and "bias" in layer.leaves and f"{name}.bias" not in weights:
+                width = layer.shape[0]
+                before_norm = name.removesuffix("conv") + "norm" in match.layers
+                values = random.uniform(-0.1, 0.1, width)
+                weights[f"{name}.bias"] = 0 * values if before_norm else values
+        return {n: a.astype(np.float32).astype(np.float64) for n, a in weights.items()}
+
+    def write(self, match: Match, weights: Weights, structure: list[Structure]) -> None:
+        """Write the weights into the user's network; note the layers that share theirs."""
+        arrays: dict[int, Array] = {}
+        owner: dict[int, str] = {}
+        biases = []
+        for name in list(weights):
+            layer_name, _, leaf = name.rpartition(".")
+            layer = match.layers.get(layer_name)
+            if layer is None:
+                continue
+            number = layer.leaves.get(leaf)
+            if number is None:
+                if (
+                    leaf == "bias"
+                    and layer.kind == "conv"
+                    and norm_name(layer_name) in match.layers
+                ):
+                    weights[name] = np.zeros_like(weights[name])
+                    biases.append(layer_name)
+                continue
+            if number in owner:
+                weights[name] = weights[owner[number]]
+                if leaf == "weight":
+                    structure.append(
+                        Structure("shared-layer", layer_name, layer.event, owner[number], None)
+                    )
+                continue
+            owner[number] = name
+            arrays[number] = weights[name]
+        if biases:
+            self.notes.append(
+                f"{len(biases)} convolutions in front of a norm have no bias. That is the same "
+                f"function: the bias is read as 0."
+            )
+        self.network.write(arrays)
+
+    # ---- comparing
+
+    def compare(self, match: Match, weights: Weights, size: int, first: Trace) -> World:
+        """Run the network at one size and compare it with the reference."""
+        self.say(f"comparing with {match.base.name} at {size}x{size}")
+        spec = match.spec.at(size=size)
+        images = np.random.RandomState(size).uniform(0, 1, (IMAGES, *spec.input))
+        images = images.astype(np.float32)
+        trace = of(self.network, images)
+        if [layer.kind for layer in trace.layers] != [layer.kind for layer in first.layers]:
+            raise UserError("Your network runs other layers at another size.")
+        layers = {
+            name: trace.layers[first.layers.index(layer)] for name, layer in match.layers.items()
+        }
+        joins = self.joins(build(match.spec), layers, trace)
+        trace.outputs = order_outputs(trace, layers)
+        search = Search(
+            build(match.spec), weights, images, trace, layers, joins, self.network.dtype
+        )
+        return World(size, trace, search, search.run(), images.astype(np.float64))
+
+    def joins(self, graph: Graph, layers: dict[str, Layer], trace: Trace) -> dict[str, int]:
+        """The user's concatenation for each of the reference's: it joins the same layers."""
+        anatomy = matching.Anatomy(trace)
+        found = {}
+        for node in graph.nodes.values():
+            if node.kind != "concat":
+                continue
+            convs = {
+                id(layers[name])
+                for name in layers
+                if name.startswith(f"{node.name}.") and layers[name].kind == "conv"
+            }
+            for block in anatomy.blocks:
+                if convs & {id(trace.layers[n]) for n in block.convs()}:
+                    found[node.name] = block.event
+        return found
+
+    # ---- concluding
+
+    def conclude(
+        self, match: Match, weights: Weights, worlds: list[World], structure: list[Structure]
+    ) -> Report:
+        """Choose among the edits that fit, prove them, and report."""
+        graph = build(match.spec)
+        fitted = [self.edits_at(graph, world, worlds) for world in worlds]
+        limit = PROOF[self.network.dtype]
+        proofs = []
+        for number, world in enumerate(worlds):
+            self.complete_order(graph, fitted[number], world, weights)
+            chosen = {name: options[0] for name, options in fitted[number].items()}
+            kept = self.without_harmless(graph, chosen, world, weights)
+            fitted[number] = {name: fitted[number][name] for name in kept}
+            proofs.append(self.residual(graph.edited(kept), weights, world))
+            unexplained = world.found.unexplained
+            if not unexplained and proofs[-1] > limit:
+                world.found.unexplained = self.open_outputs(graph, kept, weights, world)
+        first, *rest = worlds
+        open_ = [difference(first, each) for each in first.found.unexplained]
+        plain = self.residual(graph, weights, first)
+        report = self.report(
+            match,
+            first.trace,
+            structure,
+            findings_of(graph, fitted[0], first),
+            None if open_ else proofs[0],
+            plain,
+            open_,
+            [world.size for world in worlds],
+        )
+        for world, edits in zip(rest, fitted[1:], strict=True):
+            new = {n: options for n, options in edits.items() if n not in fitted[0]}
+            report.elsewhere = findings_of(graph, new, world)
+            report.unexplained_elsewhere = [difference(world, u) for u in world.found.unexplained]
+        if (
+            rest
+            and not report.elsewhere
+            and not report.unexplained_elsewhere
+            and report.residual is not None
+        ):
+            report.residual = max(proofs)
+            report.plain = max(plain, *(self.residual(graph, weights, w) for w in rest))
+        return report
+
+    def complete_order(
+        self, graph: Graph, edits: dict[str, list[Params]], world: World, weights: Weights
+    ) -> None:
+        """Where a ReLU is before a norm, leave out the one behind it, if that changes nothing."""
+        relu = [("act", {"fn": "relu"})]
+        pairs = {
+            name: name.removesuffix("norm") + "relu"
+            for name, options in edits.items()
+            if graph.nodes[name].kind == "norm" and options[0].get("before") == relu
+        }
+        rest = [each for each in pairs.values() if each in graph.nodes and each not in edits]
+        if len(rest) == len(pairs):
+            return
+        new = {each: [{**graph.nodes[each].p, "fn": "none"}] for each in rest}
+        chosen = {name: options[0] for name, options in {**edits, **new}.items()}
+        if (
+            rest
+            and self.residual(graph.edited(chosen), weights, world) <= PROOF[self.network.dtype]
+        ):
+            edits.update(new)
+
+    def edits_at(self, graph: Graph, world: World, worlds: list[World]) -> dict[str, list[Params]]:
+        """The edits of each step at one size; those that hold at the other size too, if some do."""
+        found = {}
+        for name, options in world.found.edits.items():
+            kept = [p for p in options if all(self.holds(graph, name, p, w) for w in worlds)]
+            fewest = min(len(names(graph.nodes[name], p)) for p in (kept or options))
+            kept = [p for p in (kept or options) if len(names(graph.nodes[name], p)) == fewest]
+            found[name] = kept
+        return found
+
+    def holds(self, graph: Graph, name: str, p: Params, world: World) -> bool:
+        """Whether an edited step gives the user's tensor at this size."""
+        node = graph.nodes[name]
+        values = [world.search.values[i] for i in node.inputs]
+        inputs = world.found.inputs.get(name) or [v for v in values if v is not None]
+        out = world.found.results.get(name)
+        out = world.search.values[name] if out is None else out
+        if out is None or len(inputs) < len(node.inputs):
+            return True
+        try:
+            value = compute(graph.edited({name: p}).nodes[name], inputs, world.search.weights)
+        except (ValueError, KeyError, IndexError):
+            return False
+        return error(value, out) <= world.search.tolerance
+
+    def residual(self, graph: Graph, weights: Weights, world: World) -> float:
+        """The worst error of the outputs, against a graph."""
+        try:
+            values = graph.run(world.inputs, weights)
+        except (ValueError, KeyError, IndexError):
+            return math.inf
+        pairs = zip(graph.outputs(), world.trace.outputs, strict=False)
+        return max((error(out, values[name]) for name, (_, _, out) in pairs), default=math.inf)
+
+    def open_outputs(
+        self, graph: Graph, chosen: dict[str, Params], weights: Weights, world: World
+    ) -> list[Unexplained]:
+        """The outputs that the edited graph does not give."""
+        values = graph.edited(chosen).run(world.inputs, weights)
+        return [
+            Unexplained(name, event, values[name], out)
+            for name, (_, event, out) in zip(graph.outputs(), world.trace.outputs, strict=False)
+            if error(out, values[name]) > PROOF[self.network.dtype]
+        ]
+
+    def without_harmless(
+        self, graph: Graph, chosen: dict[str, Params], world: World, weights: Weights
+    ) -> dict[str, Params]:
+        """Leave out edits that undo each other: a ReLU that is only moved is no mistake."""
+        groups: dict[str, set[str]] = {}
+        for name, p in chosen.items():
+            for kind, _ in names(graph.nodes[name], p):
+                groups.setdefault(kind, set()).add(name)
+        for missing, extra in (("missing-relu", "extra-relu"), ("missing-pool", "extra-pool")):
+            if missing in groups and extra in groups:
+                rest = {n: p for n, p in chosen.items() if n not in groups[missing] | groups[extra]}
+                if self.residual(graph.edited(rest), weights, world) <= PROOF[self.network.dtype]:
+                    chosen = rest
+        return chosen
+
+    # ---- reporting
+
+    def report(
+        self,
+        match: Match,
+        trace: Trace,
+        structure: list[Structure],
+        findings: list[Finding],
+        residual: float | None,
+        plain: float | None,
+        unexplained: list[Difference] | None = None,
+        sizes: list[int] | None = None,
+    ) -> Report:
+        """The report, with structural differences as findings."""
+        shown = [
+            Finding(
+                s.kind,
+                {"ours": s.ours, "theirs": s.theirs},
+                [s.name] if s.name else [],
+                "" if s.event is None else trace.events[s.event].where(),
+            )
+            for s in structure
+        ]
+        return Report(
+            spec=match.base.name,
+            sizes=sizes or [],
+            channels=match.base.input[0],
+            classes=match.base.head.width,
+            dtype=self.network.dtype,
+            structure=shown,
+            findings=findings,
+            unexplained=unexplained or [],
+            residual=residual,
+            plain=plain,
+            notes=self.notes,
+            chosen=self.asked is not None,
+            parameters=sum(math.prod(shape) for shape in shapes(match.spec).values()),
+        )
+
+    def only_outputs(self, trace: Trace, channels: int, size: int) -> Report:
+        """A network of which no layer can be seen."""
+        raise UserError(
+            "No layer of your network can be seen. "
+            + (self.notes[-1] if self.notes else "Give a network that runs eagerly.")
+        )
+
+
+#: structural differences after which nothing else can be compared
+FATAL = {"extra-block", "block-branches", "branch-layers", "extra-layer", "missing-layer"}
+
+
+def every_relu_acts(spec: Spec, weights: Weights) -> bool:
+    """Whether each ReLU gets values of both signs, so that a missing one shows."""
+    side = arithmetic.smallest_input(spec) or spec.input[1]
+    small = spec.at(size=min(max(side, 33), spec.input[1]))
+    x = np.random.RandomState(small.input[1]).uniform(0, 1, (IMAGES, *small.input))
+    graph = build(small)
+    values = graph.run(x, weights)
+    acts = [values[node.inputs[0]] for node in graph.nodes.values() if node.kind == "act"]
+    return all(float(v.min()) < 0 < float(v.max()) for v in acts)
+
+
+#: mistakes that stand between two steps of the reference
+EXTRA = {"extra-relu", "extra-activation", "extra-pool", "scaled", "input-scaled"}
+EXTRA |= {"dropout-active", "dropout-downscale"}
+
+
+def norm_name(conv: str) -> str:
+    """The name of the norm behind a convolution."""
+    return conv.removesuffix("conv") + "norm"
+
+
+def order_outputs(trace: Trace, layers: dict[str, Layer]) -> list[tuple[str, int, Array]]:
+    """The outputs in the reference's order: the logits, then those of the auxiliary heads."""
+    heads = [
+        "head",
+        *sorted(n for n in layers if n.startswith("auxiliary.") and n.endswith(".head")),
+    ]
+    found = []
+    for name in heads:
+        number = trace.layers.index(layers[name])
+        for output in trace.outputs:
+            if output[1] is not None and number in trace.upstream(output[1]):
+                found.append(output)
+                break
+    return found or trace.outputs
+
+
+def difference(world: World, each: Unexplained) -> Difference:
+    """An unexplained step as data for the report."""
+    where = "" if each.event is None or each.event < 0 else world.trace.events[each.event].where()
+
+    def facts(array: Array | None) -> tuple[list[int], list[float]] | None:
+        if array is None:
+            return None
+        return list(array.shape), [float(v) for v in array.reshape(-1)[:4]]
+
+    return Difference(each.name, where, facts(each.ours), facts(each.theirs), world.size)
+
+
+def findings_of(graph: Graph, edits: dict[str, list[Params]], world: World) -> list[Finding]:
+    """The mistakes by name and words, with all their places."""
+    groups: dict[tuple[str, str], Finding] = {}
+    moved = set()
+    for name, options in edits.items():  # a ReLU in front of the norm instead of behind it
+        before = options[0].get("before", [])
+        node = graph.nodes[name]
+        relu = name.removesuffix("norm") + "relu"
+        earlier = node.kind == "norm" and before == [("act", {"fn": "relu"})]
+        if earlier and relu in edits and edits[relu][0].get("fn") == "none":
+            moved |= {name, relu}
+    for name, options in edits.items():
+        node = graph.nodes[name]
+        if name in moved:
+            if node.kind != "norm":
+                continue
+            rest = {k: v for k, v in options[0].items() if k != "before"}
+            found = [("norm-order", {}), *names(node, rest)]
+            others: list[str] = []
+        else:
+            found = names(node, options[0])
+            others = sorted(
+                {" and ".join(kind for kind, _ in names(node, p)) for p in options[1:]}
+                - {" and ".join(kind for kind, _ in found)}
+            )
+        for kind, words in found:
+            key = kind, str(sorted(words.items(), key=str))
+            place = places(graph, name, kind)
+            finding = groups.setdefault(key, Finding(kind, words, [], "", others))
+            if place not in finding.places:
+                finding.places.append(place)
+            if not finding.where:
+                finding.where = where_of(graph, name, world)
+    return list(groups.values())
+
+
+def places(graph: Graph, name: str, kind: str) -> str:
+    """The place of a mistake: the step itself, or the one that an extra step stands behind."""
+    node = graph.nodes[name]
+    if kind in EXTRA:
+        if node.kind in ("concat",) or name == "input":
+            return name
+        return node.inputs[0] if node.inputs else name
+    return name
+
+
+def where_of(graph: Graph, name: str, world: World) -> str:
+    """The user's line for a step: of its tensor, or of the nearest one before it."""
+    todo = [name]
+    while todo:
+        at = todo.pop(0)
+        event = (
+            world.search.layers[at].event
+            if at in world.search.layers
+            else world.found.events.get(at)
+        )
+        if event is not None and event >= 0:
+            return world.trace.events[event].where()
+        todo += graph.nodes[at].inputs if at in graph.nodes else []
+    return ""

@@ -1,0 +1,185 @@
+"""The answer of a check, as text and as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from common.check.mistakes import MISTAKES
+from common.errors import printable
+
+SAME, DIFFERS = 0, 3
+
+
+@dataclass
+class Finding:
+    """One kind of mistake: its name, the fields of its words, all its places, the user's line."""
+
+    name: str
+    words: dict[str, Any]
+    places: list[str]
+    where: str
+    others: list[str] = field(default_factory=list)  #: mistakes that give the same numbers
+
+    def sentence(self, language: str = "en") -> str:
+        """The mistake in words."""
+        template = getattr(MISTAKES[self.name], language)
+        return str(template.format(**self.words))
+
+
+@dataclass
+class Difference:
+    """A tensor that nothing explains: the step, the line, both shapes and first values."""
+
+    name: str
+    where: str
+    ours: tuple[list[int], list[float]] | None
+    theirs: tuple[list[int], list[float]] | None
+    size: int
+
+
+@dataclass
+class Report:
+    """What a check found."""
+
+    spec: str
+    sizes: list[int]
+    channels: int
+    classes: int
+    dtype: str
+    structure: list[Finding]
+    findings: list[Finding]
+    unexplained: list[Difference]
+    residual: float | None  # of the reference with the mistakes; None if unproved
+    plain: float | None  # of the reference itself
+    notes: list[str]
+    chosen: bool  # the user named the spec
+    parameters: int
+    target: str = "your network"
+    backend: str = ""
+    version: str = ""
+    elsewhere: list[Finding] = field(default_factory=list)  # that show at the second size only
+    unexplained_elsewhere: list[Difference] = field(default_factory=list)
+
+    @property
+    def same(self) -> bool:
+        """Whether the network is the reference's function."""
+        return not (self.structure or self.findings or self.unexplained)
+
+    @property
+    def outcome(self) -> str:
+        """same, differs, unexplained or structure."""
+        if self.unexplained:
+            return "unexplained"
+        if self.structure and self.residual is None:
+            return "structure"
+        return "same" if self.same else "differs"
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        return SAME if self.same else DIFFERS
+
+    def weight(self) -> tuple[int, int, int]:
+        """How far the network is from the spec, to choose between specs."""
+        return (
+            len(self.unexplained) + 10 * (self.outcome == "structure"),
+            len(self.structure),
+            sum(len(f.places) for f in self.findings),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain data."""
+        plain = asdict(self)
+        for kind in ("structure", "findings", "elsewhere"):
+            for data, finding in zip(plain[kind], getattr(self, kind), strict=True):
+                data["sentence"] = {lang: finding.sentence(lang) for lang in ("en", "zh")}
+                data["link"] = MISTAKES[finding.name].link
+                data["words"] = {key: str(value) for key, value in finding.words.items()}
+        return {"outcome": self.outcome, "status": self.status, **plain}
+
+    def text(self) -> str:
+        """The report as text."""
+        sizes = " and ".join(f"{size}x{size}" for size in self.sizes)
+        head = f"{self.target}: {self.backend} {self.version}, {self.dtype}".rstrip()
+        closest = self.spec if self.chosen else f"{self.spec}, the closest spec"
+        head += f"; compared with {closest}" + (f", at {sizes}" if sizes else "")
+        lines = [head, ""]
+        match self.outcome:
+            case "same":
+                lines.append(f"THE SAME FUNCTION. {self._outputs(self.plain)}")
+            case "structure":
+                lines.append("ANOTHER STRUCTURE. The first difference:")
+            case "unexplained":
+                lines.append("DIFFERS, UNEXPLAINED.")
+            case _:
+                lines.append("DIFFERS, and here is why:")
+        number = 0
+        for finding in (*self.structure, *self.findings):
+            number += 1
+            lines += self._finding(number, finding)
+        lines += self._unexplained()
+        if self.elsewhere or self.unexplained_elsewhere:
+            size = self.sizes[-1]
+            lines += ["", f"At {size}x{size} it differs in this too:"]
+            for each in self.elsewhere:
+                number += 1
+                lines += self._finding(number, each)
+            for other in self.unexplained_elsewhere:
+                where = f" ({other.where})" if other.where else ""
+                lines.append(f"  UNEXPLAINED there: {other.name}{where}")
+        if self.outcome == "differs" and self.residual is not None:
+            lines += ["", self._proof()]
+        lines += [f"Note: {note}" for note in dict.fromkeys(self.notes)]
+        return "\n".join(printable(line) for line in lines)
+
+    def _outputs(self, error: float | None) -> str:
+        return f"Your outputs are the reference's to {error:.0e}." if error is not None else ""
+
+    def _finding(self, number: int, finding: Finding) -> list[str]:
+        count = len(finding.places)
+        place = finding.places[0] if finding.places else ""
+        more = f" and {count - 1} more" if count > 1 else ""
+        lines = [f"  {number}. {finding.name}: {finding.sentence()}"]
+        parts = [part for part in (finding.where, f"{place}{more}" if place else "") if part]
+        lines.append("     at " + ", the reference's ".join(parts) if parts else "")
+        if count > 1:
+            lines.append("     all: " + ", ".join(finding.places))
+        if finding.others:
+            lines.append("     The same numbers also come from: " + "; ".join(finding.others))
+        lines.append(f"     {MISTAKES[finding.name].link}")
+        return [line for line in lines if line.strip()]
+
+    def _unexplained(self) -> list[str]:
+        lines = []
+        for number, each in enumerate(self.unexplained):
+            label = "The first tensor" if number == 0 else "Another tensor"
+            lines.append(
+                f"{label} that no known mistake explains is {each.name}"
+                + (f", at {each.where}" if each.where else "")
+                + f" ({each.size}x{each.size}):"
+            )
+            for whose, facts in (("reference", each.ours), ("yours", each.theirs)):
+                if facts:
+                    values = ", ".join(f"{value:.6g}" for value in facts[1])
+                    lines.append(f"     {whose}: shape {tuple(facts[0])}, first values {values}")
+                else:
+                    lines.append(f"     {whose}: cannot be computed")
+        if self.unexplained and self.findings:
+            lines.append(
+                "The mistakes listed above hold at their places, but with them alone the reference "
+                "does not give your outputs."
+            )
+        return lines
+
+    def _proof(self) -> str:
+        count = len(self.structure) + len(self.findings)
+        these = "this" if count == 1 else f"these {count} changes"
+        plain = (
+            ""
+            if self.plain is None or self.plain == float("inf")
+            else (f" Without, it differs from them by {self.plain:.1g}.")
+        )
+        return (
+            f"Proof: the reference with {these} gives your outputs to {self.residual:.0e}.{plain}"
+        )

@@ -1,0 +1,135 @@
+"""Runs in the user's own environment and process: loads their network and answers requests.
+
+`process.py` starts this file by its path, with the path of a backend's `trace.py`. It imports the
+standard library and NumPy; `trace.py` imports its framework. Nothing of this project is on
+`sys.path`, so a user's own `common` or `backends` is theirs.
+
+A message is a line of JSON, then the bytes of its arrays. Both directions have a pipe of their
+own, so what the user's code prints goes where it always goes.
+"""
+
+import importlib.util
+import json
+import os
+import sys
+import traceback
+
+import numpy as np
+
+ARRAY = "array:"  # in JSON: the number of an array that follows
+
+
+def send(stream, message):
+    """Write a message; the arrays in it, at any depth, follow the JSON."""
+    arrays = []
+
+    def plain(value):
+        if isinstance(value, np.ndarray):
+            arrays.append(value)
+            return f"{ARRAY}{len(arrays) - 1}"
+        if isinstance(value, dict):
+            return {str(key): plain(each) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(each) for each in value]
+        return value.item() if isinstance(value, np.generic) else value
+
+    head = json.dumps([plain(message), [(a.dtype.str, a.shape) for a in arrays]])
+    stream.write(head.encode() + b"\n")
+    for array in arrays:
+        stream.write(np.ascontiguousarray(array).tobytes())
+    stream.flush()
+
+
+def receive(stream):
+    """Read a message; None at the end of the stream."""
+    line = stream.readline()
+    if not line.endswith(b"\n"):
+        return None
+    head, forms = json.loads(line)
+    arrays = []
+    for kind, shape in forms:
+        empty = np.empty(shape, np.dtype(kind))
+        arrays.append(np.frombuffer(stream.read(empty.nbytes), empty.dtype).reshape(shape).copy())
+
+    def whole(value):
+        if isinstance(value, str) and value.startswith(ARRAY):
+            return arrays[int(value[len(ARRAY) :])]
+        if isinstance(value, dict):
+            return {key: whole(each) for key, each in value.items()}
+        return [whole(each) for each in value] if isinstance(value, list) else value
+
+    return whole(head)
+
+
+def load(path, name):
+    """Run a Python file as a module of that name."""
+    found = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+def load_user(path):
+    """Run the user's file, as part of its package if it is in one: relative imports work."""
+    folder, stem = os.path.split(os.path.splitext(path)[0])
+    parts = [stem]
+    while os.path.exists(os.path.join(folder, "__init__.py")):
+        folder, last = os.path.split(folder)
+        parts.insert(0, last)
+    sys.path.insert(0, folder)
+    if len(parts) > 1:
+        return importlib.import_module(".".join(parts))
+    return load(path, stem if stem.isidentifier() and stem not in sys.modules else "user_network")
+
+
+def failure(error, folder):
+    """An exception of the user's code as data: its type, its message and its line in their file."""
+    where = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename.startswith(folder + os.sep) and "site-packages" not in frame.filename:
+            where = f"{os.path.relpath(frame.filename, folder)}:{frame.lineno}"
+    return {"type": type(error).__name__, "message": str(error), "where": where}
+
+
+def serve(tracer_path, target, inlet, outlet):
+    """Load the user's network, then answer requests until the pipe closes."""
+    path, _, name = target.rpartition(":")
+    path = os.path.abspath(path)
+    folder = os.path.dirname(path)
+    stage, network = "framework", None
+    while (request := receive(inlet)) is not None:
+        call, given = request["call"], request.get("with", {})
+        try:
+            if call == "load":
+                tracer = load(tracer_path, "_googlenet_tracer")
+                stage = "load"
+                tracer.prepare(folder)
+                thing = getattr(load_user(path), name)
+                answer = {"version": tracer.VERSION}
+            elif call == "open":
+                stage = "run"
+                network = tracer.Network(thing, given["x"], folder)
+                answer = {
+                    "dtype": network.dtype,
+                    "layout": network.layout,
+                    "notes": network.notes,
+                }
+            elif call == "write":
+                network.write({int(key): array for key, array in given["arrays"].items()})
+                answer = {}
+            else:  # trace, shapes, read, and what later requests bring
+                answer = getattr(network, call)(**given)
+            send(outlet, {"answer": answer})
+        except (Exception, SystemExit) as error:
+            send(outlet, {"error": {"stage": stage, **failure(error, folder)}})
+
+
+if __name__ == "__main__":
+    del sys.path[0]  # this file's folder
+    serve(
+        sys.argv[1],
+        sys.argv[2],
+        os.fdopen(int(sys.argv[3]), "rb"),
+        os.fdopen(int(sys.argv[4]), "wb"),
+    )

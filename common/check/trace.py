@@ -1,0 +1,143 @@
+"""A recorded run of a user's network, and the layers with weights that it has.
+
+A tracer gives flat data (see `backends/*/trace.py`); here it becomes events and layers. A layer
+is an event with weights: a convolution, a norm or a linear layer. A bias that is added by a
+function of its own belongs to the layer before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+#: steps that only move values: the shape or the layout changes
+TRANSPARENT = ("reshape", "identity", "transpose")
+
+
+@dataclass
+class Event:
+    """One tensor that the user's network made, (N, C, H, W) or (N, C), float64."""
+
+    index: int
+    op: str
+    name: str
+    inputs: list[int]
+    leaves: dict[str, int]
+    path: str
+    layer: str
+    line: str
+    out: np.ndarray
+
+    def where(self) -> str:
+        """The user's line and the path of the layer, as far as they are known."""
+        path = self.path + (f" ({self.layer})" if self.layer and self.path else "")
+        return "  ".join(part for part in (self.line, path) if part) or self.name
+
+
+@dataclass(eq=False)
+class Layer:
+    """One use of a layer with weights: its output, its input, its weights by leaf and number."""
+
+    kind: str
+    event: int
+    source: int
+    leaves: dict[str, int]
+    shape: tuple[int, ...]  # of its weight, canonical; of a norm, (channels,)
+    ups: set[int] = field(default_factory=set)  # the layers right before it, by number; -1: input
+
+
+class Trace:
+    """The events, layers and outputs of one run."""
+
+    def __init__(self, found: dict[str, Any], shapes: list[tuple[int, ...]]) -> None:
+        self.events = [
+            Event(
+                index,
+                each["op"],
+                each["name"],
+                list(each["inputs"]),
+                dict(each["leaves"]),
+                each["path"],
+                each["layer"],
+                each["line"],
+                np.asarray(each["out"], np.float64),
+            )
+            for index, each in enumerate(found["events"])
+        ]
+        self.outputs = [
+            (each["name"], each["event"], np.asarray(each["out"], np.float64))
+            for each in found["outputs"]
+        ]
+        self.users: dict[int, list[int]] = {}
+        for event in self.events:
+            for source in event.inputs:
+                self.users.setdefault(source, []).append(event.index)
+        self.shapes = shapes
+        self.layers: list[Layer] = []
+        self.layer_at: dict[int, int] = {}  # event: number of the layer whose output it is
+        for event in self.events:
+            self._add(event)
+        for layer in self.layers:
+            layer.ups = self.upstream(layer.source)
+
+    def _add(self, event: Event) -> None:
+        """Note the layer that an event is, or the bias that it adds to one."""
+        if event.op == "bias" and len(event.inputs) == 1:
+            number = self.layer_at.get(self.through(event.inputs[0]))
+            layer = None if number is None else self.layers[number]
+            if layer and layer.kind != "norm" and "bias" not in layer.leaves:
+                self.layer_at.pop(layer.event, None)
+                layer.leaves["bias"], layer.event = event.leaves["bias"], event.index
+                self.layer_at[event.index] = self.layers.index(layer)
+            return
+        if event.op not in ("conv", "norm", "linear") or not event.inputs:
+            return
+        number = event.leaves.get("weight", event.leaves.get("running_mean"))
+        if number is None and event.op != "norm":
+            return
+        shape = self.shapes[number] if number is not None else (event.out.shape[1],)
+        layer = Layer(event.op, event.index, event.inputs[0], dict(event.leaves), shape)
+        self.layer_at[event.index] = len(self.layers)
+        self.layers.append(layer)
+
+    def through(self, index: int) -> int:
+        """The event before steps that only move values."""
+        while index >= 0 and self.events[index].op in TRANSPARENT and self.events[index].inputs:
+            index = self.events[index].inputs[0]
+        return index
+
+    def upstream(self, index: int, over: tuple[str, ...] = ("norm",)) -> set[int]:
+        """The nearest layers that an event depends on, by number; norms are passed over."""
+        found, todo, seen = set[int](), [index], set[int]()
+        while todo:
+            at = todo.pop()
+            if at in seen:
+                continue
+            seen.add(at)
+            number = self.layer_at.get(at)
+            if at < 0:
+                found.add(-1)
+            elif number is not None and self.layers[number].kind not in over:
+                found.add(number)
+            else:
+                todo += self.events[at].inputs
+        return found
+
+    def chain(self, index: int) -> list[int]:
+        """The events from this one back along the first inputs, to a concatenation or the input."""
+        found = []
+        while index >= 0:
+            found.append(index)
+            event = self.events[index]
+            if (event.op == "concat" and len(found) > 1) or not event.inputs:
+                break
+            index = event.inputs[0]
+        return found
+
+
+def of(network: Any, x: np.ndarray) -> Trace:
+    """Run a user's network on x and read what it recorded."""
+    found = network.trace(x)
+    return Trace(found, network.shapes())

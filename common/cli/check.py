@@ -1,0 +1,46 @@
+"""`googlenet check`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from common.cli.app import backend_option, json_option, main
+
+
+@main.command()
+@click.argument("target", metavar="FILE.py:NAME")
+@backend_option
+@click.option("--spec", "spec_name", metavar="NAME", help="Use this spec, not the closest one.")
+@click.option("--size", type=click.IntRange(1), help="Compare at this image size only.")
+@click.option("--python", metavar="FILE", help="The Python that has the network's packages.")
+@json_option
+@click.pass_context
+def check(
+    ctx: click.Context,
+    target: str,
+    backend: str,
+    spec_name: str | None,
+    size: int | None,
+    python: str | None,
+    as_json: bool,
+) -> None:
+    """Hold your own network against the reference, and name its mistakes.
+
+    NAME is a network in FILE.py, its class or a function that makes it; no structure or names are
+    asked of it. The command finds the closest spec, writes test weights into a copy of your network
+    in its own process, and compares every tensor. It RUNS the code in FILE.py: never use it on
+    files from people that you do not trust. Nothing is written.
+
+    The exit status is 0 if the network is the same function, 3 if it differs, 2 if it cannot be
+    loaded or run, 4 if its framework is missing.
+    """
+    from common.check import check_file
+
+    def say(words: str) -> None:
+        click.echo(f"... {words}", err=True)
+
+    report = check_file(target, backend, spec_name, size, python, say)
+    click.echo(json.dumps(report.as_json(), indent=2) if as_json else report.text())
+    ctx.exit(report.status)

@@ -1,0 +1,129 @@
+"""Tables and progress: styled in a terminal, plain when they are piped."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from common import terminal
+from common.files import ROOT
+
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+
+
+def in_terminal(program, columns=60):
+    """The output of a Python program whose stdout and stderr are a terminal."""
+    master, slave = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm-256color"}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=slave, stderr=slave, env=environment
+    ) as process:
+        os.close(slave)
+        found = b""
+        while True:
+            try:
+                part = os.read(master, 4096)
+            except OSError:  # Linux: the other side is closed
+                break
+            if not part:
+                break
+            found += part
+        os.close(master)
+    assert process.returncode == 0, found
+    return found.decode()
+
+
+def test_a_piped_table_is_plain_and_one_line_a_row(capsys):
+    text = terminal.table(
+        [("a" * 300, 1, None), ("[b]b[/b] :smile:", "2,000", "x")], ("n", "m", "")
+    )
+    heads, rule, first, second = text.splitlines()
+    assert heads.split() == ["n", "m"]
+    assert set(rule) == {"-"}
+    assert first.split() == ["a" * 300, "1"]
+    assert second.startswith("[b]b[/b] :smile: ")
+    assert first.index("1") - len("2,00") == second.index("2,000")  # numbers end together
+    assert not ESCAPE.search(text)
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_a_table_in_a_terminal_fits_its_width_and_has_a_bold_head():
+    program = "from common.terminal import *; print(table([('word ' * 30, 1)], ('text', 'n')))"
+    found = in_terminal(program)
+    assert "\x1b[1m" in found
+    plain = ESCAPE.sub("", found).splitlines()
+    assert max(map(len, plain)) <= 60
+    assert " ".join(plain).count("word") == 30
+
+
+PROGRESS = """
+import time
+from common.terminal import doing, progress, say, tracked
+with progress("starting", quiet=False):
+    time.sleep(0.3)
+    doing("the second thing")
+    say("a line")
+    time.sleep(0.3)
+    for _ in tracked([1, 2, 3], "inner", "things"):
+        time.sleep(0.1)
+print("end")
+"""
+
+
+def test_progress_is_drawn_in_a_terminal_and_leaves_only_the_lines():
+    found = in_terminal(PROGRESS)
+    for what in ("starting", "the second thing", "inner", "3/3 things"):
+        assert what in found
+    lines = [line.rstrip("\r") for line in found.split("\n")]
+    assert any(ESCAPE.sub("", line) == "a line" for line in lines)
+    assert ESCAPE.sub("", lines[-2]).endswith("end")
+
+
+def test_piped_progress_prints_nothing_but_the_lines():
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRESS], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("a line\nend\n", "")
+
+
+@pytest.mark.parametrize("command", ["verify", "bugs", "bench", "convert x.pt y.npz"])
+def test_a_long_command_shows_what_it_does_before_it_is_done(command):
+    """The framework is replaced by one that waits: its name must be on the screen by then."""
+    program = f"""
+import sys, time
+from unittest import mock
+from common.cli import main
+def wait(*args, **more):
+    time.sleep(0.4)
+    raise SystemExit(0)
+words = {command!r}.split()
+words += ["--backend", "torch"] * (words[0] != "convert")
+with (
+    mock.patch("common.parity.suite.verify", wait),
+    mock.patch("common.parity.suite.second_device"),
+    mock.patch("common.parity.suite.verify_injected", wait),
+    mock.patch("common.bench.benchmark.Plan.checked"),
+    mock.patch("common.bench.benchmark.bench", wait),
+    mock.patch("common.convert.conversion.convert", wait),
+):
+    main(words)
+"""
+    found = in_terminal(program, 100)
+    assert (
+        "converting x.pt"
+        if "convert" in command
+        else "torch"
+        if command != "bugs"
+        else "missing-bias"
+    ) in found
+
+
+def test_help_does_not_import_rich():
+    start = time.monotonic()
+    program = "import sys; import common.cli; print('rich' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "False\n", time.monotonic() - start
