@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -152,9 +153,13 @@ def by_shape(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Know
     fits: list[tuple[Match, Format]] = []
     if part.others and sum(array.ndim == 4 for array in part.file.arrays.values()) < LEAST:
         raise Misfit("it has too few convolutions")
+    layouts = {
+        layout: matching.prepare(part.file.arrays, FORMATS[layout])
+        for layout in LAYOUTS[part.file.format]
+    }
     for spec in specs:
         try:
-            fits.append(matched(part.file, spec, asked))
+            fits.append(matched(part.file, layouts, spec, asked))
         except Misfit as misfit:
             problem = worse(problem, misfit)
     if not fits:
@@ -191,23 +196,27 @@ def finish(
     return Known(spec, naming, weights, names, tuple(notes), part.prefix)
 
 
-def matched(file: File, spec: Spec, asked: bool) -> tuple[Match, Format]:
+def matched(
+    file: File, layouts: dict[str, matching.Prepared], spec: Spec, asked: bool
+) -> tuple[Match, Format]:
     """The match of a file with a spec in one of the layouts that its format may have.
 
     Auxiliary heads with other classes than the head are left out, if a spec without them is known.
     """
     best: Misfit | None = None
-    for layout in LAYOUTS[file.format]:
+    for layout, prepared in layouts.items():
         form = FORMATS[layout]
         for one in (spec, *(with_auxiliary(spec) if asked else ())):
             try:
-                found = matching.match(file.arrays, one, form, file.format == "onnx")
+                found = matching.match(prepared, one, file.format == "onnx")
             except OtherClasses as misfit:
                 own = next(without_auxiliary(one), None)
                 if own is None:
                     best = misfit
                     continue
-                found = matching.match(without_heads(file.arrays, one, form), own, form)
+                found = matching.match(
+                    matching.prepare(without_heads(file.arrays, prepared, one), form), own
+                )
                 found.notes.append(
                     f"The auxiliary heads are left out: {misfit}. Evaluation does not use them."
                 )
@@ -245,9 +254,9 @@ def with_auxiliary(spec: Spec) -> Iterator[Spec]:
             yield replace(other, norm=spec.norm)
 
 
-def without_heads(arrays: Weights, spec: Spec, form: Format) -> Weights:
+def without_heads(arrays: Weights, prepared: matching.Prepared, spec: Spec) -> Weights:
     """The arrays without the parts that have the layers of the spec's auxiliary heads."""
-    matcher = matching.Matcher.of(arrays, spec, form)
+    matcher = matching.Matcher(*prepared[0], spec)
     return {name: arrays[name] for name in arrays if name not in matcher.auxiliary_tensors()}
 
 
@@ -312,7 +321,7 @@ def readings(file: File, specs: Iterable[Spec], likely: bool = False) -> Iterato
     """
     form = FORMATS[file.format]
     for spec in specs:
-        if likely and len(shapes(spec)) != len(file.arrays):
+        if likely and tensors(spec) != len(file.arrays):
             continue
         needed = {name.rpartition(".")[0] for name in shapes(spec)}
         for naming, namings in NAMINGS[file.format].items():
@@ -323,6 +332,12 @@ def readings(file: File, specs: Iterable[Spec], likely: bool = False) -> Iterato
                     continue
                 if needed <= layers.keys():
                     yield read_as(file, fitted(file, spec, layers), naming, layers)
+
+
+@cache
+def tensors(spec: Spec) -> int:
+    """The number of tensors of a spec."""
+    return len(shapes(spec))
 
 
 def read_as(file: File, spec: Spec, naming: str, layers: Layers) -> Reading:

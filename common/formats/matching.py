@@ -13,6 +13,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from common.errors import SpecError
 from common.formats.assembly import Ambiguous, Match, Misfit, assemble
@@ -23,6 +24,9 @@ from common.weights import Weights, shapes
 
 Shape = tuple[int, ...]
 MOST_SOLUTIONS = 24
+
+
+Prepared = list[tuple[list[Unit], list[Layer]]]
 
 
 @dataclass
@@ -39,6 +43,7 @@ class Wanted:
         return self.name.removeprefix(f"{self.block}.")
 
 
+@cache
 def wanted(spec: Spec) -> list[Wanted]:
     """The convolutions and linear layers of a spec; a layer is in a block if its name says so."""
     found = []
@@ -52,7 +57,12 @@ def wanted(spec: Spec) -> list[Wanted]:
     return found
 
 
-def match(arrays: Weights, spec: Spec, form: Format, folded: bool = False) -> Match:
+def prepare(arrays: Weights, form: Format) -> Prepared:
+    """The units of a file in each order that they may have; for `match`."""
+    return [units_of(layers_of(names, arrays), arrays, form) for names in in_order(arrays)]
+
+
+def match(prepared: Prepared, spec: Spec, folded: bool = False) -> Match:
     """Find the layers of a spec in a file; the channels and classes are the file's own.
 
     `folded` accepts convolutions without norms, as an exporter leaves them after folding. Misfit
@@ -60,9 +70,7 @@ def match(arrays: Weights, spec: Spec, form: Format, folded: bool = False) -> Ma
     """
     failed: Misfit | None = None
     found: list[Match] = []
-    for names in in_order(arrays):
-        layers = layers_of(names, arrays)
-        units, rest = units_of(layers, arrays, form)
+    for units, rest in prepared:
         try:
             one = Matcher(units, rest, spec, folded).match()
         except Misfit as misfit:
@@ -95,12 +103,6 @@ class Matcher:
                 Counter(each.shape for each in self.wanted) & Counter(unit.shape for unit in units)
             ).values()
         )
-
-    @classmethod
-    def of(cls, arrays: Weights, spec: Spec, form: Format) -> Matcher:
-        """The matcher of a file, in its first order."""
-        units, rest = units_of(layers_of(in_order(arrays)[0], arrays), arrays, form)
-        return cls(units, rest, spec)
 
     def auxiliary_tensors(self) -> set[str]:
         """The names of the tensors in the parts that have the layers of the auxiliary heads."""
@@ -139,6 +141,7 @@ class Matcher:
 
     def match(self) -> Match:
         """Assign every layer of the spec; Misfit unless all of the file's are used."""
+        self.require_shapes()
         blocks: dict[str, list[Wanted]] = defaultdict(list)
         for each in self.wanted:
             blocks[each.block].append(each)
@@ -160,6 +163,14 @@ class Matcher:
             raise self.misfit(f"{name} is one tensor too many")
         found = {each.name: self.units[assigned[each.name]] for each in self.wanted}
         return assemble(self.spec, found, self.folded, self.by_order, self.score)
+
+    def require_shapes(self) -> None:
+        """Misfit, with the first convolution of the spec that the file lacks."""
+        lacking = Counter(each.shape for each in self.wanted if len(each.shape) == 4)
+        lacking -= Counter(unit.shape for unit in self.units)
+        for each in self.wanted:
+            if each.shape in lacking:
+                raise self.misfit(f"it has no convolution {each.shape} for {each.name}.weight")
 
     # --- blocks
     def places(self, blocks: dict[str, list[Wanted]]) -> dict[str, list[int]]:
@@ -272,7 +283,7 @@ class Matcher:
         def alike(solution: dict[str, str]) -> int:
             branches: dict[str, list[str]] = defaultdict(list)
             for one, role in solution.items():
-                branches[role.partition(".")[0]].append(one)
+                branches[role.removesuffix(".conv").rpartition(".")[0]].append(one)
             return sum(len(common_start(names)) for names in branches.values() if names[1:])
 
         ranked = sorted(found, key=alike, reverse=True)
@@ -280,7 +291,7 @@ class Matcher:
             return ranked[0]
         name, (_, members) = next(iter(group.items()))
         local = self.ids([members])[0]
-        open_ = [one for one in local if len({solution[one] for solution in found}) > 1]
+        open_ = [one for one in local if len({solution[one] for solution in found}) > 1][:3]
         paths = [self.units[members[local.index(one)]].path for one in open_]
         roles = dict.fromkeys(solution[one] for one in open_ for solution in found)
         raise Ambiguous(
