@@ -5,9 +5,10 @@ import pytest
 from small_specs import thin
 
 from backends.numpy import GoogLeNet
-from common.check.diagnose import error, identify
+from common.check.edits import names, variants
 from common.check.graph import Node, build, compute, output_size, same_padding
-from common.check.mistakes import MISTAKES, names, variants
+from common.check.mistakes import MISTAKES
+from common.check.steps import error, identify
 from common.parity.fixtures import draw_fixture
 from common.parity.mutations import INJECTED_BUGS
 from common.spec import SPECS
