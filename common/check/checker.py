@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from common.check import match as matching
-from common.check.diagnose import Diagnosis, Search, Unexplained, error
+from common.check.anatomy import Anatomy, norm_name, order_outputs
+from common.check.diagnose import Search, Unexplained
+from common.check.edits import names
+from common.check.findings import World, difference, findings_of
 from common.check.graph import Array, Graph, Params, build, compute
 from common.check.match import Match, Structure
-from common.check.mistakes import names
 from common.check.process import Network, UserError
 from common.check.report import Difference, Finding, Report
+from common.check.steps import error
 from common.check.trace import Layer, Trace, of
 from common.errors import GoogLeNetError
 from common.parity.fixtures import draw_fixture
 from common.spec import Spec, arithmetic
-from common.weights import Weights, shapes
+from common.weights import Weights
 
 IMAGES = 2  #: in a comparison
 CLOSE = 0.3  #: specs whose costs differ by less are both compared
@@ -32,17 +34,6 @@ FIXTURES = 6  #: that are drawn until every ReLU gets values of both signs
 PROOF = {"float64": 1e-8, "float32": 3e-4}  #: the residual of a proof
 
 Progress = Callable[[str], None]
-
-
-@dataclass
-class World:
-    """One comparison at one image size."""
-
-    size: int
-    trace: Trace
-    search: Search
-    found: Diagnosis
-    inputs: Array
 
 
 class Checker:
@@ -120,7 +111,7 @@ class Checker:
                 self.notes.append(
                     f"It does not run at {side + 1}x{side + 1}: one size was compared."
                 )
-        return self.conclude(match, weights, worlds, structure)
+        return self.conclude(match, weights, worlds, structure, build(match.spec))
 
     # ---- the fixture
 
@@ -203,7 +194,7 @@ class Checker:
 
     def joins(self, graph: Graph, layers: dict[str, Layer], trace: Trace) -> dict[str, int]:
         """The user's concatenation for each of the reference's: it joins the same layers."""
-        anatomy = matching.Anatomy(trace)
+        anatomy = Anatomy(trace)
         found = {}
         for node in graph.nodes.values():
             if node.kind != "concat":
@@ -221,10 +212,14 @@ class Checker:
     # ---- concluding
 
     def conclude(
-        self, match: Match, weights: Weights, worlds: list[World], structure: list[Structure]
+        self,
+        match: Match | None,
+        weights: Weights,
+        worlds: list[World],
+        structure: list[Structure],
+        graph: Graph,
     ) -> Report:
         """Choose among the edits that fit, prove them, and report."""
-        graph = build(match.spec)
         fitted = [self.edits_at(graph, world, worlds) for world in worlds]
         limit = PROOF[self.network.dtype]
         proofs = []
@@ -349,7 +344,7 @@ class Checker:
 
     def report(
         self,
-        match: Match,
+        match: Match | None,
         trace: Trace,
         structure: list[Structure],
         findings: list[Finding],
@@ -369,10 +364,8 @@ class Checker:
             for s in structure
         ]
         return Report(
-            spec=match.base.name,
+            spec=match.base.name if match else "the other network",
             sizes=sizes or [],
-            channels=match.base.input[0],
-            classes=match.base.head.width,
             dtype=self.network.dtype,
             structure=shown,
             findings=findings,
@@ -380,8 +373,7 @@ class Checker:
             residual=residual,
             plain=plain,
             notes=self.notes,
-            chosen=self.asked is not None,
-            parameters=sum(math.prod(shape) for shape in shapes(match.spec).values()),
+            chosen=match is None or self.asked is not None,
         )
 
     def only_outputs(self, trace: Trace, channels: int, size: int) -> Report:
@@ -405,103 +397,3 @@ def every_relu_acts(spec: Spec, weights: Weights) -> bool:
     values = graph.run(x, weights)
     acts = [values[node.inputs[0]] for node in graph.nodes.values() if node.kind == "act"]
     return all(float(v.min()) < 0 < float(v.max()) for v in acts)
-
-
-#: mistakes that stand between two steps of the reference
-EXTRA = {"extra-relu", "extra-activation", "extra-pool", "scaled", "input-scaled"}
-EXTRA |= {"dropout-active", "dropout-downscale"}
-
-
-def norm_name(conv: str) -> str:
-    """The name of the norm behind a convolution."""
-    return conv.removesuffix("conv") + "norm"
-
-
-def order_outputs(trace: Trace, layers: dict[str, Layer]) -> list[tuple[str, int, Array]]:
-    """The outputs in the reference's order: the logits, then those of the auxiliary heads."""
-    heads = [
-        "head",
-        *sorted(n for n in layers if n.startswith("auxiliary.") and n.endswith(".head")),
-    ]
-    found = []
-    for name in heads:
-        number = trace.layers.index(layers[name])
-        for output in trace.outputs:
-            if output[1] is not None and number in trace.upstream(output[1]):
-                found.append(output)
-                break
-    return found or trace.outputs
-
-
-def difference(world: World, each: Unexplained) -> Difference:
-    """An unexplained step as data for the report."""
-    where = "" if each.event is None or each.event < 0 else world.trace.events[each.event].where()
-
-    def facts(array: Array | None) -> tuple[list[int], list[float]] | None:
-        if array is None:
-            return None
-        return list(array.shape), [float(v) for v in array.reshape(-1)[:4]]
-
-    return Difference(each.name, where, facts(each.ours), facts(each.theirs), world.size)
-
-
-def findings_of(graph: Graph, edits: dict[str, list[Params]], world: World) -> list[Finding]:
-    """The mistakes by name and words, with all their places."""
-    groups: dict[tuple[str, str], Finding] = {}
-    moved = set()
-    for name, options in edits.items():  # a ReLU in front of the norm instead of behind it
-        before = options[0].get("before", [])
-        node = graph.nodes[name]
-        relu = name.removesuffix("norm") + "relu"
-        earlier = node.kind == "norm" and before == [("act", {"fn": "relu"})]
-        if earlier and relu in edits and edits[relu][0].get("fn") == "none":
-            moved |= {name, relu}
-    for name, options in edits.items():
-        node = graph.nodes[name]
-        if name in moved:
-            if node.kind != "norm":
-                continue
-            rest = {k: v for k, v in options[0].items() if k != "before"}
-            found = [("norm-order", {}), *names(node, rest)]
-            others: list[str] = []
-        else:
-            found = names(node, options[0])
-            others = sorted(
-                {" and ".join(kind for kind, _ in names(node, p)) for p in options[1:]}
-                - {" and ".join(kind for kind, _ in found)}
-            )
-        for kind, words in found:
-            key = kind, str(sorted(words.items(), key=str))
-            place = places(graph, name, kind)
-            finding = groups.setdefault(key, Finding(kind, words, [], "", others))
-            if place not in finding.places:
-                finding.places.append(place)
-            if not finding.where:
-                finding.where = where_of(graph, name, world)
-    return list(groups.values())
-
-
-def places(graph: Graph, name: str, kind: str) -> str:
-    """The place of a mistake: the step itself, or the one that an extra step stands behind."""
-    node = graph.nodes[name]
-    if kind in EXTRA:
-        if node.kind in ("concat",) or name == "input":
-            return name
-        return node.inputs[0] if node.inputs else name
-    return name
-
-
-def where_of(graph: Graph, name: str, world: World) -> str:
-    """The user's line for a step: of its tensor, or of the nearest one before it."""
-    todo = [name]
-    while todo:
-        at = todo.pop(0)
-        event = (
-            world.search.layers[at].event
-            if at in world.search.layers
-            else world.found.events.get(at)
-        )
-        if event is not None and event >= 0:
-            return world.trace.events[event].where()
-        todo += graph.nodes[at].inputs if at in graph.nodes else []
-    return ""

@@ -404,5 +404,6 @@ KINDS: dict[str, Callable[[Node, Sequence[Array], Weights], Array]] = {
     "linear": _linear,
     "out": _out,
     "add": lambda node, inputs, weights: sum(inputs[1:], inputs[0]),
+    "opaque": lambda node, inputs, weights: node.p["value"],  # as it was recorded
     "mask": lambda node, inputs, weights: inputs[0] * node.p["mask"],
 }

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from common.check.checker import EXTRA, Checker
+from common.check.checker import Checker
+from common.check.edits import names, variants
+from common.check.findings import EXTRA
 from common.check.graph import ACTIVATIONS, Graph, build
-from common.check.mistakes import names, variants
 from common.parity.fixtures import draw_fixture
 from common.spec import MINI
 

@@ -1,6 +1,7 @@
 """Ports of GoogLeNet to PyTorch as people write them, with an eighth of the widths.
 
 `RIGHT` has networks that are the reference's function, `WRONG` those with mistakes and their names.
+Long because each network is written out, as in the files of users.
 """
 
 import torch
