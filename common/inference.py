@@ -102,7 +102,8 @@ def read(path: Path, which: str) -> tuple[Run, Checkpoint]:
             f"{path} is a file, not the folder of a run: give a file of weights with `--weights`."
         )
     if not path.is_dir():
-        raise RunError(f"{path} is not a run: there is no such folder.")
+        why = "it is a file" if path.exists() else "there is no such folder"
+        raise RunError(f"{path} is not a run: {why}.")
     if which == "best" and not run.checkpoint("best").exists() and run.checkpoint("last").exists():
         raise RunError(
             f"{path} has no best checkpoint before the end of its first epoch: use "
@@ -344,6 +345,8 @@ def histories(paths: Sequence[Path]) -> dict[str, list[Epoch]]:
         epochs = []
         if file.exists():
             epochs = run.history() if run else read_history(file)
+        if not epochs and not path.exists():
+            raise RunError(f"{path} is not a run: there is no such folder.")
         if not epochs:
             raise RunError(
                 f"{file} holds no epoch: it is not a run, or its first epoch is not finished."

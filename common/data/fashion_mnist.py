@@ -231,7 +231,8 @@ def unpack(path: Path, size: int, sha256: str) -> bytes:
         raise DataError(f"is damaged: it holds more than the expected {size} bytes")
     if actual != sha256:
         raise DataError(
-            f"is damaged: its {len(raw)} bytes have the SHA-256 {actual[:12]}..., not"
+            f"is damaged, or of another data set: its {len(raw)} bytes have the SHA-256 "
+            f"{actual[:12]}..., not"
             f" {size} bytes with {sha256[:12]}..."
         )
     return raw

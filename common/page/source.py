@@ -78,7 +78,8 @@ def _named(outer: ast.AST, name: str) -> list[ast.AST]:
 def first_line(path: Path, address: str) -> int:
     """The number of the first line at an address; a decorator counts."""
     first = find(path, address)[0]
-    return min(node.lineno for node in (first, *getattr(first, "decorator_list", [])))
+    numbers: list[int] = [n.lineno for n in (first, *getattr(first, "decorator_list", []))]
+    return min(numbers)
 
 
 def listing(path: str, line: int) -> str:

@@ -42,7 +42,7 @@ def describe(spec: Spec, compare: bool = False, depth: int | None = None) -> dic
     """
     table = layers(spec)
     parameters, multiply_adds = totals(table)
-    found = {
+    found: dict[str, Any] = {
         "spec": spec.name,
         "input": [1, *spec.input],
         "parameters": parameters,
