@@ -30,7 +30,8 @@ from common.errors import BackendError, ParityError, WeightsError
 from common.files import ROOT, write_whole
 from common.formats import sandbox
 from common.formats.assumptions import assumptions
-from common.formats.identify import Known, identify, redo_downscale_in_infer, with_own_eps
+from common.formats.downscale import redo_downscale_in_infer
+from common.formats.identify import Known, identify, with_own_eps
 from common.formats.naming import FORMATS, NAMINGS, WRITTEN, Layers, belongs, ours, paddle_vision
 from common.formats.readers import detect
 from common.spec import Spec, find

@@ -145,7 +145,7 @@ class Folder:
         try:
             unpack(path, *self.contents[name])
         except DataError as reason:
-            return not str(reason).startswith(("is damaged: its", "is damaged: it holds more"))
+            return not str(reason).startswith(("is damaged, or of", "is damaged: it holds more"))
         return True
 
     def other_dataset(self, source: str) -> Dataset:

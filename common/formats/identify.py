@@ -17,6 +17,7 @@ import numpy as np
 from common.errors import SpecError, WeightsError
 from common.formats import matching
 from common.formats.assembly import Ambiguous, Match, Misfit, OtherClasses
+from common.formats.downscale import undo_downscale_in_infer
 from common.formats.family_names import PADDLE_V3, normalise
 from common.formats.naming import (
     FORMATS,
@@ -31,7 +32,7 @@ from common.formats.naming import (
 from common.formats.parts import LEAST, Part, parts, tops
 from common.formats.readers.base import File
 from common.formats.readers.detect import TITLES
-from common.spec import SPECS, Spec, find, float32
+from common.spec import SPECS, Spec, find
 from common.weights import Weights, shapes, with_eps
 
 BY_SHAPE = "other names, matched by shape and place"
@@ -270,28 +271,6 @@ def foreign(file: File, spec: Spec) -> str | None:
                     if paths <= set(layers.values()):
                         return naming
     return None
-
-
-def undo_downscale_in_infer(spec: Spec, weights: Weights) -> Weights:
-    """The weights of paddle.vision's heads, converted for our dropout.
-
-    paddle.vision's dropout is `downscale_in_infer`: evaluation multiplies the features by the share
-    that training keeps. Our dropout divides by that share in training. Multiplying the heads'
-    weights by the share gives the same function in both modes. Paddle stores the share in float32.
-    """
-    return weights | {name: weights[name] * share for name, share in kept(spec).items()}
-
-
-def redo_downscale_in_infer(spec: Spec, weights: Weights) -> Weights:
-    """The inverse, for a file with paddle.vision's names; the last bit may differ."""
-    return weights | {name: weights[name] / np.float32(s) for name, s in kept(spec).items()}
-
-
-def kept(spec: Spec) -> dict[str, float]:
-    """The share of its features that each head keeps in training, by the name of its weight."""
-    drops = {"head.weight": spec.dropout}
-    drops |= {f"auxiliary.{i}.head.weight": row.dropout for i, row in enumerate(spec.auxiliary)}
-    return {name: float32(1 - drop) for name, drop in drops.items()}
 
 
 def with_own_eps(known: Known) -> Known:

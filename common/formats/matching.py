@@ -166,10 +166,11 @@ class Matcher:
 
     def require_shapes(self) -> None:
         """Misfit, with the first convolution of the spec that the file lacks."""
-        lacking = Counter(each.shape for each in self.wanted if len(each.shape) == 4)
-        lacking -= Counter(unit.shape for unit in self.units)
+        lacking: Counter[Shape] = Counter()
+        lacking.update(each.shape for each in self.wanted if len(each.shape) == 4)
+        lacking.subtract(self.shapes(range(len(self.units))))
         for each in self.wanted:
-            if each.shape in lacking:
+            if lacking[each.shape] > 0:
                 raise self.misfit(f"it has no convolution {each.shape} for {each.name}.weight")
 
     # --- blocks

@@ -229,7 +229,8 @@ def test_a_damaged_image_is_refused_before_anything_is_written(refused, backend,
     (home / "cut.jpg").write_bytes(cut[: len(cut) // 2])
     (home / "text.png").write_text("no image")
     Image.new("F", (2, 2)).save(home / "floats.tif")
-    for name in ("cut.jpg", "text.png", "floats.tif", "missing.png", "run"):
+    (home / "empty").mkdir()
+    for name in ("cut.jpg", "text.png", "floats.tif", "missing.png", "empty"):
         refused(("predict", "run", "good.png", name), 5, name, "leave it out")
     assert backend.model == {}, "no framework was waited for"
 

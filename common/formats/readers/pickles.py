@@ -377,7 +377,7 @@ def stored(identity: Any, seen: Seen) -> Storage | Opaque:
     if not plain or not isinstance(kind, Name) or kind not in TORCH_TYPES:
         raise Unreadable("is damaged, or holds views of storages: save it again with torch.save.")
     require_whole(count)
-    found: Storage = Storage(key, TORCH_TYPES[kind], count)
-    if seen.storages.setdefault(key, found) != found:
+    declared = Storage(key, TORCH_TYPES[kind], count)
+    if seen.storages.setdefault(declared.key, declared) != declared:
         raise Unreadable("is damaged: a storage has two types or sizes.")
-    return found
+    return declared
