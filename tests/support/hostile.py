@@ -1,7 +1,8 @@
 """Files that were made to do harm: what they would do if they were believed, and by which format.
 
 `corpus(canary)` builds them; each would make the file `canary`, or fill the memory, or read what is
-not its own. `Watch` sees whatever Python is asked to do meanwhile.
+not its own. `Watch` sees whatever Python is asked to do meanwhile. Long because every format has
+its files here.
 """
 
 import codecs

@@ -364,7 +364,7 @@ def test_a_class_that_is_named_like_a_number_keeps_its_name(backend):
         ("backend", "version", "device", "precision", "checkpoint", "run", "epochs", "data"), "x"
     )
     text = inference.render(facts | {"images": 2, "classes": [found], "loss": 1.0, "accuracy": 0.5})
-    assert re.search(r"^1e5 +2 +1 +0\.500$", text, re.MULTILINE)
+    assert re.search(r"^ *1e5 +2 +1 +0\.500$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

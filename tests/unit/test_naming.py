@@ -29,7 +29,8 @@ from common.spec import (
 )
 from common.weights import shapes
 
-FILES = sorted(WEIGHT_FILES.iterdir())
+#: onnx-folded.onnx has a norm that its exporter folded: test_readers.py
+FILES = sorted(path for path in WEIGHT_FILES.iterdir() if path.name != "onnx-folded.onnx")
 
 
 OTHERS = [find(name) for name in SPECS if name.startswith(("torchvision", "paddle-vision"))]

@@ -740,7 +740,8 @@ def test_on_a_fixture_every_number_matters(spec):
     for name, weight in fixture.weights.items():
         assert weight.dtype == np.float32
         some = set(weight.ravel()[:500].tolist())
-        assert len(some - {0.0, 1.0}) == min(500, weight.size), f"{name} repeats itself"
+        # of 500 values in float32 two may be equal by chance
+        assert len(some - {0.0, 1.0}) >= 0.99 * min(500, weight.size), f"{name} repeats itself"
         assert not name.endswith("running_var") or weight.min() > 0
     assert spec.norm is None or fixture.recipe.momentum == 0
     assert spec.norm is not None or fixture.recipe.momentum == Recipe(momentum=0.9).momentum

@@ -256,6 +256,7 @@ def test_a_file_names_its_spec(path):
         assert json.loads(file.metadata()["googlenet"]) == {
             "spec": "tiny",
             "sha256": sha256(noise(TINY)),
+            "eps": TINY.norm.eps,
         }
 
 
