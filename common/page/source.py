@@ -58,7 +58,7 @@ def _named(outer: ast.AST, name: str) -> list[ast.AST]:
                 targets = {getattr(each, "attr", getattr(each, "id", "")) for each in node.targets}
                 if name in targets:
                     return [node]
-            case ast.With():
+            case ast.With() | ast.If():
                 if inside := _named(node, name):
                     return inside
             case ast.Match():
