@@ -6,7 +6,10 @@ import ctypes
 import importlib
 import importlib.util
 import os
-from contextlib import suppress
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
@@ -29,8 +32,37 @@ def load(name: str) -> Backend:
     the factors of a product to ten bits. `NVIDIA_TF32_OVERRIDE=1` lets the framework choose.
     """
     os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     keep_memory()
-    return cast("Backend", load_module(name, f"backends.{name}"))
+    with without_notices():
+        return cast("Backend", load_module(name, f"backends.{name}"))
+
+
+@contextmanager
+def without_notices() -> Iterator[None]:
+    """Drop what C++ code writes to stderr meanwhile, unless an exception leaves.
+
+    TensorFlow writes notices in red words about GPUs that a machine does not have, and no log level
+    stops them. `TF_CPP_MIN_LOG_LEVEL=0` in the environment shows them.
+    """
+    if os.environ["TF_CPP_MIN_LOG_LEVEL"] in ("0", "1"):
+        yield
+        return
+    sys.stderr.flush()
+    kept, at_end = os.dup(2), b""
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            file.seek(0)
+            at_end = file.read()
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            if at_end:
+                os.write(2, at_end)
 
 
 def keep_memory() -> None:

@@ -114,6 +114,9 @@ class Backend(Protocol):
     def save(self, model: Any, path: Path) -> None:
         """Write the weights as the framework's users do, in its own format."""
 
+    def save_named(self, arrays: Weights, path: Path) -> None:
+        """Write native arrays under the names of another program's class, in the same format."""
+
     def load(self, model: Any, path: Path) -> None:
         """Read a file that `save` wrote; others' files are read by `common.formats` alone."""
 

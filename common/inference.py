@@ -1,35 +1,45 @@
-"""What the commands `evaluate`, `predict` and `plot` do with a finished run."""
+"""What the commands `evaluate`, `predict` and `plot` do with a finished run, or with weights."""
 
 from __future__ import annotations
 
+import csv
+import glob
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from backends import load
+from backends import FRAMEWORKS, load
 from common.contract import Backend
 from common.data.dataset import Dataset
+from common.data.image_decoder import endings
 from common.data.image_files import Files, decode, inspect_image
 from common.data.sources import load as load_data
 from common.device import choose, enough_memory
-from common.errors import DivergedError, RunError, printable
+from common.errors import DataError, DivergedError, RunError, printable
 from common.files import write_whole
+from common.formats.identify import Known, with_own_eps
+from common.recipe import Recipe
+from common.spec.arithmetic import layers
 from common.terminal import table, tracked
-from common.training.checkpoint import Checkpoint, Config
+from common.training.checkpoint import Checkpoint, Config, Progress
 from common.training.history import Epoch, read_history
 from common.training.run import Run
 from common.weights import not_finite
+
+WEIGHTS = "weights"  #: a file of weights instead of a checkpoint of a run
 
 
 @dataclass(frozen=True)
 class Opened:
     """A checkpoint loaded in a backend and on a device, which may differ from the run's own."""
 
-    run: Run
-    which: str
+    path: Path  #: of the run, or of the file of weights
+    which: str  #: `best`, `last` or WEIGHTS
     checkpoint: Checkpoint
     backend_name: str
     backend: Backend
@@ -61,7 +71,7 @@ class Opened:
         found: np.ndarray = np.concatenate(parts).astype(np.float64)
         if not np.isfinite(found).all():
             raise DivergedError(
-                f"The network of {self.run.folder} gives probabilities that are not finite numbers "
+                f"The network of {self.path} gives probabilities that are not finite numbers "
                 f"in {self.precision}: try `--precision float32`, another `--checkpoint`, or train "
                 "it again with a smaller `--lr`."
             )
@@ -69,10 +79,11 @@ class Opened:
 
     def facts(self) -> dict[str, Any]:
         """Return the run, the checkpoint, and where it runs."""
-        return {
-            "run": str(self.run.folder),
-            "checkpoint": self.which,
-            "epochs": len(self.checkpoint.progress.epochs),
+        origin: dict[str, Any] = {"run": str(self.path), "checkpoint": self.which}
+        origin["epochs"] = len(self.checkpoint.progress.epochs)
+        if self.which == WEIGHTS:
+            origin = {"weights": str(self.path), "spec": self.config.recipe.spec}
+        return origin | {
             "backend": self.backend_name,
             "version": self.backend.VERSION,
             "device": self.device,
@@ -86,8 +97,13 @@ def read(path: Path, which: str) -> tuple[Run, Checkpoint]:
     RunError if there is none, or if one of its weights is not a finite number.
     """
     run = Run(path)
+    if path.is_file():
+        raise RunError(
+            f"{path} is a file, not the folder of a run: give a file of weights with `--weights`."
+        )
     if not path.is_dir():
-        raise RunError(f"{path} is not a run: there is no such folder.")
+        why = "it is a file" if path.exists() else "there is no such folder"
+        raise RunError(f"{path} is not a run: {why}.")
     if which == "best" and not run.checkpoint("best").exists() and run.checkpoint("last").exists():
         raise RunError(
             f"{path} has no best checkpoint before the end of its first epoch: use "
@@ -102,8 +118,60 @@ def read(path: Path, which: str) -> tuple[Run, Checkpoint]:
     return run, checkpoint
 
 
+def from_weights(
+    known: Known, classes: Sequence[str] | None, size: int | None, backend: str | None
+) -> Checkpoint:
+    """The weights of a file as the checkpoint of a run that was never trained here.
+
+    Classes without names have numbers. The size is the spec's if it is None. The norms have the
+    eps of the spec; see `with_own_eps`. RunError for fewer than two classes, or other channels than
+    those of images.
+    """
+    known = with_own_eps(known)
+    count, size = known.spec.head.width, size or known.spec.input[1]
+    names = tuple(classes or map(str, range(count)))
+    if len(names) != count:
+        raise RunError(
+            f"The weights are of {count} classes, and the images of {len(names)}: give images of "
+            "the same classes with `--data`."
+        )
+    recipe = Recipe(spec=known.spec.name, size=size, batch_size=32)
+    name, channels = backend or next(iter(installed()), next(iter(FRAMEWORKS))), known.spec.input[0]
+    config = Config(recipe, name, None, None, None, channels, names, "", (size, size))
+    try:
+        config.check()
+    except ValueError as error:
+        raise RunError(f"These weights cannot classify images: {error}.") from error
+    layers(config.network())  # raises SpecError for a size that is too small
+    weights = {name: array.astype(np.float32) for name, array in known.weights.items()}
+    if odd := not_finite(weights):
+        raise RunError(f"The weights hold NaN or infinity in {odd[0]}: train the network again.")
+    return Checkpoint(config, weights, {}, Progress())
+
+
+def installed() -> list[str]:
+    """The backends whose framework is installed."""
+    return [name for name, package in FRAMEWORKS.items() if find_spec(package)]
+
+
+def weights_test_set(known: Known, source: str | None, size: int | None) -> Dataset:
+    """The test images for weights of a file; RunError if they have other channels."""
+    size = size or known.spec.input[1]
+    data = load_data(source, size)
+    channels = known.spec.input[0]
+    if isinstance(data.test_images, Files):
+        files = Files(data.test_images.paths, channels, *data.test_images.shape[2:])
+        data = replace(data, test_images=files)
+    if data.test_images.shape[1] != channels:
+        raise RunError(
+            f"The images in {data.source} have {data.test_images.shape[1]} channel(s), and the "
+            f"network takes {channels}: give other images with `--data`."
+        )
+    return data
+
+
 def enter(
-    run: Run,
+    path: Path,
     which: str,
     checkpoint: Checkpoint,
     backend_name: str | None,
@@ -118,12 +186,16 @@ def enter(
     name = backend_name or checkpoint.config.backend
     backend = load(name)
     chosen = choose(device, backend.devices())
-    return Opened(run, which, checkpoint, name, backend, chosen, recipe.precision)
+    return Opened(path, which, checkpoint, name, backend, chosen, recipe.precision)
 
 
 def test_set(config: Config, source: str | None) -> Dataset:
     """Return the run's own test images, or all of another source; RunError if they do not fit."""
-    data = load_data(config.data if source is None else source, config.recipe.size)
+    data = load_data(
+        config.data if source is None else source,
+        config.recipe.size,
+        config.split if source is None else None,
+    )
     if source is None:
         data = data.limit(config.limit_train, config.limit_test)
     if isinstance(data.test_images, Files):  # another source may have another size or be grey
@@ -172,14 +244,49 @@ def render(found: dict[str, Any]) -> str:
         )
         for each in found["classes"]
     ]
+    origin = f"{found.get('weights')} as {found.get('spec')}"
+    if "run" in found:
+        origin = f"the {found['checkpoint']} checkpoint of {found['run']}, "
+        origin += f"after epoch {found['epochs']}"
     head = (
-        f"{found['backend']} {found['version']} on {found['device']}, {found['precision']}: the "
-        f"{found['checkpoint']} checkpoint of {found['run']}, after epoch {found['epochs']}; "
-        f"{found['images']} test images from {found['data']}"
+        f"{found['backend']} {found['version']} on {found['device']}, {found['precision']}: "
+        f"{origin}; {found['images']} test images from {found['data']}"
     )
     heads = ("class", "images", "right", "accuracy")
     last = f"test loss {found['loss']:.3f}, test acc {found['accuracy']:.3f}"
     return f"{printable(head)}\n\n{table(rows, heads)}\n\n{last}"
+
+
+def expand(paths: Sequence[Path]) -> list[Path]:
+    """The image files that paths name: files, the images in folders, and patterns such as `*.png`.
+
+    DataError for a folder or a pattern without images.
+    """
+    found: list[Path] = []
+    for path in paths:
+        names = [path]
+        if path.is_dir():
+            inside = (each for each in path.rglob("*") if each.suffix.lower() in endings())
+            names = sorted(each for each in inside if each.is_file() and each.name[0] != ".")
+        elif not path.exists() and glob.has_magic(str(path)):
+            names = sorted(map(Path, glob.glob(str(path), recursive=True)))
+        if not names:
+            raise DataError(
+                f"{path} names no image of a known format; name files or a folder, or leave it out"
+            )
+        found += names
+    return found
+
+
+def csv_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Predictions as CSV: one line for each image and class, the most probable first."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("file", "rank", "class", "probability"))
+    for row in rows:
+        for rank, each in enumerate(row["classes"], 1):
+            writer.writerow((row["file"], rank, each["class"], f"{each['probability']:.6f}"))
+    return text.getvalue()
 
 
 def read_images(config: Config, paths: Sequence[Path], invert: bool) -> np.ndarray:
@@ -238,6 +345,8 @@ def histories(paths: Sequence[Path]) -> dict[str, list[Epoch]]:
         epochs = []
         if file.exists():
             epochs = run.history() if run else read_history(file)
+        if not epochs and not path.exists():
+            raise RunError(f"{path} is not a run: there is no such folder.")
         if not epochs:
             raise RunError(
                 f"{file} holds no epoch: it is not a run, or its first epoch is not finished."

@@ -77,8 +77,9 @@ class Bar:
     def advance(self, count: float = 1, note: str = "") -> None:
         """Count finished work, and show a short note beside it."""
         if self._progress:
-            fields = {"note": note} if note else {}
-            self._progress.update(self._task, advance=count, **fields)
+            self._progress.update(self._task, advance=count)
+            if note:
+                self._progress.update(self._task, note=note)
 
     def say(self, what: str) -> None:
         """Show what is being done."""
@@ -114,7 +115,7 @@ def progress(
     with made:
         _live.append(made)
         try:
-            yield Bar(made, made.add_task(what, total=total, completed=done, note=""))
+            yield Bar(made, made.add_task(what, total=total, completed=int(done), note=""))
         finally:
             _live.pop()
             for other in _live:

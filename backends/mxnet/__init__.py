@@ -44,4 +44,4 @@ from backends.mxnet.googlenet import GoogLeNet
 from backends.mxnet.parallel import all_reduce_sum, destroy_process_group, init_process_group
 from backends.mxnet.probes import forward, gradients, tensor_devices
 from backends.mxnet.train import Trainer, build
-from backends.mxnet.weights import load, read_weights, save, write_weights
+from backends.mxnet.weights import load, read_weights, save, save_named, write_weights

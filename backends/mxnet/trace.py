@@ -72,7 +72,7 @@ LEAVES = {
     "norm": {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"},
 }
 
-creation_lines = {}  # id of a block: the line of the user's file that makes it
+creation_lines: dict[int, str] = {}  # id of a block: the line of the user's file that makes it
 
 
 def prepare(folder):
@@ -117,7 +117,7 @@ class Mode:
         def seen(handle, ndargs, keys, vals, out, is_np_op, output_is_list):
             made = self.invoke(handle, ndargs, keys, vals, out, is_np_op, output_is_list)
             name = sys._getframe(1).f_code.co_name
-            attrs = dict(zip(keys, vals))
+            attrs = dict(zip(keys, vals, strict=False))
             self.note(name, list(ndargs), attrs, made)
             return made
 
@@ -146,12 +146,18 @@ class Mode:
             if value is not None and id(value) not in self.made:
                 source, turned = self.derived.get(id(value), (value, False))
                 leaves[leaf] = self.network.leaf(source, "io" if turned else "oi")
-        if name in ("dot", "_np_dot", "matmul", "_npi_matmul") and len(data) == 1 == len(tensors) - 1:
+        if (
+            name in ("dot", "_np_dot", "matmul", "_npi_matmul")
+            and len(data) == 1 == len(tensors) - 1
+        ):
             other = tensors[1]
             if other.ndim == 2 and id(other) not in self.made:
                 source, turned = self.derived.get(id(other), (other, False))
                 turned ^= str(attrs.get("transpose_b", False)) in ("True", "1")
-                kind, leaves["weight"] = "linear", self.network.leaf(source, "oi" if turned else "io")
+                kind, leaves["weight"] = (
+                    "linear",
+                    self.network.leaf(source, "oi" if turned else "io"),
+                )
         if kind == "add" and len(data) == 1 and len(tensors) == 2:
             other = next((t for t in tensors if id(t) not in self.made), None)
             if other is not None and other.size == max(other.shape, default=0) > 1:
@@ -237,7 +243,7 @@ class Network:
         """Find the dtype, the layout and the kind of array that the network runs with."""
         first = None
         for layout in ("NCHW", "NHWC"):
-            for array in ("np", "nd"):
+            for array in self.kinds():
                 if array == "np":
                     mx.npx.set_np()
                 else:
@@ -253,9 +259,22 @@ class Network:
                         return
                     except Exception as error:
                         first = first or error
+        (mx.npx.set_np if self.numpy else mx.npx.reset_np)()
         raise first
 
+    def kinds(self):
+        """The kinds of array that the network may take: `mx.nd` only, if its layers need it."""
+        names, todo = [], [self.net] if self.module else []
+        while todo:
+            block = todo.pop()
+            names.append(getattr(block, "_op_name", ""))
+            children = block._children.values()
+            todo += [child if isinstance(child, Block) else child() for child in children]
+        old = any(name[:1].isupper() for name in names)
+        return ("nd",) if old else ("np", "nd")
+
     def input(self, x, dtype):
+        """An array (N, C, H, W) as the network takes it."""
         x = np.ascontiguousarray(x if self.layout == "NCHW" else np.transpose(x, (0, 2, 3, 1)))
         return (mx.np.array if self.kind == "np" else mx.nd.array)(x, dtype=dtype)
 
@@ -322,7 +341,7 @@ class Network:
 
     def close(self):
         """Leave the network as it was."""
-        for (tensor, _), array in zip(self.leaves, self.originals):
+        for (tensor, _), array in zip(self.leaves, self.originals, strict=False):
             tensor[:] = array.astype(tensor.dtype)
         if self.module and self.kept and len(self.kept) == 1:
             self.net.cast(*self.kept)
@@ -337,7 +356,9 @@ def flat(out, name=""):
         return [each for key, value in out.items() for each in flat(value, str(key))]
     if isinstance(out, (list, tuple)):
         names = getattr(out, "_fields", range(len(out)))
-        return [each for key, value in zip(names, out) for each in flat(value, str(key))]
+        return [
+            each for key, value in zip(names, out, strict=False) for each in flat(value, str(key))
+        ]
     return []
 
 

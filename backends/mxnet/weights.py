@@ -7,7 +7,7 @@ attributes, except that a norm has gamma and beta.
 from pathlib import Path
 
 import numpy
-from mxnet import gluon, np
+from mxnet import gluon, np, npx
 
 from backends.mxnet.googlenet import GoogLeNet
 from common.weights import Weights, check
@@ -28,6 +28,11 @@ def write_weights(model: GoogLeNet, weights: Weights) -> None:
 def save(model: GoogLeNet, path: Path) -> None:
     """Write the weights in Gluon's own format: `save_parameters`, by Gluon's names."""
     model.save_parameters(str(path))
+
+
+def save_named(arrays: Weights, path: Path) -> None:
+    """Write native arrays under the names of another program's class, in the same format."""
+    npx.save(str(path), {name: np.array(a, dtype=a.dtype) for name, a in arrays.items()})
 
 
 def load(model: GoogLeNet, path: Path) -> None:

@@ -15,4 +15,4 @@ from backends.numpy.googlenet import GoogLeNet, cross_entropy
 from backends.numpy.parallel import all_reduce_sum, destroy_process_group, init_process_group
 from backends.numpy.probes import forward, gradients, tensor_devices
 from backends.numpy.train import Trainer, build, resize
-from backends.numpy.weights import load, read_weights, save, write_weights
+from backends.numpy.weights import load, read_weights, save, save_named, write_weights

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
+import safetensors.numpy
+
 from backends.numpy.googlenet import GoogLeNet
 from common import weights as canonical
 from common.weights import Weights, check
@@ -22,6 +25,14 @@ def write_weights(model: GoogLeNet, weights: Weights) -> None:
 def save(model: GoogLeNet, path: Path) -> None:
     """Write the weights as a safetensors file."""
     canonical.save(path, read_weights(model), model.spec)
+
+
+def save_named(arrays: Weights, path: Path) -> None:
+    """Write arrays under the names of another program, as a safetensors or `.npz` file."""
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+    else:
+        path.write_bytes(safetensors.numpy.save(arrays))
 
 
 def load(model: GoogLeNet, path: Path) -> None:

@@ -22,4 +22,4 @@ from backends.paddle.googlenet import GoogLeNet  # noqa: E402
 from backends.paddle.parallel import all_reduce_sum, destroy_process_group, init_process_group  # noqa: E402
 from backends.paddle.probes import forward, gradients, tensor_devices  # noqa: E402
 from backends.paddle.train import Trainer, build  # noqa: E402
-from backends.paddle.weights import load, read_weights, save, write_weights  # noqa: E402
+from backends.paddle.weights import load, read_weights, save, save_named, write_weights  # noqa: E402

@@ -57,7 +57,7 @@ OPERATORS = [
     for side in ("", "r")
 ]
 
-creation_lines = {}  # id of a layer: the line of the user's file that makes it
+creation_lines: dict[int, str] = {}  # id of a layer: the line of the user's file that makes it
 
 
 def prepare(folder):
@@ -112,6 +112,8 @@ class Mode:
             setattr(owner, name, function)
 
     def wrapped(self, name, function):
+        """The function, recorded; what it calls itself is not."""
+
         def operation(*args, **kwargs):
             self.inside += 1
             try:
@@ -183,11 +185,15 @@ class Mode:
             self.made[id(t)] = len(self.events) - 1
             self.keep.append(t)
 
-
     def recognise(self, t):
         """Find the event of a tensor that a method in C++ made, such as a view, by its values."""
         known = not isinstance(t, paddle.Tensor) or id(t) in self.made or id(t) in self.derived
-        if known or t.ndim not in (2, 3, 4) or t.shape[0] != self.batch or not t.is_floating_point():
+        if (
+            known
+            or t.ndim not in (2, 3, 4)
+            or t.shape[0] != self.batch
+            or not t.is_floating_point()
+        ):
             return
         if t.persistable or not self.events:
             return
@@ -212,12 +218,15 @@ class Network:
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NCHW"
         self.originals, self.default = [], paddle.get_default_dtype()
+        self.device = paddle.get_device()
+        paddle.set_device("cpu")
         self.net = make(thing, self.notes)
         self.module = isinstance(self.net, nn.Layer)
         if self.module:
             layers = self.net.sublayers(include_self=True)
             self.modes = [(layer, layer.training) for layer in layers]
             self.kept = {p.dtype for p in self.net.parameters()}
+            self.net.to(device="cpu")
             self.net.eval()
             static = type(self.net.forward).__name__ == "StaticFunction"
             if static or type(self.net).__name__ == "TranslatedLayer":
@@ -225,7 +234,11 @@ class Network:
                     "The network is compiled by `to_static`: its layers are looked at eagerly."
                 )
                 paddle.jit.enable_to_static(False)
-        self.settle(x)
+        try:
+            self.settle(x)
+        except Exception:
+            self.close()
+            raise
 
     def settle(self, x):
         """Find the dtype and the layout of the input that the network runs with."""
@@ -250,6 +263,7 @@ class Network:
         return len(self.leaves) - 1
 
     def cast(self):
+        """Give the weights the dtype of the run."""
         paddle.set_default_dtype(self.dtype)
         if self.module:
             self.net.to(dtype=self.dtype)
@@ -304,12 +318,14 @@ class Network:
     def close(self):
         """Leave the network as it was."""
         paddle.set_default_dtype(self.default)
+        paddle.set_device(self.device)
         if self.module:
+            self.net.to(device=self.device)
             if len(self.kept) == 1:
                 self.net.to(dtype=str(*self.kept).rpartition(".")[2])
             for layer, training in self.modes:
                 layer.training = training
-        for (tensor, _), array in zip(self.leaves, self.originals):
+        for (tensor, _), array in zip(self.leaves, self.originals, strict=False):
             tensor.set_value(array.astype(str(tensor.dtype).rpartition(".")[2]))
 
 
@@ -321,7 +337,9 @@ def flat(out, name=""):
         return [each for key, value in out.items() for each in flat(value, str(key))]
     if isinstance(out, (list, tuple)):
         names = getattr(out, "_fields", range(len(out)))
-        return [each for key, value in zip(names, out) for each in flat(value, str(key))]
+        return [
+            each for key, value in zip(names, out, strict=False) for each in flat(value, str(key))
+        ]
     return []
 
 

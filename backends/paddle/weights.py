@@ -35,6 +35,11 @@ def save(model: GoogLeNet, path: Path) -> None:
     paddle.save(model.state_dict(), str(path))
 
 
+def save_named(arrays: Weights, path: Path) -> None:
+    """Write native arrays under the names of another program's class, in the same format."""
+    paddle.save({name: paddle.to_tensor(array) for name, array in arrays.items()}, str(path))
+
+
 def load(model: GoogLeNet, path: Path) -> None:
     """Read the weights that `save` wrote; not for files from elsewhere (`googlenet convert`)."""
     model.set_state_dict(paddle.load(str(path)))

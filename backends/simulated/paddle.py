@@ -17,6 +17,8 @@ from pathlib import Path
 
 from common.errors import DeviceError
 
+COMPILERS = (["g++"], [sys.executable, "-m", "ziglang", "c++"])  # the second comes as a wheel
+
 READS = ("numpy", "item", "_copy_to")
 
 folder = None
@@ -56,13 +58,15 @@ def compile_into(folder):
     assert found
     assert found.origin
     include, source = Path(found.origin).parent / "include", Path(__file__).with_suffix(".cc")
-    command = ["g++", "-shared", "-fPIC", "-std=c++17", "-I", str(include), str(source)]
+    words = ["-shared", "-fPIC", "-std=c++17", "-I", str(include), str(source)]
+    compiler = COMPILERS[0 if shutil.which("g++") else 1]
     try:
         library = folder / "libpaddle-simulated.so"
-        subprocess.run([*command, "-o", str(library)], check=True, capture_output=True)
+        subprocess.run([*compiler, *words, "-o", str(library)], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise DeviceError(
-            "Paddle's simulated device needs a C++17 compiler named g++: install one."
+            "Paddle's simulated device needs a C++17 compiler: install g++, or `pip install "
+            "ziglang`."
         ) from error
 
 

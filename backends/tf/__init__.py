@@ -20,4 +20,4 @@ from backends.tf.googlenet import GoogLeNet
 from backends.tf.parallel import all_reduce_sum, destroy_process_group, init_process_group
 from backends.tf.probes import forward, gradients, tensor_devices
 from backends.tf.train import Trainer, build
-from backends.tf.weights import load, read_weights, save, write_weights
+from backends.tf.weights import load, read_weights, save, save_named, write_weights

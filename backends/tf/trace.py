@@ -5,6 +5,7 @@ user's. TensorFlow's conventions: an op callback sees every operation that runs 
 NHWC, convolutions HWIO, linear layers (in, out); `training=False` sets the mode.
 """
 
+import copy
 import inspect
 import os
 import sys
@@ -54,7 +55,7 @@ NORM = {
     "running_var": "moving_variance",
 }
 
-creation_lines = {}  # id of a layer: the line of the user's file that makes it
+creation_lines: dict[int, str] = {}  # id of a layer: the line of the user's file that makes it
 
 
 def prepare(folder):
@@ -102,7 +103,12 @@ class Mode:
             return self.layer(layer, call, args, kwargs)
 
         def seen_norm(x, mean, variance, offset, scale, variance_epsilon, name=None):
-            leaves = {"running_mean": mean, "running_var": variance, "bias": offset, "weight": scale}
+            leaves = {
+                "running_mean": mean,
+                "running_var": variance,
+                "bias": offset,
+                "weight": scale,
+            }
             given = (x, mean, variance, offset, scale, variance_epsilon, name)
             return self.norm(lambda: normalise(*given), x, leaves)
 
@@ -116,7 +122,7 @@ class Mode:
         tf.config.run_functions_eagerly(eagerly)
 
     def layer(self, layer, call, args, kwargs):
-        """Run a Keras layer; a batch norm is one step, other layers are seen in their operations."""
+        """Run a Keras layer; a batch norm is one step, others are seen in their operations."""
         self.modules.append(layer)
         try:
             if type(layer).__name__ != "BatchNormalization" or not args:
@@ -135,7 +141,9 @@ class Mode:
             self.silent -= 1
         leaves = {leaf: self.handle(value) for leaf, value in leaves.items() if value is not None}
         numbers = {
-            leaf: self.network.leaf(value, "oi") for leaf, value in leaves.items() if value is not None
+            leaf: self.network.leaf(value, "oi")
+            for leaf, value in leaves.items()
+            if value is not None
         }
         if id(x) in self.made and not self.silent:
             self.add("norm", "batch_normalization", [self.made[id(x)]], numbers, out)
@@ -160,7 +168,7 @@ class Mode:
             self.leaf_of[id(outputs[0])] = inputs[0], ""
             return
         data = [self.made[id(t)] for t in inputs if id(t) in self.made]
-        attrs = dict(zip(attrs[::2], attrs[1::2])) if attrs else {}
+        attrs = dict(zip(attrs[::2], attrs[1::2], strict=False)) if attrs else {}
         if not data:
             leaf = self.leaf_of.get(id(inputs[0])) if inputs else None
             moved = ("Reshape", "Squeeze", "ExpandDims", "Identity", "Cast", "Transpose")
@@ -192,6 +200,7 @@ class Mode:
                     self.add(kind, name, data, numbers, t)
 
     def add(self, kind, name, data, leaves, out):
+        """Record a tensor."""
         module = self.modules[-1] if self.modules else None
         own = type(module).__module__.startswith("keras.")
         container = isinstance(module, (keras.Model, keras.Sequential))
@@ -213,22 +222,22 @@ class Mode:
 
 
 class Network:
-    """The user's network: a Keras model or layer, its class, a function that makes it, or a function."""
+    """The user's network: a Keras model, its class, a function that makes it, or a function."""
 
     dtype = "float64"
 
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NHWC"
         self.first, self.originals = False, []
-        self.net = make(thing, self.notes)
-        self.settle(x)
+        self.settle(thing, x)
 
-    def settle(self, x):
+    def settle(self, thing, x):
         """Find the layout of the input that the network runs with, and its dtype."""
         first = None
         for layout in ("NHWC", "NCHW"):
             for dtype in ("float64", "float32"):
                 self.layout, self.dtype = layout, dtype
+                self.net = make(fresh(thing), self.notes)
                 try:
                     out = self.call(self.input(x))
                     kinds = {t.dtype for _, t in flat(out)}
@@ -240,10 +249,12 @@ class Network:
         raise first
 
     def input(self, x):
+        """An array (N, C, H, W) as the network takes it."""
         x = np.ascontiguousarray(x if self.layout == "NCHW" else np.transpose(x, (0, 2, 3, 1)))
         return tf.constant(x, self.dtype)
 
     def call(self, x):
+        """Run the network in evaluation mode."""
         if isinstance(self.net, keras.layers.Layer):
             return self.net(x, training=False)
         return self.net(x, **({"training": False} if "training" in arguments(self.net) else {}))
@@ -275,6 +286,7 @@ class Network:
         return np.ascontiguousarray(array if array.ndim != 4 or self.first else to_nchw(array))
 
     def array(self, number):
+        """A weight as it is, and the order of its axes."""
         handle, layout = self.leaves[number]
         for kind in (tf.float64, tf.float32):
             try:
@@ -303,11 +315,12 @@ class Network:
 
     def close(self):
         """Leave the network as it was."""
-        for (handle, _), array in zip(self.leaves, self.originals):
+        for (handle, _), array in zip(self.leaves, self.originals, strict=False):
             tf.raw_ops.AssignVariableOp(resource=handle, value=tf.constant(array))
 
 
 def to_nchw(array):
+    """(N, H, W, C) to (N, C, H, W)."""
     return array.transpose(0, 3, 1, 2)
 
 
@@ -333,8 +346,20 @@ def flat(out, name=""):
         return [each for key, value in out.items() for each in flat(value, str(key))]
     if isinstance(out, (list, tuple)):
         names = getattr(out, "_fields", range(len(out)))
-        return [each for key, value in zip(names, out) for each in flat(value, str(key))]
+        return [
+            each for key, value in zip(names, out, strict=False) for each in flat(value, str(key))
+        ]
     return []
+
+
+def fresh(thing):
+    """A copy of a layer without weights: a failed run would leave some of wrong shapes."""
+    if isinstance(thing, keras.layers.Layer) and not thing.built:
+        try:
+            return copy.deepcopy(thing)
+        except Exception:
+            return thing
+    return thing
 
 
 def make(thing, notes):

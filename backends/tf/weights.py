@@ -36,8 +36,23 @@ def write_weights(model: GoogLeNet, weights: Weights) -> None:
 
 
 def save(model: GoogLeNet, path: Path) -> None:
-    """Write the weights in Keras's own format: HDF5, whose name must end in `.weights.h5`."""
-    model.save_weights(path)
+    """Write the weights in Keras's own format: HDF5, or the whole model in a `.keras` file.
+
+    The name of an HDF5 file must end in `.weights.h5`.
+    """
+    if path.suffix == ".keras":
+        model.save(path)
+    else:
+        model.save_weights(path)
+
+
+def save_named(arrays: Weights, path: Path) -> None:
+    """Write native arrays under the names of another program's class, in the same format."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
 
 
 def load(model: GoogLeNet, path: Path) -> None:

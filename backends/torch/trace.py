@@ -53,6 +53,7 @@ LEAVES = {
     "norm": {1: "running_mean", 2: "running_var", 3: "weight", 4: "bias"},
 }
 
+
 def prepare(folder):
     """Called before the user's file is run."""
     init = nn.Module.__init__
@@ -90,9 +91,21 @@ class Mode(TorchFunctionMode):
         self.events, self.modules, self.derived = [], [], {}
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        if not self.network.module:
+            self.cast(args)
         out = func(*args, **(kwargs or {}))
         self.note(getattr(func, "__name__", str(func)), args, kwargs or {}, out)
         return out
+
+    def cast(self, args):
+        """Give raw weights the dtype of the run, where a function takes them with data."""
+        dtype = getattr(torch, self.network.dtype)
+        if any(isinstance(t, torch.Tensor) and id(t) in self.made for t in args):
+            for t in args:
+                raw = isinstance(t, torch.Tensor) and id(t) not in self.made
+                if raw and t.is_floating_point() and t.dtype != dtype and t.is_leaf:
+                    self.network.leaf(t, "oi")
+                    t.data = t.data.to(dtype)
 
     def note(self, name, args, kwargs, out):
         """Record the tensors that a call made from the network's input."""
@@ -117,7 +130,9 @@ class Mode(TorchFunctionMode):
         if kind == "matmul" and len(data) == 1 and len(tensors) == 2 and tensors[1].ndim == 2:
             kind, other = "linear", tensors[1]
             source = self.derived.get(id(other))
-            leaves["weight"] = self.network.leaf(*((other, "io") if source is None else (source, "oi")))
+            leaves["weight"] = self.network.leaf(
+                *((other, "io") if source is None else (source, "oi"))
+            )
         if kind == "addmm" and len(data) == 1 and len(tensors) == 3 and id(tensors[1]) in self.made:
             kind, source = "linear", self.derived.get(id(tensors[2]))
             weight = (tensors[2], "io") if source is None else (source, "oi")
@@ -164,7 +179,9 @@ class Network:
         self.net = make(thing, self.notes)
         self.module = isinstance(self.net, nn.Module)
         if self.module:
-            if any(isinstance(p, nn.parameter.UninitializedParameter) for p in self.net.parameters()):
+            if any(
+                isinstance(p, nn.parameter.UninitializedParameter) for p in self.net.parameters()
+            ):
                 with torch.no_grad():
                     self.net.cpu().eval()(torch.from_numpy(x))  # lazy layers learn their shapes
             self.net = copy.deepcopy(self.net).cpu().eval()
@@ -197,12 +214,14 @@ class Network:
         """The number of a weight; its layout is `oi` (out first) or `io` (out last)."""
         for number, (other, _) in enumerate(self.leaves):
             if other is tensor:
+                self.leaves[number] = tensor, layout
                 return number
         self.leaves.append((tensor, layout))
         self.originals.append(tensor.data.clone())
         return len(self.leaves) - 1
 
     def cast(self):
+        """Give the weights the dtype of the run."""
         dtype = getattr(torch, self.dtype)
         if self.module:
             self.net.to(dtype)
@@ -260,7 +279,7 @@ class Network:
 
     def close(self):
         """Leave the network as it was; a module is a copy, but functions use the user's tensors."""
-        for (tensor, _), array in zip(self.leaves, self.originals):
+        for (tensor, _), array in zip(self.leaves, self.originals, strict=False):
             tensor.data = array
 
 
@@ -272,7 +291,9 @@ def flat(out, name=""):
         return [each for key, value in out.items() for each in flat(value, str(key))]
     if isinstance(out, (list, tuple)):
         names = getattr(out, "_fields", range(len(out)))
-        return [each for key, value in zip(names, out) for each in flat(value, str(key))]
+        return [
+            each for key, value in zip(names, out, strict=False) for each in flat(value, str(key))
+        ]
     return []
 
 

@@ -31,6 +31,11 @@ def save(model: GoogLeNet, path: Path) -> None:
     torch.save(model.state_dict(), path)
 
 
+def save_named(arrays: Weights, path: Path) -> None:
+    """Write native arrays under the names of another program's class, in the same format."""
+    torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, path)
+
+
 def load(model: GoogLeNet, path: Path) -> None:
     """Read the weights that `save` wrote; not for files from elsewhere (`googlenet convert`)."""
     model.load_state_dict(torch.load(path, weights_only=True))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from common.check.against import Against
 from common.check.checker import Checker, Progress
 from common.check.process import Live, Process, UserError, backend_of, tracer
 from common.check.report import Report
@@ -33,6 +34,32 @@ def check_file(
         return report
 
 
+def check_against(
+    target: str,
+    backend: str,
+    other: str,
+    other_backend: str,
+    size: int | None = None,
+    python: str | None = None,
+    other_python: str | None = None,
+    say: Progress = lambda words: None,
+) -> Report:
+    """Compare a network with another one, each in a process of its own; `other` is the measure."""
+    with (
+        Process(target, backend, python) as process,
+        Process(other, other_backend, other_python) as first,
+    ):
+        say("both networks are loaded")
+        channels, side = open_with(first.open, None, size)
+        images = np.random.RandomState(1).uniform(0, 1, (2, channels, side, side))
+        process.open(images.astype(np.float32))
+        report = Against(first, process, say).compare_networks(channels, [side])
+        report.target, report.backend, report.version = target, backend, process.version
+        report.spec = f"{other} ({other_backend} {first.version})"
+        report.reference = "the other network"
+        return report
+
+
 def check_live(
     net: Any, backend: str | None = None, spec: Spec | str | None = None, size: int | None = None
 ) -> Report:
@@ -45,7 +72,9 @@ def check_live(
         try:
             opened[:] = [Live(net, name, x, os.getcwd())]
         except Exception as error:
-            raise UserError(f"The network cannot be run: {type(error).__name__}: {error}") from error
+            raise UserError(
+                f"The network cannot be run: {type(error).__name__}: {error}"
+            ) from error
 
     channels, side = open_with(start, asked, size)
     try:

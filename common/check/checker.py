@@ -9,45 +9,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from common.check import match as matching
-from common.check.diagnose import TOLERANCE, Diagnosis, Search, error
+from common.check.anatomy import Anatomy, norm_name, order_outputs
+from common.check.diagnose import Search, Unexplained
+from common.check.edits import names
+from common.check.findings import World, difference, findings_of
 from common.check.graph import Array, Graph, Params, build, compute
 from common.check.match import Match, Structure
-from common.check.mistakes import names
 from common.check.process import Network, UserError
 from common.check.report import Difference, Finding, Report
+from common.check.steps import error
 from common.check.trace import Layer, Trace, of
-from common.errors import GoogLeNetError, SpecError
+from common.errors import GoogLeNetError
 from common.parity.fixtures import draw_fixture
 from common.spec import Spec, arithmetic
-from common.weights import Weights, shapes
+from common.weights import Weights
 
 IMAGES = 2  #: in a comparison
+CLOSE = 0.3  #: specs whose costs differ by less are both compared
 FIXTURES = 6  #: that are drawn until every ReLU gets values of both signs
 PROOF = {"float64": 1e-8, "float32": 3e-4}  #: the residual of a proof
 
 Progress = Callable[[str], None]
 
 
-@dataclass
-class World:
-    """One comparison at one image size."""
-
-    size: int
-    trace: Trace
-    search: Search
-    found: Diagnosis
-    inputs: Array
-
-
 class Checker:
     """One check of a network that is open."""
 
-    def __init__(self, network: Network, spec: Spec | None, size: int | None, say: Progress) -> None:
+    def __init__(
+        self, network: Network, spec: Spec | None, size: int | None, say: Progress
+    ) -> None:
         self.network, self.asked, self.size, self.say = network, spec, size, say
         self.notes: list[str] = list(network.notes)
 
@@ -66,7 +60,7 @@ class Checker:
         matches = matching.closest(trace, self.asked, channels, size)
         if not matches:
             raise UserError(self.no_spec(trace, channels))
-        best = [m for m in matches if m.cost <= matches[0].cost + 0.3][:3]
+        best = [m for m in matches if m.cost <= matches[0].cost + CLOSE][:3]
         reports = []
         for match in best:
             reports.append(self.against(match, trace, channels))
@@ -78,16 +72,24 @@ class Checker:
         """Why no spec could be fitted."""
         if self.asked and self.asked.input[0] != channels:
             wanted = self.asked.input[0]
-            return f"{self.asked.name} takes {wanted} input channels, your network takes {channels}."
+            return (
+                f"{self.asked.name} takes {wanted} input channels, your network takes {channels}."
+            )
         if not any(layer.kind == "linear" for layer in trace.layers):
             return "Your network has no linear layer at its end, so no spec can be fitted to it."
-        return f"No spec fits a network with {len(trace.layers)} layers and {channels} input channels."
+        return (
+            f"No spec fits a network with {len(trace.layers)} layers and {channels} input channels."
+        )
 
     def against(self, match: Match, first: Trace, channels: int) -> Report:
         """The report for one fitted spec."""
         structure = list(match.structure)
         fatal = [s for s in structure if s.kind in FATAL] or matching.unmatched(match, first)
-        wrong = [w for w in matching.unmatched(match, first) if not (match.flatten and w[0] == "head.weight")]
+        wrong = [
+            w
+            for w in matching.unmatched(match, first)
+            if not (match.flatten and w[0] == "head.weight")
+        ]
         if fatal and (wrong or any(s.kind in FATAL for s in structure)):
             for name, ours, theirs in wrong:
                 layer = match.layers[name.rpartition(".")[0]]
@@ -97,24 +99,19 @@ class Checker:
                     )
             return self.report(match, first, structure, [], None, None)
         weights = self.fixture(match)
-        numbers = self.write(match, weights, structure)
+        self.write(match, weights, structure)
         worlds: list[World] = []
-        sizes = [match.spec.input[1]] if self.size is None else [self.size]
+        side = match.spec.input[1] if self.size is None else self.size
+        worlds.append(self.compare(match, weights, side, first))
         if self.size is None:
-            sizes.append(sizes[0] + 1)
-        for size in sizes:
             try:
-                arithmetic.layers(match.spec.at(size=size)) if not match.flatten else None
-                worlds.append(self.compare(match, weights, numbers, size, first))
-            except (GoogLeNetError, SpecError) as failed:
-                if not worlds and size == sizes[-1]:
-                    raise
-                if worlds:
-                    self.notes.append(f"It does not run at {size}x{size}, so only one size was compared.")
-                elif self.size is None:
-                    sizes.append(first.events[0].out.shape[2]) if False else None
-                    self.say(str(failed))
-        return self.conclude(match, weights, worlds, structure)
+                arithmetic.layers(match.spec.at(size=side + 1))
+                worlds.append(self.compare(match, weights, side + 1, first))
+            except GoogLeNetError:
+                self.notes.append(
+                    f"It does not run at {side + 1}x{side + 1}: one size was compared."
+                )
+        return self.conclude(match, weights, worlds, structure, build(match.spec))
 
     # ---- the fixture
 
@@ -138,10 +135,9 @@ class Checker:
                 weights[f"{name}.bias"] = 0 * values if before_norm else values
         return {n: a.astype(np.float32).astype(np.float64) for n, a in weights.items()}
 
-    def write(self, match: Match, weights: Weights, structure: list[Structure]) -> dict[str, int]:
-        """Write the weights into the user's network; the number of each tensor by name."""
+    def write(self, match: Match, weights: Weights, structure: list[Structure]) -> None:
+        """Write the weights into the user's network; note the layers that share theirs."""
         arrays: dict[int, Array] = {}
-        numbers: dict[str, int] = {}
         owner: dict[int, str] = {}
         biases = []
         for name in list(weights):
@@ -151,7 +147,11 @@ class Checker:
                 continue
             number = layer.leaves.get(leaf)
             if number is None:
-                if leaf == "bias" and layer.kind == "conv" and norm_name(layer_name) in match.layers:
+                if (
+                    leaf == "bias"
+                    and layer.kind == "conv"
+                    and norm_name(layer_name) in match.layers
+                ):
                     weights[name] = np.zeros_like(weights[name])
                     biases.append(layer_name)
                 continue
@@ -163,20 +163,17 @@ class Checker:
                     )
                 continue
             owner[number] = name
-            numbers[name], arrays[number] = number, weights[name]
+            arrays[number] = weights[name]
         if biases:
             self.notes.append(
-                f"Your convolutions have no bias in front of a norm ({len(biases)} layers). That is "
-                f"the same function: the bias is read as 0."
+                f"{len(biases)} convolutions in front of a norm have no bias. That is the same "
+                f"function: the bias is read as 0."
             )
         self.network.write(arrays)
-        return numbers
 
     # ---- comparing
 
-    def compare(
-        self, match: Match, weights: Weights, numbers: dict[str, int], size: int, first: Trace
-    ) -> World:
+    def compare(self, match: Match, weights: Weights, size: int, first: Trace) -> World:
         """Run the network at one size and compare it with the reference."""
         self.say(f"comparing with {match.base.name} at {size}x{size}")
         spec = match.spec.at(size=size)
@@ -185,7 +182,9 @@ class Checker:
         trace = of(self.network, images)
         if [layer.kind for layer in trace.layers] != [layer.kind for layer in first.layers]:
             raise UserError("Your network runs other layers at another size.")
-        layers = {name: trace.layers[first.layers.index(layer)] for name, layer in match.layers.items()}
+        layers = {
+            name: trace.layers[first.layers.index(layer)] for name, layer in match.layers.items()
+        }
         joins = self.joins(build(match.spec), layers, trace)
         trace.outputs = order_outputs(trace, layers)
         search = Search(
@@ -195,7 +194,7 @@ class Checker:
 
     def joins(self, graph: Graph, layers: dict[str, Layer], trace: Trace) -> dict[str, int]:
         """The user's concatenation for each of the reference's: it joins the same layers."""
-        anatomy = matching.Anatomy(trace)
+        anatomy = Anatomy(trace)
         found = {}
         for node in graph.nodes.values():
             if node.kind != "concat":
@@ -213,14 +212,19 @@ class Checker:
     # ---- concluding
 
     def conclude(
-        self, match: Match, weights: Weights, worlds: list[World], structure: list[Structure]
+        self,
+        match: Match | None,
+        weights: Weights,
+        worlds: list[World],
+        structure: list[Structure],
+        graph: Graph,
     ) -> Report:
         """Choose among the edits that fit, prove them, and report."""
-        graph = build(match.spec)
         fitted = [self.edits_at(graph, world, worlds) for world in worlds]
         limit = PROOF[self.network.dtype]
         proofs = []
         for number, world in enumerate(worlds):
+            self.complete_order(graph, fitted[number], world, weights)
             chosen = {name: options[0] for name, options in fitted[number].items()}
             kept = self.without_harmless(graph, chosen, world, weights)
             fitted[number] = {name: fitted[number][name] for name in kept}
@@ -229,30 +233,54 @@ class Checker:
             if not unexplained and proofs[-1] > limit:
                 world.found.unexplained = self.open_outputs(graph, kept, weights, world)
         first, *rest = worlds
-        unexplained = [difference(first, each) for each in first.found.unexplained]
+        open_ = [difference(first, each) for each in first.found.unexplained]
         plain = self.residual(graph, weights, first)
         report = self.report(
             match,
             first.trace,
             structure,
             findings_of(graph, fitted[0], first),
-            None if unexplained else proofs[0],
+            None if open_ else proofs[0],
             plain,
-            unexplained,
+            open_,
             [world.size for world in worlds],
         )
         for world, edits in zip(rest, fitted[1:], strict=True):
             new = {n: options for n, options in edits.items() if n not in fitted[0]}
             report.elsewhere = findings_of(graph, new, world)
             report.unexplained_elsewhere = [difference(world, u) for u in world.found.unexplained]
-        if rest and not report.elsewhere and not report.unexplained_elsewhere and report.residual is not None:
+        if (
+            rest
+            and not report.elsewhere
+            and not report.unexplained_elsewhere
+            and report.residual is not None
+        ):
             report.residual = max(proofs)
             report.plain = max(plain, *(self.residual(graph, weights, w) for w in rest))
         return report
 
-    def edits_at(
-        self, graph: Graph, world: World, worlds: list[World]
-    ) -> dict[str, list[Params]]:
+    def complete_order(
+        self, graph: Graph, edits: dict[str, list[Params]], world: World, weights: Weights
+    ) -> None:
+        """Where a ReLU is before a norm, leave out the one behind it, if that changes nothing."""
+        relu = [("act", {"fn": "relu"})]
+        pairs = {
+            name: name.removesuffix("norm") + "relu"
+            for name, options in edits.items()
+            if graph.nodes[name].kind == "norm" and options[0].get("before") == relu
+        }
+        rest = [each for each in pairs.values() if each in graph.nodes and each not in edits]
+        if len(rest) == len(pairs):
+            return
+        new = {each: [{**graph.nodes[each].p, "fn": "none"}] for each in rest}
+        chosen = {name: options[0] for name, options in {**edits, **new}.items()}
+        if (
+            rest
+            and self.residual(graph.edited(chosen), weights, world) <= PROOF[self.network.dtype]
+        ):
+            edits.update(new)
+
+    def edits_at(self, graph: Graph, world: World, worlds: list[World]) -> dict[str, list[Params]]:
         """The edits of each step at one size; those that hold at the other size too, if some do."""
         found = {}
         for name, options in world.found.edits.items():
@@ -265,13 +293,14 @@ class Checker:
     def holds(self, graph: Graph, name: str, p: Params, world: World) -> bool:
         """Whether an edited step gives the user's tensor at this size."""
         node = graph.nodes[name]
-        inputs = world.found.inputs.get(name) or [world.search.values[i] for i in node.inputs]
+        values = [world.search.values[i] for i in node.inputs]
+        inputs = world.found.inputs.get(name) or [v for v in values if v is not None]
         out = world.found.results.get(name)
         out = world.search.values[name] if out is None else out
-        if out is None or any(v is None for v in inputs):
+        if out is None or len(inputs) < len(node.inputs):
             return True
         try:
-            value = compute(graph.edited({name: p}).nodes[name], inputs, world.search.weights)  # type: ignore[arg-type]
+            value = compute(graph.edited({name: p}).nodes[name], inputs, world.search.weights)
         except (ValueError, KeyError, IndexError):
             return False
         return error(value, out) <= world.search.tolerance
@@ -285,9 +314,10 @@ class Checker:
         pairs = zip(graph.outputs(), world.trace.outputs, strict=False)
         return max((error(out, values[name]) for name, (_, _, out) in pairs), default=math.inf)
 
-    def open_outputs(self, graph: Graph, chosen: dict[str, Params], weights: Weights, world: World) -> list:
-        from common.check.diagnose import Unexplained
-
+    def open_outputs(
+        self, graph: Graph, chosen: dict[str, Params], weights: Weights, world: World
+    ) -> list[Unexplained]:
+        """The outputs that the edited graph does not give."""
         values = graph.edited(chosen).run(world.inputs, weights)
         return [
             Unexplained(name, event, values[name], out)
@@ -314,7 +344,7 @@ class Checker:
 
     def report(
         self,
-        match: Match,
+        match: Match | None,
         trace: Trace,
         structure: list[Structure],
         findings: list[Finding],
@@ -323,6 +353,7 @@ class Checker:
         unexplained: list[Difference] | None = None,
         sizes: list[int] | None = None,
     ) -> Report:
+        """The report, with structural differences as findings."""
         shown = [
             Finding(
                 s.kind,
@@ -333,10 +364,8 @@ class Checker:
             for s in structure
         ]
         return Report(
-            spec=match.base.name,
+            spec=match.base.name if match else "the other network",
             sizes=sizes or [],
-            channels=match.base.input[0],
-            classes=match.base.head.width,
             dtype=self.network.dtype,
             structure=shown,
             findings=findings,
@@ -344,11 +373,11 @@ class Checker:
             residual=residual,
             plain=plain,
             notes=self.notes,
-            chosen=self.asked is not None,
-            parameters=sum(math.prod(shape) for shape in shapes(match.spec).values()),
+            chosen=match is None or self.asked is not None,
         )
 
     def only_outputs(self, trace: Trace, channels: int, size: int) -> Report:
+        """A network of which no layer can be seen."""
         raise UserError(
             "No layer of your network can be seen. "
             + (self.notes[-1] if self.notes else "Give a network that runs eagerly.")
@@ -357,6 +386,7 @@ class Checker:
 
 #: structural differences after which nothing else can be compared
 FATAL = {"extra-block", "block-branches", "branch-layers", "extra-layer", "missing-layer"}
+
 
 def every_relu_acts(spec: Spec, weights: Weights) -> bool:
     """Whether each ReLU gets values of both signs, so that a missing one shows."""
@@ -367,104 +397,3 @@ def every_relu_acts(spec: Spec, weights: Weights) -> bool:
     values = graph.run(x, weights)
     acts = [values[node.inputs[0]] for node in graph.nodes.values() if node.kind == "act"]
     return all(float(v.min()) < 0 < float(v.max()) for v in acts)
-
-
-#: mistakes that stand between two steps of the reference
-EXTRA = {"extra-relu", "extra-activation", "extra-pool", "scaled", "input-scaled", "dropout-active"}
-
-
-def norm_name(conv: str) -> str:
-    """The name of the norm behind a convolution."""
-    return conv.removesuffix("conv") + "norm"
-
-
-def order_outputs(trace: Trace, layers: dict[str, Layer]) -> list[tuple[str, int, Array]]:
-    """The outputs in the reference's order: the logits, then those of the auxiliary heads."""
-    heads = ["head", *sorted(n for n in layers if n.startswith("auxiliary.") and n.endswith(".head"))]
-    found = []
-    for name in heads:
-        number = trace.layers.index(layers[name])
-        for output in trace.outputs:
-            if output[1] is not None and number in trace.upstream(output[1]):
-                found.append(output)
-                break
-    return found or trace.outputs
-
-
-def difference(world: World, each) -> Difference:  # type: ignore[no-untyped-def]
-    """An unexplained step as data for the report."""
-    where = "" if each.event is None or each.event < 0 else world.trace.events[each.event].where()
-
-    def facts(array: Array | None) -> tuple[list[int], list[float]] | None:
-        if array is None:
-            return None
-        return list(array.shape), [float(v) for v in array.reshape(-1)[:4]]
-
-    return Difference(each.name, where, facts(each.ours), facts(each.theirs), world.size)
-
-
-def findings_of(graph: Graph, edits: dict[str, list[Params]], world: World) -> list[Finding]:
-    """The mistakes by name and words, with all their places."""
-    groups: dict[tuple[str, str], Finding] = {}
-    moved = set()
-    for name, options in edits.items():  # a ReLU in front of the norm instead of behind it
-        before = options[0].get("before", [])
-        node = graph.nodes[name]
-        relu = name.removesuffix("norm") + "relu"
-        if node.kind == "norm" and before == [("act", {"fn": "relu"})] and relu in edits:
-            if edits[relu][0].get("fn") == "none":
-                moved.add(name)
-                moved.add(relu)
-    for name, options in edits.items():
-        node = graph.nodes[name]
-        if name in moved:
-            if node.kind != "norm":
-                continue
-            rest = {k: v for k, v in options[0].items() if k != "before"}
-            found = [("norm-order", {}), *names(node, rest)]
-            others: list[str] = []
-        else:
-            found = names(node, options[0])
-            others = sorted(
-                {
-                    " and ".join(kind for kind, _ in names(node, p))
-                    for p in options[1:]
-                }
-                - {" and ".join(kind for kind, _ in found)}
-            )
-        for kind, words in found:
-            key = kind, str(sorted(words.items(), key=str))
-            place = places(graph, name, kind)
-            finding = groups.setdefault(key, Finding(kind, words, [], "", others))
-            if place not in finding.places:
-                finding.places.append(place)
-            if not finding.where:
-                finding.where = where_of(graph, name, world)
-    return list(groups.values())
-
-
-def places(graph: Graph, name: str, kind: str) -> str:
-    """The place of a mistake: the step itself, or the one that an extra step stands behind."""
-    node = graph.nodes[name]
-    if kind in EXTRA:
-        if node.kind in ("concat",) or name == "input":
-            return name
-        return node.inputs[0] if node.inputs else name
-    return name
-
-
-def where_of(graph: Graph, name: str, world: World) -> str:
-    """The user's line for a step: of its tensor, or of the nearest one before it."""
-    todo = [name]
-    while todo:
-        at = todo.pop(0)
-        event = world.search.layers[at].event if at in world.search.layers else world.found.events.get(at)
-        if event is not None and event >= 0:
-            return world.trace.events[event].where()
-        todo += graph.nodes[at].inputs if at in graph.nodes else []
-    return ""
-
-
-def spec_channels(spec: Spec) -> int:
-    """The input channels of a spec."""
-    return spec.input[0]

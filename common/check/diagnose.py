@@ -5,43 +5,26 @@ hide or imitate one downstream. A step agrees if one of the user's tensors equal
 a layer with weights, a concatenation or an output does not agree, the steps since the last
 agreement are edited until they give the user's tensor. What no edit explains is unexplained, and
 the comparison goes on with the user's tensor.
+
+Long because it is one class: the sweep, the layers, the segments and the concatenations share the
+tensors that agree so far.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from common.check.graph import ACTIVATIONS, INPUT, Array, Graph, Node, Params, compute
-from common.check.mistakes import variants
+from common.check.edits import variants
+from common.check.graph import INPUT, Array, Graph, Node, Params, compute
+from common.check.steps import SAMPLE, aligned, error, identify
 from common.check.trace import TRANSPARENT, Layer, Trace
 from common.weights import Weights
 
 TOLERANCE = {"float64": 1e-8, "float32": 3e-5}
 MOST_EDITS = 3  #: in one segment, between two layers with weights
-SAMPLE = 3  #: channels that a trial computes first
-FEWEST = 12  #: values that a fitted scale and shift need, to prove something
-
-
-def error(got: Array, want: Array) -> float:
-    """The largest difference over the largest wanted value; inf for other shapes."""
-    got = aligned(got, want)
-    if got.shape != want.shape or not want.size:
-        return float("inf")
-    difference = float(np.max(np.abs(got - want)))
-    scale = float(np.max(np.abs(want)))
-    return difference / scale if scale else (0.0 if not difference else float("inf"))
-
-
-def aligned(a: Array, b: Array) -> Array:
-    """`a` in the shape of `b`, if only axes of length 1 or a flattening differ."""
-    if a.shape != b.shape and a.size == b.size and a.shape[:1] == b.shape[:1]:
-        if 2 in (a.ndim, b.ndim):
-            return a.reshape(b.shape)
-    return a
 
 
 @dataclass
@@ -99,14 +82,15 @@ class Search:
         """Whether two tensors agree."""
         return a is not None and error(a, b) <= self.tolerance
 
-    def event(self, index: int) -> Array:
+    def event(self, index: int | None) -> Array:
         """The tensor of an event; -1 is the network's input."""
+        assert index is not None
         value = self.values[INPUT] if index < 0 else self.trace.events[index].out
         assert value is not None
         return value
 
     def find(self, value: Array, taken: Sequence[int | None] = ()) -> int | None:
-        """The first event that equals the value, other than its inputs; a constant proves nothing."""
+        """The first event that equals the value, but its inputs; a constant proves nothing."""
         if value.size > 1 and np.ptp(value) == 0:
             return None
         flat = value.reshape(-1)
@@ -178,7 +162,9 @@ class Search:
         if not self.same(whole, out):
             sources = self.sources(layer)
             value = self.values[before]
-            index = next((i for i in sources if value is not None and self.same(value, self.event(i))), None)
+            index = next(
+                (i for i in sources if value is not None and self.same(value, self.event(i))), None
+            )
             steps: list[tuple[str, Params]] = []
             if index is None:
                 solved = self.segment(before, sources)
@@ -236,12 +222,10 @@ class Search:
     def options(self, node: Node, value: Array, out: Array) -> list[Params]:
         """The edits that turn a step's input into its output; a sample decides first."""
         found: list[Params] = []
-        want = out if out.ndim == 4 or node.kind not in ("conv", "pool") else out
-        if node.kind in ("conv", "pool") and (value.ndim != 4 or want.ndim != 4):
-            if not (node.kind == "pool" and value.ndim == 4):
-                return []
+        if node.kind == "conv" and (value.ndim != 4 or out.ndim != 4):
+            return []
         fitted = self.fitted_norm(node, value, out) if node.kind == "norm" else []
-        for p in (*variants(node, value.shape, want.shape), *fitted):
+        for p in (*variants(node, value.shape, out.shape), *fitted):
             if self.trial(replace(node, p=p), value, out) and p not in found:
                 found.append(p)
                 if len(found) > 8 or node.kind == "norm":
@@ -298,7 +282,7 @@ class Search:
         return [node for key, node in self.graph.nodes.items() if key in found]
 
     def segment(self, name: str, targets: Sequence[int]) -> int | None:
-        """Edit the waiting steps so that `name` gives one of the events; the event, if it can be."""
+        """Edit the waiting steps so that `name` gives one of the events; that event, or None."""
         nodes = self.waiting(name)
         if not nodes:
             return None
@@ -383,7 +367,7 @@ class Search:
     def choices(
         self, node: Node, inputs: Sequence[Array | None], last: bool, wanted: list[Array]
     ) -> list[tuple[list[Params], Array, int]]:
-        """The edits of a waiting step that the user's tensors support, and that of leaving it out."""
+        """The edits of a waiting step that some tensor supports, and that of leaving it out."""
         events = [w.shape for w in wanted] if last else [e.out.shape for e in self.trace.events]
         shapes = {tuple(shape) for shape in events}
         values = [v for v in inputs if v is not None]
@@ -448,13 +432,15 @@ class Search:
             at = value
             usable = path[-1] == start or start is None
             for index in reversed(path[:-1] if path[-1] == start else path[:1]):
-                out = self.event(index)
+                out = aligned(self.event(index), at)
                 if self.same(at, out):
                     continue
                 step = identify(at, out, self.tolerance)
                 if step is None:
                     usable = False
                     break
+                if step[0] == "affine" and index >= 0 and self.trace.events[index].op == "dropout":
+                    step[1]["dropout"] = True  # Paddle's `downscale_in_infer`
                 steps.append(step)
                 at = out
             if usable and steps:
@@ -525,7 +511,10 @@ class Search:
         for number, name in enumerate(node.inputs):
             value = self.values[name]
             free = [j for j in range(len(ends)) if j not in places.values()]
-            hit = next((j for j in free if value is not None and self.same(value, self.event(ends[j]))), None)
+            hit = next(
+                (j for j in free if value is not None and self.same(value, self.event(ends[j]))),
+                None,
+            )
             if hit is None:
                 later.append(number)
             else:
@@ -543,7 +532,9 @@ class Search:
             name = node.inputs[number]
             free = [j for j in range(len(ends)) if j not in places.values()]
             value = self.values[name]
-            free = [j for j in free if value is None or self.event(ends[j]).shape == value.shape] or free
+            free = [
+                j for j in free if value is None or self.event(ends[j]).shape == value.shape
+            ] or free
             for j in free:
                 steps, _ = self.inserted(name, [ends[j]])
                 if steps and name in self.graph.nodes:
@@ -611,70 +602,3 @@ class Search:
         self.found.inputs[node.name] = [v for v in inputs if v is not None]
         if out is not None:
             self.found.results[node.name] = out
-
-
-def identify(x: Array, y: Array, tolerance: float) -> tuple[str, Params] | None:
-    """The step that turns x into y, if it is a simple one: activation, scale, dropout or pool."""
-    if x.shape == y.shape:
-        scale = float(np.max(np.abs(y))) or 1.0
-
-        def agrees(z: Array) -> bool:
-            return float(np.max(np.abs(z - y))) <= tolerance * scale
-
-        for fn, function in ACTIVATIONS.items():
-            if fn != "none" and agrees(function(x)):
-                return "act", {"fn": fn}
-        if step := _scaled(x, y, agrees) or _masked(x, y, agrees):
-            return step
-    if x.ndim == y.ndim == 4 and x.shape[:2] == y.shape[:2]:
-        plain = {
-            "kernel": (3, 3),
-            "stride": (1, 1),
-            "pad": (1, 1, 1, 1),
-            "fill": "-inf",
-            "ceil": False,
-            "fn": "max",
-        }
-        node = Node("pool", "pool", (), plain)
-        for p in (plain, *variants(node, x.shape, y.shape)):
-            try:
-                small = compute(replace(node, p=p), [x[:, :SAMPLE]], {})
-            except ValueError:
-                continue
-            if small.shape == y[:, :SAMPLE].shape and error(small, y[:, :SAMPLE]) <= tolerance:
-                if error(compute(replace(node, p=p), [x], {}), y) <= tolerance:
-                    return "pool", p
-    return None
-
-
-def _scaled(x: Array, y: Array, agrees: Callable[[Array], bool]) -> tuple[str, Params] | None:
-    """y = a x + b, with one pair for all values or one for each channel."""
-    channels = x.shape[1]
-    flat, other = (np.moveaxis(a, 1, 0).reshape(channels, -1) for a in (x, y))
-    for one in (True, False):
-        a, b = (flat.reshape(1, -1), other.reshape(1, -1)) if one else (flat, other)
-        spread = a - a.mean(1, keepdims=True)
-        power = (spread**2).sum(1)
-        if not np.all(power > 0) or a.shape[1] < FEWEST:
-            return None
-        scale = (spread * b).sum(1) / power
-        shift = b.mean(1) - scale * a.mean(1)
-        shift[np.abs(shift) < 1e-12 * np.abs(b).max()] = 0
-        if not np.all(scale):
-            return None
-        scale, shift = np.broadcast_to(scale, channels), np.broadcast_to(shift, channels)
-        shape = (1, -1, *(1,) * (x.ndim - 2))
-        if agrees(x * scale.reshape(shape) + shift.reshape(shape)):
-            return "affine", {"scale": scale.tolist(), "shift": shift.tolist()}
-    return None
-
-
-def _masked(x: Array, y: Array, agrees: Callable[[Array], bool]) -> tuple[str, Params] | None:
-    """y = m x, where m is 0 at some places and one number elsewhere: dropout."""
-    kept = (y != 0) & (x != 0)
-    gone = (y == 0) & (x != 0)
-    if not kept.any() or not gone.any():
-        return None
-    factor = float(np.median(y[kept] / x[kept]))
-    mask = np.where(gone, 0.0, factor)
-    return ("mask", {"mask": mask}) if factor > 0 and agrees(x * mask) else None

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from common import spec as rows
-from common.spec import Spec, pair
+from common.spec import Spec, inner_rows, pair
 from common.weights import Weights
 
 Array = np.ndarray
@@ -37,8 +37,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "leaky relu 0.3": lambda x: np.where(x > 0, x, 0.3 * x),
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
     "selu": lambda x: (
-        1.0507009873554805
-        * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0)))
+        1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0)))
     ),
     "gelu": lambda x: x * 0.5 * (1 + _erf(x / np.sqrt(2))),
     "gelu (tanh)": lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
@@ -61,7 +60,7 @@ class Node:
     """One step: its canonical name, its kind, the names of its inputs, its parameters.
 
     Kinds: conv, norm, act, pool, concat, gap (global average pool), adaptive (average pool to a
-    fixed size), affine, flatten, linear, add, out (what the network returns). `before` and `insert`
+    fixed size), affine, local norm, flatten, linear, add, out (what the network returns). `before` and `insert`
     in the parameters are lists of further steps (kind, parameters) before and behind this one.
     """
 
@@ -133,7 +132,7 @@ class _Builder:
         self.nodes.append(Node(name, kind, tuple(inputs), p))
         return name
 
-    def rows(self, x: str, table: Sequence[Any], name: str) -> str:
+    def chain(self, x: str, table: Sequence[Any], name: str) -> str:
         for index, row in enumerate(table):
             x = self.row(x, row, f"{name}.{index}")
         return x
@@ -151,7 +150,7 @@ class _Builder:
             dilation=1,
             layout="",
         )
-        if self.norm:
+        if self.norm and row.norm:
             x = self.add(
                 f"{name}.norm", "norm", [x], eps=self.norm.eps, mode="running", affine=True
             )
@@ -162,8 +161,9 @@ class _Builder:
             case rows.Conv():
                 return self.conv(x, row, name)
             case rows.MaxPool() | rows.AvgPool():
-                maximum = isinstance(row, rows.MaxPool)
-                top, left = pair(row.padding) if maximum else (0, 0)
+                top, left = pair(row.padding)
+                counted = isinstance(row, rows.AvgPool) and row.counted and (top or left)
+                mean = "avg with padding" if counted else "avg"
                 return self.add(
                     name,
                     "pool",
@@ -172,12 +172,20 @@ class _Builder:
                     stride=pair(row.stride),
                     pad=(top, top, left, left),
                     fill="-inf",
-                    ceil=maximum and row.ceil,
-                    fn="max" if maximum else "avg",
+                    ceil=isinstance(row, rows.MaxPool) and row.ceil,
+                    fn="max" if isinstance(row, rows.MaxPool) else mean,
                 )
-            case rows.Inception():
-                ends = [self.rows(x, each, f"{name}.{b}") for b, each in row.branches()]
+            case rows.Inception() | rows.Branches():
+                ends = [self.chain(x, each, f"{name}.{part}") for part, each in inner_rows(row)]
                 return self.add(name, "concat", ends, order=tuple(range(len(ends))))
+            case rows.Residual():
+                y = self.chain(x, row.rows, f"{name}.rows")
+                y = self.add(f"{name}.scale", "affine", [y], scale=(row.scale,), shift=(0.0,))
+                y = self.add(f"{name}.sum", "add", [x, y])
+                return self.add(f"{name}.relu", "act", [y], fn="relu") if row.activation else y
+            case rows.LocalNorm():
+                p = {"size": row.size, "alpha": row.alpha, "beta": row.beta, "k": row.k}
+                return self.add(name, "local norm", [x], **p)
             case rows.GlobalAvgPool():
                 return self.add(name, "gap", [x], fn="mean")
             case rows.AdaptiveAvgPool():
@@ -189,6 +197,10 @@ class _Builder:
     def auxiliary(self, x: str, row: rows.Auxiliary, name: str) -> str:
         x = self.row(x, row.pool, f"{name}.pool")
         x = self.conv(x, row.conv, f"{name}.conv")
+        if isinstance(row.hidden, rows.Conv):
+            x = self.conv(x, row.hidden, f"{name}.hidden")
+            x = self.add(f"{name}.mean", "gap", [x], fn="mean")
+            return self.add(f"{name}.head", "linear", [x], bias=True)
         x = self.add(f"{name}.flatten", "flatten", [x], order="CHW")
         x = self.add(f"{name}.hidden", "linear", [x], bias=True)
         if row.hidden.activation:
@@ -253,9 +265,8 @@ def windows(x: Array, p: Params, fill: float) -> Array:
     x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
     d = p.get("dilation", 1)
     span = tuple((k - 1) * d + 1 for k in p["kernel"])
-    view = sliding_window_view(x, span, axis=(2, 3))[:, :, ::down, ::across]
-    found: Array = view[..., ::d, ::d]
-    return found
+    view: Array = sliding_window_view(x, (1, 1, *span))[:, :, ::down, ::across, 0, 0]
+    return view[..., ::d, ::d]
 
 
 def _conv(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:
@@ -341,6 +352,15 @@ def _adaptive(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:
     )
 
 
+def _local_norm(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:
+    p, x = node.p, inputs[0]
+    side = p["size"] // 2
+    squares = np.pad(x**2, ((0, 0), (side, side), (0, 0), (0, 0)))
+    total = sliding_window_view(squares, p["size"], axis=1).sum(-1)
+    found: Array = x / (p["k"] + p["alpha"] / p["size"] * total) ** p["beta"]
+    return found
+
+
 def _affine(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:
     def channels(values: Any) -> Array:
         return np.reshape(values, (1, -1, *(1,) * (inputs[0].ndim - 2)))
@@ -379,9 +399,11 @@ KINDS: dict[str, Callable[[Node, Sequence[Array], Weights], Array]] = {
     "gap": _gap,
     "adaptive": _adaptive,
     "affine": _affine,
+    "local norm": _local_norm,
     "flatten": _flatten,
     "linear": _linear,
     "out": _out,
     "add": lambda node, inputs, weights: sum(inputs[1:], inputs[0]),
+    "opaque": lambda node, inputs, weights: node.p["value"],  # as it was recorded
     "mask": lambda node, inputs, weights: inputs[0] * node.p["mask"],
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -118,26 +119,28 @@ class Process:
         return self
 
     def trace(self, x: np.ndarray) -> dict[str, Any]:
+        """Run the network on x and record it."""
         found: dict[str, Any] = self.ask("trace", x=x)
         return found
 
     def shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the weights, by number."""
         return [tuple(shape) for shape in self.ask("shapes")]
 
     def read(self) -> list[np.ndarray]:
+        """The weights, by number."""
         found: list[np.ndarray] = self.ask("read")
         return found
 
     def write(self, arrays: dict[int, np.ndarray]) -> None:
+        """Copy arrays into weights, by number."""
         self.ask("write", arrays={str(key): array for key, array in arrays.items()})
 
     def close(self) -> None:
         """End the process."""
         for stream in (self.to, self.back):
-            try:
+            with suppress(OSError):
                 stream.close()
-            except OSError:
-                pass
         try:
             self.child.wait(5)
         except subprocess.TimeoutExpired:
@@ -148,7 +151,10 @@ class Process:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -162,20 +168,25 @@ class Live:
         self.notes: list[str] = list(self.network.notes)
 
     def trace(self, x: np.ndarray) -> dict[str, Any]:
+        """Run the network on x and record it."""
         found: dict[str, Any] = self.network.trace(x)
         return found
 
     def shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the weights, by number."""
         return [tuple(shape) for shape in self.network.shapes()]
 
     def read(self) -> list[np.ndarray]:
+        """The weights, by number."""
         found: list[np.ndarray] = self.network.read()
         return found
 
     def write(self, arrays: dict[int, np.ndarray]) -> None:
+        """Copy arrays into weights, by number."""
         self.network.write(arrays)
 
     def close(self) -> None:
+        """Leave the network as it was."""
         self.network.close()
 
 
@@ -189,7 +200,13 @@ def backend_of(thing: Any) -> str:
     """The backend of a live network, by the framework that its class comes from."""
     kind = thing if isinstance(thing, type) else type(thing)
     packages = {base.__module__.partition(".")[0] for base in kind.__mro__}
-    names = {"torch": "torch", "keras": "tf", "tensorflow": "tf", "mxnet": "mxnet", "paddle": "paddle"}
+    names = {
+        "torch": "torch",
+        "keras": "tf",
+        "tensorflow": "tf",
+        "mxnet": "mxnet",
+        "paddle": "paddle",
+    }
     for package, name in names.items():
         if package in packages:
             return name

@@ -44,8 +44,6 @@ class Report:
 
     spec: str
     sizes: list[int]
-    channels: int
-    classes: int
     dtype: str
     structure: list[Finding]
     findings: list[Finding]
@@ -54,10 +52,10 @@ class Report:
     plain: float | None  # of the reference itself
     notes: list[str]
     chosen: bool  # the user named the spec
-    parameters: int
     target: str = "your network"
     backend: str = ""
     version: str = ""
+    reference: str = "the reference"  # what it is compared with
     elsewhere: list[Finding] = field(default_factory=list)  # that show at the second size only
     unexplained_elsewhere: list[Difference] = field(default_factory=list)
 
@@ -134,7 +132,11 @@ class Report:
         return "\n".join(printable(line) for line in lines)
 
     def _outputs(self, error: float | None) -> str:
-        return f"Your outputs are the reference's to {error:.0e}." if error is not None else ""
+        return (
+            f"Your outputs are those of {self.reference} to {error:.0e}."
+            if error is not None
+            else ""
+        )
 
     def _finding(self, number: int, finding: Finding) -> list[str]:
         count = len(finding.places)
@@ -142,7 +144,7 @@ class Report:
         more = f" and {count - 1} more" if count > 1 else ""
         lines = [f"  {number}. {finding.name}: {finding.sentence()}"]
         parts = [part for part in (finding.where, f"{place}{more}" if place else "") if part]
-        lines.append("     at " + ", the reference's ".join(parts) if parts else "")
+        lines.append(f"     at {f', {self.reference} at '.join(parts)}" if parts else "")
         if count > 1:
             lines.append("     all: " + ", ".join(finding.places))
         if finding.others:
@@ -159,7 +161,7 @@ class Report:
                 + (f", at {each.where}" if each.where else "")
                 + f" ({each.size}x{each.size}):"
             )
-            for whose, facts in (("reference", each.ours), ("yours", each.theirs)):
+            for whose, facts in ((self.reference, each.ours), ("yours", each.theirs)):
                 if facts:
                     values = ", ".join(f"{value:.6g}" for value in facts[1])
                     lines.append(f"     {whose}: shape {tuple(facts[0])}, first values {values}")
@@ -167,17 +169,17 @@ class Report:
                     lines.append(f"     {whose}: cannot be computed")
         if self.unexplained and self.findings:
             lines.append(
-                "The mistakes listed above hold at their places, but with them alone the reference "
-                "does not give your outputs."
+                f"The mistakes listed above hold at their places, but with them alone {self.reference} "
+                f"does not give your outputs."
             )
         return lines
 
     def _proof(self) -> str:
         count = len(self.structure) + len(self.findings)
         these = "this" if count == 1 else f"these {count} changes"
-        plain = "" if self.plain is None or self.plain == float("inf") else (
-            f" Without, it differs from them by {self.plain:.1g}."
+        plain = (
+            ""
+            if self.plain is None or self.plain == float("inf")
+            else (f" Without, it differs from them by {self.plain:.1g}.")
         )
-        return (
-            f"Proof: the reference with {these} gives your outputs to {self.residual:.0e}.{plain}"
-        )
+        return f"Proof: {self.reference} with {these} gives your outputs to {self.residual:.0e}.{plain}"

@@ -127,4 +127,9 @@ def serve(tracer_path, target, inlet, outlet):
 
 if __name__ == "__main__":
     del sys.path[0]  # this file's folder
-    serve(sys.argv[1], sys.argv[2], os.fdopen(int(sys.argv[3]), "rb"), os.fdopen(int(sys.argv[4]), "wb"))
+    serve(
+        sys.argv[1],
+        sys.argv[2],
+        os.fdopen(int(sys.argv[3]), "rb"),
+        os.fdopen(int(sys.argv[4]), "wb"),
+    )

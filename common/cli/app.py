@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -201,6 +202,38 @@ other_backend_option = click.option(
 precision_option = click.option(
     "--precision", type=click.Choice(("float32", "bfloat16")), help="Instead of the run's own."
 )
+
+
+weights_option = click.option(
+    "--weights",
+    "weights_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A file of weights, as `convert` reads it.",
+)
+weights_spec_option = click.option(
+    "--spec", "spec_name", metavar="NAME", help="Spec of the weights, instead of the detected one."
+)
+weights_key_option = click.option("--key", help="Which of several dicts in the file of weights.")
+weights_eps_option = click.option(
+    "--eps",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="eps of the batch norms that the weights were trained with, if not the spec's.",
+)
+
+
+def read_weights(path: Path, spec_name: str | None, key: str | None, eps: float | None) -> Any:
+    """Identify the weights in a file, and print to stderr what was assumed."""
+    from common.formats import sandbox
+    from common.formats.assumptions import assumptions
+    from common.formats.identify import identify
+
+    file = sandbox.read_file(path)
+    known = identify(file, spec_name, str(path), key, eps)
+    click.echo(f"{printable(path)}: {known.naming}, network {known.spec.name}", err=True)
+    for line in (*known.notes, *assumptions(known, file.format == "tf")):
+        click.echo(f"  {printable(line)}", err=True)
+    return known
 
 
 class Numbers(click.ParamType):

@@ -6,7 +6,8 @@ import json
 
 import click
 
-from common.cli.app import backend_option, json_option, main
+from common.cli.app import BACKENDS, backend_option, json_option, main
+from common.errors import SpecError
 
 
 @main.command()
@@ -15,6 +16,9 @@ from common.cli.app import backend_option, json_option, main
 @click.option("--spec", "spec_name", metavar="NAME", help="Use this spec, not the closest one.")
 @click.option("--size", type=click.IntRange(1), help="Compare at this image size only.")
 @click.option("--python", metavar="FILE", help="The Python that has the network's packages.")
+@click.option("--against", metavar="FILE.py:NAME", help="Compare with this network, not a spec.")
+@click.option("--against-backend", type=click.Choice(BACKENDS), help="Its framework.")
+@click.option("--against-python", metavar="FILE", help="Its Python.")
 @json_option
 @click.pass_context
 def check(
@@ -24,6 +28,9 @@ def check(
     spec_name: str | None,
     size: int | None,
     python: str | None,
+    against: str | None,
+    against_backend: str | None,
+    against_python: str | None,
     as_json: bool,
 ) -> None:
     """Hold your own network against the reference, and name its mistakes.
@@ -36,11 +43,20 @@ def check(
     The exit status is 0 if the network is the same function, 3 if it differs, 2 if it cannot be
     loaded or run, 4 if its framework is missing.
     """
-    from common.check import check_file
+    from common.check import check_against, check_file
 
     def say(words: str) -> None:
         click.echo(f"... {words}", err=True)
 
-    report = check_file(target, backend, spec_name, size, python, say)
+    if bool(against) != bool(against_backend):
+        raise SpecError("--against and --against-backend go together.")
+    if against and against_backend:
+        if spec_name:
+            raise SpecError("--against compares two networks without a spec; leave out --spec.")
+        report = check_against(
+            target, backend, against, against_backend, size, python, against_python, say
+        )
+    else:
+        report = check_file(target, backend, spec_name, size, python, say)
     click.echo(json.dumps(report.as_json(), indent=2) if as_json else report.text())
     ctx.exit(report.status)

@@ -35,6 +35,13 @@ from common.terminal import progress
     metavar="IMAGES.npy LOGITS.npy",
     help="Inputs of your network and the logits that it gives: the result must give the same.",
 )
+@click.option(
+    "--names",
+    type=click.Choice(("ours", "book", "torchvision", "paddle-vision", "gluoncv")),
+    default="ours",
+    show_default=True,
+    help="Whose class is to read DST: its names are written.",
+)
 @json_option
 def convert(
     source: Path,
@@ -44,19 +51,21 @@ def convert(
     key: str | None,
     eps: float | None,
     expect: tuple[Path, Path] | None,
+    names: str,
     as_json: bool,
 ) -> None:
     """Convert the weights of one framework to another.
 
-    SRC is a PyTorch .pt, Keras .weights.h5, MXNet .params, Paddle .pdparams or .safetensors file.
-    Its names may be ours, the book's (d2l), torchvision's or paddle.vision's. Format and names are
-    detected from the content. DST has one of these suffixes, or .onnx. The written file is read
-    again; it is kept only if all bits are the same.
+    SRC is a file of weights as PyTorch, Keras, MXNet or Paddle write it, a checkpoint with more in
+    it, .safetensors, .npz or .onnx. Format and network are detected from the content: by the names
+    of known programs, else by the shapes and places of the layers. DST ends in .pt, .pth,
+    .weights.h5, .keras, .params, .pdparams, .safetensors, .npz or .onnx. The written file is read
+    again; it is kept only if all bits are the same. What weights do not tell is printed.
     """
     from dataclasses import asdict
 
-    from common.convert import conversion
+    from common.convert import conversion, report
 
     with progress(f"converting {source.name}"):
-        found = conversion.convert(source, destination, spec_name, check, key, eps, expect)
-    click.echo(json.dumps(asdict(found), indent=2) if as_json else conversion.render(found))
+        found = conversion.convert(source, destination, spec_name, check, key, eps, expect, names)
+    click.echo(json.dumps(asdict(found), indent=2) if as_json else report.render(found))

@@ -19,7 +19,11 @@ from common.cli.app import (
     device_option,
     json_option,
     main,
+    read_weights,
     recipe_names,
+    weights_eps_option,
+    weights_key_option,
+    weights_option,
 )
 from common.errors import FieldError, SpecError
 
@@ -61,9 +65,17 @@ LOGGERS = ("tensorboard", "wandb", "mlflow")
 @click.option(
     "--data",
     metavar="DIR|sample",
-    help="Fashion-MNIST's folder, the small sample, or a folder of train/CLASS/ and test/CLASS/.",
+    help="A folder of Fashion-MNIST, of a set like it, or of images; or the small sample.",
+)
+@click.option(
+    "--split",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of each class for testing, if --data holds class folders that are not divided.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="[default: runs/RECIPE-BACKEND]")
+@weights_option
+@weights_key_option
+@weights_eps_option
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue a run.")
 @click.option(
     "--save-every",
@@ -99,7 +111,11 @@ def train(
     limit_train: int | None,
     limit_test: int | None,
     data: str | None,
+    split: float | None,
     out: Path | None,
+    weights_file: Path | None,
+    key: str | None,
+    eps: float | None,
     resume: Path | None,
     save_every: float,
     loggers: tuple[str, ...],
@@ -112,6 +128,12 @@ def train(
     **hyper: Any,
 ) -> None:
     """Train by a recipe and save the run in a folder.
+
+    DIR holds Fashion-MNIST's four files, those of a set like MNIST, Kaggle's CSV files, or images
+    as train/CLASS/ and test/CLASS/ (or val/CLASS/). With --split, it holds CLASS/ alone.
+
+    With --weights, start from a file of weights instead of new ones, with their spec. If the data
+    have another number of classes, the head is new.
 
     Started several times by torchrun, TF_CONFIG, paddle.distributed.launch or DMLC_ROLE, each
     process is one worker. --workers starts the workers on this machine.
@@ -137,7 +159,8 @@ def train(
     with worker():
         if resume:
             limits = {"--limit-train": limit_train, "--limit-test": limit_test}
-            given = {"--recipe": recipe_name, "--out": out, **limits}
+            given: dict[str, object] = {"--recipe": recipe_name, "--out": out, **limits}
+            given |= {"--split": split, "--weights": weights_file, "--key": key, "--eps": eps}
             fixed = [option for option, value in given.items() if value is not None]
             free = ("precision", "epochs")
             fixed += [f"--{name.replace('_', '-')}" for name in changes if name not in free]
@@ -148,13 +171,21 @@ def train(
             )
         else:
             name, limits_given = backend_name(backend, None), (limit_train, limit_test)
+            known = None
+            if weights_file:
+                known = read_weights(weights_file, changes.get("spec"), key, eps)
+            elif key is not None or eps is not None:
+                raise SpecError("--key and --eps are for --weights: leave them out.")
+            recipe = recipe_name or "d2l"
             try:
-                plan = begin(name, recipe_name or "d2l", changes, data, limits_given, out)
+                plan = begin(name, recipe, changes, data, limits_given, out, known, split)
             except FieldError as error:
                 if error.field not in changes:
                     raise
                 option = f"--{error.field.replace('_', '-')}"
                 raise SpecError(f"{option} is {error.value}: it must be {error.rule}.") from error
+            for note in plan.notes:
+                click.echo(note, err=True)
         chosen = plan.device(device)
         if warning := plan.warning(chosen):
             click.echo(f"warning: {warning}", err=True)

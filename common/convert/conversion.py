@@ -20,24 +20,27 @@ from typing import Any
 
 import numpy as np
 
-from backends import FRAMEWORKS, load, require
+from backends import FRAMEWORKS, load, numpy, require
 from backends.numpy import GoogLeNet, resize
 from common.convert import onnx
 from common.convert.expect import Expected
+from common.convert.report import Converted
 from common.data.sources import load as load_data
 from common.errors import BackendError, ParityError, WeightsError
 from common.files import ROOT, write_whole
 from common.formats import sandbox
 from common.formats.assumptions import assumptions
-from common.formats.identify import Known, identify
-from common.formats.naming import FORMATS
+from common.formats.downscale import redo_downscale_in_infer
+from common.formats.identify import Known, identify, with_own_eps
+from common.formats.naming import FORMATS, NAMINGS, WRITTEN, Layers, belongs, ours, paddle_vision
 from common.formats.readers import detect
 from common.spec import Spec, find
-from common.weights import Weights, not_finite, save, sha256, with_eps
+from common.weights import Weights, not_finite, save, sha256, shapes
 from common.weights import load as load_canonical
 
 ONNX = "onnx"
 SUFFIXES = {form.suffix: name for name, form in FORMATS.items()}
+SUFFIXES |= {".pth": "torch", ".keras": "tf"}  #: a `.keras` file is the whole model
 RECORDS_EPS = ("safetensors", ONNX)  #: formats with a place for the eps of the norms
 RUNS = {
     "safetensors": "NumPy",
@@ -51,30 +54,6 @@ TOLERANCE = {
 }  #: of logits, relative to the largest; as in the parity checks
 
 
-@dataclass(frozen=True)
-class Converted:
-    """What was read, what was written, and the difference between source and destination."""
-
-    source: str
-    destination: str
-    format: str  #: of the source
-    stored: str  #: the dtypes in it
-    names: str  #: the naming that it uses: a key in `common.formats.naming.NAMINGS`
-    spec: str
-    also: tuple[str, ...]  #: other specs with the same tensors; only `--spec` can choose one
-    channels: int
-    classes: int
-    tensors: int
-    dtype: str  #: of the destination
-    sha256: str  #: of the canonical weights, the same in both files
-    not_finite: tuple[str, ...]  #: the canonical names of the tensors that hold NaN or infinity
-    eps: float | None  #: of the norms in the destination
-    assumed: list[str]  #: what the weights do not tell
-    notes: list[str]  #: what was changed or left out
-    expected: dict[str, Any] | None  #: the difference from the user's own logits
-    check: dict[str, Any] | None  #: what ran the two files, and their largest difference
-
-
 def convert(
     source: Path,
     destination: Path,
@@ -83,17 +62,18 @@ def convert(
     key: str | None = None,
     eps: float | None = None,
     expect: tuple[Path, Path] | None = None,
+    names: str = "ours",
 ) -> Converted:
     """Write the weights of `source` to `destination`, whose suffix selects the format.
 
     `key` chooses one of several dicts in the source, `eps` is that of its norms. `expect` names
-    images and the logits that the source's own program gives for them.
+    images and the logits that the source's own program gives for them. `names` is a key of WRITTEN.
 
     WeightsError for an unusable source, network or destination; BackendError if a framework is not
     installed; ParityError if the two files compute different logits, or others than the expected
     ones. The destination is written only after the new weights have been checked.
     """
-    target = destination_format(source, destination)
+    target, suffix = destination_format(source, destination)
     if spec_name:
         find(spec_name)
     sandbox.require_file(source)
@@ -115,13 +95,18 @@ def convert(
         need(file.format)
         if target == ONNX:
             onnx.package("onnxruntime")
-    made = known if target in RECORDS_EPS else with_own_eps(known)
+    records = names == "ours" and (target in RECORDS_EPS or suffix == ".keras")
+    made = known if records else with_own_eps(known)
+    layout = named_layout(made, target, suffix, names)
     comparison = expected.compare(known, made, str(source)) if expected else None
     with temporary_folder() as folder:
         work = Work(folder, made, compare)
-        written = folder / f"weights{suffix_of(target)}"
-        logits = work.write(target, written)
-        verify(read_back(target, written, made), made, destination)
+        written = folder / f"weights{suffix}"
+        if layout:
+            logits = work.write_named(target, written, layout)
+        else:
+            logits = work.write(target, written)
+            verify(read_back(written, made, records), made, destination)
         check = None
         if logits is not None:
             first = Work(folder, known, compare).run(file.format)
@@ -149,24 +134,6 @@ def convert(
     )
 
 
-def with_own_eps(known: Known) -> Known:
-    """The same function for a class whose norms have the spec's own eps."""
-    own = find(known.spec.name).norm
-    if not (known.spec.norm and own) or known.spec.norm.eps == own.eps:
-        return known
-    note = (
-        f"The destination's class has eps {own.eps:.6g}: gamma is multiplied by "
-        f"sqrt((var + {own.eps:.6g}) / (var + {known.spec.norm.eps:.6g})), which is exact in "
-        "evaluation."
-    )
-    return replace(
-        known,
-        spec=known.spec.at(eps=own.eps),
-        weights=with_eps(known.weights, known.spec.norm.eps, own.eps),
-        notes=(*known.notes, note),
-    )
-
-
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder that is deleted afterwards; WeightsError if the disk is full."""
@@ -180,17 +147,15 @@ def temporary_folder() -> Iterator[Path]:
         ) from error
 
 
-def suffix_of(target: str) -> str:
-    """The file suffix of a format."""
-    return next(suffix for suffix, name in SUFFIXES.items() if name == target)
+def destination_format(source: Path, destination: Path) -> tuple[str, str]:
+    """The format that the destination's suffix selects, and the suffix.
 
-
-def destination_format(source: Path, destination: Path) -> str:
-    """The format that the destination's suffix selects; WeightsError for a bad destination."""
+    WeightsError for a bad destination.
+    """
     if destination.is_dir():
         raise WeightsError(f"{destination} is a folder: name the file to write in it.")
-    target = next((SUFFIXES[s] for s in SUFFIXES if destination.name.endswith(s)), None)
-    if target is None or destination.name in SUFFIXES:
+    suffix = next((each for each in SUFFIXES if destination.name.endswith(each)), None)
+    if suffix is None or destination.name in SUFFIXES:
         raise WeightsError(
             f"{destination} names no format: its name must end in {', '.join(SUFFIXES)}."
         )
@@ -200,7 +165,7 @@ def destination_format(source: Path, destination: Path) -> str:
         raise WeightsError(f"{destination} is there already: remove it, or name another file.")
     if not destination.parent.is_dir():
         raise WeightsError(f"{destination.parent} is not a folder: make it first, or name another.")
-    return target
+    return SUFFIXES[suffix], suffix
 
 
 def need(form: str) -> None:
@@ -237,12 +202,33 @@ def verify(back: Weights, known: Known, destination: Path) -> None:
         )
 
 
-def read_back(target: str, written: Path, known: Known) -> Weights:
+def read_back(written: Path, known: Known, records_eps: bool) -> Weights:
     """The canonical weights in a file that was just written."""
     back = identify(sandbox.read_file(written), known.spec.name, written.name)
-    if target in RECORDS_EPS and known.spec.norm and back.spec.norm != known.spec.norm:
+    if records_eps and known.spec.norm and back.spec.norm != known.spec.norm:
         raise WeightsError(f"{written.name} was not written: it records another eps.")
     return back.weights
+
+
+def named_layout(known: Known, target: str, suffix: str, names: str) -> Layers | None:
+    """The names of the layers to write; None for our own names, which the backend writes.
+
+    WeightsError if no class with these names is known for this network and format.
+    """
+    naming = WRITTEN[names]
+    table = NAMINGS["torch"] if target in ("npz", "safetensors") else NAMINGS[target]
+    if names == "ours":
+        return next(ours(known.spec)) if target == "npz" else None
+    needed = {name.rpartition(".")[0] for name in shapes(known.spec)}
+    if suffix != ".keras" and naming in table and belongs(naming, known.spec):
+        for layers in table[naming](known.spec):
+            if needed <= layers.keys():
+                return layers
+    where = [FORMATS[form].suffix for form in FRAMEWORKS if naming in NAMINGS[form]]
+    raise WeightsError(
+        f"`--names {names}` writes {' or '.join(where)} files of the networks that have these "
+        f"names, and not {known.spec.name} as {suffix}."
+    )
 
 
 @dataclass(frozen=True)
@@ -273,19 +259,40 @@ class Work:
             return self.run(target, path)
         return None
 
+    def write_named(self, target: str, path: Path, layers: Layers) -> np.ndarray | None:
+        """Write the tensors under other names, read them again, and run what was read.
+
+        WeightsError if a tensor changed or another network is identified.
+        """
+        form, weights = FORMATS[target], self.known.weights
+        if layers["head"] == next(paddle_vision(self.known.spec))["head"]:
+            weights = redo_downscale_in_infer(self.known.spec, weights)
+        arrays = {form.name(layers, name): form.native(weights[name]) for name in weights}
+        np.savez(self.folder / "named.npz", **arrays)  # type: ignore[arg-type]
+        do(self.job(target, path, named=str(self.folder / "named.npz")))
+        file = sandbox.read_file(path)
+        verify(file.arrays, replace(self.known, weights=arrays), path)
+        back = identify(file, self.known.spec.name, path.name)
+        return replace(self, known=back).run(target) if self.compare else None
+
     def run(self, form: str, path: Path | None = None) -> np.ndarray | None:
         """Run one format; with a path, the framework first writes the file there and reads it."""
-        spec, logits = self.known.spec, self.folder / f"{form}.npy"
-        job = {
+        job = self.job(form, path)
+        do(job)
+        return np.load(job["logits"]) if self.compare else None
+
+    def job(self, form: str, path: Path | None, named: str | None = None) -> dict[str, Any]:
+        """What a process has to do, as plain data."""
+        spec = self.known.spec
+        return {
             "form": form,
             "spec": [spec.name, spec.input[0], spec.head.width, spec.norm and spec.norm.eps],
             "weights": str(self.folder / "canonical.safetensors"),
+            "named": named,
             "file": str(path) if path else None,
             "images": str(self.folder / "images.npy") if self.compare else None,
-            "logits": str(logits),
+            "logits": str(self.folder / f"{form}.npy"),
         }
-        do(job)
-        return np.load(logits) if self.compare else None
 
 
 def do(job: dict[str, Any]) -> None:
@@ -328,38 +335,6 @@ def compared(
     return found | {"difference": difference, "largest": largest}
 
 
-def render(found: Converted) -> str:
-    """The result as text."""
-    widened = "" if found.stored == found.dtype else f" (held as {found.stored})"
-    text = (
-        f"{found.source}: {found.format} with {found.names}, network {found.spec}, "
-        f"{found.channels} channel(s), {found.classes} classes, {found.dtype}{widened}\n"
-        f"{found.destination}: written, read again: {found.tensors} tensors, the same bits, "
-        f"SHA-256 {found.sha256}"
-    )
-    text += "".join(f"\n{note}" for note in found.notes)
-    text += "\nassumed, because weights do not tell:"
-    text += "".join(f"\n  {line}" for line in found.assumed)
-    if found.not_finite:
-        text += (
-            f"\nwarning: {len(found.not_finite)} tensors hold NaN or infinity, the first is "
-            f"{found.not_finite[0]}: the network computes nothing useful with them."
-        )
-    if found.expected:
-        text += (
-            f"\nexpected: on {found.expected['images']} images the logits differ from yours by at "
-            f"most {found.expected['difference']:.1e}, the largest is "
-            f"{found.expected['largest']:.1e}"
-        )
-    if found.check is None:
-        return text
-    return (
-        f"{text}\ncheck: {found.check['source']} and {found.check['destination']} on "
-        f"{found.check['images']} images: logits differ by at most "
-        f"{found.check['difference']:.1e}, the largest is {found.check['largest']:.1e}"
-    )
-
-
 # --- in the process that writes or runs one format
 def main() -> None:
     """Run the jobs on stdin, one per line."""
@@ -370,6 +345,12 @@ def main() -> None:
         weights = load_canonical(Path(job["weights"]), spec)
         x = np.load(job["images"]) if job["images"] else None
         path = Path(job["file"]) if job["file"] else None
+        if job["named"] and path:
+            with np.load(job["named"]) as arrays:
+                backend = load(job["form"]) if job["form"] in FRAMEWORKS else numpy
+                backend.save_named(dict(arrays), path)
+            print("done", flush=True)
+            continue
         try:
             logits = end(job["form"], spec, weights, path, x)
         except BackendError as error:

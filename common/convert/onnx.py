@@ -206,18 +206,6 @@ def window(row: Conv | MaxPool | AvgPool) -> dict[str, list[int]]:
     }
 
 
-def read(path: Path) -> Weights:
-    """The weights in a file that `encode` made, without the constants of rows."""
-    onnx = package("onnx")
-    graph = onnx.load(path).graph
-    own = ("scale", "shift", "rows", "columns")  # constants of rows, not weights
-    return {
-        one.name: onnx.numpy_helper.to_array(one)
-        for one in graph.initializer
-        if not one.name.endswith(own)
-    }
-
-
 def run(path: Path, x: np.ndarray, output: str = "logits") -> np.ndarray:
     """The logits of images (N, C, H, W), or another output, computed by onnxruntime on the CPU."""
     runtime = package("onnxruntime")

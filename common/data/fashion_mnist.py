@@ -85,6 +85,8 @@ MIRRORS = (  # those with https first
     "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",  # the authors' server
 )
+MOST_BYTES = 2**30  #: of a file of another data set, unpacked
+MOST_CLASSES = 1000  #: of such a set
 DOWNLOAD_SECONDS = 1800  # for all files together: 30 MB
 
 
@@ -128,6 +130,42 @@ class Folder:
             lack = f"lacks {', '.join(missing)} (or .gz)" if self.path.exists() else "is missing"
             raise DataError(f"the folder {self.path} {lack}; {self.way_out}")
         return parse_dataset({name: self.read(path, name) for name, path in paths.items()}, source)
+
+    def is_fashion_mnist(self) -> bool:
+        """Whether the files are not complete, or any of them is the expected one.
+
+        If not, they may be of another set with the same file names: MNIST, KMNIST.
+        """
+        paths = self.present()
+        if len(paths) < len(self.contents):
+            return True
+        return any(self._is_expected(path, name) for name, path in paths.items())
+
+    def _is_expected(self, path: Path, name: str) -> bool:
+        try:
+            unpack(path, *self.contents[name])
+        except DataError as reason:
+            return not str(reason).startswith(("is damaged, or of", "is damaged: it holds more"))
+        return True
+
+    def other_dataset(self, source: str) -> Dataset:
+        """Read four files of another set in the same format; its classes have numbers.
+
+        Raises DataError if they are not images and labels.
+        """
+        raw = {}
+        for name, path in self.present().items():
+            try:
+                raw[name] = unpack_any(path)
+            except DataError as reason:
+                raise DataError(f"{path} {reason}; {self.way_out}") from None
+        train_images, train_labels = _any_pair(raw, "train", source)
+        test_images, test_labels = _any_pair(raw, "t10k", source)
+        if train_images.shape[1:] != test_images.shape[1:]:
+            raise DataError(f"the images of {source} have two sizes; {self.way_out}")
+        count = int(max(train_labels.max(), test_labels.max())) + 1
+        names = tuple(map(str, range(count)))
+        return Dataset(train_images, train_labels, test_images, test_labels, names, source)
 
 
 def cache_folder() -> Path:
@@ -193,9 +231,22 @@ def unpack(path: Path, size: int, sha256: str) -> bytes:
         raise DataError(f"is damaged: it holds more than the expected {size} bytes")
     if actual != sha256:
         raise DataError(
-            f"is damaged: its {len(raw)} bytes have the SHA-256 {actual[:12]}..., not"
+            f"is damaged, or of another data set: its {len(raw)} bytes have the SHA-256 "
+            f"{actual[:12]}..., not"
             f" {size} bytes with {sha256[:12]}..."
         )
+    return raw
+
+
+def unpack_any(path: Path) -> bytes:
+    """Return the bytes of a file of another data set, unpacked if it is a .gz."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            raw: bytes = file.read(MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as reason:
+        raise DataError(f"cannot be read ({_short(reason)})") from None
+    if len(raw) > MOST_BYTES:
+        raise DataError(f"holds more than {MOST_BYTES:,} bytes")
     return raw
 
 
@@ -250,4 +301,18 @@ def _pair(raw: dict[str, bytes], part: str, source: str) -> tuple[UInt8, Int64]:
         raise DataError(f"{where[1]} has the shape {labels.shape}, not ({len(images)},)")
     if labels.max() >= len(CLASSES):
         raise DataError(f"{where[1]} has a label {labels.max()}, above the last class, 9")
+    return images[:, np.newaxis], labels.astype(np.int64)
+
+
+def _any_pair(raw: dict[str, bytes], part: str, source: str) -> tuple[UInt8, Int64]:
+    """Return images (N, 1, H, W) and labels (N,) of another set; DataError on mismatch."""
+    where = f"{part}-images-idx3-ubyte of {source}", f"{part}-labels-idx1-ubyte of {source}"
+    images = parse_idx(raw[f"{part}-images-idx3-ubyte"], where[0])
+    labels = parse_idx(raw[f"{part}-labels-idx1-ubyte"], where[1])
+    if images.ndim != 3:
+        raise DataError(f"{where[0]} has the shape {images.shape}, not (N, height, width)")
+    if labels.shape != images.shape[:1]:
+        raise DataError(f"{where[1]} has the shape {labels.shape}, not ({len(images)},)")
+    if labels.max() >= MOST_CLASSES:
+        raise DataError(f"{where[1]} has a label {labels.max()}, above {MOST_CLASSES - 1}")
     return images[:, np.newaxis], labels.astype(np.int64)

@@ -2,6 +2,9 @@
 
     DIR/train/CLASS/*.png        DIR/test/CLASS/*.jpg        the same classes in both, at least two
 
+The folder for testing may also be called val, valid or validation. If DIR has the class folders
+themselves, `split` divides them.
+
 A file is an image if its ending belongs to one of `FORMATS`. Hidden files and other endings
 (`Thumbs.db`, `.txt`) are ignored. Each image is read in these steps (common/data/image_decoder.py):
 the first of several frames, rotated by its EXIF data, 16 bits reduced to 8, transparent parts on
@@ -24,6 +27,9 @@ from common.errors import DataError
 from common.terminal import tracked
 
 PARTS = ("train", "test")
+TEST_NAMES = ("test", "val", "valid", "validation")  #: the first that is there
+SPLIT_SEED = 0
+Classes = dict[str, list[Path]]  #: the image files of each class
 LAYOUT = "give a folder that holds train/CLASS/ and test/CLASS/ with `--data DIR`"
 
 
@@ -35,8 +41,10 @@ def is_class_folder(folder: Path) -> bool:
         return False
 
 
-def load(folder: Path, size: int) -> Dataset:
+def load(folder: Path, size: int, split: float | None = None) -> Dataset:
     """Return the images of a folder of class folders.
+
+    `split` is the share of each class that is for testing, in a folder that is not divided.
 
     The images keep their height and width if these are equal for all and at most `size`. Otherwise
     all are resized to `size` x `size`. The data set is grey only if every image is grey. Classes
@@ -45,10 +53,10 @@ def load(folder: Path, size: int) -> Dataset:
 
     Raises DataError that names the file or folder at fault.
     """
-    train, test = (_classes(folder / part) for part in PARTS)
+    train, test, second = _divided(folder, split)
     for one, other, lacking in (
-        (PARTS[0], PARTS[1], sorted(set(train) - set(test))),
-        (PARTS[1], PARTS[0], sorted(set(test) - set(train))),
+        (PARTS[0], second, sorted(set(train) - set(test))),
+        (second, PARTS[0], sorted(set(test) - set(train))),
     ):
         if lacking:
             raise DataError(
@@ -63,6 +71,36 @@ def load(folder: Path, size: int) -> Dataset:
     images = [Files([path for path, _ in part], channels, height, width) for part in rows]
     labels = [np.array([label for _, label in part], np.int64) for part in rows]
     return Dataset(images[0], labels[0], images[1], labels[1], tuple(classes), str(folder))
+
+
+def _divided(folder: Path, split: float | None) -> tuple[Classes, Classes, str]:
+    """Return the training and test images of each class, and the name of the test folder."""
+    inside = {path.name for path in _entries(folder)[0]}
+    second = next((name for name in TEST_NAMES if name in inside), PARTS[1])
+    if PARTS[0] in inside or second in inside:
+        if split is not None:
+            raise DataError(
+                f"{folder} is divided into {PARTS[0]} and {second} already; leave out `--split`"
+            )
+        return _classes(folder / PARTS[0]), _classes(folder / second), second
+    if split is None:
+        raise DataError(
+            f"the folder {folder / PARTS[0]} is missing; {LAYOUT}, or divide the class folders in "
+            f"{folder} with `--split 0.2`"
+        )
+    train, test = dict[str, list[Path]](), dict[str, list[Path]]()
+    random = np.random.RandomState(SPLIT_SEED)
+    for name, paths in sorted(_classes(folder).items()):
+        count = round(len(paths) * split)
+        if not 0 < count < len(paths):
+            raise DataError(
+                f"{folder / name} holds {len(paths)} image(s), of which `--split {split}` takes "
+                f"{count} for testing; give more images, or another share"
+            )
+        chosen = set(random.permutation(len(paths))[:count].tolist())
+        test[name] = [path for index, path in enumerate(paths) if index in chosen]
+        train[name] = [path for index, path in enumerate(paths) if index not in chosen]
+    return train, test, PARTS[1]
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:

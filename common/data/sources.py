@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from common.data.csv_images import is_csv_folder
+from common.data.csv_images import load as load_csv
 from common.data.dataset import Dataset
 from common.data.fashion_mnist import (
     DEBIAN_FOLDER,
@@ -19,30 +21,32 @@ from common.data.fashion_mnist import (
 )
 from common.data.image_folder import is_class_folder
 from common.data.image_folder import load as load_class_folder
+from common.errors import DataError
+
+#: where torchvision keeps the files below the folder that it is given
+NESTED = (Path("FashionMNIST/raw"), Path("MNIST/raw"), Path("raw"))
 
 
-def load(source: str | None = None, size: int = 96) -> Dataset:
+def load(source: str | None = None, size: int = 96, split: float | None = None) -> Dataset:
     """Return a data set. `source` is a folder, "sample" for the shipped subset, or None.
+
+    A folder may hold the four files of Fashion-MNIST or of a set like it, Kaggle's two CSV files,
+    or class folders; or it is the one that torchvision was given. `split` is the share of the test
+    images of class folders that are not divided.
 
     None selects full Fashion-MNIST: the user's cache, Debian's folder, or a download into the
     cache, in this order. A folder that holds folders and no file of Fashion-MNIST is read as class
     folders; only then `size` is used. Raises DataError for files that are missing or damaged or
     cannot be downloaded.
     """
-    if source == "sample":
+    if source == "sample" and split is None:
         return Folder(
             SAMPLE_FOLDER, SAMPLE, "it is part of this project: restore it with git"
         ).dataset("sample")
     if source is not None:
-        given = Folder(
-            Path(source),
-            FULL,
-            "give the folder of Fashion-MNIST's four files, or one of train/CLASS/ and"
-            " test/CLASS/, with `--data DIR`, or use `--data sample`",
-        )
-        if is_class_folder(given.path) and not given.present():
-            return load_class_folder(given.path, size)
-        return given.dataset(source)
+        return given_folder(source, size, split)
+    if split is not None:
+        raise DataError("--split divides the class folders of `--data DIR`; name them, or leave it")
     cache = Folder(
         cache_folder(),
         FULL,
@@ -65,6 +69,34 @@ def load(source: str | None = None, size: int = 96) -> Dataset:
             there = cache.present().get(name)  # another process may have downloaded it meanwhile
             raw[name] = cache.read(there, name) if there else download(name, cache.path, until)
     return parse_dataset(raw, str(cache.path))
+
+
+def given_folder(source: str, size: int, split: float | None) -> Dataset:
+    """Return the data set in a folder that the user gave."""
+    path = Path(source)
+    nested = next((path / each for each in NESTED if _is_folder(path / each)), None)
+    given = Folder(
+        path if nested is None else nested,
+        FULL,
+        "give the folder of Fashion-MNIST's four files, or one of train/CLASS/ and"
+        " test/CLASS/, with `--data DIR`, or use `--data sample`",
+    )
+    undivided = not given.present() and is_class_folder(given.path)
+    if split is not None and not undivided:
+        raise DataError(f"--split divides class folders, and {source} is none; leave it out")
+    if not given.present():
+        if is_csv_folder(given.path):
+            return load_csv(given.path)
+        if is_class_folder(given.path):
+            return load_class_folder(given.path, size, split)
+    return given.dataset(source) if given.is_fashion_mnist() else given.other_dataset(source)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def whereabouts() -> dict[str, tuple[Path, int]]:

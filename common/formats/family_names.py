@@ -115,15 +115,6 @@ def gluon_v3(spec: Spec) -> Iterator[Layers]:
     yield from beside(spec, _inside(names, ".0", ".1"), ["output"])
 
 
-def gluoncv(spec: Spec) -> Iterator[Layers]:
-    """GluonCV's `googlenet`, which is torchvision's network: conv1, inception3a.B.S, output."""
-    inside = ["0.0", "1.0", "1.1", "2.0", "2.1", "3.1"]
-    names = ["conv1", "conv2", "conv3"]
-    for block in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"):
-        names += [f"inception{block}.{at}" for at in inside]
-    yield from beside(spec, _inside(names, ".0", ".1"), ["output"])
-
-
 # --- Keras Applications
 
 #: Keras makes the layers in the order of the network and numbers them. A `.weights.h5` counts them
@@ -230,7 +221,7 @@ FAMILY_NAMINGS: dict[str, dict[str, Callable[[Spec], Iterator[Layers]]]] = {
     "torch": _TORCH,
     "safetensors": _TORCH,
     "tf": {"Keras Applications' names of Inception-v3": keras_v3},
-    "mxnet": {"Gluon's names of Inception-v3": gluon_v3, "GluonCV's names": gluoncv},
+    "mxnet": {"Gluon's names of Inception-v3": gluon_v3},
     "paddle": {PADDLE_V3: paddle_v3},
 }
 

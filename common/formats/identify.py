@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
 from common.errors import SpecError, WeightsError
 from common.formats import matching
+from common.formats.assembly import Ambiguous, Match, Misfit, OtherClasses
+from common.formats.downscale import undo_downscale_in_infer
 from common.formats.family_names import PADDLE_V3, normalise
-from common.formats.matching import Ambiguous, Misfit, OtherClasses
 from common.formats.naming import (
     FORMATS,
     LAYOUTS,
@@ -27,13 +29,13 @@ from common.formats.naming import (
     Layers,
     belongs,
 )
+from common.formats.parts import LEAST, Part, parts, tops
 from common.formats.readers.base import File
 from common.formats.readers.detect import TITLES
-from common.spec import SPECS, Spec, find, float32
-from common.weights import Weights, shapes
+from common.spec import SPECS, Spec, find
+from common.weights import Weights, shapes, with_eps
 
 BY_SHAPE = "other names, matched by shape and place"
-LEAST = 8  #: tensors of a part of a file that may be a network
 
 
 @dataclass(frozen=True)
@@ -62,21 +64,6 @@ class Reading:
     def score(self) -> int:
         """How many tensors fit."""
         return len(self.names) - len(self.mismatches)
-
-
-@dataclass(frozen=True)
-class Part:
-    """The tensors whose names begin with `prefix`, by the rest of their names."""
-
-    prefix: str
-    file: File
-    others: list[str] = field(default_factory=list)  #: the names of the other tensors
-
-    def overlaps(self, other: Part) -> bool:
-        """Whether one of the two parts lies in the other."""
-        one, two = (re.split(r"[./]", part.prefix) if part.prefix else [] for part in (self, other))
-        count = min(len(one), len(two))
-        return one[:count] == two[:count]
 
 
 def identify(
@@ -164,12 +151,16 @@ def by_naming(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Kno
 def by_shape(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Known:
     """The weights in a part of a file by shape and place; Misfit, with the best reason."""
     problem: Misfit | None = None
-    fits: list[tuple[matching.Match, Format]] = []
+    fits: list[tuple[Match, Format]] = []
     if part.others and sum(array.ndim == 4 for array in part.file.arrays.values()) < LEAST:
         raise Misfit("it has too few convolutions")
+    layouts = {
+        layout: matching.prepare(part.file.arrays, FORMATS[layout])
+        for layout in LAYOUTS[part.file.format]
+    }
     for spec in specs:
         try:
-            fits.append(matched(part.file, spec, asked))
+            fits.append(matched(part.file, layouts, spec, asked))
         except Misfit as misfit:
             problem = worse(problem, misfit)
     if not fits:
@@ -206,23 +197,27 @@ def finish(
     return Known(spec, naming, weights, names, tuple(notes), part.prefix)
 
 
-def matched(file: File, spec: Spec, asked: bool) -> tuple[matching.Match, Format]:
+def matched(
+    file: File, layouts: dict[str, matching.Prepared], spec: Spec, asked: bool
+) -> tuple[Match, Format]:
     """The match of a file with a spec in one of the layouts that its format may have.
 
     Auxiliary heads with other classes than the head are left out, if a spec without them is known.
     """
     best: Misfit | None = None
-    for layout in LAYOUTS[file.format]:
+    for layout, prepared in layouts.items():
         form = FORMATS[layout]
         for one in (spec, *(with_auxiliary(spec) if asked else ())):
             try:
-                found = matching.match(file.arrays, one, form, file.format == "onnx")
+                found = matching.match(prepared, one, file.format == "onnx")
             except OtherClasses as misfit:
                 own = next(without_auxiliary(one), None)
                 if own is None:
                     best = misfit
                     continue
-                found = matching.match(without_heads(file.arrays, one, form), own, form)
+                found = matching.match(
+                    matching.prepare(without_heads(file.arrays, prepared, one), form), own
+                )
                 found.notes.append(
                     f"The auxiliary heads are left out: {misfit}. Evaluation does not use them."
                 )
@@ -260,9 +255,9 @@ def with_auxiliary(spec: Spec) -> Iterator[Spec]:
             yield replace(other, norm=spec.norm)
 
 
-def without_heads(arrays: Weights, spec: Spec, form: Format) -> Weights:
+def without_heads(arrays: Weights, prepared: matching.Prepared, spec: Spec) -> Weights:
     """The arrays without the parts that have the layers of the spec's auxiliary heads."""
-    matcher = matching.Matcher.of(arrays, spec, form)
+    matcher = matching.Matcher(*prepared[0], spec)
     return {name: arrays[name] for name in arrays if name not in matcher.auxiliary_tensors()}
 
 
@@ -278,50 +273,22 @@ def foreign(file: File, spec: Spec) -> str | None:
     return None
 
 
-def undo_downscale_in_infer(spec: Spec, weights: Weights) -> Weights:
-    """The weights of paddle.vision's heads, converted for our dropout.
-
-    paddle.vision's dropout is `downscale_in_infer`: evaluation multiplies the features by the share
-    that training keeps. Our dropout divides by that share in training. Multiplying the heads'
-    weights by the share gives the same function in both modes. Paddle stores the share in float32.
-    """
-    drops = {"head.weight": spec.dropout}
-    drops |= {f"auxiliary.{i}.head.weight": row.dropout for i, row in enumerate(spec.auxiliary)}
-    return weights | {name: weights[name] * float32(1 - drop) for name, drop in drops.items()}
-
-
-# --- parts
-def parts(file: File, key: str | None = None) -> Iterator[Part]:
-    """The whole file, and each part of it that has at least LEAST tensors; larger ones first."""
-    if key is not None:
-        inside = below(file, key)
-        if inside:
-            yield from parts(Part(key, inside).file)
-        return
-    counts: dict[str, list[str]] = {"": list(file.arrays)}
-    for name in file.arrays:
-        for at in re.finditer(r"[./]", name):
-            counts.setdefault(name[: at.start()], []).append(name)
-    for prefix in sorted(counts, key=lambda each: -len(counts[each])):
-        names = counts[prefix]
-        if prefix and len(names) < LEAST:
-            continue
-        arrays = {name[len(prefix) + bool(prefix) :]: file.arrays[name] for name in names}
-        inside_ = set(names)
-        others = [name for name in file.arrays if name not in inside_]
-        yield Part(prefix, replace(file, arrays=arrays), others)
-
-
-def below(file: File, key: str) -> File | None:
-    """The tensors under a key, without it."""
-    start = re.compile(re.escape(key.rstrip("./")) + r"[./]")
-    arrays = {start.sub("", name, 1): a for name, a in file.arrays.items() if start.match(name)}
-    return replace(file, arrays=arrays) if arrays else None
-
-
-def tops(file: File) -> list[str]:
-    """The first words of the names."""
-    return list(dict.fromkeys(re.split(r"[./]", name)[0] for name in file.arrays))[:20]
+def with_own_eps(known: Known) -> Known:
+    """The same function for a class whose norms have the spec's own eps."""
+    own = find(known.spec.name).norm
+    if not (known.spec.norm and own) or known.spec.norm.eps == own.eps:
+        return known
+    note = (
+        f"The destination's class has eps {own.eps:.6g}: gamma is multiplied by "
+        f"sqrt((var + {own.eps:.6g}) / (var + {known.spec.norm.eps:.6g})), which is exact in "
+        "evaluation."
+    )
+    return replace(
+        known,
+        spec=known.spec.at(eps=own.eps),
+        weights=with_eps(known.weights, known.spec.norm.eps, own.eps),
+        notes=(*known.notes, note),
+    )
 
 
 # --- by name
@@ -333,7 +300,7 @@ def readings(file: File, specs: Iterable[Spec], likely: bool = False) -> Iterato
     """
     form = FORMATS[file.format]
     for spec in specs:
-        if likely and len(shapes(spec)) != len(file.arrays):
+        if likely and tensors(spec) != len(file.arrays):
             continue
         needed = {name.rpartition(".")[0] for name in shapes(spec)}
         for naming, namings in NAMINGS[file.format].items():
@@ -344,6 +311,12 @@ def readings(file: File, specs: Iterable[Spec], likely: bool = False) -> Iterato
                     continue
                 if needed <= layers.keys():
                     yield read_as(file, fitted(file, spec, layers), naming, layers)
+
+
+@cache
+def tensors(spec: Spec) -> int:
+    """The number of tensors of a spec."""
+    return len(shapes(spec))
 
 
 def read_as(file: File, spec: Spec, naming: str, layers: Layers) -> Reading:
@@ -417,6 +390,9 @@ def refusal(
             f"tensor is {next(iter(file.arrays))}; `googlenet specs` lists the networks."
         )
     reason = best.mismatches[0] if by_name and best.mismatches else str(problem)
+    headless = [each for each in best.mismatches if re.search(r"\bhead\.weight\b", each)]
+    if headless and all("head." in each or "auxiliary." in each for each in best.mismatches):
+        reason = f"its head is missing: {headless[-1]}"
     if by_name and problem and len(best.mismatches) > len(best.names) / 2:
         reason = str(problem)
     if spec_name:

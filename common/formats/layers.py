@@ -89,7 +89,7 @@ def layers_of(names: Iterable[str], arrays: Mapping[str, np.ndarray]) -> list[La
             [by_number[number] for number in sorted(by_number)], arrays
         )
     for layer in found.values():
-        layer.kind = kind_of(layer, arrays)
+        layer.kind = kind_of(layer, arrays) if layer.path not in arrays else "other"
     return list(found.values())
 
 
@@ -99,10 +99,9 @@ def leaves_of(names: list[str], arrays: Mapping[str, np.ndarray]) -> dict[str, s
     Three vectors are a norm without gamma or without beta: which one is not known, so they keep
     their names and fit nothing.
     """
+    leaves: list[str] = [*NUMBERED, *names[4:]][: len(names)]
     if arrays[names[0]].ndim == 1 and len(names) in (2, 3):
-        leaves = NUMBERED[2:] if len(names) == 2 else names
-    else:
-        leaves = (*NUMBERED, *names[4:])[: len(names)]
+        leaves = [*NUMBERED[2:]] if len(names) == 2 else names
     return dict(zip(leaves, names, strict=True))
 
 
@@ -145,7 +144,7 @@ def units_of(
     while convs and norms and ups < 20:
         ups += 1
         groups: dict[str, tuple[list[int], list[int]]] = {}
-        for at, members in enumerate((convs, norms)):
+        for at, members in enumerate((list(convs), list(norms))):
             for index in members:
                 groups.setdefault(above(layers[index].path, ups), ([], []))[at].append(index)
         for ours, theirs in groups.values():

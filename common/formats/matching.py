@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 
 from common.errors import SpecError
-from common.formats.layers import NUMBERED, Layer, Unit, in_order, layers_of, units_of
+from common.formats.assembly import Ambiguous, Match, Misfit, assemble
+from common.formats.layers import Layer, Unit, in_order, layers_of, units_of
 from common.formats.naming import Format
 from common.spec import Spec
 from common.weights import Weights, shapes
@@ -26,44 +26,7 @@ Shape = tuple[int, ...]
 MOST_SOLUTIONS = 24
 
 
-class Misfit(Exception):
-    """The file does not have the layers of the spec; the message is a part of a sentence.
-
-    `score` counts the convolutions that fit.
-    """
-
-    def __init__(self, reason: str, score: int = 0) -> None:
-        super().__init__(reason)
-        self.score = score
-
-
-class Ambiguous(Misfit):
-    """Several assignments fit."""
-
-
-@dataclass
-class Match:
-    """The weights of a spec in a file."""
-
-    spec: Spec
-    names: dict[str, str]  #: canonical name: name in the file
-    filled: dict[str, float] = field(default_factory=dict)  #: canonical name: the value of it
-    notes: list[str] = field(default_factory=list)  #: what was changed, as sentences
-    by_order: bool = False  #: names did not separate the blocks
-
-    def weights(self, arrays: Mapping[str, np.ndarray], form: Format) -> Weights:
-        """The canonical weights."""
-        found: Weights = {}
-        for name, shape in shapes(self.spec).items():
-            if name in self.names:
-                found[name] = form.canonical(arrays[self.names[name]])
-            else:
-                found[name] = np.full(shape, self.filled[name], np.float32)
-        for name in self.names:
-            if name not in found:  # the bias of a convolution that has none in the spec
-                mean = f"{name.removesuffix('conv.bias')}norm.running_mean"
-                found[mean] = found[mean] - arrays[self.names[name]]
-        return found
+Prepared = list[tuple[list[Unit], list[Layer]]]
 
 
 @dataclass
@@ -80,6 +43,7 @@ class Wanted:
         return self.name.removeprefix(f"{self.block}.")
 
 
+@cache
 def wanted(spec: Spec) -> list[Wanted]:
     """The convolutions and linear layers of a spec; a layer is in a block if its name says so."""
     found = []
@@ -93,7 +57,12 @@ def wanted(spec: Spec) -> list[Wanted]:
     return found
 
 
-def match(arrays: Weights, spec: Spec, form: Format, folded: bool = False) -> Match:
+def prepare(arrays: Weights, form: Format) -> Prepared:
+    """The units of a file in each order that they may have; for `match`."""
+    return [units_of(layers_of(names, arrays), arrays, form) for names in in_order(arrays)]
+
+
+def match(prepared: Prepared, spec: Spec, folded: bool = False) -> Match:
     """Find the layers of a spec in a file; the channels and classes are the file's own.
 
     `folded` accepts convolutions without norms, as an exporter leaves them after folding. Misfit
@@ -101,9 +70,7 @@ def match(arrays: Weights, spec: Spec, form: Format, folded: bool = False) -> Ma
     """
     failed: Misfit | None = None
     found: list[Match] = []
-    for names in in_order(arrays):
-        layers = layers_of(names, arrays)
-        units, rest = units_of(layers, arrays, form)
+    for units, rest in prepared:
         try:
             one = Matcher(units, rest, spec, folded).match()
         except Misfit as misfit:
@@ -136,12 +103,6 @@ class Matcher:
                 Counter(each.shape for each in self.wanted) & Counter(unit.shape for unit in units)
             ).values()
         )
-
-    @classmethod
-    def of(cls, arrays: Weights, spec: Spec, form: Format) -> Matcher:
-        """The matcher of a file, in its first order."""
-        units, rest = units_of(layers_of(in_order(arrays)[0], arrays), arrays, form)
-        return cls(units, rest, spec)
 
     def auxiliary_tensors(self) -> set[str]:
         """The names of the tensors in the parts that have the layers of the auxiliary heads."""
@@ -180,12 +141,13 @@ class Matcher:
 
     def match(self) -> Match:
         """Assign every layer of the spec; Misfit unless all of the file's are used."""
+        self.require_shapes()
         blocks: dict[str, list[Wanted]] = defaultdict(list)
         for each in self.wanted:
             blocks[each.block].append(each)
         stem = blocks.pop("", [])
         places = self.places(blocks)
-        assigned = {}
+        assigned = dict[str, int]()
         for group in classes_of(blocks):
             assigned |= self.roles({name: (blocks[name], places[name]) for name in group})
         used = {index for members in places.values() for index in members}
@@ -199,7 +161,17 @@ class Matcher:
         if self.rest:
             name = next(iter(self.rest[0].tensors.values()))
             raise self.misfit(f"{name} is one tensor too many")
-        return self.named({each: self.units[index] for each, index in assigned.items()})
+        found = {each.name: self.units[assigned[each.name]] for each in self.wanted}
+        return assemble(self.spec, found, self.folded, self.by_order, self.score)
+
+    def require_shapes(self) -> None:
+        """Misfit, with the first convolution of the spec that the file lacks."""
+        lacking: Counter[Shape] = Counter()
+        lacking.update(each.shape for each in self.wanted if len(each.shape) == 4)
+        lacking.subtract(self.shapes(range(len(self.units))))
+        for each in self.wanted:
+            if lacking[each.shape] > 0:
+                raise self.misfit(f"it has no convolution {each.shape} for {each.name}.weight")
 
     # --- blocks
     def places(self, blocks: dict[str, list[Wanted]]) -> dict[str, list[int]]:
@@ -226,15 +198,15 @@ class Matcher:
             if members not in by_content[content]:
                 by_content[content].append(members)
         alike: dict[object, list[str]] = defaultdict(list)
-        for name, members in blocks.items():
-            alike[contents([each.shape for each in members])].append(name)
-        found = {}
+        for name, wanted_ in blocks.items():
+            alike[contents([each.shape for each in wanted_])].append(name)
+        found = dict[str, list[int]]()
         for content, names in alike.items():
             sets = sorted(by_content.get(content, []))
             if len(sets) != len(names):
                 return None
             found |= dict(zip(names, sets, strict=True))
-        used = [index for members in found.values() for index in members]
+        used = [index for taken in found.values() for index in taken]
         return found if len(used) == len(set(used)) else None
 
     def by_sequence(self, blocks: dict[str, list[Wanted]]) -> dict[str, list[int]]:
@@ -312,7 +284,7 @@ class Matcher:
         def alike(solution: dict[str, str]) -> int:
             branches: dict[str, list[str]] = defaultdict(list)
             for one, role in solution.items():
-                branches[role.partition(".")[0]].append(one)
+                branches[role.removesuffix(".conv").rpartition(".")[0]].append(one)
             return sum(len(common_start(names)) for names in branches.values() if names[1:])
 
         ranked = sorted(found, key=alike, reverse=True)
@@ -320,7 +292,7 @@ class Matcher:
             return ranked[0]
         name, (_, members) = next(iter(group.items()))
         local = self.ids([members])[0]
-        open_ = [one for one in local if len({solution[one] for solution in found}) > 1]
+        open_ = [one for one in local if len({solution[one] for solution in found}) > 1][:3]
         paths = [self.units[members[local.index(one)]].path for one in open_]
         roles = dict.fromkeys(solution[one] for one in open_ for solution in found)
         raise Ambiguous(
@@ -363,87 +335,11 @@ class Matcher:
             raise self.misfit(f"{self.units[odd].path} is one linear layer too many")
         return {head.name: fit[0]}
 
-    # --- tensors
-    def named(self, units: dict[str, Unit]) -> Match:
-        """The tensors of the assigned units, with what is filled in."""
-        classes = units["head"].shape[0]
-        others = {
-            unit.shape[0] for name, unit in units.items() if re.fullmatch(r"auxiliary.*head", name)
-        }
-        if others - {classes}:
-            raise OtherClasses(
-                f"its auxiliary heads have {others.pop()} classes and its head has {classes}",
-                self.score,
-            )
-        try:
-            spec = self.spec.at(classes=classes)
-        except SpecError as error:
-            raise self.misfit(str(error).rstrip(".")) from error
-        found = Match(spec, {}, by_order=self.by_order)
-        expected = shapes(spec)
-        no_norms = self.folded and all(unit.norm is None for unit in units.values())
-        no_biases = not any("bias" in unit.tensors for unit in units.values() if unit.shape[2:])
-        for name in [each.name for each in self.wanted]:
-            unit = units[name]
-            found.names[f"{name}.weight"] = unit.tensors["weight"]
-            self.bias(found, name, unit, f"{name}.bias" in expected, no_biases)
-            norm = f"{name.removesuffix('conv')}norm"
-            if f"{norm}.weight" in expected:
-                self.norm(found, norm, unit, no_norms)
-            elif unit.norm:
-                raise self.misfit(f"{unit.norm.path} is a norm too many")
-        return found
-
-    def bias(self, found: Match, name: str, unit: Unit, expected: bool, none: bool) -> None:
-        """The bias of a layer, or zero where all convolutions before a norm have none."""
-        if "bias" in unit.tensors:
-            found.names[f"{name}.bias"] = unit.tensors["bias"]
-            if not expected:
-                if not unit.norm:
-                    raise self.misfit(f"{unit.tensors['bias']} is one tensor too many")
-                note(found, "The biases before the norms are subtracted from their running means.")
-        elif expected:
-            if not (none and self.spec.norm and len(unit.shape) == 4):
-                raise self.misfit(f"{unit.path} has no bias for {name}.bias")
-            found.filled[f"{name}.bias"] = 0.0
-            note(found, "Its convolutions have no bias: they get zeros, the same function.")
-
-    def norm(self, found: Match, name: str, unit: Unit, none: bool) -> None:
-        """The norm of a convolution; without gamma or beta it has ones or zeros."""
-        assert self.spec.norm
-        if none and f"{name.removesuffix('norm')}conv.bias" in found.names:
-            eps = self.spec.norm.eps  # folded into the convolutions: an identity
-            values = (1.0, 0.0, 0.0, 1.0 - eps)
-            found.filled |= {f"{name}.{leaf}": v for leaf, v in zip(NUMBERED, values, strict=True)}
-            note(found, "Its norms are folded into the convolutions: they become identities.")
-            return
-        if not unit.norm:
-            raise self.misfit(f"{unit.path} has no norm for {name}")
-        for leaf, value in zip(NUMBERED, (1.0, 0.0, None, None), strict=True):
-            if leaf in unit.norm.tensors:
-                found.names[f"{name}.{leaf}"] = unit.norm.tensors[leaf]
-            elif value is None:
-                raise self.misfit(f"{unit.norm.path} has no {leaf} ({name}.{leaf} is missing)")
-            else:
-                found.filled[f"{name}.{leaf}"] = value
-                word = "gamma" if leaf == "weight" else "beta"
-                note(found, f"Its norms have no {word}: they get {value:.0f}, the same function.")
-
 
 def common_start(names: Sequence[str]) -> str:
     """The longest text that all names begin with."""
     first, last = min(names), max(names)
     return next((first[:at] for at, each in enumerate(first) if last[at : at + 1] != each), first)
-
-
-class OtherClasses(Misfit):
-    """The auxiliary heads have other classes than the head."""
-
-
-def note(found: Match, sentence: str) -> None:
-    """Add a sentence once."""
-    if sentence not in found.notes:
-        found.notes.append(sentence)
 
 
 def contents(found: Sequence[Shape]) -> object:

@@ -50,6 +50,10 @@ class Format:
         """The canonical axes in the order of the file, for a tensor of `ndim` axes."""
         return {4: self.conv, 2: self.linear}.get(ndim, tuple(range(ndim)))
 
+    def native(self, array: np.ndarray) -> np.ndarray:
+        """A canonical array, contiguous, with its axes in the order of the file."""
+        return np.ascontiguousarray(array.transpose(self.axes(array.ndim)))
+
     def canonical(self, array: np.ndarray) -> np.ndarray:
         """An array of the file, contiguous, with its axes in the canonical order."""
         return np.ascontiguousarray(array.transpose(np.argsort(self.axes(array.ndim))))
@@ -143,6 +147,14 @@ def _book(spec: Spec, letter: str, relus: bool, nested: bool, conv: str, norm: s
     return layers | {"head": f"{len(spec.stages())}"}
 
 
+def gluon_book(spec: Spec) -> Iterator[Layers]:
+    """The same names; first those of a ReLU that is an argument, unless a norm precedes it."""
+    found = list(book(spec))
+    if not spec.norm:
+        found = found[1::2] + found[::2]
+    yield from found
+
+
 def _paths(row: Inception, block: str) -> Iterator[tuple[str, int, int]]:
     """Each convolution of a block: its canonical name, the book's path and the step in it."""
     for branch, rows in row.branches():
@@ -202,6 +214,32 @@ def paddle_vision(spec: Spec) -> Iterator[Layers]:
         ours, theirs = f"auxiliary.{index}", index + 1
         layers[f"{ours}.conv.conv"] = f"_conv_o{theirs}._conv"
         layers |= {f"{ours}.hidden": f"_fc_o{theirs}", f"{ours}.head": f"_out{theirs}"}
+    yield layers
+
+
+GLUONCV = "GluonCV's names"
+
+
+def gluoncv(spec: Spec) -> Iterator[Layers]:
+    """GluonCV's `GoogLeNet`: torchvision's words; a convolution and its norm in a Sequential.
+
+    A block's branches have numbers, and so has everything in them, pools included.
+    """
+    layers = {"head": "output"}
+
+    def add(layer: str, name: str) -> None:
+        layers[f"{layer}.conv"], layers[f"{layer}.norm"] = f"{name}.0", f"{name}.1"
+
+    for name, row, word in _numbered(spec):
+        if isinstance(row, Conv):
+            add(name, f"conv{word}")
+            continue
+        for layer, path, _ in _paths(row, name):
+            add(layer, f"inception{word}.{path - 1}.{layer.rpartition('.')[2]}")
+    for index, _ in enumerate(spec.auxiliary):
+        ours, theirs = f"auxiliary.{index}", f"aux{index + 1}"
+        add(f"{ours}.conv", f"{theirs}.1")
+        layers |= {f"{ours}.hidden": f"{theirs}.3", f"{ours}.head": f"{theirs}.6"}
     yield layers
 
 
@@ -300,8 +338,18 @@ PADDLE_VISION = "paddle.vision's names"
 #: these names too, but then their pools and paddings are not known.
 OWNERS = {
     "torchvision's names": ("torchvision",),
+    GLUONCV: ("torchvision",),
     PADDLE_VISION: ("paddle-vision",),
     **FAMILY_OWNERS,
+}
+
+#: the namings that `--names` writes; the first layers of a naming are those that its class has
+WRITTEN = {
+    "ours": "our names",
+    "book": "the book's names",
+    "torchvision": "torchvision's names",
+    "paddle-vision": PADDLE_VISION,
+    "gluoncv": GLUONCV,
 }
 
 
@@ -318,7 +366,7 @@ NAMINGS: dict[str, dict[str, Callable[[Spec], Iterator[Layers]]]] = {
         "torchvision's names": torchvision,
     },
     "tf": {"our names": keras_ours, "the book's names": keras_book},
-    "mxnet": {"our names": ours, "the book's names": book},
+    "mxnet": {"our names": ours, "the book's names": gluon_book, GLUONCV: gluoncv},
     "paddle": {
         "our names": ours,
         "the book's names": book,

@@ -65,6 +65,15 @@ def read_file(path: Path) -> File:
 
 def require_file(path: Path) -> None:
     """WeightsError unless this is a regular file that is small enough for weights."""
+    if path.is_dir() and (path / "saved_model.pb").exists():
+        raise WeightsError(
+            f"{path} is a TensorFlow SavedModel: load the model that it was made from, and write "
+            "`model.save_weights('NAME.weights.h5')`."
+        )
+    if (path / "checkpoints" / "best.safetensors").exists():
+        raise WeightsError(
+            f"{path} is the folder of a run: name {path / 'checkpoints' / 'best.safetensors'}."
+        )
     if path.is_dir():
         raise WeightsError(f"{path} is a folder: name the file of weights in it.")
     if not path.is_file():

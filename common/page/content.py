@@ -2,9 +2,9 @@
 
 Long because every part of the page has its method here.
 
-Code is cut from the backends' source. Figures come from docs/results. Words come from README.md and
-its Chinese version. A results file that is missing, damaged or of another version leaves a note in
-its place. A name that the source does not have is an error.
+Code is cut from the backends' source. Figures come from docs/results. Words come from the tables of
+docs/reference.md and its Chinese version. A results file that is missing, damaged or of another
+version leaves a note in its place. A name that the source does not have is an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from common.page.words import CHECKS, LANGUAGES, PITFALLS, WORDS, run_in_chinese
 from common.parity.mutations import INJECTED_BUGS
 from common.spec import D2L
 
-READMES = {"en": "README.md", "zh-CN": "README.zh-CN.md"}
+REFERENCES = {"en": "docs/reference.md", "zh-CN": "docs/reference.zh.md"}
 
 #: the command that writes a results file, by the beginning of the file's name
 COMMANDS = {
@@ -59,7 +59,8 @@ class Page:
     """What the template shows, in one language."""
 
     def __init__(self, language: str, root: Path) -> None:
-        self.index, self.root, self.readme = LANGUAGES.index(language), root, READMES[language]
+        self.index, self.root = LANGUAGES.index(language), root
+        self.reference = REFERENCES[language]
         self.guide = guide_titles(root / "docs" / "porting.md")
         self.pitfalls = {
             name: self.usable(partial(results.pitfalls, root, name)) for name in TITLES
@@ -386,8 +387,8 @@ class Page:
     # ---- words
 
     def names(self) -> SimpleNamespace:
-        """The README's table of words, in the page's language."""
-        path = self.root / self.readme
+        """The reference's table of words, in the page's language."""
+        path = self.root / self.reference
         try:
             rows = markdown_table(path.read_text(), "d2l")
         except (OSError, UnicodeDecodeError, ValueError):

@@ -80,9 +80,9 @@ def stages(spec: Spec) -> list[Stage]:
     found.append(_stage("head", (spec.head,), ["head"], shape, spec.norm))
     for index, row in enumerate(spec.auxiliary):
         name, shape = f"auxiliary.{index}", entering[f"stage4.{row.after}"]
-        rows = _auxiliary(row, spec)
-        places = [f"{name}.{field}" for field in rows]
-        found.append(_stage(name, tuple(rows.values()), places, shape, spec.norm))
+        parts = _auxiliary(row, spec)
+        places = [f"{name}.{field}" for field in parts]
+        found.append(_stage(name, tuple(parts.values()), places, shape, spec.norm))
     return found
 
 

@@ -28,6 +28,8 @@ function readAddress() {
 }
 
 function writeAddress(place = location.hash.slice(1).split("?")[0]) {
+  const jump = document.getElementById("jump");
+  if ([...jump.options].some((option) => option.value === place)) jump.value = place;
   const asked = [];
   if (state.show.join() !== data.columns.join()) asked.push(`show=${state.show.join(",")}`);
   if (state.spec !== first) asked.push(`spec=${state.spec}`);
@@ -360,12 +362,7 @@ function showLines(node) {
   const kinds = lane ? [node.dataset.kind, lane.dataset.branch] : [node.dataset.kind];
   const lists = kinds.map((kind) => {
     const part = document.querySelector(`.part[data-kind="${kind}"]`);
-    const list = part.querySelector("dl").cloneNode(true);
-    for (const pre of all("pre", list)) {
-      pre.removeAttribute("role"); // a landmark's name is used once
-      pre.removeAttribute("aria-label");
-    }
-    return list;
+    return part.querySelector("dl").cloneNode(true);
   });
   document.getElementById("details-lines").replaceChildren(...lists);
 }
@@ -411,6 +408,9 @@ const found = document.getElementById("found");
 const MOST = { code: 12, other: 8 }; // results of each kind
 let entries;
 
+/** The text of a cell; of a call only its name, not the place in the source. */
+const nameIn = (cell) => (cell.querySelector("a code") ?? cell).textContent.trim();
+
 function collect() {
   const made = [];
   const add = (kind, element, text, more = "") =>
@@ -420,7 +420,7 @@ function collect() {
   for (const row of all("[data-pitfall]"))
     add(words.kind_pitfall, row, row.querySelector("a").textContent, row.dataset.pitfall);
   for (const row of all(".searched tbody tr"))
-    add(words.kind_word, row, all("th, td", row).map((cell) => cell.textContent.trim()).join(" · "));
+    add(words.kind_word, row, all("th, td", row).map(nameIn).join(" · "));
   for (const row of all(".matrix tbody tr"))
     add(words.kind_bug, row, all("th, td.prose", row).map((cell) => cell.textContent).join(" · "));
   for (const line of all(".column .l:not(.gap)"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -96,15 +97,25 @@ def site(root: Path = ROOT) -> dict[str, bytes]:
     made = {FILES[language]: render(language, root) for language in LANGUAGES}
     if (text := guide(root)) is not None:
         made[GUIDE] = text
-    linked = {link for text in made.values() for link in re.findall(r'href="(source/[^"#]+)', text)}
-    files = {source.listing(path, 0).partition("#")[0]: path for path in _python_files(root)}
-    for name in sorted(linked):
-        path = files[name]
+    names = {link for text in made.values() for link in re.findall(r'href="(source/[^"#]+)', text)}
+    files = {_place(path): path for path in _python_files(root)}
+    found = {name: text.encode() for name, text in made.items()}
+    return found | listings({files[name] for name in names}, root)
+
+
+def listings(paths: Iterable[str], root: Path = ROOT) -> dict[str, bytes]:
+    """The listing of each source file, by its path in the site."""
+    found = {}
+    for path in sorted(paths):
         lines = [
             align.marked(line) for line in align.tokens((root / path).read_text().splitlines())
         ]
-        made[name] = _fill("plain.html", title=path, lines=lines, up="../")
-    return {name: text.encode() for name, text in made.items()}
+        found[_place(path)] = _fill("plain.html", title=path, lines=lines, up="../").encode()
+    return found
+
+
+def _place(path: str) -> str:
+    return source.listing(path, 1).partition("#")[0]
 
 
 def _python_files(root: Path) -> list[str]:

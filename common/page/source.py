@@ -55,10 +55,14 @@ def _named(outer: ast.AST, name: str) -> list[ast.AST]:
             case ast.FunctionDef() | ast.ClassDef() if node.name in names:
                 return [node]
             case ast.Assign():
-                targets = {getattr(each, "attr", getattr(each, "id", "")) for each in node.targets}
-                if name in targets:
+                parts = [part for each in node.targets for part in getattr(each, "elts", [each])]
+                if name in {getattr(part, "attr", getattr(part, "id", "")) for part in parts}:
                     return [node]
-            case ast.With() | ast.If():
+            case ast.If():  # both ways, and what stands between them
+                way = [*_named(node, name), *_named(ast.Module(node.orelse, []), name)]
+                if way:
+                    return way
+            case ast.With():
                 if inside := _named(node, name):
                     return inside
             case ast.Match():
@@ -74,7 +78,8 @@ def _named(outer: ast.AST, name: str) -> list[ast.AST]:
 def first_line(path: Path, address: str) -> int:
     """The number of the first line at an address; a decorator counts."""
     first = find(path, address)[0]
-    return min(node.lineno for node in (first, *getattr(first, "decorator_list", [])))
+    numbers: list[int] = [n.lineno for n in (first, *getattr(first, "decorator_list", []))]
+    return min(numbers)
 
 
 def listing(path: str, line: int) -> str:

@@ -123,8 +123,8 @@ def each_conv(rows: tuple[Row, ...], change: Callable[[Conv], Conv]) -> tuple[Ro
 
 
 def divide_widths(rows: tuple[Row, ...], by: int) -> tuple[Row, ...]:
-    """The same rows with every convolution's width divided by `by`."""
-    return each_conv(rows, lambda conv: replace(conv, width=conv.width // by))
+    """The same rows with every convolution's width divided by `by`, at least 1."""
+    return each_conv(rows, lambda conv: replace(conv, width=max(1, conv.width // by)))
 
 
 #: d2l-bn with one Inception block per stage, an eighth of the widths and 33 pixels, for tests and

@@ -10,6 +10,31 @@ from common.spec.rows import Spec
 from common.terminal import table as as_table
 
 
+class Summary(dict[str, Any]):
+    """What `describe` returns; it prints as text, and a notebook shows it as a table."""
+
+    def __str__(self) -> str:
+        return render(self)
+
+    def _repr_html_(self) -> str:
+        heads = ("layer", "kind", "output shape", "parameters", "multiply-adds")
+        cells = [f"<th>{head}</th>" for head in heads]
+        rows = [f"<tr>{''.join(cells)}</tr>"]
+        for row in _layer_rows(self["layers"]):
+            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>")
+        sums = f"{self['parameters']:,} parameters, {self['multiply_adds']:,} multiply-adds"
+        return f"<table>{''.join(rows)}</table><p>{self['spec']}: {sums}</p>"
+
+
+def summary(spec: Spec, compare: bool = False, depth: int | None = None) -> Summary:
+    """A network's layers, shapes, parameters and memory, for a terminal or a notebook.
+
+    `depth` sums up what lies deeper: 1 leaves the stages, 2 the rows. `compare` adds AlexNet,
+    VGG-11 and NiN.
+    """
+    return Summary(describe(spec, compare, depth))
+
+
 def describe(spec: Spec, compare: bool = False, depth: int | None = None) -> dict[str, Any]:
     """The summary as plain data: NCHW shapes for a batch of one, memory in float32 megabytes.
 
@@ -17,7 +42,7 @@ def describe(spec: Spec, compare: bool = False, depth: int | None = None) -> dic
     """
     table = layers(spec)
     parameters, multiply_adds = totals(table)
-    found = {
+    found: dict[str, Any] = {
         "spec": spec.name,
         "input": [1, *spec.input],
         "parameters": parameters,
@@ -66,16 +91,7 @@ def _peer(name: str) -> dict[str, Any]:
 
 def render(found: dict[str, Any]) -> str:
     """The summary as text."""
-    table = [
-        (
-            layer["name"],
-            layer["kind"],
-            _shape(layer["shape"]),
-            "" if layer["parameters"] is None else f"{layer['parameters']:,}",
-            f"{layer['multiply_adds']:,}" if layer["multiply_adds"] else "",
-        )
-        for layer in found["layers"]
-    ]
+    table = _layer_rows(found["layers"])
     heads = ("layer", "kind", "output shape", "parameters", "multiply-adds")
     stages = [(stage["name"], _shape(stage["shape"])) for stage in found["stages"]]
     megabytes = {
@@ -103,6 +119,19 @@ def render(found: dict[str, Any]) -> str:
         ]
         parts.append(as_table(rows, ("network", "input", "parameters", "multiply-adds")))
     return "\n\n".join(parts)
+
+
+def _layer_rows(layers: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    return [
+        (
+            layer["name"],
+            layer["kind"],
+            _shape(layer["shape"]),
+            "" if layer["parameters"] is None else f"{layer['parameters']:,}",
+            f"{layer['multiply_adds']:,}" if layer["multiply_adds"] else "",
+        )
+        for layer in layers
+    ]
 
 
 def _shape(shape: tuple[int, ...]) -> str:

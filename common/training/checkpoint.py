@@ -40,6 +40,7 @@ class Config:
     fingerprint: str  #: digest of the data's labels and pixels; see `fingerprint`
     pixels: tuple[int, int] = (28, 28)  #: height and width of the images in the data
     threads: int | None = None  #: of one operation on the CPU; None on a GPU and in older runs
+    split: float | None = None  #: the value of `--split`
 
     def check(self) -> None:
         """Raise ValueError if a field has another type or is out of its range."""
@@ -58,6 +59,8 @@ class Config:
         fingerprint = text("fingerprint", self.fingerprint)
         if fingerprint.strip("0123456789abcdef"):
             raise ValueError("its fingerprint is not a hexadecimal number")
+        if self.split is not None and not 0 < number("split", self.split, 0) < 1:
+            raise ValueError("its split is not between 0 and 1")
         whole("recipe's size", self.recipe.size, 1, MOST_PIXELS)
         for name in ("batch_size", "epochs"):
             whole(f"recipe's {name}", getattr(self.recipe, name), 1, MOST)
@@ -76,11 +79,13 @@ class Config:
         data: Dataset,
         source: str | None = None,
         limits: tuple[int | None, int | None] = (None, None),
+        split: float | None = None,
     ) -> Config:
         """Return the configuration of a run on this data; RunError if none could be read again."""
         _, channels, height, width = (int(length) for length in data.train_images.shape)
         classes, digest = tuple(data.classes), fingerprint(data)
-        config = cls(recipe, backend, source, *limits, channels, classes, digest, (height, width))
+        pixels = (height, width)
+        config = cls(recipe, backend, source, *limits, channels, classes, digest, pixels, split)
         try:
             config.check()
         except ValueError as error:

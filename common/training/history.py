@@ -15,6 +15,7 @@ from common.training.fields import listed, named, number, parse, plain, whole
 
 LARGEST = 2**28  #: bytes of a history; one of three million steps has a quarter of them
 MOST = 2**31  #: epochs, steps and examples that a run can have
+NAME = "history.jsonl"  #: of the file in a run's folder
 ROUNDING = 1e-3  #: what an accuracy may exceed 1 by, because workers sum shares in float32
 
 
@@ -112,8 +113,10 @@ def read_history(path: Path) -> list[Epoch]:
             epochs.append(epoch)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             reason = str(error) if type(error) is ValueError else "it is damaged"
+            way_out = "this is not the history of a run"
+            if path.name == NAME:
+                way_out = "`--resume` rewrites the file from the last checkpoint"
             raise RunError(
-                f"{path}, line {line_number}, is not a valid epoch ({reason}): `--resume` rewrites "
-                "the file from the last checkpoint."
+                f"{path}, line {line_number}, is not a valid epoch ({reason}): {way_out}."
             ) from error
     return epochs

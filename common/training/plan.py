@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,12 +16,14 @@ from common.data.dataset import Dataset
 from common.data.sources import load as load_data
 from common.device import choose, own_device
 from common.errors import RunError, SpecError, printable
+from common.formats.identify import Known, with_own_eps
 from common.recipe import AUTO, Recipe, recipe_of
 from common.spec import summary
 from common.spec.arithmetic import layers
 from common.terminal import table
 from common.training.checkpoint import Checkpoint, Config, fingerprint
 from common.training.run import Run, open_run
+from common.weights import not_finite
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Plan:
     named: bool = True  #: the user gave the folder; if not, another free one does as well
     stamp: tuple[int, int] | None = None  #: of the last checkpoint when it was read
     extended: int = 0  #: the epochs that a resumed run had before it got more
+    notes: tuple[str, ...] = ()  #: how weights and data were changed, as sentences
 
     @property
     def recipe(self) -> Recipe:
@@ -116,8 +120,17 @@ def begin(
     source: str | None,
     limits: tuple[int | None, int | None],
     out: Path | None,
+    known: Known | None = None,
+    split: float | None = None,
 ) -> Plan:
-    """Plan a new run: a named recipe with some fields changed."""
+    """Plan a new run: a named recipe with some fields changed.
+
+    `split` divides the class folders of a data set that has no test images.
+
+    It starts with the weights of `known`, if they are given, and their spec.
+    """
+    if known:
+        changes = {"spec": known.spec.name, **changes}
     recipe = replace(recipe_of(recipe_name), **changes)
     recipe.network()  # raises SpecError for an unknown spec
     try:
@@ -129,10 +142,48 @@ def begin(
     run = Run(folder)
     run.check_free()
     backend = load(backend_name)
-    data = load_data(source, recipe.size).limit(*limits)
-    config = Config.of(recipe, backend_name, data, source, limits)
+    data = load_data(source, recipe.size, split).limit(*limits)
+    config = Config.of(recipe, backend_name, data, source, limits, split)
     layers(config.network())  # raises SpecError for a size that is too small
-    return Plan(backend_name, backend, Checkpoint.first(config), data, run, True, bool(out))
+    first = Checkpoint.first(config)
+    notes: tuple[str, ...] = ()
+    if known:
+        first, notes = started_from(first, with_own_eps(known))
+    if split is not None:
+        notes = (
+            *notes,
+            f"{data.source} is divided by `--split {split:g}`, class by class, with a fixed seed: "
+            f"{len(data.train_labels)} images for training, {len(data.test_labels)} for testing.",
+        )
+    return Plan(backend_name, backend, first, data, run, True, bool(out), notes=notes)
+
+
+def started_from(first: Checkpoint, known: Known) -> tuple[Checkpoint, tuple[str, ...]]:
+    """The first checkpoint with the weights of a file, and what was changed in them, as sentences.
+
+    With another number of classes the heads stay as the seed draws them. RunError for other
+    channels.
+    """
+    config, notes = first.config, list(known.notes)
+    if known.spec.input[0] != config.channels:
+        raise RunError(
+            f"The weights are for images of {known.spec.input[0]} channel(s), and the data have "
+            f"{config.channels}: give other data with `--data`."
+        )
+    if names := not_finite(known.weights):
+        raise RunError(f"The weights hold NaN or infinity in {names[0]}: use others.")
+    same = known.spec.head.width == len(config.classes)
+    if not same:
+        notes.append(
+            f"The weights are of {known.spec.head.width} classes, and the data have "
+            f"{len(config.classes)}: the head is new, drawn with the seed {config.recipe.seed}."
+        )
+    heads = re.compile(r"(auxiliary\.\d+\.)?head\.\w+")
+    weights = {
+        name: array if heads.fullmatch(name) and not same else known.weights[name].astype("float32")
+        for name, array in first.weights.items()
+    }
+    return replace(first, weights=weights), tuple(notes)
 
 
 def resume(
@@ -163,7 +214,7 @@ def resume(
     backend_name = backend_name or config.backend
     if source is not None:
         config = replace(config, data=source)
-    data = load_data(config.data, config.recipe.size)
+    data = load_data(config.data, config.recipe.size, config.split)
     data = data.limit(config.limit_train, config.limit_test)
     checkpoint = replace(checkpoint, config=config)
     if fingerprint(data) == config.fingerprint:  # the loop refuses other images

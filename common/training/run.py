@@ -165,6 +165,8 @@ class Run:
             other = self.checkpoint("best" if which == "last" else "last")
             if other.exists():
                 raise RunError(f"{str(error)[:-1]}; try {other} instead.") from error
+            if not path.exists() and not self.config_file.exists():
+                raise RunError(f"{self.folder} is not a run: it holds no checkpoint.") from error
             if not path.exists():
                 raise RunError(
                     f"{self.folder} holds no checkpoint: start again with `--out {self.folder}`."

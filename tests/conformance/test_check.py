@@ -1,10 +1,22 @@
 """`googlenet check` names every injected bug that shows in a network, and passes what is right."""
 
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
+from small_specs import thin  # in tests/support
 
 from backends.mutations import inject
-from common.check import check_live
+from common.check import assert_same, check_live
+from common.check.process import Process, UserError
+from common.errors import BackendError
 from common.parity.mutations import INJECTED_BUGS
+from common.spec import D2L, D2L_BN, MINI
+
+PORTS = Path(__file__).parents[1] / "support" / "ports"
+SIZE = 36  #: at which a pool that rounds up shows
 
 #: the injected bugs that change the network's function; the others are in weights, losses or steps
 SHOWN = (
@@ -33,3 +45,161 @@ def test_every_injected_bug_is_named(backend, name, bug):
     assert report.outcome == "differs", report.text()
     assert [finding.name for finding in report.findings] == [bug.name], report.text()
     assert report.residual < 1e-8
+
+
+# ---- ports as people write them
+
+
+class Ports:
+    """The ports of the backend, and a check of each."""
+
+    def __init__(self, name):
+        if name == "tf":
+            import keras
+
+            keras.config.set_floatx("float64")
+        sys.path.insert(0, str(PORTS))
+        self.name, self.module = name, importlib.import_module(f"{name}_ports")
+
+    def close(self):
+        """Undo what the ports needed."""
+        sys.path.remove(str(PORTS))
+        if self.name == "tf":
+            import keras
+
+            keras.config.set_floatx("float32")
+
+    def check(self, make_net, norm):
+        """Check a port against the thin d2l, with or without its norm."""
+        return check_live(make_net(), self.name, thin(D2L_BN if norm else D2L), SIZE)
+
+
+@pytest.fixture(scope="module")
+def ports(pytestconfig):
+    found = Ports(pytestconfig.getoption("--backend"))
+    yield found
+    found.close()
+
+
+def test_right_ports_raise_no_alarm(ports):
+    wrong = {}
+    for norm, nets in ((False, ports.module.RIGHT), (True, ports.module.RIGHT_NORM)):
+        for port, make_net in nets.items():
+            report = ports.check(make_net, norm)
+            if report.outcome != "same" or report.plain > 1e-8:
+                wrong[port] = report.text()
+    assert not wrong, "\n\n".join(f"{port}: {text}" for port, text in wrong.items())
+
+
+def test_every_mistake_of_a_wrong_port_is_named_and_nothing_else(ports):
+    wrong = {}
+    for norm, nets in ((False, ports.module.WRONG), (True, ports.module.WRONG_NORM)):
+        for port, (make_net, names) in nets.items():
+            report = ports.check(make_net, norm)
+            said = {finding.name for finding in (*report.structure, *report.findings)}
+            proved = report.outcome == "differs" and report.residual < 1e-8
+            if said != names or not proved or report.status != 3:
+                wrong[port] = report.text()
+    assert not wrong, "\n\n".join(f"{port}: {text}" for port, text in wrong.items())
+
+
+def test_what_no_mistake_explains_is_said_and_nothing_is_named_wrongly(ports):
+    for port, (make_net, outcome, names) in ports.module.OPEN.items():
+        report = ports.check(make_net, False)
+        assert report.outcome == outcome, f"{port}: {report.text()}"
+        assert {finding.name for finding in (*report.structure, *report.findings)} <= names, port
+        if outcome == "unexplained":
+            assert "UNEXPLAINED" in report.text()
+
+
+def test_assert_same_says_the_diagnosis_and_leaves_the_weights(backend, name):
+    net = make(backend, MINI)
+    before = backend.read_weights(net)
+    assert_same(net, MINI)
+    for key, array in backend.read_weights(net).items():
+        np.testing.assert_array_equal(array, before[key], err_msg=key)
+    with inject(name, "norm-eps"), pytest.raises(AssertionError, match="norm-eps: eps 1e-05"):
+        assert_same(make(backend, MINI), MINI)
+
+
+# ---- a network in a file, in its own process
+
+FILES = {
+    "torch": """
+import torch
+from torch import nn
+from common import WIDTH  # the user's own module
+print("said by the user's code")
+net = nn.Sequential(nn.Conv2d(1, WIDTH, 3), nn.ReLU())
+class needs_arguments(nn.Module):
+    def __init__(self, width): super().__init__()
+def broken(x):
+    raise KeyError("p4_3")
+""",
+    "tf": """
+import keras
+from common import WIDTH
+print("said by the user's code")
+net = keras.Sequential([keras.layers.Conv2D(WIDTH, 3), keras.layers.ReLU()])
+class needs_arguments(keras.Model):
+    def __init__(self, width): super().__init__()
+def broken(x):
+    raise KeyError("p4_3")
+""",
+    "mxnet": """
+import numpy
+vars(numpy).update(bool=bool, int=int)
+from mxnet.gluon import nn
+from common import WIDTH
+print("said by the user's code")
+net = nn.Sequential()
+net.add(nn.Conv2D(WIDTH, 3), nn.Activation("relu"))
+class needs_arguments(nn.Block):
+    def __init__(self, width): super().__init__()
+def broken(x):
+    raise KeyError("p4_3")
+""",
+    "paddle": """
+from paddle import nn
+from common import WIDTH
+print("said by the user's code")
+net = nn.Sequential(nn.Conv2D(1, WIDTH, 3), nn.ReLU())
+class needs_arguments(nn.Layer):
+    def __init__(self, width): super().__init__()
+def broken(x):
+    raise KeyError("p4_3")
+""",
+}
+
+
+def test_a_file_runs_beside_the_users_own_modules_and_its_errors_are_told(name, tmp_path, capfd):
+    (tmp_path / "common.py").write_text("WIDTH = 4\n")
+    (tmp_path / "train.py").write_text("raise RuntimeError('not this one')\n")
+    file = tmp_path / "mynet.py"
+    file.write_text(FILES[name])
+    x = np.zeros((2, 1, 12, 12), np.float32)
+    with Process(f"{file}:net", name) as process:
+        process.open(x)
+        found = process.trace(x)
+        assert next(event["op"] for event in found["events"]) == "conv"
+        assert found["events"][0]["line"].startswith("mynet.py:")
+        assert found["outputs"][0]["out"].shape == (2, 4, 10, 10)
+    assert "said by the user's code" in capfd.readouterr().out
+    for bad, words in (
+        ("needs_arguments", "needs the arguments width"),
+        ("broken", r"mynet.py:\d+ raises KeyError: 'p4_3'"),
+    ):
+        with Process(f"{file}:{bad}", name) as process, pytest.raises(UserError, match=words):
+            process.open(x)
+    with pytest.raises(UserError, match="AttributeError"):
+        Process(f"{file}:absent", name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["common.py", "mynet.py", "train.py"]
+
+
+def test_a_python_without_the_framework_is_told(name, tmp_path):
+    (tmp_path / "net.py").write_text("net = None\n")
+    empty = tmp_path / "python"
+    empty.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    empty.chmod(0o755)
+    with pytest.raises((BackendError, UserError)):
+        Process(f"{tmp_path / 'net.py'}:net", name, str(empty))

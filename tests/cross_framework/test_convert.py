@@ -192,6 +192,36 @@ def test_a_reader_s_file_goes_on_in_another_framework(books, processes, tmp_path
     assert tensor_error(logits, np.load(books / f"{one}-norm.npy")) < 1e-12
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [("torch", "paddle"), ("paddle", "mxnet"), ("mxnet", "tf"), ("tf", "torch")]
+)
+def test_the_book_s_names_load_into_the_reader_s_own_network(
+    books, processes, tmp_path, one, other
+):
+    """By the framework's own loader, strictly; the network gives the logits of the other one."""
+    kind = "norm"
+    there = tmp_path / f"given-{kind}{FORMATS[other].suffix}"
+    conversion.convert(books / f"{one}-{kind}{FORMATS[one].suffix}", there, names="book")
+    np.save(tmp_path / "images.npy", np.load(books / "images.npy"))
+    command = [sys.executable, SUPPORT / "d2l_reference.py", other, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    logits = np.load(tmp_path / f"{other}-{kind}.npy")
+    assert tensor_error(logits, np.load(books / f"{one}-{kind}.npy")) < 1e-12
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".keras", ".npz"])
+def test_other_suffixes_are_written_and_read(native, tmp_path, suffix):
+    """A `.keras` file is the whole model, with the eps of its norms."""
+    weights, files = native
+    there = tmp_path / f"there{suffix}"
+    found = conversion.convert(files["torch"], there, compare=True, eps=1e-5)
+    assert found.eps == pytest.approx(1e-5 if suffix == ".keras" else 1e-3)
+    assert (found.sha256 == sha256(weights)) == (suffix == ".keras")
+    back = conversion.convert(there, tmp_path / "back.safetensors", compare=True)
+    assert (back.sha256, back.eps) == (found.sha256, found.eps)
+
+
 # --- ONNX
 
 
@@ -208,7 +238,8 @@ def test_onnxruntime_agrees_with_the_reference(tmp_path, name):
     for index, _ in enumerate(network.auxiliary):
         name = f"auxiliary.{index}"
         assert tensor_error(onnx.run(path, x, name), expected[name]) < 1e-5
-    assert sha256(onnx.read(path)) == sha256(weights)
+    asked = name if name in SPECS else network.name
+    assert sha256(identify(sandbox.read_file(path), asked, "it").weights) == sha256(weights)
     assert onnx.encode(network, weights) == path.read_bytes()
     if not network.auxiliary:  # then the graph takes other sizes too
         larger = network.at(size=64)
@@ -234,4 +265,5 @@ def test_float64_is_written_and_not_compared_where_nothing_runs_it(tmp_path, cap
     assert "onnxruntime does not run" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
     assert main(words, standalone_mode=False) is None
-    assert sha256(onnx.read(tmp_path / "a.onnx")) == sha256(weights)
+    known = identify(sandbox.read_file(tmp_path / "a.onnx"), None, "it")
+    assert sha256(known.weights) == sha256(weights)

@@ -141,6 +141,27 @@ def mxnet_lists(draw: Any) -> bytes:
     )
 
 
+@st.composite
+def onnx_files(draw: Any) -> bytes:
+    """ONNX graphs with numbers out of the way, and bytes in the place of messages."""
+    edge = st.integers(0, 4) | st.sampled_from(EDGES)
+    made = hostile.onnx(
+        shape=tuple(draw(st.lists(edge, max_size=5))),
+        kind=draw(st.integers(0, 24)),
+        data=draw(st.binary(max_size=64)),
+        more=draw(st.binary(max_size=12)),
+        eps=draw(st.floats(width=32)),
+    )
+    return draw(st.just(made) | edited(made))
+
+
+@st.composite
+def npz_files(draw: Any) -> bytes:
+    """Archives of one array whose header is edited."""
+    header = hostile.npy(hostile.HEADER, draw(st.binary(max_size=16)))
+    return hostile.packed({"a.npy": draw(edited(header))})
+
+
 #: what is thrown, by name
 KINDS: dict[str, Callable[[], Any]] = {
     **{name: lambda name=name: edited(SEEDS[name]) for name in SEEDS},  # type: ignore[misc]
@@ -153,6 +174,15 @@ KINDS: dict[str, Callable[[], Any]] = {
     ),
     "old torch": lambda: st.builds(hostile.old_torch, operations() | respliced()),
     "mxnet": mxnet_lists,
+    "onnx": onnx_files,
+    "npz": npz_files,
+    "keras archive": lambda: st.builds(
+        lambda weights, config: hostile.packed(
+            {"model.weights.h5": weights, "config.json": config}
+        ),
+        edited(SEEDS["keras.weights.h5"]),
+        st.binary(max_size=40),
+    ),
     "safetensors": lambda: st.builds(
         hostile.safetensors,
         edited(

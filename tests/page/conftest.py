@@ -1,28 +1,27 @@
 """Fixtures: the page in a real Chromium, and copies of the repository that a test may damage."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import provide
 import pytest
 from playwright.sync_api import sync_playwright
 
 from backends import FRAMEWORKS
-from common.page import content
 from common.page import site as pages
 
 ROOT = Path(__file__).parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def browser_path():
     """The path of the browser; without one the test fails with advice, it is never skipped."""
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    found = provide.browser()
     if not found:
         pytest.fail(
-            "There is no Chromium: run `apt-get install chromium`, or set CHROMIUM to its path.",
+            "There is no Chromium: run `python tests/support/provide.py browser`, or set CHROMIUM "
+            "to its path.",
             pytrace=False,
         )
     return found
@@ -79,8 +78,6 @@ def checkout(tmp_path):
     ignored = shutil.ignore_patterns("__pycache__", "*.png", "*.svg")
     shutil.copytree(ROOT / "backends", tmp_path / "backends", ignore=ignored)
     shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=ignored)
-    for name in content.READMES.values():
-        shutil.copy(ROOT / name, tmp_path)
 
     def change(path, old, new):
         text = (tmp_path / path).read_text()

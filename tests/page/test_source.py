@@ -339,8 +339,6 @@ def test_bugs_that_an_older_file_lacks_are_shown_as_such(checkout, few):
 
 def test_without_any_results_the_page_has_code_and_notes(checkout, few, language):
     shutil.rmtree(checkout.root / "docs")
-    for name in content.READMES.values():
-        (checkout.root / name).unlink()
     html = pages.render(language, checkout.root)
     assert len(notes(html)) > 10
     assert "class Conv" in section(html, "idioms")
@@ -541,7 +539,7 @@ def test_every_pitfall_of_the_guide_has_a_chinese_title():
     assert {*titles} - others <= {*words.PITFALLS}
 
 
-def test_the_page_takes_its_words_from_each_readme(html):
+def test_the_page_takes_its_words_from_the_reference_in_its_language(html):
     assert "paper" in section(html["en"], "words")
     assert "论文" in section(html["zh-CN"], "words")
 

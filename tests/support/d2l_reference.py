@@ -3,6 +3,7 @@
 `python d2l_reference.py BACKEND FOLDER` writes files of random weights and running statistics, and
 beside each what the network itself gives for the images in FOLDER/images.npy. float64, so that a
 wrong layout or a wrong order cannot hide; 33 pixels, where Keras's `'same'` pads as the others do.
+If FOLDER has files `given-KIND`, they are loaded into the reader's network instead.
 """
 
 import sys
@@ -55,6 +56,12 @@ def lively(name, shape, seed):
 
 def images(folder):
     return np.load(folder / "images.npy")
+
+
+def kinds(folder, first=0):
+    """The kinds to make: those that FOLDER has files of, or all from the first one."""
+    given = [each for each in KINDS if list(folder.glob(f"given-{each[0]}.*"))]
+    return given or KINDS[first:]
 
 
 def steps(channels, c1, c2, c3, c4):
@@ -140,11 +147,14 @@ def torch(folder):
         concatenate=lambda paths: torch.cat(paths, 1),
         model=nn.Module,
     )
-    for name, *kind in KINDS:
+    for name, *kind in kinds(folder):
         net = network(nn.Module, "forward", tools, *kind).double().eval()
+        given = folder / f"given-{name}.pt"
+        if given.exists():
+            net.load_state_dict(torch.load(given, weights_only=True))
         with torch.no_grad():
             for seed, (word, tensor) in enumerate(net.state_dict().items()):
-                if tensor.is_floating_point():
+                if tensor.is_floating_point() and not given.exists():
                     values = lively(word.rpartition(".")[2], tuple(tensor.shape), seed)
                     tensor.copy_(torch.from_numpy(values))
             logits = net(torch.from_numpy(images(folder))).numpy()
@@ -171,10 +181,16 @@ def paddle(folder):
         concatenate=lambda paths: paddle.concat(paths, 1),
         model=nn.Layer,
     )
-    for name, *kind in KINDS:
+    for name, *kind in kinds(folder):
         net = network(nn.Layer, "forward", tools, *kind)
         net.eval()
-        for seed, (word, tensor) in enumerate(net.state_dict().items()):
+        given = folder / f"given-{name}.pdparams"
+        if given.exists():
+            missing, unexpected = net.set_state_dict(paddle.load(str(given)))
+            assert not missing + unexpected
+        for seed, (word, tensor) in enumerate(
+            net.state_dict().items() if not given.exists() else ()
+        ):
             tensor.set_value(lively(word.rpartition(".")[2], tuple(tensor.shape), seed))
         with paddle.no_grad():
             logits = net(paddle.to_tensor(images(folder))).numpy()
@@ -210,12 +226,16 @@ def mxnet(folder):
         model=nn.Block,
     )
     x = mx.np.array(images(folder), dtype="float64")
-    for name, *kind in KINDS:
+    for name, *kind in kinds(folder):
         net = network(nn.Block, "forward", tools, *kind)
         net.cast("float64")
         net.initialize(mx.init.Zero())
         net(x)
-        for seed, (word, tensor) in enumerate(net._collect_params_with_prefix().items()):
+        given = folder / f"given-{name}.params"
+        if given.exists():
+            net.load_parameters(str(given))
+        tensors = {} if given.exists() else net._collect_params_with_prefix()
+        for seed, (word, tensor) in enumerate(tensors.items()):
             values = lively(word.rpartition(".")[2], tensor.shape, seed)
             tensor.set_data(mx.np.array(values, dtype="float64"))
         net.save_parameters(str(folder / f"mxnet-{name}.params"))
@@ -245,10 +265,13 @@ def tf(folder):
     )
     x = images(folder).transpose(0, 2, 3, 1)
     for suffix, base in (("", keras.Model), ("-layer", layers.Layer)):
-        for name, *kind in KINDS[1 if suffix else 0 :]:
+        for name, *kind in kinds(folder, 1 if suffix else 0):
             net = network(base, "call", tools, *kind)
             net(x)
-            for seed, variable in enumerate(net.weights):
+            given = folder / f"given-{name}.weights.h5"
+            if given.exists() and not suffix:
+                net.load_weights(given)
+            for seed, variable in enumerate(() if given.exists() else net.weights):
                 word = variable.path.rpartition("/")[2]
                 variable.assign(lively(word, tuple(variable.shape), seed))
             net.save_weights(folder / f"tf-{name}{suffix}.weights.h5")

@@ -194,6 +194,68 @@ def old_torch(second, rest=b""):
     return data[:at] + system + second + rest
 
 
+HEADER = "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }"
+
+
+def npy(header, data=bytes(8)):
+    """A `.npy` entry with this header."""
+    return b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header.encode() + data
+
+
+def npz(array):
+    """An archive of one array, as NumPy writes it."""
+    file = io.BytesIO()
+    np.savez(file, a=array)
+    return file.getvalue()
+
+
+def packed(entries, how=zipfile.ZIP_STORED):
+    """An archive of these entries."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", how) as out:
+        for where, content in entries.items():
+            out.writestr(where, content)
+    return file.getvalue()
+
+
+def varint(value):
+    """A whole number in a protocol buffer."""
+    out = b""
+    while value > 127:
+        out, value = out + bytes([value & 127 | 128]), value >> 7
+    return out + bytes([value])
+
+
+def field(number, value):
+    """A field of a protocol buffer: a number or bytes."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def onnx(shape=(2, 1, 1, 1), kind=1, data=bytes(8), more=b"", eps=1e-5):
+    """An ONNX file of a convolution and a norm."""
+    dims = b"".join(field(1, length) for length in shape)
+    weight = dims + field(2, kind) + field(8, b"c.weight") + field(9, data) + more
+    ones = field(1, 2) + field(2, 1) + field(9, struct.pack("<2f", 1, 1))
+    words = [b"n.weight", b"n.bias", b"n.running_mean", b"n.running_var"]
+    conv = field(1, b"x") + field(1, b"c.weight") + field(2, b"y") + field(4, b"Conv")
+    attribute = field(1, b"epsilon") + varint(2 << 3 | 5) + struct.pack("<f", eps)
+    norm = field(1, b"y") + b"".join(field(1, word) for word in words) + field(2, b"z")
+    norm += field(4, b"BatchNormalization") + field(5, attribute)
+    graph = field(1, conv) + field(1, norm) + field(5, weight)
+    graph += b"".join(field(5, ones + field(8, word)) for word in words)
+    return field(1, 8) + field(7, graph)
+
+
+def deep(levels):
+    """A dict in a dict, and so on, each twice."""
+    found = {}
+    for _ in range(levels):
+        found = {"a": found, "b": found}
+    return found
+
+
 def corpus(canary):
     """Hostile files by what they are; the payloads make the file `canary`."""
     touch = f"touch {canary}"
@@ -271,6 +333,25 @@ def corpus(canary):
             unicode("a"), b"X\3\0\0\0\xed\xa0\x80"
         ),
         "pickle: nothing": pickle.dumps({}, 4),
+        "pickle: an object that is called": entry(name("some.library", "Thing") + b")R"),
+        "pickle: an object that is made": entry(name("some.library", "Thing") + b")\x81"),
+        "pickle: an object that is built": entry(
+            name("some.library", "Thing")
+            + b")\x81"
+            + name("os", "system")
+            + unicode(touch)
+            + b"\x85R"
+            + b"b"
+        ),
+        "pickle: os.system beside weights": b"\x80\x02}("
+        + (unicode("w") + tensor())
+        + (unicode("x") + name("os", "system") + unicode(touch) + b"\x85R")
+        + b"u.",
+        "pickle: an object alone": name("some.library", "Thing") + b")\x81.",
+        "pickle: dicts in dicts": pickle.dumps(deep(14), 4),
+        "pickle: a dict of many dicts": b"\x80\x02}("
+        + b"".join(unicode(f"t{n}") + b"}" for n in range(60_000))
+        + b"u.",
         "archive: way out of the folder": archive(
             entry(tensor(key="../../../../etc/passwd")), more=[("../../canary", b"x")]
         ),
@@ -368,6 +449,40 @@ def corpus(canary):
                 "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
             }
         ),
+        "npz: objects": npz(np.array([{}], object)),
+        "npz: code in a header": packed(
+            {"a.npy": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (exit(),), }")}
+        ),
+        "npz: a huge shape": packed({"a.npy": npy(HEADER.replace("(2,)", f"({2**40},)"))}),
+        "npz: a shape of many axes": packed({"a.npy": npy(HEADER.replace("2,", "1, " * 3000))}),
+        "npz: a long header": packed({"a.npy": npy(HEADER + " " * 60_000)}),
+        "npz: more behind the end": packed({"a.npy": npy(HEADER, bytes(9))}),
+        "npz: no array": packed({"a.npy": b"x" * 100}),
+        "npz: a bomb": packed({"a.npy": npy(HEADER, bytes(2**26))}, zipfile.ZIP_DEFLATED),
+        "npz: big-endian": npz(np.zeros(2, ">f4")),
+        "keras: no HDF5": packed({"model.weights.h5": b"x" * 100}),
+        "keras: a bomb": packed({"model.weights.h5": bytes(2**26)}, zipfile.ZIP_DEFLATED),
+        "keras: a deep config": packed(
+            {
+                "model.weights.h5": hdf5(lambda root: root.create_dataset("a", data=one)),
+                "config.json": b"[" * 10**5,
+            }
+        ),
+        "keras: a link to another file": packed(
+            {"model.weights.h5": linked(h5py.ExternalLink(KERAS, DENSE)), "config.json": b"{}"}
+        ),
+        "onnx: a huge shape": onnx(shape=(2**40,)),
+        "onnx: a negative shape": onnx(shape=(2**64 - 1,)),
+        "onnx: an overflow": onnx(shape=(2**62, 2**62)),
+        "onnx: an unknown type": onnx(kind=99),
+        "onnx: text": onnx(kind=8),
+        "onnx: values in another file": onnx(more=field(14, 1)),
+        "onnx: no graph": b"\x08\x08" + field(2, b"pytorch"),
+        "onnx: a graph of itself": b"\x08\x08" + field(7, field(7, field(7, b"\x08"))),
+        "onnx: a length behind the end": b"\x08\x08\x3a" + b"\xff" * 9 + b"\x01",
+        "onnx: a number without an end": b"\x08" + b"\xff" * 30,
+        "onnx: many fields": b"\x08\x08" * (2 * 10**6 + 1),
+        "onnx: an eps that is no number": onnx(eps=float("nan")),
         "hdf5: a link to another file": linked(h5py.ExternalLink(KERAS, DENSE)),
         "hdf5: a link inside": hdf5(soft),
         "hdf5: a link to nowhere": linked(h5py.SoftLink("/b")),

@@ -11,13 +11,14 @@ import datetime
 import random
 import sys
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from common.check.checker import EXTRA, Checker
+from common.check.checker import Checker
+from common.check.edits import names, variants
+from common.check.findings import EXTRA
 from common.check.graph import ACTIVATIONS, Graph, build
-from common.check.mistakes import names, variants
 from common.parity.fixtures import draw_fixture
 from common.spec import MINI
 
@@ -39,6 +40,7 @@ class FakeNetwork:
             self.weights[name] = array.astype(np.float64)
 
     def trace(self, x):
+        """Every tensor of the edited graph, as events."""
         values = self.graph.run(x.astype(np.float64), self.weights)
         events, at = [], {"input": -1}
         for node in self.graph.nodes.values():
@@ -73,6 +75,7 @@ class FakeNetwork:
         return {"events": events, "outputs": outputs}
 
     def has(self, node, leaf):
+        """Whether the edited step has such a weight."""
         if f"{node.name}.{leaf}" not in self.numbers:
             return False
         if node.kind != "norm":
@@ -83,18 +86,21 @@ class FakeNetwork:
         return leaf not in lacking.get(node.p["affine"], ())
 
     def shapes(self):
+        """The shapes of the weights."""
         return [self.weights[name].shape for name in self.numbers]
 
     def read(self):
+        """The weights."""
         return [self.weights[name] for name in self.numbers]
 
     def write(self, arrays):
+        """Take over weights."""
         names_ = list(self.numbers)
         for number, array in arrays.items():
             self.weights[names_[number]] = array
 
     def close(self):
-        pass
+        """Nothing is left to do."""
 
 
 def event(op, name, inputs, leaves, out):
@@ -122,10 +128,12 @@ class Trial:
 
     @property
     def reproduced(self):
+        """Whether the reference with the mistakes gives the outputs."""
         return self.report.residual is not None and self.report.residual < 1e-8
 
     @property
     def exact(self):
+        """Whether every mistake is named, and nothing else."""
         return self.reproduced and not self.wrong
 
 
@@ -208,7 +216,7 @@ def judge(graph: Graph, found: Trial) -> list:
     if found.report.outcome in ("differs", "same"):
         for place, kinds in true.items():
             said = {part for each in places.get(place, ()) for part in each.split(" and ")}
-            if not kinds & said and not same_place(graph, place, kinds, {p: s for p, s in places.items()}):
+            if not kinds & said and not same_place(graph, place, kinds, places):
                 wrong.append((place, "not named", sorted(kinds)))
     return wrong
 

@@ -1,4 +1,7 @@
-"""`googlenet convert`, its refusals and its proofs; the frameworks are in tests/cross_framework."""
+"""`googlenet convert`, its refusals and its proofs; the frameworks are in tests/cross_framework.
+
+Long because everything that the command says of a file is here.
+"""
 
 import json
 import os
@@ -12,13 +15,15 @@ import pytest
 from hostile import archive, tensor, unicode  # in tests/support
 
 from backends import FRAMEWORKS
+from backends.numpy import GoogLeNet
 from common import files
 from common.cli.app import main
 from common.convert import conversion, onnx
 from common.convert.conversion import SUFFIXES, Work
 from common.errors import BackendError, ParityError, WeightsError
 from common.formats import sandbox
-from common.formats.naming import FORMATS, NAMINGS
+from common.formats.identify import identify
+from common.formats.naming import FORMATS, NAMINGS, WRITTEN
 from common.formats.readers import detect
 from common.spec import D2L, MINI
 from common.weights import draw, load, save, sha256, shapes
@@ -380,3 +385,175 @@ def test_the_book_s_own_network_is_converted(tmp_path):
     (tmp_path / "book.pt").write_bytes(state_dict({names[n]: a for n, a in weights.items()}))
     found = conversion.convert(tmp_path / "book.pt", tmp_path / "a.safetensors")
     assert (found.spec, found.names, found.sha256) == ("d2l", "the book's names", sha256(weights))
+
+
+# --- what weights do not tell
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A file of lively weights, and the network that they were trained as: eps is 1e-5."""
+    random = np.random.RandomState(4)
+    weights = {
+        name: (
+            random.uniform(0.001, 0.01, a.shape)  # small variances: eps matters
+            if name.endswith("running_var")
+            else random.standard_normal(a.shape) / 3
+        ).astype(np.float32)
+        for name, a in draw(MINI, 0).items()
+    }
+    path = tmp_path / "trained.pt"
+    path.write_bytes(state_dict(weights))
+    x = random.uniform(0, 1, (3, 1, 33, 33))
+    return path, weights, x
+
+
+def logits_of(path, x, **sizes):
+    """The reference's logits with the eps that the file records."""
+    file = sandbox.read_file(path)
+    known = identify(file, None, "it")
+    return GoogLeNet(known.spec, known.weights).forward(x)["head"]
+
+
+def test_what_was_assumed_is_printed(source, tmp_path, capsys):
+    assert run(source, tmp_path / "a.safetensors") == 0
+    said = capsys.readouterr().out
+    assert "assumed, because weights do not tell:" in said
+    assert "norm: eps 0.001 (the spec's), momentum 0.9 of the old value" in said
+    assert "1e-05 in PyTorch, MXNet, Paddle, 0.001 in Keras: say yours with `--eps`" in said
+    assert "pools between the blocks: 3x3 with stride 2, padded by 1" in said
+    assert "7x7 convolution with stride 2: 3 pixels on every side" in said
+    assert "input: not scaled by the network" in said
+
+
+def test_the_eps_of_the_source_is_recorded_and_used(trained, tmp_path, capsys):
+    path, weights, x = trained
+    want = GoogLeNet(MINI.at(eps=1e-5), weights).forward(x)["head"]
+    default = GoogLeNet(MINI, weights).forward(x)["head"]
+    assert np.abs(want - default).max() > 1e-2 * np.abs(want).max(), "it matters"
+    assert run(path, tmp_path / "a.safetensors", "--eps", 1e-5) == 0
+    assert "norm: eps 1e-05 (--eps)" in capsys.readouterr().out
+    np.testing.assert_array_equal(logits_of(tmp_path / "a.safetensors", x), want)
+    assert run(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "--check") == 0
+    assert "norm: eps 1e-05 (the file)" in capsys.readouterr().out
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_a_destination_with_another_eps_gets_another_gamma(trained, tmp_path, capsys):
+    """Exact in evaluation; `--check` runs the source with its own eps."""
+    _, weights, x = trained
+    save(tmp_path / "a.safetensors", weights, MINI.at(eps=1e-5))
+    assert run(tmp_path / "a.safetensors", tmp_path / "b.npz", "--check") == 0
+    said = capsys.readouterr().out
+    assert "eps 0.001: gamma is multiplied by sqrt((var + 0.001) / (var + 1e-05))" in said
+    want = GoogLeNet(MINI.at(eps=1e-5), weights).forward(x)["head"]
+    np.testing.assert_allclose(logits_of(tmp_path / "b.npz", x), want, rtol=1e-4, atol=1e-4)
+
+
+def test_an_eps_for_a_network_without_norm_is_refused(tmp_path, capsys):
+    (tmp_path / "a.pt").write_bytes(state_dict(draw(D2L, 0)))
+    said = refused(capsys, tmp_path / "a.pt", tmp_path / "a.safetensors", "--eps", "1e-5")
+    assert "--eps is for networks with batch norm, and d2l has none" in said
+
+
+def expectation(tmp_path, x, logits):
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", logits)
+    return "--expect", tmp_path / "x.npy", tmp_path / "y.npy"
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_user_s_own_logits_are_compared(trained, tmp_path, capsys, last):
+    """Images with the channels first or last."""
+    path, weights, x = trained
+    want = GoogLeNet(MINI.at(eps=1e-5), weights).forward(x)["head"].astype(np.float32)
+    x = x.transpose(0, 2, 3, 1) if last else x
+    words = expectation(tmp_path, x.astype(np.float64), want)
+    assert run(path, tmp_path / "a.safetensors", "--eps", 1e-5, *words) == 0
+    assert "expected: on 3 images the logits differ from yours by at most" in (
+        capsys.readouterr().out
+    )
+    assert run(path, tmp_path / "b.safetensors", *words) == 3
+    said = capsys.readouterr().err
+    assert "gives other logits than" in said
+    assert "with `--eps 1e-05` they differ by" in said
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_probabilities_are_not_logits(trained, tmp_path, capsys):
+    path, weights, x = trained
+    logits = GoogLeNet(MINI, weights).forward(x)["head"]
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    words = expectation(tmp_path, x, powers / powers.sum(1, keepdims=True))
+    assert run(path, tmp_path / "a.safetensors", *words) == 3
+    assert "yours are probabilities: give the logits before softmax" in capsys.readouterr().err
+    words = expectation(tmp_path, x, logits * 1.5)
+    assert run(path, tmp_path / "a.safetensors", *words) == 3
+    assert "the usual reasons" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (np.zeros((2, 1, 33, 33)), np.zeros((3, 10)), "2 images and"),
+        (np.zeros((2, 2, 33, 33)), np.zeros((2, 10)), "takes images of 1 channel"),
+        (np.zeros((2, 1, 33, 33)), np.zeros((2, 9)), "has 9 columns, and the network has 10"),
+        (np.zeros((2, 33, 33)), np.zeros((2, 10)), "is not an array of numbers with 4 axes"),
+        (np.zeros((2, 1, 33, 33)), np.full((2, 10), np.nan), "holds NaN or infinity"),
+    ],
+)
+def test_expectations_that_do_not_fit_are_refused(source, tmp_path, capsys, x, y, said):
+    words = expectation(tmp_path, x, y)
+    assert said in refused(capsys, source, tmp_path / "a.safetensors", *words)
+
+
+def test_several_dicts_are_named_and_a_key_chooses_one(tmp_path, capsys):
+    both = {f"model.{name}": a for name, a in draw(MINI, 0).items()}
+    both |= {f"ema.{name}": a for name, a in draw(MINI, 1).items()}
+    (tmp_path / "two.pt").write_bytes(state_dict(both))
+    said = refused(capsys, tmp_path / "two.pt", tmp_path / "a.safetensors")
+    assert "under `model`, `ema`: choose one with `--key model`" in said
+    assert run(tmp_path / "two.pt", tmp_path / "a.safetensors", "--key", "ema") == 0
+    assert sha256(load(tmp_path / "a.safetensors", MINI)) == sha256(draw(MINI, 1))
+
+
+# --- out again
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("names", ["ours", "book"])
+def test_names_of_another_class_are_written(tmp_path, capsys, suffix, names):
+    path = tmp_path / f"a{suffix}"
+    save(tmp_path / "start.safetensors", draw(MINI, 0), MINI)
+    assert run(tmp_path / "start.safetensors", path, "--names", names, "--check") == 0
+    found = sandbox.read_file(path).arrays
+    assert ("0.0.weight" in found) == (names == "book")
+    assert run(path, tmp_path / "back.safetensors") == 0
+    assert sha256(load(tmp_path / "back.safetensors", MINI)) == sha256(draw(MINI, 0))
+
+
+def test_names_that_do_not_belong_to_the_network_are_refused(source, tmp_path, capsys):
+    said = refused(capsys, source, tmp_path / "a.npz", "--names", "torchvision")
+    assert "`--names torchvision` writes .pt files of the networks that have these names" in said
+    assert "not mini as .npz" in said
+
+
+def test_a_named_file_that_comes_back_otherwise_is_not_kept(source, tmp_path, monkeypatch, capsys):
+    def wrong(job):
+        with np.load(job["named"]) as arrays:
+            changed = dict(arrays)
+        changed["0.0.bias"] = changed["0.0.bias"] + 1
+        np.savez(job["file"], **changed)
+
+    monkeypatch.setattr(conversion, "do", wrong)
+    said = refused(capsys, source, tmp_path / "a.npz", "--names", "book")
+    assert "was not written: 0.0.bias changed" in said
+
+
+def test_every_naming_that_is_offered_is_known():
+    from common.cli.convert import convert
+
+    (option,) = (each for each in convert.params if each.name == "names")
+    assert list(option.type.choices) == list(WRITTEN)
+    known = {naming for namings in NAMINGS.values() for naming in namings}
+    assert set(WRITTEN.values()) == known

@@ -386,7 +386,7 @@ def test_the_order_is_cache_then_debian_then_a_download_of_what_lacks(home, serv
     (home / "debian" / f"{TRAIN_IMAGES}.gz").unlink()
     assert sources.load().source == str(home / "cache")
     assert server.asked == [f"/good/{TEST_LABELS}.gz"]
-    assert "100%|" in terminal.getvalue()
+    assert "downloading" in terminal.getvalue()
     (home / "debian" / TRAIN_IMAGES).write_bytes(RAW[TRAIN_IMAGES])
     assert sources.load().source == str(home / "cache")
     assert len(server.asked) == 1

@@ -211,7 +211,7 @@ def empty(folder):
 
 WRONG = {
     "no train": (lambda home: (home / "train").rename(home / "training"), "train is missing"),
-    "no test": (lambda home: (home / "test").rename(home / "val"), "test is missing"),
+    "no test": (lambda home: (home / "test").rename(home / "other"), "test is missing"),
     "a class in one": (lambda home: put(home / "train" / "violet" / "x.png"), "train/violet"),
     "a class in the other": (lambda home: put(home / "test" / "violet" / "x.png"), "test/violet"),
     "an empty class": (lambda home: empty(home / "test" / "red"), "test/red holds no image"),

@@ -31,6 +31,7 @@ ORDER = (
     "common.inference",
     "common.distributed",
     "common.parity",
+    "common.check",
     "common.convert",
     "common.bench",
     "common.page",

@@ -21,9 +21,11 @@ from common.cli import app
 from common.data.fashion_mnist import CLASSES
 from common.data.sources import load
 from common.recipe import Recipe
+from common.spec import MINI
 from common.training.checkpoint import Checkpoint, Config, Progress
 from common.training.history import Epoch, signed
 from common.training.run import Run
+from common.weights import draw, save, with_eps
 
 EPOCH = Epoch(1, 2.0, 0.3, 1.5, 0.4, 8, 1.0, 0.0, "torch", "1", "cpu", {}, (2.5, 2.0, 1.5))
 RECIPE = Recipe(spec="mini", size=33, batch_size=32, epochs=2, precision="bfloat16")
@@ -227,7 +229,8 @@ def test_a_damaged_image_is_refused_before_anything_is_written(refused, backend,
     (home / "cut.jpg").write_bytes(cut[: len(cut) // 2])
     (home / "text.png").write_text("no image")
     Image.new("F", (2, 2)).save(home / "floats.tif")
-    for name in ("cut.jpg", "text.png", "floats.tif", "missing.png", "run"):
+    (home / "empty").mkdir()
+    for name in ("cut.jpg", "text.png", "floats.tif", "missing.png", "empty"):
         refused(("predict", "run", "good.png", name), 5, name, "leave it out")
     assert backend.model == {}, "no framework was waited for"
 
@@ -430,3 +433,103 @@ def test_an_out_that_can_be_no_file_is_refused(refused, backend, home, out):
     (home / "folder").mkdir()
     for words in (("evaluate", "run"), ("predict", "run", "good.png"), ("plot", "run")):
         refused((*words, "--out", out), 7, out, "--out")
+
+
+# --- a file of weights instead of a run
+
+
+@pytest.fixture
+def file(home):
+    """A canonical file of the small network, whose norms were trained with another eps."""
+    weights = draw(MINI, 5)
+    save(home / "m.safetensors", weights, MINI.at(eps=1e-5))
+    return "m.safetensors", weights
+
+
+def test_predict_takes_a_file_of_weights(call, backend, home, file):
+    """The classes have numbers; gamma makes up for the eps of our class."""
+    path, weights = file
+    image(home / "a.png")
+    code, out, err = call("predict", "--weights", path, "a.png", "--json", "--size", "33")
+    assert code == 0, err
+    assert "our names, network mini" in err
+    assert "eps 1e-05 (the file)" in err
+    found = json.loads(out)
+    assert (found["weights"], found["spec"]) == (path, "mini")
+    assert "run" not in found
+    (row,) = found["images"]
+    assert (row["file"], row["classes"][0]["class"]) == ("a.png", "3")
+    want = with_eps(weights, MINI.at(eps=1e-5).norm.eps, MINI.norm.eps)
+    for name, array in want.items():
+        np.testing.assert_array_equal(backend.model["weights"][name], array)
+
+
+def test_evaluate_takes_a_file_of_weights(call, backend, home, file):
+    code, out, _ = call("evaluate", "--weights", file[0], "--data", "sample", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert (found["weights"], found["accuracy"], found["picture"]) == (
+        file[0],
+        0.8,
+        "confusion.png",
+    )
+    assert [row["name"] for row in found["classes"]] == list(CLASSES)
+    assert "m.safetensors as mini" in call("evaluate", "--weights", file[0], "--data", "sample")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("evaluate", "run", "--weights", "m.safetensors"), 7, "not both"),
+        (("evaluate",), 7, "Name the folder of a run, or give a file of weights"),
+        (("evaluate", "m.safetensors"), 7, "give a file of weights with `--weights`"),
+        (("predict", "m.safetensors", "a.png"), 7, "give a file of weights with `--weights`"),
+        (("predict", "run", "a.png", "--eps", "1e-5"), 7, "are for `--weights`"),
+        (("predict", "--weights", "m.safetensors"), 5, "there is nothing to classify"),
+        (("predict", "--weights", "none.pt", "a.png"), 2, "is not there"),
+    ],
+)
+def test_a_run_and_a_file_are_told_apart(call, backend, home, file, words, status, said):
+    image(home / "a.png")
+    code, out, err = call(*words)
+    assert (code, out) == (status, "")
+    assert said in err
+
+
+def test_weights_of_other_classes_than_the_images_are_refused(call, backend, home):
+    network = MINI.at(classes=7)
+    save(home / "seven.safetensors", draw(network, 0), network)
+    code, _, err = call("evaluate", "--weights", "seven.safetensors", "--data", "sample")
+    assert code == 7
+    assert "The weights are of 7 classes, and the images of 10" in err
+    network = MINI.at(channels=3)
+    save(home / "colour.safetensors", draw(network, 0), network)
+    code, _, err = call("evaluate", "--weights", "colour.safetensors", "--data", "sample")
+    assert code == 7
+    assert "have 1 channel(s), and the network takes 3" in err
+
+
+def test_predict_takes_folders_and_patterns(call, backend, home):
+    (home / "more" / "deep").mkdir(parents=True)
+    for name in ("more/b.png", "more/a.JPG", "more/deep/c.png", "x1.png", "x2.png"):
+        image(home / name)
+    (home / "more" / "notes.txt").write_text("no image")
+    (home / "more" / ".hidden.png").write_text("no image")
+    code, out, _ = call("predict", "run", "more", "x*.png", "--json")
+    assert code == 0
+    names = [row["file"] for row in json.loads(out)["images"]]
+    assert names == ["more/a.JPG", "more/b.png", "more/deep/c.png", "x1.png", "x2.png"]
+    for nothing in ("y*.png", "runs"):
+        (home / "runs").mkdir(exist_ok=True)
+        code, _, err = call("predict", "run", nothing)
+        assert (code, "names no image of a known format" in err) == (5, True)
+
+
+def test_predictions_are_written_as_csv(call, backend, home):
+    image(home / "a, b.png")
+    code, out, _ = call("predict", "run", "a, b.png", "--csv", "--top", "2")
+    assert code == 0
+    first, *rows = out.splitlines()
+    assert first == "file,rank,class,probability"
+    assert rows[0] == f'"a, b.png",1,{CLASSES[3]},0.820000'
+    assert len(rows) == 2

@@ -21,7 +21,12 @@ from common.spec import MINI, SPECS, Conv, Inception, inception
 from common.weights import shapes
 
 #: the specs with thin layers, and names that begin alike
-THIN = {name: replace(thin(SPECS[name]), name=f"{name}-thin") for name in SPECS if name != "mini"}
+PLAIN = [name for name in SPECS if name.startswith(("d2l", "blog", "torchv", "paddle-v"))]
+THIN = {
+    name: replace(thin(SPECS[name]), name=f"{name}-thin")
+    for name in PLAIN
+    if name not in ("d2l-v2", "d2l-factorized", "d2l-residual")
+}
 D2L, D2L_BN, BLOG_224 = THIN["d2l"], THIN["d2l-bn"], THIN["blog-224"]
 TORCHVISION = THIN["torchvision"]
 

@@ -9,7 +9,8 @@ from named_files import layers_of, noise, refusal, written  # in tests/support
 from small_specs import EVERY, NARROW  # in tests/support
 
 from common import spec
-from common.formats.identify import identify, undo_downscale_in_infer
+from common.formats.downscale import undo_downscale_in_infer
+from common.formats.identify import identify
 from common.formats.naming import FORMATS, NAMINGS, PADDLE_VISION, belongs
 from common.formats.readers.base import File
 from common.formats.readers.detect import parse_open

@@ -23,7 +23,10 @@ import pytest
 from common.cli import app
 from common.errors import BackendError, RunError, SpecError
 from common.files import ROOT
+from common.formats import sandbox
+from common.formats.identify import identify
 from common.recipe import Recipe
+from common.spec import SPECS
 from common.training import lock, plan, report
 from common.training.checkpoint import Config
 from common.training.history import read_history
@@ -32,6 +35,7 @@ from common.training.loop import TrainingLoop
 from common.training.plan import begin, free_folder, resume
 from common.training.run import Run, open_run
 from common.training.train import train
+from common.weights import draw, is_running, save, with_eps
 
 
 @pytest.fixture
@@ -830,3 +834,63 @@ def test_a_logger_that_is_not_installed_is_refused(call, monkeypatch, package):
     assert code == 4
     assert f"--logger {package} needs {package}: `pip install {package}`." in err
     assert not Path("here/history.jsonl").exists()
+
+
+# --- a start from weights
+
+
+def written(network, seed=3):
+    weights = draw(network, seed)
+    save(Path("w.safetensors"), weights, network)
+    return weights
+
+
+def test_a_run_starts_from_a_file_of_weights(call, pocket):
+    network = SPECS[pocket].at(size=9, eps=1e-5)
+    weights = written(network)
+    words = SMALL.replace("--spec pocket", "--weights w.safetensors")
+    code, _, err = call(f"--backend torch {words} --lr 0 --out here")
+    assert code == 0, err
+    assert "our names, network pocket" in err
+    assert "gamma is multiplied by" in err
+    _, last = open_run(Path("here"))
+    want = with_eps(weights, network.norm.eps, SPECS[pocket].norm.eps)
+    for name, array in want.items():
+        if not is_running(name):
+            np.testing.assert_allclose(last.weights[name], array, rtol=1e-6)
+
+
+def test_another_number_of_classes_gets_a_new_head_and_says_so(names, pocket):
+    network = SPECS[pocket].at(size=9, classes=4)
+    weights = written(network)
+    known = identify(sandbox.read_file(Path("w.safetensors")), None, "it")
+    made = begin("torch", "d2l", {"size": 9}, "sample", (8, 4), None, known)
+    assert made.notes == (
+        "The weights are of 4 classes, and the data have 10: the head is new, drawn with the "
+        "seed 0.",
+    )
+    fresh = draw(SPECS[pocket].at(size=9), 0)
+    for name, array in made.checkpoint.weights.items():
+        want = fresh if name.startswith("head.") else weights
+        np.testing.assert_array_equal(array, want[name])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--resume here --weights w.safetensors", "--weights cannot change with --resume"),
+        ("--backend torch --data sample --key model", "--key and --eps are for --weights"),
+        ("--backend torch --data sample --weights none.pt", "is not there"),
+    ],
+)
+def test_weights_that_make_no_sense_are_refused(call, pocket, words, said):
+    code, _, err = call(words)
+    assert code == 2
+    assert said in err
+
+
+def test_weights_for_other_channels_are_refused(names, pocket):
+    written(SPECS[pocket].at(size=9, channels=3))
+    known = identify(sandbox.read_file(Path("w.safetensors")), None, "it")
+    with pytest.raises(RunError, match=r"images of 3 channel\(s\), and the data have 1"):
+        begin("torch", "d2l", {"size": 9}, "sample", (8, 4), None, known)

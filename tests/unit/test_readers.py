@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,31 @@ WORDS = {
     },
 }
 WORDS["paddle-old.pdparams"] = WORDS["paddle.pdparams"]
+for file in ("keras-bfloat16.weights.h5", "keras-trained.weights.h5", "keras-model.keras"):
+    WORDS[file] = WORDS["keras.weights.h5"]
+NUMBERS = {"0": "conv", "1": "batchnorm", "2": "dense"}
+WHOLE = {"weight": "kernel", "bias": "bias", "running_mean": "moving_mean"}
+WHOLE |= {"running_var": "moving_variance"}
+KERAS = {"0": "conv2d", "1": "batch_normalization", "2": "dense"}
+SHAPES = make_weight_files.SHAPES
+MXNET = WORDS["mxnet.params"]
+WORDS |= {
+    "mxnet-two.params": MXNET,
+    "mxnet-export-0000.params": {
+        name: f"{NUMBERS[name[0]]}0_{MXNET.get(name, name)[2:]}" for name in SHAPES
+    },
+    "keras-model.h5": {
+        name: "/".join((KERAS[name[0]], "sequential", KERAS[name[0]], WHOLE[name[2:]]))
+        for name in SHAPES
+    }
+    | {
+        f"1.{leaf}": f"batch_normalization/sequential/batch_normalization/{word}"
+        for leaf, word in (("weight", "gamma"), ("bias", "beta"))
+    },
+    "torch-checkpoint.pth.tar": {name: f"state_dict.{name}" for name in SHAPES},
+    "torch-old.ckpt": {name: f"state_dict.{name}" for name in SHAPES},
+    "onnx-torch.onnx": {name: name.replace("2.", "3.") for name in ("2.weight", "2.bias")},
+}
 FILES = {
     "torch.pt": ("torch", "float32"),
     "torch-old.pt": ("torch", "float32"),
@@ -79,7 +105,16 @@ FILES = {
     "torch-last.pt": ("torch", "float64"),
     "keras.weights.h5": ("tf", "float32"),
     "mxnet.params": ("mxnet", "float32"),
+    "keras-bfloat16.weights.h5": ("tf", "bfloat16"),
+    "keras-trained.weights.h5": ("tf", "float32"),
+    "keras-model.keras": ("tf", "float32"),
+    "keras-model.h5": ("tf", "float32"),
     "mxnet-old.params": ("mxnet", "float16"),
+    "mxnet-export-0000.params": ("mxnet", "float32"),
+    "mxnet-two.params": ("npz", "float32"),
+    "torch-checkpoint.pth.tar": ("torch", "float32"),
+    "torch-old.ckpt": ("torch", "float32"),
+    "onnx-torch.onnx": ("onnx", "float32"),
     "paddle.pdparams": ("paddle", "float32"),
     "paddle-old.pdparams": ("paddle", "float32"),
 }
@@ -103,7 +138,123 @@ def test_what_a_framework_wrote_is_read_bit_for_bit(file):
 
 
 def test_every_file_of_the_folder_is_among_them():
-    assert {path.name for path in WEIGHT_FILES.iterdir()} == set(FILES)
+    assert {path.name for path in WEIGHT_FILES.iterdir()} == {*FILES, "onnx-folded.onnx"}
+
+
+EPS = {"keras-model.keras": 1e-5, "onnx-torch.onnx": float(np.float32(1e-5))}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_eps_of_the_norms_is_read_where_a_file_has_it(file):
+    assert parse((WEIGHT_FILES / file).read_bytes()).eps == EPS.get(file)
+
+
+def test_a_norm_that_an_exporter_folded_is_in_the_convolution():
+    found = parse((WEIGHT_FILES / "onnx-folded.onnx").read_bytes()).arrays
+    values = make_weight_files.values(np.float64)
+    scale = values["1.weight"] / np.sqrt(values["1.running_var"] + 1e-5)
+    bias = (values["0.bias"] - values["1.running_mean"]) * scale + values["1.bias"]
+    weight = values["0.weight"] * scale[:, None, None, None]
+    np.testing.assert_allclose(found["Conv_0.weight"], weight, 1e-6)
+    np.testing.assert_allclose(found["Conv_0.bias"], bias, 1e-6)
+    np.testing.assert_array_equal(found["3.weight"], values["2.weight"])
+
+
+@pytest.mark.parametrize("file", ["export", "old"])
+def test_paddle_s_exported_parameters_have_the_names_of_the_program(tmp_path, file):
+    """`.json` since Paddle 3, `.pdmodel` before."""
+    words = {"0": "conv2d_0", "1": "batch_norm2d_0", "2": "linear_0"}
+    leaves = {"weight": "w_0", "bias": "b_0", "running_mean": "w_1", "running_var": "w_2"}
+    found = sandbox.read_file(make_weight_files.PROGRAMS / f"{file}.pdiparams")
+    for name, array in make_weight_files.values().items():
+        own = found.arrays.pop(f"{words[name[0]]}.{leaves[name[2:]]}")
+        np.testing.assert_array_equal(own.T if name == "2.weight" else own, array)
+    assert not found.arrays
+    alone = tmp_path / "alone.pdiparams"
+    alone.write_bytes((make_weight_files.PROGRAMS / f"{file}.pdiparams").read_bytes())
+    with pytest.raises(WeightsError, match=r"put its \.pdmodel or \.json file beside it"):
+        sandbox.read_file(alone)
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (b'["conv2d_0.w_0"]', "holds 8 parameters, and the program beside it names 1"),
+        (b"{" * 10**5, "is cut or damaged"),
+        (b"[" * 10**6, "is cut or damaged|more than 1 GB|crashed"),
+    ],
+)
+def test_a_program_that_lies_is_refused(tmp_path, program, said):
+    path = tmp_path / "a.pdiparams"
+    path.write_bytes((make_weight_files.PROGRAMS / "export.pdiparams").read_bytes())
+    (tmp_path / "a.json").write_bytes(program)
+    with pytest.raises(WeightsError, match=said):
+        sandbox.read_file(path)
+
+
+def test_cut_parameters_of_paddle_are_refused_wherever_they_were_cut(tmp_path):
+    from common.formats.readers.program import read_parameters
+
+    data = (make_weight_files.PROGRAMS / "export.pdiparams").read_bytes()
+    (tmp_path / "a.json").write_bytes((make_weight_files.PROGRAMS / "export.json").read_bytes())
+    path = tmp_path / "a.pdiparams"
+    for length in range(0, len(data), 7):
+        path.write_bytes(data[:length])
+        with pytest.raises((Unreadable, ValueError, struct.error)):
+            read_parameters(path)
+
+
+NOT_READ = [
+    ("ckpt.index", b"\0" * 40, "TensorFlow checkpoint"),
+    ("ckpt.data-00000-of-00001", b"\1" * 40, "TensorFlow checkpoint"),
+    ("saved_model.pb", b"\x08\x01" * 20, "TensorFlow graph"),
+    ("bvlc_googlenet.caffemodel", b"\x0a\x09GoogleNet" + bytes(64), "Caffe"),
+    ("m.pdopt", b"x" * 40, "Paddle optimizer"),
+    ("m.tar", b"x" * 40, "unpack it"),
+    ("m.npy", b"\x93NUMPY\x01\x00v\x00" + b" " * 40, r"\.npy"),
+    ("m.onnx", b"\x08\x08\x12\x07pytorch\x1a\x052.1.0", "ONNX file without a graph"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "said"), NOT_READ, ids=[each[0] for each in NOT_READ])
+def test_what_is_not_read_is_named_with_the_way_out(tmp_path, name, data, said):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(WeightsError, match=said):
+        sandbox.read_file(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("torch._utils", "_rebuild_qtensor"), "is quantised"),
+        (("torch.nn.parameter", "UninitializedParameter"), "lazy layers without weights"),
+        (("torchvision.models.googlenet", "GoogLeNet"), "save only the network's state_dict"),
+        (("builtins", "eval"), "asks for 'builtins.eval'"),
+    ],
+)
+def test_what_a_pickle_asks_for_decides_the_sentence(asked, said):
+    assert said in refusal(archive(hostile.name(*asked) + b")R."))
+    beside = b"\x80\x02}(" + hostile.unicode("w") + tensor() + hostile.unicode("x")
+    beside += hostile.name(*asked) + b")Ru."
+    if asked[1] == "GoogLeNet":  # an object beside the weights
+        assert list(parse(archive(beside)).arrays) == ["w"]
+    else:
+        assert said in refusal(archive(beside))
+
+
+def test_whole_numbers_and_scalars_beside_the_weights_are_left_out():
+    """In every format; int8 weights are quantised."""
+    header = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+    header["n"] = {"dtype": "I64", "shape": [], "data_offsets": [8, 16]}
+    found = parse(hostile.safetensors(header, bytes(16)))
+    assert list(found.arrays) == ["a"]
+    one = {"a": np.ones(2, np.float32), "n_averaged": np.int64(3), "loss": np.float32(1)}
+    one |= {"names": ["a"], "epoch": 3, 7: {"b": np.ones(2, np.float32)}}
+    one |= {"inner": {"c": np.ones((2, 2), np.float32), "n": np.arange(3)}}
+    for protocol in (2, 4, 5):
+        assert list(parse(pickle.dumps(one, protocol)).arrays) == ["a", "inner.c"]
+    for kind in (np.int8, np.uint8):
+        assert "is quantised" in refusal(pickle.dumps({"a": np.ones((2, 2), kind)}, 4))
 
 
 def test_the_order_of_the_file_is_kept():

@@ -399,7 +399,7 @@ def test_a_run_is_made_once(checkpoint, tmp_path):
     run = Run.create(folder, Checkpoint.first(checkpoint.config))
     assert list(files(folder)) == ["checkpoints/last.safetensors", "config.json"]
     assert json.loads(run.config_file.read_text()) == json.loads(
-        json.dumps(asdict(checkpoint.config))
+        json.dumps(asdict(checkpoint.config) | {"recipe": checkpoint.config.recipe.as_json()})
     )
     assert same(run.load(), Checkpoint.first(checkpoint.config))
     before = files(folder)

@@ -6,7 +6,7 @@ import io
 import struct
 import warnings
 import zipfile
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -99,7 +99,7 @@ def detect_format(file: BinaryIO, name: str, path: Path | None = None) -> tuple[
         return "paddle", read_paddle
     if len(start) > 8 and start[8:9] == b"{":
         return "safetensors", read_safetensors
-    if start == START:
+    if start == START and not name.endswith(".index"):
         if path is None:
             raise Unreadable("holds parameters without names.")
         return "paddle", lambda file: read_parameters(path)
@@ -127,16 +127,20 @@ def archive_format(file: BinaryIO) -> tuple[str, Reader]:
         if len(names) != len(set(names)):
             raise Unreadable("is an archive with two entries of the same name.")
     if WEIGHTS in names:
-        return "tf", partial(in_archive, read_keras_archive)
+        return "tf", in_archive(read_keras_archive)
     if names and all(name.endswith(".npy") for name in names):
-        return "npz", partial(in_archive, read_npz)
+        return "npz", in_archive(read_npz)
     return "torch", read_torch
 
 
-def in_archive(read: Reader, file: BinaryIO) -> Content:
-    """Read an archive, unless its entries are many times larger than the file."""
-    size = file.seek(0, io.SEEK_END)
-    with zipfile.ZipFile(file) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > 2 * size:
-            raise Unreadable("is an archive with compressed or overlapping entries.")
-        return read(archive)  # type: ignore[arg-type]
+def in_archive(read: Callable[[zipfile.ZipFile], Content]) -> Reader:
+    """The reader of a file that is an archive, whose entries must not be much larger than it."""
+
+    def read_file(file: BinaryIO) -> Content:
+        size = file.seek(0, io.SEEK_END)
+        with zipfile.ZipFile(file) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > 2 * size:
+                raise Unreadable("is an archive with compressed or overlapping entries.")
+            return read(archive)
+
+    return read_file

@@ -27,7 +27,7 @@ TYPES = {
 
 def read_npz(archive: zipfile.ZipFile) -> Content:
     """The arrays of an archive by name."""
-    found = {}
+    found = dict[str, np.ndarray]()
     for entry in archive.namelist():
         require_few(len(found) + 1)
         array = npy(archive.read(entry))

@@ -104,7 +104,7 @@ def epsilon(node: Message) -> float:
 def array(tensor: Message) -> np.ndarray:
     """The values of a tensor; a scalar and an empty tensor belong to no layer."""
     shape, kind = tensor.whole(DIMS), (tensor.whole(KIND) or [0])[0]
-    if tensor.bytes(EXTERNAL) or tensor.fields.get(13):
+    if tensor.whole(EXTERNAL)[-1:] == [1] or tensor.fields.get(13):
         raise Unreadable("keeps its weights in another file: export it with them inside.")
     if not shape or 0 in shape:
         return np.zeros(())

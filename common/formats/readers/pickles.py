@@ -281,9 +281,11 @@ def unpickle(file: BinaryIO, seen: Seen | None = None) -> Any:
             items = above_mark()
             update(stack[-1], items)
         elif code == "GLOBAL":
-            stack.append(resolve_global(*argument.split(" ", 1), seen))
+            module, _, name = argument.partition(" ")
+            stack.append(resolve_global(module, name, seen))
         elif code == "STACK_GLOBAL":
-            stack.append(resolve_global(*pop(stack, 2), seen))
+            module, name = pop(stack, 2)
+            stack.append(resolve_global(module, name, seen))
         elif code in ("REDUCE", "NEWOBJ", "NEWOBJ_EX"):
             called, arguments, *_ = pop(stack, 3 if code == "NEWOBJ_EX" else 2)
             stack.append(call(called, arguments))
@@ -295,7 +297,8 @@ def unpickle(file: BinaryIO, seen: Seen | None = None) -> Any:
                 # a dict is PyTorch's state_dict, which has version numbers
                 raise Unreadable("builds something that is not an array.")
         elif code == "BINPERSID":
-            stack.append(stored(*pop(stack, 1), seen))
+            (identity,) = pop(stack, 1)
+            stack.append(stored(identity, seen))
         else:
             raise Unreadable(f"is not a pickle of plain arrays: it has the operation {code}.")
     (value,) = stack
@@ -374,7 +377,7 @@ def stored(identity: Any, seen: Seen) -> Storage | Opaque:
     if not plain or not isinstance(kind, Name) or kind not in TORCH_TYPES:
         raise Unreadable("is damaged, or holds views of storages: save it again with torch.save.")
     require_whole(count)
-    found = Storage(key, TORCH_TYPES[kind], count)
-    if seen.storages.setdefault(key, found) != found:
+    declared = Storage(key, TORCH_TYPES[kind], count)
+    if seen.storages.setdefault(declared.key, declared) != declared:
         raise Unreadable("is damaged: a storage has two types or sizes.")
-    return found
+    return declared

@@ -31,7 +31,7 @@ PARAMETER = re.compile(r"[\w.]+_\d+\.[wb]_\d+")
 def read_parameters(path: Path) -> Content:
     """The parameters of a `.pdiparams` file by the names of the program beside it."""
     names = names_of(path)
-    arrays = []
+    arrays = list[np.ndarray]()
     with path.open("rb") as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)

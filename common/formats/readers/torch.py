@@ -103,4 +103,6 @@ def read_old_torch(file: BinaryIO) -> Content:
         if struct.unpack("<q", file.read(8)) != (count,):
             raise Unreadable("is damaged: a storage has another size than its tensor declares.")
         found[key] = file.read(count * size)
+        if len(found[key]) != count * size:
+            raise Unreadable("is cut or damaged: a storage is incomplete.")
     return tensors(state, seen, lambda storage: found[storage.key])

@@ -1,0 +1,133 @@
+"""The weights of a spec in a file, once every layer has its place: what is filled in or refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from common.errors import SpecError
+from common.formats.layers import NUMBERED, Unit
+from common.formats.naming import Format
+from common.spec import Spec
+from common.weights import Weights, shapes
+
+
+class Misfit(Exception):
+    """The file does not have the layers of the spec; the message is a part of a sentence.
+
+    `score` counts the convolutions that fit.
+    """
+
+    def __init__(self, reason: str, score: int = 0) -> None:
+        super().__init__(reason)
+        self.score = score
+
+
+class Ambiguous(Misfit):
+    """Several assignments fit."""
+
+
+class OtherClasses(Misfit):
+    """The auxiliary heads have other classes than the head."""
+
+
+@dataclass
+class Match:
+    """The weights of a spec in a file."""
+
+    spec: Spec
+    names: dict[str, str]  #: canonical name: name in the file
+    filled: dict[str, float] = field(default_factory=dict)  #: canonical name: the value of it
+    notes: list[str] = field(default_factory=list)  #: what was changed, as sentences
+    by_order: bool = False  #: names did not separate the blocks
+
+    def weights(self, arrays: Mapping[str, np.ndarray], form: Format) -> Weights:
+        """The canonical weights."""
+        found: Weights = {}
+        for name, shape in shapes(self.spec).items():
+            if name in self.names:
+                found[name] = form.canonical(arrays[self.names[name]])
+            else:
+                found[name] = np.full(shape, self.filled[name], np.float32)
+        for name in self.names:
+            if name not in found:  # the bias of a convolution that has none in the spec
+                mean = f"{name.removesuffix('conv.bias')}norm.running_mean"
+                found[mean] = found[mean] - arrays[self.names[name]]
+        return found
+
+
+def assemble(spec: Spec, units: dict[str, Unit], folded: bool, by_order: bool, score: int) -> Match:
+    """The tensors of the assigned units, with what is filled in."""
+    classes = units["head"].shape[0]
+    others = {
+        unit.shape[0] for name, unit in units.items() if re.fullmatch(r"auxiliary.*head", name)
+    }
+    if others - {classes}:
+        raise OtherClasses(
+            f"its auxiliary heads have {others.pop()} classes and its head has {classes}",
+            score,
+        )
+    try:
+        spec = spec.at(classes=classes)
+    except SpecError as error:
+        raise Misfit(str(error).rstrip("."), score) from error
+    found = Match(spec, {}, by_order=by_order)
+    expected = shapes(spec)
+    no_norms = folded and all(unit.norm is None for unit in units.values())
+    no_biases = not any("bias" in unit.tensors for unit in units.values() if unit.shape[2:])
+    for name in units:
+        unit = units[name]
+        found.names[f"{name}.weight"] = unit.tensors["weight"]
+        bias(found, name, unit, f"{name}.bias" in expected, no_biases)
+        norm = f"{name.removesuffix('conv')}norm"
+        if f"{norm}.weight" in expected:
+            norm_of(found, norm, unit, no_norms)
+        elif unit.norm:
+            raise Misfit(f"{unit.norm.path} is a norm too many")
+    return found
+
+
+def bias(found: Match, name: str, unit: Unit, expected: bool, none: bool) -> None:
+    """The bias of a layer, or zero where all convolutions before a norm have none."""
+    if "bias" in unit.tensors:
+        found.names[f"{name}.bias"] = unit.tensors["bias"]
+        if not expected:
+            if not unit.norm:
+                raise Misfit(f"{unit.tensors['bias']} is one tensor too many")
+            note(found, "The biases before the norms are subtracted from their running means.")
+    elif expected:
+        if not (none and found.spec.norm and len(unit.shape) == 4):
+            raise Misfit(f"{unit.path} has no bias for {name}.bias")
+        found.filled[f"{name}.bias"] = 0.0
+        note(found, "Its convolutions have no bias: they get zeros, the same function.")
+
+
+def norm_of(found: Match, name: str, unit: Unit, none: bool) -> None:
+    """The norm of a convolution; without gamma or beta it has ones or zeros."""
+    assert found.spec.norm
+    if none and f"{name.removesuffix('norm')}conv.bias" in found.names:
+        eps = found.spec.norm.eps  # folded into the convolutions: an identity
+        values = (1.0, 0.0, 0.0, 1.0 - eps)
+        found.filled |= {f"{name}.{leaf}": v for leaf, v in zip(NUMBERED, values, strict=True)}
+        note(found, "Its norms are folded into the convolutions: they become identities.")
+        return
+    if not unit.norm:
+        raise Misfit(f"{unit.path} has no norm for {name}")
+    for leaf, value in zip(NUMBERED, (1.0, 0.0, None, None), strict=True):
+        if leaf in unit.norm.tensors:
+            found.names[f"{name}.{leaf}"] = unit.norm.tensors[leaf]
+        elif value is None:
+            raise Misfit(f"{unit.norm.path} has no {leaf} ({name}.{leaf} is missing)")
+        else:
+            found.filled[f"{name}.{leaf}"] = value
+            word = "gamma" if leaf == "weight" else "beta"
+            note(found, f"Its norms have no {word}: they get {value:.0f}, the same function.")
+
+
+def note(found: Match, sentence: str) -> None:
+    """Add a sentence once."""
+    if sentence not in found.notes:
+        found.notes.append(sentence)

@@ -1,0 +1,49 @@
+"""Hooks of mkdocs.yml: the page and the listings become a part of the site.
+
+Documents link to source files of the repository. In the site such a link leads to a listing, and
+a link to any other file outside `docs` becomes plain text.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # `mkdocs build` may run where the project is not installed
+
+from common.page import site as page  # noqa: E402
+from common.page import source  # noqa: E402
+
+LINK = re.compile(r"\[((?:`[^`\n]*`|[^\[\]`])*)\]\((\.\./[^)\s]+)(?: \"[^\"]*\")?\)")
+FOLDER = "page"  #: of the page in the site
+
+listings: set[str] = set()  # the files that documents link to
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Rewrite links that lead out of `docs`."""
+    up = posixpath.relpath(FOLDER, posixpath.dirname(page.file.dest_uri) or ".")
+
+    def rewrite(match: re.Match[str]) -> str:
+        text, target = match[1], match[2].removeprefix("../")
+        path, _, line = target.partition("#L")
+        if path.endswith(".py") and (ROOT / path).is_file():
+            listings.add(path)
+            return f"[{text}]({up}/{source.listing(path, int(line or 1))})"
+        if target.startswith("docs/"):
+            return f"[{text}]({target.removeprefix('docs/')})"
+        return text
+
+    return LINK.sub(rewrite, markdown)
+
+
+def on_post_build(config: Any, **_: Any) -> None:
+    """Write the page beside the documents, with the listings that they link to."""
+    folder = Path(config["site_dir"]) / FOLDER
+    page.write(folder)
+    for name, data in page.listings(listings).items():
+        (folder / name).write_bytes(data)

@@ -1,0 +1,117 @@
+"""The site of the documents: its links hold, it loads nothing, and its search knows Chinese."""
+
+import re
+import subprocess
+import sys
+import urllib.parse
+from html.parser import HTMLParser
+from pathlib import Path
+
+import provide
+import pytest
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).parents[2]
+
+
+class Page(HTMLParser):
+    """The links, the ids and the loaded files of a page."""
+
+    # ruff: noqa: D102 - the parser's own methods
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.ids, self.loaded = [], set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.ids |= {found[name] for name in ("id", "name") if found.get(name)}
+        if tag == "a" and found.get("href"):
+            self.links.append(found["href"])
+        elif tag == "link" and found.get("rel") not in ("canonical", "alternate", "next", "prev"):
+            self.loaded.append(found.get("href"))
+        elif tag in ("script", "img", "iframe") and found.get("src"):
+            self.loaded.append(found["src"])
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "-d", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def parsed(site):
+    return {path: Page(path.read_text()) for path in sorted(site.rglob("*.html"))}
+
+
+def test_both_languages_and_the_page_are_there(site):
+    for name in ("index", "porting", "proof", "training", "reference", "idioms", "parallel", "api"):
+        assert (site / f"{name}.html").exists()
+        assert (site / "zh" / f"{name}.html").exists()
+    assert (site / "page" / "index.html").exists()
+    assert (site / "page" / "index.zh-CN.html").exists()
+
+
+def test_every_link_leads_to_a_file_and_an_anchor_of_the_site(site, parsed):
+    count = 0
+    for path, page in parsed.items():
+        if path.name == "404.html":
+            continue
+        for link in page.links:
+            target = urllib.parse.urlsplit(link)
+            if target.scheme or link.startswith("//"):
+                continue
+            file = path
+            if target.path:
+                file = (path.parent / urllib.parse.unquote(target.path)).resolve()
+                file = file / "index.html" if file.is_dir() else file
+            assert file.exists(), (path.relative_to(site), link)
+            anchor = urllib.parse.unquote(target.fragment)
+            if anchor and file in parsed and not anchor.startswith("__"):
+                assert anchor in parsed[file].ids, (path.relative_to(site), link)
+            count += 1
+    assert count > 1000
+
+
+def test_the_site_loads_nothing_from_the_network(site, parsed):
+    for path, page in parsed.items():
+        for target in page.loaded:
+            assert not re.match(r"(https?:)?//", target or ""), (path.relative_to(site), target)
+    for path in site.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?(https?:)?//|@import", path.read_text()), path
+
+
+def test_the_api_has_the_classes_with_their_docstrings(site):
+    text = re.sub("<[^>]+>", " ", (site / "api.html").read_text())
+    for name in ("backends.torch.googlenet.GoogLeNet", "backends.paddle.googlenet.GoogLeNet"):
+        assert name in text
+    for word in ("assert_same", "Recipe", "summary", "Trainer"):
+        assert word in text
+    assert "What to train and how" in text
+
+
+@pytest.mark.parametrize(
+    ("page", "asked", "said"),
+    [
+        ("zh/index.html", "准确率", "准确率"),
+        ("zh/index.html", "注入错误", "错误"),
+        ("index.html", "momentum", "omentum"),
+    ],
+)
+def test_search_works_without_a_network(site, page, asked, said):
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=provide.browser())
+        wrong = []
+        opened = browser.new_page()
+        opened.on("request", lambda r: wrong.append(r.url) if r.url.startswith("http") else None)
+        opened.goto(f"{(site / page).as_uri()}?q={urllib.parse.quote(asked)}")
+        first = opened.locator(".md-search-result__item").first
+        first.wait_for(timeout=60_000)
+        assert said in opened.locator(".md-search-result__list").inner_text()
+        assert not wrong
+        browser.close()

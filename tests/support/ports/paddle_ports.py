@@ -1,0 +1,212 @@
+"""Ports of GoogLeNet to Paddle as people write them, with an eighth of the widths.
+
+`RIGHT` has networks that are the reference's function, `WRONG` those with mistakes and their names.
+"""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+BLOCKS = [
+    (24, 8, (12, 16), (2, 4), 4),
+    (32, 16, (16, 24), (4, 12), 8),
+    None,
+    (60, 24, (12, 26), (2, 6), 8),
+    (64, 20, (14, 28), (3, 8), 8),
+    (64, 16, (16, 32), (3, 8), 8),
+    (64, 14, (18, 36), (4, 8), 8),
+    (66, 32, (20, 40), (4, 16), 16),
+    None,
+    (104, 32, (20, 40), (4, 16), 16),
+    (104, 48, (24, 48), (6, 16), 16),
+]
+
+
+class Block(nn.Layer):
+    """The book's block."""
+
+    order = (0, 1, 2, 3)
+
+    def __init__(self, i, c1, c2, c3, c4):
+        super().__init__()
+        self.p1_1 = nn.Conv2D(i, c1, 1)
+        self.p2_1 = nn.Conv2D(i, c2[0], 1)
+        self.p2_2 = nn.Conv2D(c2[0], c2[1], 3, padding=1)
+        self.p3_1 = nn.Conv2D(i, c3[0], 1)
+        self.p3_2 = nn.Conv2D(c3[0], c3[1], 5, padding=2)
+        self.p4_1 = nn.MaxPool2D(3, stride=1, padding=1)
+        self.p4_2 = nn.Conv2D(i, c4, 1)
+
+    def reduce(self, x):
+        return F.relu(x)
+
+    def forward(self, x):
+        parts = [
+            F.relu(self.p1_1(x)),
+            F.relu(self.p2_2(self.reduce(self.p2_1(x)))),
+            F.relu(self.p3_2(F.relu(self.p3_1(x)))),
+            F.relu(self.p4_2(self.p4_1(x))),
+        ]
+        return paddle.concat(x=[parts[i] for i in self.order], axis=1)
+
+
+class Swapped(Block):
+    order = (0, 1, 3, 2)
+
+
+class Linear(Block):
+    def reduce(self, x):
+        return x
+
+
+class Silu(Block):
+    def reduce(self, x):
+        return F.silu(x)
+
+
+def book(block=Block, pad=3, ceil=False, end=None, rows=None):
+    """The book's network."""
+
+    def pool():
+        return nn.MaxPool2D(3, stride=2, padding=1, ceil_mode=ceil)
+
+    parts = [nn.Conv2D(1, 8, 7, stride=2, padding=pad), nn.ReLU(), pool()]
+    parts += [nn.Conv2D(8, 8, 1), nn.ReLU(), nn.Conv2D(8, 24, 3, padding=1), nn.ReLU(), pool()]
+    parts += [pool() if row is None else block(*row) for row in rows or BLOCKS]
+    end = [nn.AdaptiveAvgPool2D((1, 1)), nn.Flatten(), nn.Linear(128, 10)] if end is None else end
+    return nn.Sequential(*parts, *end)
+
+
+class Unit(nn.Layer):
+    """A unit in the style of paddle.vision's models."""
+
+    def __init__(self, i, o, k, stride=1, groups=1, eps=1e-3, act="relu"):
+        super().__init__()
+        self._conv = nn.Conv2D(i, o, k, stride, (k - 1) // 2, groups=groups, bias_attr=False)
+        self._batch_norm = nn.BatchNorm2D(o, epsilon=eps)
+        self.act = act
+
+    def forward(self, x):
+        x = self._batch_norm(self._conv(x))
+        return getattr(F, self.act)(x)
+
+
+class WithNorm(nn.Layer):
+    def __init__(self, drop=0.0, **unit):
+        super().__init__()
+        self.stem = nn.Sequential(Unit(1, 8, 7, 2, **unit), nn.MaxPool2D(3, 2, 1))
+        self.second = nn.Sequential(
+            Unit(8, 8, 1, **unit), Unit(8, 24, 3, **unit), nn.MaxPool2D(3, 2, 1)
+        )
+        self.blocks = nn.LayerList()
+        for row in BLOCKS:
+            if row is None:
+                self.blocks.append(nn.LayerList([nn.MaxPool2D(3, 2, 1)]))
+                continue
+            i, c1, c2, c3, c4 = row
+            units = [
+                Unit(i, c1, 1, **unit),
+                Unit(i, c2[0], 1, **unit),
+                Unit(c2[0], c2[1], 3, **unit),
+            ]
+            units += [
+                Unit(i, c3[0], 1, **unit),
+                Unit(c3[0], c3[1], 5, **unit),
+                Unit(i, c4, 1, **unit),
+            ]
+            self.blocks.append(nn.LayerList(units))
+        self.drop = drop
+        self.fc = nn.Linear(128, 10)
+
+    def forward(self, x):
+        x = self.second(self.stem(x))
+        for parts in self.blocks:
+            if len(parts) == 1:
+                x = parts[0](x)
+                continue
+            a, b1, b2, c1, c2, d = parts
+            side = F.max_pool2d(x, 3, 1, 1)
+            x = paddle.concat([a(x), b2(b1(x)), c2(c1(x)), d(side)], axis=1)
+        x = F.adaptive_avg_pool2d(x, 1).flatten(1)
+        if self.drop:
+            x = F.dropout(x, self.drop)  # `training` is True by default
+        return self.fc(x)
+
+
+def raw():
+    """Raw parameters and one function."""
+    weights = {}
+
+    def conv(x, name, o, k, stride=1, pad=0):
+        if name not in weights:
+            shape = [o, x.shape[1], k, k]
+            weights[name] = paddle.randn(shape) * 0.1, paddle.zeros([o])
+        w, b = weights[name]
+        return F.relu(F.conv2d(x, w.astype(x.dtype), b.astype(x.dtype), stride, pad))
+
+    def net(x):
+        x = F.max_pool2d(conv(x, "a", 8, 7, 2, 3), 3, 2, 1)
+        x = F.max_pool2d(conv(conv(x, "b", 8, 1), "c", 24, 3, 1, 1), 3, 2, 1)
+        for n, row in enumerate(BLOCKS):
+            if row is None:
+                x = F.max_pool2d(x, 3, 2, 1)
+                continue
+            _, c1, c2, c3, c4 = row
+            a = conv(x, f"{n}a", c1, 1)
+            b = conv(conv(x, f"{n}b", c2[0], 1), f"{n}c", c2[1], 3, 1, 1)
+            c = conv(conv(x, f"{n}d", c3[0], 1), f"{n}e", c3[1], 5, 1, 2)
+            d = conv(F.max_pool2d(x, 3, 1, 1), f"{n}f", c4, 1)
+            x = paddle.concat([a, b, c, d], 1)
+        x = x.mean([2, 3])
+        if "head" not in weights:
+            weights["head"] = paddle.randn([128, 10]) * 0.1, paddle.zeros([10])
+        w, b = weights["head"]
+        return x @ w.astype(x.dtype) + b.astype(x.dtype)
+
+    return net
+
+
+class Normalised(nn.Layer):
+    """Normalises its input, and returns a dictionary."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        return {"out": self.body((x - 0.2860) / 0.3530)}
+
+
+def exchanged():
+    rows = list(BLOCKS)
+    rows[4], rows[5] = rows[5], rows[4]
+    return book(rows=rows)
+
+
+RIGHT = {
+    "sequential": book,
+    "factory": lambda: book,
+    "raw parameters": raw,
+    "to_static": lambda: paddle.jit.to_static(book()),
+}
+RIGHT_NORM = {"norm": WithNorm, "class": lambda: WithNorm}
+WRONG = {
+    "swapped": (lambda: book(Swapped), {"swapped-branches"}),
+    "no relu": (lambda: book(Linear), {"missing-relu"}),
+    "silu": (lambda: book(Silu), {"activation"}),
+    "same": (lambda: book(pad="same"), {"same-padding"}),
+    "ceil": (lambda: book(ceil=True), {"ceil-pool"}),
+    "softmax": (lambda: nn.Sequential(book(), nn.Softmax()), {"double-softmax"}),
+    "flatten": (lambda: book(end=[nn.Flatten(), nn.Linear(512, 10)]), {"missing-global-pool"}),
+    "normalised and swapped": (
+        lambda: Normalised(book(Swapped)),
+        {"input-scaled", "swapped-branches"},
+    ),
+    "exchanged": (exchanged, {"exchanged-blocks"}),
+}
+WRONG_NORM = {
+    "eps": (lambda: WithNorm(eps=1e-5), {"norm-eps"}),
+    "hardswish": (lambda: WithNorm(act="hardswish"), {"activation"}),
+    "dropout": (lambda: WithNorm(drop=0.4), {"dropout-active"}),
+}
+OPEN = {}

@@ -1,0 +1,424 @@
+"""Ports of GoogLeNet to PyTorch as people write them, with an eighth of the widths.
+
+`RIGHT` has networks that are the reference's function, `WRONG` those with mistakes and their names.
+Long because each network is written out, as in the files of users.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+BLOCKS = [
+    (24, 8, (12, 16), (2, 4), 4),
+    (32, 16, (16, 24), (4, 12), 8),
+    None,
+    (60, 24, (12, 26), (2, 6), 8),
+    (64, 20, (14, 28), (3, 8), 8),
+    (64, 16, (16, 32), (3, 8), 8),
+    (64, 14, (18, 36), (4, 8), 8),
+    (66, 32, (20, 40), (4, 16), 16),
+    None,
+    (104, 32, (20, 40), (4, 16), 16),
+    (104, 48, (24, 48), (6, 16), 16),
+]
+
+
+class Block(nn.Module):
+    """The book's block."""
+
+    def __init__(self, i, c1, c2, c3, c4):
+        super().__init__()
+        self.p1_1 = nn.Conv2d(i, c1, kernel_size=1)
+        self.p2_1 = nn.Conv2d(i, c2[0], kernel_size=1)
+        self.p2_2 = nn.Conv2d(c2[0], c2[1], kernel_size=3, padding=1)
+        self.p3_1 = nn.Conv2d(i, c3[0], kernel_size=1)
+        self.p3_2 = nn.Conv2d(c3[0], c3[1], kernel_size=5, padding=2)
+        self.p4_1 = nn.MaxPool2d(kernel_size=3, stride=1, padding=1)
+        self.p4_2 = nn.Conv2d(i, c4, kernel_size=1)
+
+    def forward(self, x):
+        p1 = F.relu(self.p1_1(x))
+        p2 = F.relu(self.p2_2(F.relu(self.p2_1(x))))
+        p3 = F.relu(self.p3_2(F.relu(self.p3_1(x))))
+        p4 = F.relu(self.p4_2(self.p4_1(x)))
+        return torch.cat((p1, p2, p3, p4), dim=1)
+
+
+def stem():
+    return [
+        nn.Conv2d(1, 8, kernel_size=7, stride=2, padding=3),
+        nn.ReLU(),
+        nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
+        nn.Conv2d(8, 8, kernel_size=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 24, kernel_size=3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
+    ]
+
+
+def book(block=Block, first=None, pool=lambda: nn.MaxPool2d(3, 2, 1), blocks=None, end=None):
+    """The book's network, from its parts."""
+    layers = stem() if first is None else first
+    for row in blocks or BLOCKS:
+        layers.append(pool() if row is None else block(*row))
+    end = [nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten(), nn.Linear(128, 10)] if end is None else end
+    return nn.Sequential(*layers, *end)
+
+
+class OtherOrder(Block):
+    def forward(self, x):
+        d = self.p4_2(self.p4_1(x)).relu()
+        c = self.p3_2(self.p3_1(x).relu()).relu()
+        b = self.p2_2(self.p2_1(x).relu()).relu()
+        return torch.cat([self.p1_1(x).relu(), b, c, d], 1)
+
+
+class ReluOnce(Block):
+    """A ReLU after the concatenation is one in each branch."""
+
+    def forward(self, x):
+        p2 = self.p2_2(F.relu(self.p2_1(x)))
+        p3 = self.p3_2(F.relu(self.p3_1(x)))
+        return F.relu(torch.cat((self.p1_1(x), p2, p3, self.p4_2(self.p4_1(x))), 1))
+
+
+class ZeroPadded(Block):
+    """A pool padded with zeros behind a ReLU."""
+
+    def forward(self, x):
+        p1 = F.relu(self.p1_1(x))
+        p2 = F.relu(self.p2_2(F.relu(self.p2_1(x))))
+        p3 = F.relu(self.p3_2(F.relu(self.p3_1(x))))
+        p4 = F.relu(self.p4_2(F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 1)))
+        return torch.cat((p1, p2, p3, p4), 1)
+
+
+class Swapped(Block):
+    def forward(self, x):
+        p1 = F.relu(self.p1_1(x))
+        p2 = F.relu(self.p2_2(F.relu(self.p2_1(x))))
+        p3 = F.relu(self.p3_2(F.relu(self.p3_1(x))))
+        p4 = F.relu(self.p4_2(self.p4_1(x)))
+        return torch.cat((p1, p3, p2, p4), dim=1)
+
+
+class NoRelu(Block):
+    def forward(self, x):
+        p1 = F.relu(self.p1_1(x))
+        p2 = F.relu(self.p2_2(self.p2_1(x)))
+        p3 = F.relu(self.p3_2(F.relu(self.p3_1(x))))
+        p4 = F.relu(self.p4_2(self.p4_1(x)))
+        return torch.cat((p1, p2, p3, p4), dim=1)
+
+
+class AveragePool(Block):
+    def __init__(self, *row):
+        super().__init__(*row)
+        self.p4_1 = nn.AvgPool2d(kernel_size=3, stride=1, padding=1)
+
+
+class Leaky(Block):
+    def forward(self, x):
+        p1 = F.leaky_relu(self.p1_1(x))
+        p2 = F.relu(self.p2_2(F.relu(self.p2_1(x))))
+        p3 = F.relu(self.p3_2(F.relu(self.p3_1(x))))
+        p4 = F.relu(self.p4_2(self.p4_1(x)))
+        return torch.cat((p1, p2, p3, p4), dim=1)
+
+
+class OnePool(Block):
+    """The reducing convolution of the 3x3 branch runs in the 5x5 branch too."""
+
+    def __init__(self, i, c1, c2, c3, c4):
+        super().__init__(i, c1, c2, c3, c4)
+        self.same = c2[0] == c1
+
+    def forward(self, x):
+        p1 = F.relu(self.p1_1(x))
+        p2 = F.relu(self.p2_2(F.relu((self.p1_1 if self.same else self.p2_1)(x))))
+        p3 = F.relu(self.p3_2(F.relu(self.p3_1(x))))
+        p4 = F.relu(self.p4_2(self.p4_1(x)))
+        return torch.cat((p1, p2, p3, p4), dim=1)
+
+
+class DropAlways(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, 0.4)
+
+
+class Scaled(nn.Module):
+    """The network that scales its input first."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net((x - 0.5) / 0.5)
+
+
+class Odd(nn.Module):
+    """An input that no simple step makes."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(torch.sin(3 * x) + 0.2 * x.flip(3))
+
+
+class Channels(nn.Module):
+    """Takes (N, H, W, C)."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = book()
+
+    def forward(self, x):
+        assert x.shape[3] == 1, "channels last"
+        return self.net(x.permute(0, 3, 1, 2))
+
+
+class Dictionary(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = book()
+
+    def forward(self, x):
+        features = self.body[:-1](x)
+        return {"logits": self.body[-1](features), "features": features}
+
+
+class Pair(Dictionary):
+    def forward(self, x):
+        logits = self.body(x)
+        return logits, None
+
+
+def lazy():
+    """Layers that learn their incoming channels."""
+
+    class LazyBlock(Block):
+        def __init__(self, c1, c2, c3, c4):
+            nn.Module.__init__(self)
+            self.p1_1 = nn.LazyConv2d(c1, kernel_size=1)
+            self.p2_1 = nn.LazyConv2d(c2[0], kernel_size=1)
+            self.p2_2 = nn.LazyConv2d(c2[1], kernel_size=3, padding=1)
+            self.p3_1 = nn.LazyConv2d(c3[0], kernel_size=1)
+            self.p3_2 = nn.LazyConv2d(c3[1], kernel_size=5, padding=2)
+            self.p4_1 = nn.MaxPool2d(kernel_size=3, stride=1, padding=1)
+            self.p4_2 = nn.LazyConv2d(c4, kernel_size=1)
+
+    return book(lambda i, *row: LazyBlock(*row))
+
+
+def functional():
+    """Raw parameters and one function."""
+    weights = {}
+
+    def conv(x, name, o, k, stride=1, pad=0):
+        if name not in weights:
+            shape = (o, x.shape[1], k, k)
+            weights[name] = torch.randn(shape) * 0.1, torch.zeros(o)
+        return F.relu(F.conv2d(x, *weights[name], stride, pad))
+
+    def net(x):
+        x = F.max_pool2d(conv(x, "a", 8, 7, 2, 3), 3, 2, 1)
+        x = F.max_pool2d(conv(conv(x, "b", 8, 1), "c", 24, 3, 1, 1), 3, 2, 1)
+        for n, row in enumerate(BLOCKS):
+            if row is None:
+                x = F.max_pool2d(x, 3, 2, 1)
+                continue
+            _, c1, c2, c3, c4 = row
+            a = conv(x, f"{n}a", c1, 1)
+            b = conv(conv(x, f"{n}b", c2[0], 1), f"{n}c", c2[1], 3, 1, 1)
+            c = conv(conv(x, f"{n}d", c3[0], 1), f"{n}e", c3[1], 5, 1, 2)
+            d = conv(F.max_pool2d(x, 3, 1, 1), f"{n}f", c4, 1)
+            x = torch.cat([a, b, c, d], 1)
+        x = x.mean((2, 3))
+        if "head" not in weights:
+            weights["head"] = torch.randn(128, 10) * 0.1, torch.zeros(10)
+        return x @ weights["head"][0] + weights["head"][1]
+
+    net(torch.zeros(1, 1, 33, 33))
+    return net
+
+
+def pool_then_relu():
+    layers = stem()
+    layers[1], layers[2] = layers[2], layers[1]
+    return book(first=layers)
+
+
+def without(*gone):
+    return [layer for n, layer in enumerate(stem()) if n not in gone]
+
+
+def exchanged():
+    """The blocks 4b and 4c are exchanged."""
+    rows = list(BLOCKS)
+    rows[4], rows[5] = rows[5], rows[4]
+    return book(blocks=rows)
+
+
+def changed(index, **kwargs):
+    """The stem with one convolution or pool made anew."""
+    layers = stem()
+    old = layers[index]
+    if isinstance(old, nn.Conv2d):
+        size = {"kernel_size": old.kernel_size, "stride": old.stride, "padding": old.padding}
+        layers[index] = nn.Conv2d(old.in_channels, old.out_channels, **{**size, **kwargs})
+    else:
+        layers[index] = nn.MaxPool2d(**{"kernel_size": 3, "stride": 2, "padding": 1, **kwargs})
+    return book(first=layers)
+
+
+RIGHT = {
+    "sequential": book,
+    "class": lambda: Dictionary,
+    "factory": lambda: book,
+    "another order": lambda: book(OtherOrder),
+    "one relu after the concatenation": lambda: book(ReluOnce),
+    "pool, then relu": pool_then_relu,
+    "zeros around a pool behind a relu": lambda: book(ZeroPadded),
+    "channels last": Channels,
+    "dictionary": Dictionary,
+    "tuple": Pair,
+    "lazy": lazy,
+    "functional": functional,
+}
+WRONG = {
+    "swapped": (lambda: book(Swapped), {"swapped-branches"}),
+    "no relu": (lambda: book(NoRelu), {"missing-relu"}),
+    "average pool": (lambda: book(AveragePool), {"avg-pool"}),
+    "leaky": (lambda: book(Leaky), {"activation"}),
+    "ceil": (lambda: changed(2, ceil_mode=True), {"ceil-pool"}),
+    "no padding in a pool": (lambda: changed(2, padding=0), {"pool-window"}),
+    "padding 2": (lambda: changed(0, padding=2), {"padding"}),
+    "stride 1": (lambda: changed(0, stride=1), {"stride"}),
+    "dilation": (lambda: changed(5, dilation=2, padding=2), {"dilation", "padding"}),
+    "off centre": (
+        lambda: book(first=[nn.ZeroPad2d((2, 3, 2, 3)), *changed(0, padding=0)[:8]]),
+        {"same-padding"},
+    ),
+    "no first relu": (lambda: book(first=without(1)), {"missing-relu"}),
+    "no stem pool": (lambda: book(first=without(7)), {"missing-pool"}),
+    "softmax": (
+        lambda: nn.Sequential(*book(), nn.Softmax(1)),
+        {"double-softmax"},
+    ),
+    "log softmax and swapped": (
+        lambda: nn.Sequential(*book(Swapped), nn.LogSoftmax(1)),
+        {"double-softmax", "swapped-branches"},
+    ),
+    "relu on the logits": (lambda: nn.Sequential(*book(), nn.ReLU()), {"activation-at-end"}),
+    "global max": (
+        lambda: book(end=[nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(128, 10)]),
+        {"global-pool"},
+    ),
+    "dropout": (
+        lambda: nn.Sequential(*book()[:-1], DropAlways(), nn.Linear(128, 10)),
+        {"dropout-active"},
+    ),
+    "flatten": (
+        lambda: book(end=[nn.Flatten(), nn.Linear(128 * 4, 10)]),
+        {"missing-global-pool"},
+    ),
+    "scaled input": (lambda: Scaled(book()), {"input-scaled"}),
+    "scaled input and no relu": (lambda: Scaled(book(NoRelu)), {"input-scaled", "missing-relu"}),
+    "width": (
+        lambda: book(blocks=[(24, 8, (12, 16), (2, 4), 8), (36, *BLOCKS[1][1:]), *BLOCKS[2:]]),
+        {"layer-shape"},
+    ),
+    "no 4c": (
+        lambda: book(blocks=[row for n, row in enumerate(BLOCKS) if n != 5]),
+        {"missing-block"},
+    ),
+    "exchanged": (exchanged, {"exchanged-blocks"}),
+    "twice": (lambda: book(OnePool), {"shared-layer"}),
+    "no head bias": (
+        lambda: book(end=[nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10, bias=False)]),
+        {"missing-bias"},
+    ),
+}
+#: networks that no list of mistakes explains: the outcome, and names that may be said beside it
+OPEN = {
+    "odd input": (lambda: Odd(book()), "unexplained", set()),
+    "odd input and no relu": (lambda: Odd(book(NoRelu)), "unexplained", {"missing-relu"}),
+    "extra layer": (
+        lambda: book(first=[*stem()[:5], nn.Conv2d(8, 8, 1), nn.ReLU(), *stem()[5:]]),
+        "structure",
+        {"extra-layer"},
+    ),
+    "extra block": (
+        lambda: book(blocks=[*BLOCKS[:5], BLOCKS[5], *BLOCKS[5:]]),
+        "structure",
+        {"extra-block"},
+    ),
+}
+
+
+class ConvNorm(nn.Sequential):
+    """A published variant's unit."""
+
+    def __init__(
+        self, i, o, k, stride=1, pad=0, eps=1e-3, bias=True, norm=True, first="norm", **kw
+    ):
+        layers = [nn.Conv2d(i, o, k, stride, pad, bias=bias)]
+        units = [nn.BatchNorm2d(o, eps=eps, **kw)] if norm else []
+        units.append(nn.ReLU(inplace=norm))
+        super().__init__(*layers, *(units if first == "norm" else units[::-1]))
+
+
+class NormBlock(nn.Module):
+    def __init__(self, unit, i, c1, c2, c3, c4):
+        super().__init__()
+        self.branch1 = unit(i, c1, 1)
+        self.branch2 = nn.Sequential(unit(i, c2[0], 1), unit(c2[0], c2[1], 3, pad=1))
+        self.branch3 = nn.Sequential(unit(i, c3[0], 1), unit(c3[0], c3[1], 5, pad=2))
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), unit(i, c4, 1))
+
+    def forward(self, x):
+        return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
+
+
+class WithNorm(nn.Module):
+    def __init__(self, unit=ConvNorm, lone=None):
+        super().__init__()
+        self.unit, parts = unit, []
+        parts += [unit(1, 8, 7, 2, 3), nn.MaxPool2d(3, 2, 1), unit(8, 8, 1)]
+        parts += [(lone or unit)(8, 24, 3, pad=1), nn.MaxPool2d(3, 2, 1)]
+        parts += [nn.MaxPool2d(3, 2, 1) if r is None else NormBlock(unit, *r) for r in BLOCKS]
+        self.features = nn.Sequential(*parts)
+        self.fc = nn.Linear(128, 10)
+
+    def forward(self, x):
+        x = self.features(x)
+        x = F.adaptive_avg_pool2d(x, 1)
+        return self.fc(x.view(x.size(0), -1))
+
+
+def unit(**kwargs):
+    return lambda *args, **more: ConvNorm(*args, **more, **kwargs)
+
+
+RIGHT_NORM = {
+    "norm": WithNorm,
+    "no bias in front of a norm": lambda: WithNorm(unit(bias=False)),
+}
+WRONG_NORM = {
+    "eps": (lambda: WithNorm(unit(eps=1e-5)), {"norm-eps"}),
+    "relu before the norm": (lambda: WithNorm(unit(first="relu")), {"norm-order"}),
+    "batch statistics": (
+        lambda: WithNorm(unit(track_running_stats=False)),
+        {"norm-batch-statistics"},
+    ),
+    "no scale and shift": (lambda: WithNorm(unit(affine=False)), {"norm-affine"}),
+    "a norm is missing": (lambda: WithNorm(lone=unit(norm=False)), {"norm-missing"}),
+    "eps, and a norm is missing": (
+        lambda: WithNorm(unit(eps=1e-5), lone=unit(norm=False)),
+        {"norm-eps", "norm-missing"},
+    ),
+}

@@ -1,0 +1,79 @@
+"""Every link that `googlenet check` prints leads to a section, and every section to a mistake."""
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from common.check.mistakes import MISTAKES
+from common.check.report import Finding, Report
+from common.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def anchors(page):
+    return set(re.findall(r'<a id="([^"]+)"></a>', (ROOT / "docs" / page).read_text()))
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=list(MISTAKES))
+def test_the_link_of_a_mistake_leads_to_a_section(mistake):
+    path, _, anchor = mistake.link.partition("#")
+    assert anchor in anchors(Path(path).name)
+
+
+def test_no_section_is_about_a_mistake_that_does_not_exist():
+    assert anchors("check.md") <= {mistake.link.partition("#")[2] for mistake in MISTAKES.values()}
+
+
+def test_the_guide_begins_with_the_check():
+    text = (ROOT / "docs" / "porting.md").read_text()
+    assert re.search(r"^## (.*)$", text, re.MULTILINE)[1] == "Is my port right?"
+
+
+def test_a_report_of_every_mistake_prints_its_words_and_links():
+    words = {"ours": 1, "theirs": 2, "what": 3}
+    every = [Finding(name, words, ["stage1.0"], "net.py:3") for name in MISTAKES]
+    report = Report(
+        spec="d2l",
+        sizes=[96],
+        dtype="float64",
+        structure=[],
+        findings=every,
+        unexplained=[],
+        residual=1e-15,
+        plain=0.3,
+        notes=[],
+        chosen=True,
+    )
+    text = report.text()
+    for mistake in MISTAKES.values():
+        assert mistake.link in text
+        assert f"{mistake.name}: " in text
+    assert report.status == 3
+    assert report.as_json()["findings"][0]["link"].startswith("docs/")
+    assert "Proof" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["net.py", "--backend", "torch"], "names no network"),
+        (["absent.py:net", "--backend", "torch"], "There is no file absent.py"),
+        (["absent.py:net", "--backend", "torch", "--spec", "d3l"], "There is no spec named 'd3l'"),
+    ],
+)
+def test_bad_input_is_told_in_one_sentence(arguments, words):
+    found = CliRunner().invoke(main, ["check", *arguments])
+    assert found.exit_code == 2
+    assert words in found.output
+    assert found.output.count("\n") == 1
+
+
+def test_a_missing_framework_has_status_4(tmp_path):
+    """The unit tests' environment has none of the frameworks."""
+    (tmp_path / "net.py").write_text("net = None\n")
+    found = CliRunner().invoke(main, ["check", f"{tmp_path / 'net.py'}:net", "--backend", "mxnet"])
+    assert found.exit_code == 4
+    assert "mxnet cannot be imported" in found.output
