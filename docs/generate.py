@@ -32,6 +32,8 @@ from common.page import (  # noqa: E402
 )
 from common.page.results import TITLES  # noqa: E402
 from common.parity.mutations import INJECTED_BUGS  # noqa: E402
+from common.spec import PEERS  # noqa: E402
+from common.spec.arithmetic import totals, walk  # noqa: E402
 
 tables.WIDE_CHARS_MODE = False  # else the width of Chinese depends on installed packages
 ENDINGS = (".md", ".zh.md")  # language 0 is English, 1 is Chinese
@@ -129,11 +131,28 @@ def training(language: int) -> str:
     return tabulate(rows, heads, tablefmt="github", missingval="-")
 
 
+def exercises(language: int) -> str:
+    """The rows of the exercise with their runs, where there are some; and networks to compare."""
+    found, wrong = results.runs(ROOT, "exercises")
+    if found and wrong:
+        raise wrong[0]
+    rows = results.exercise_rows(found)
+    for name, (shape, peer) in PEERS.items():
+        parameters, multiply_adds = totals(walk(peer, (1, *shape), None)[0])
+        rows.append((name, f"{parameters:,}", f"{multiply_adds / 1e6:.1f} M", None, None, None))
+    heads = (
+        ("network", "parameters", "multiply-adds", "smallest image", "test accuracy", "runs"),
+        ("网络", "参数量", "乘加次数", "最小图像", "测试准确率", "训练"),
+    )
+    return tabulate(rows, heads[language], tablefmt="github", missingval="-")
+
+
 #: the generated parts of each document
 PAGES: dict[str, tuple[Callable[[int], str], ...]] = {
     "idioms": (inception_blocks,),
     "proof": (parity, versions, bug_matrix, shapes_alone),
     "training": (training,),
+    "family": (exercises,),
 }
 
 

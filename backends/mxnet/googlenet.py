@@ -94,13 +94,14 @@ class Auxiliary(nn.HybridBlock):
         with self.name_scope():
             self.pool = layer(row.pool, spec.norm)
             self.conv = Conv(row.conv, spec.norm)
-            if isinstance(row.hidden, rows.Conv):  # it has its own ReLU; its mean enters the head
+            if isinstance(row.hidden, rows.Linear):  # Dense flattens by itself
+                start = {"weight_initializer": Xavier(), "prefix": "hidden_"}
+                self.hidden = nn.Dense(row.hidden.width, **start)
+                self.relu = nn.Activation("relu") if row.hidden.activation else Identity()
+                self.mean = Identity()
+            else:  # a convolution has its own ReLU; its mean enters the head
                 self.hidden = Conv(row.hidden, spec.norm, prefix="hidden_")
                 self.relu, self.mean = Identity(), layer(rows.GlobalAvgPool(), spec.norm)
-            else:  # Dense flattens by itself
-                hidden = {"weight_initializer": Xavier(), "prefix": "hidden_"}
-                self.hidden, self.mean = nn.Dense(row.hidden.width, **hidden), Identity()
-                self.relu = nn.Activation("relu") if row.hidden.activation else Identity()
             self.dropout = nn.Dropout(row.dropout)
             self.head = nn.Dense(spec.head.width, weight_initializer=Xavier(), prefix="head_")
 

@@ -92,14 +92,14 @@ class Auxiliary(nn.Layer):
         self.after = row.after
         self.pool = layer(row.pool, channels, spec.norm)
         self.conv = Conv(row.conv, channels, spec.norm)
-        if isinstance(row.hidden, rows.Conv):  # it has its own ReLU; its mean enters the head
-            self.flatten, self.relu = nn.Identity(), nn.Identity()
-            self.hidden = Conv(row.hidden, row.conv.width, spec.norm)
-            self.mean = layer(rows.GlobalAvgPool(), row.hidden.width, spec.norm)
-        else:
+        if isinstance(row.hidden, rows.Linear):
             self.flatten, self.mean = nn.Flatten(), nn.Identity()
             self.hidden = nn.Linear(row.features, row.hidden.width)
             self.relu = nn.ReLU() if row.hidden.activation else nn.Identity()
+        else:  # a convolution has its own ReLU; its mean enters the head
+            self.flatten, self.relu = nn.Identity(), nn.Identity()
+            self.hidden = Conv(row.hidden, row.conv.width, spec.norm)
+            self.mean = layer(rows.GlobalAvgPool(), row.hidden.width, spec.norm)
         self.dropout = nn.Dropout(row.dropout)
         self.head = nn.Linear(row.hidden.width, spec.head.width)
 

@@ -111,7 +111,8 @@ class Residual(FromSpec, layers.Layer):
     def __init__(self, row: rows.Residual, norm: rows.Norm | None, **kwargs: Any):
         super().__init__(**kwargs)
         self.parts, own = {"row": row, "norm": norm}, {"dtype": self.dtype_policy.name}
-        self.rows, self.scale = sequential(row.rows, norm, "rows", **own), row.scale
+        self.rows = sequential(row.rows, norm, "rows", **own)
+        self.scale = row.scale
         self.relu = layers.Activation("relu" if row.activation else "linear", **own)
 
     def build(self, input_shape: Shape) -> None:
@@ -134,16 +135,16 @@ class Auxiliary(FromSpec, layers.Layer):
         self.after = row.after
         self.pool = layer(row.pool, spec.norm, **own)
         self.conv = Conv(row.conv, spec.norm, name="conv", **own)
-        if isinstance(row.hidden, rows.Conv):  # it has its own ReLU; its mean enters the head
-            self.permute = self.flatten = self.relu = layers.Identity(**own)
-            self.hidden = Conv(row.hidden, spec.norm, name="hidden", **own)
-            self.mean = layer(rows.GlobalAvgPool(), spec.norm, **own)
-        else:
+        if isinstance(row.hidden, rows.Linear):
             self.permute = layers.Permute((CHANNELS, HEIGHT, WIDTH), **own)  # the features' order
             self.flatten = layers.Reshape((row.features,), **own)
             self.hidden = layers.Dense(row.hidden.width, name="hidden", **own)
             self.relu = layers.Activation("relu" if row.hidden.activation else "linear", **own)
             self.mean = layers.Identity(**own)
+        else:  # a convolution has its own ReLU; its mean enters the head
+            self.permute = self.flatten = self.relu = layers.Identity(**own)
+            self.hidden = Conv(row.hidden, spec.norm, name="hidden", **own)
+            self.mean = layer(rows.GlobalAvgPool(), spec.norm, **own)
         self.dropout = layers.Dropout(row.dropout, **own)
         self.head = layers.Dense(spec.head.width, name="head", **own)
 

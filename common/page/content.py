@@ -20,13 +20,14 @@ from markupsafe import Markup
 
 from common.errors import PageError
 from common.page import align, drawing, manuals, results, source
+from common.page.drawing import DRAWN as SPECS
 from common.page.markup import guide_titles, inline, markdown_table
 from common.page.results import TITLES, Unusable
 from common.page.topics import CALLS, CODE_FILES, PARTS, TOPICS, WITHOUT, Text, Topic
 from common.page.words import BUGS as BUGS_ZH
 from common.page.words import CHECKS, LANGUAGES, PITFALLS, WORDS, run_in_chinese
 from common.parity.mutations import INJECTED_BUGS
-from common.spec import D2L, SPECS
+from common.spec import D2L
 
 REFERENCES = {"en": "docs/reference.md", "zh-CN": "docs/reference.zh.md"}
 

@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from common.spec import (
+    SPECS,
     AdaptiveAvgPool,
     Affine,
     Auxiliary,
@@ -31,6 +32,14 @@ from common.spec import (
 )
 from common.spec.arithmetic import Shape, totals, walk
 
+#: the specs that the page draws: of the later networks two, or the page would grow by half
+DRAWN = {
+    name: spec
+    for name, spec in SPECS.items()
+    if name.startswith(("d2l", "blog", "mini", "torchvision", "paddle", "inception-v3"))
+    and name not in ("d2l-v2", "d2l-factorized", "d2l-residual")
+    and not name.startswith("inception-v3-")
+}
 POINTS = 240  # at most in a curve; a longer series is averaged in blocks
 
 

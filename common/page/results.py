@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from common.errors import GoogLeNetError
+from common.errors import GoogLeNetError, SpecError
 from common.parity.mutations import INJECTED_BUGS
 from common.parity.report import CHECK_KEY, Report
 from common.recipe import find_recipe
-from common.spec import D2L, SPECS
+from common.spec import D2L, SPECS, float32
+from common.spec.arithmetic import layers, smallest_input, totals
 from common.training.checkpoint import Config, config_from
 from common.training.history import Epoch, read_history, speed
 
@@ -41,6 +42,17 @@ PUBLISHED = (
     ("`d2l`, batch 512", "a blog's PyTorch, GPU", 0.464, 0.824, 0.795, 431.9),
     ("`blog-224`, Adam", "a blog's PyTorch, GPU", 0.183, None, 0.9154, None),
 )
+
+
+#: the runs of an exercise of the book (benchmarks/exercises.py): the spec and the label smoothing
+EXERCISES = {
+    "d2l": ("d2l", 0.0),
+    "d2l-bn": ("d2l-bn", 0.0),
+    "d2l-bn-smoothed": ("d2l-bn", 0.1),
+    "d2l-v2": ("d2l-v2", 0.0),
+    "d2l-factorized": ("d2l-factorized", 0.0),
+    "d2l-residual": ("d2l-residual", 0.0),
+}
 
 
 class Unusable(GoogLeNetError):
@@ -161,10 +173,10 @@ def speeds(
     return list(tables.items())
 
 
-def runs(root: Path) -> tuple[list[Run], list[Unusable]]:
-    """The training runs, and an error for each run that cannot be read."""
+def runs(root: Path, name: str = "runs") -> tuple[list[Run], list[Unusable]]:
+    """The training runs in a folder of the results, and an error for each that cannot be read."""
     found, wrong = [], []
-    folder = root / "docs" / "results" / "runs"
+    folder = root / "docs" / "results" / name
     for each in sorted(folder.iterdir()) if folder.is_dir() else ():
         try:
             config = read(each / "config.json", config_from)
@@ -182,6 +194,33 @@ def runs(root: Path) -> tuple[list[Run], list[Unusable]]:
         except GoogLeNetError:
             wrong.append(Unusable("other", each / "config.json"))
     return found, wrong if found or wrong else [Unusable("missing", folder)]
+
+
+def exercise_rows(found: list[Run]) -> list[tuple[Any, ...]]:
+    """The rows of the exercise: name, parameters, multiply-adds, smallest image, accuracy, recipe.
+
+    The accuracy on the test set is the mean over the seeds, and half of its spread; None for a row
+    without runs. SpecError if the runs of a row differ in more than the seed.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for name, (spec_name, smoothing) in EXERCISES.items():
+        spec = SPECS[spec_name]
+        parameters, multiply_adds = totals(layers(spec))
+        own = [run for run in found if run.name.rpartition("-")[0] == name]
+        recipes = {replace(run.config.recipe, seed=0) for run in own}
+        if len(recipes) > 1 or any(
+            (r.spec, r.label_smoothing) != (spec_name, float32(smoothing)) for r in recipes
+        ):
+            raise SpecError(f"The runs of the exercise {name} are not one recipe's.")
+        accuracy = amount = None
+        if own:
+            last = [run.epochs[-1].test_accuracy for run in own]
+            accuracy = f"{sum(last) / len(last):.4f} ± {(max(last) - min(last)) / 2:.4f}"
+            (recipe,) = recipes
+            amount = f"{len(own[0].epochs)} epochs at {recipe.size}, {len(own)} seed(s)"
+        costs = f"{parameters:,}", f"{multiply_adds / 1e6:.1f} M"
+        rows.append((f"`{name}`", *costs, smallest_input(spec), accuracy, amount))
+    return rows
 
 
 def read(path: Path, parse: Callable[[Any], Found]) -> Found:

@@ -5,7 +5,8 @@ import importlib
 import pytest
 from small_specs import thin
 
-from common.parity.checks import FORWARD
+from common.parity.checks import FORWARD, ParityChecks
+from common.parity.fixtures import fixture_of
 from common.parity.suite import DEFAULTS, run_checks
 from common.spec import BN_INCEPTION, INCEPTION_RESNET_V2, INCEPTION_V4, SPECS
 
@@ -30,9 +31,15 @@ def test_every_check_holds(backend, name, spec, dtype):
 
 
 @pytest.mark.parametrize("spec", TWINS)
-def test_every_check_holds_for_a_narrow_twin(backend, name, spec):
-    (report,) = run_checks(backend, name, thin(SPECS[spec]), [TWINS[spec]], "float64", "cpu")
-    assert report.failed is None, report.sentence()
+def test_every_gradient_holds_for_a_narrow_twin(backend, spec):
+    """Up to the gradients: the optimizer steps are those of the other networks."""
+    fixture, found = fixture_of(thin(SPECS[spec]), TWINS[spec]), []
+    for check in ParityChecks(backend, fixture, "float64", "cpu").run_checks():
+        assert check.passed, f"{check.name}: {check.where}, {check.error}"
+        found.append(check.name)
+        if check.name == "gradients":
+            return
+    raise AssertionError(f"only {found}")
 
 
 @pytest.mark.parametrize("spec", [spec for spec, case in CASES.items() if not case.norm])

@@ -2,10 +2,13 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from common.errors import SpecError
+from common.page import results
+from common.recipe import D2L as RECIPE
 from common.spec import (
     D2L,
     D2L_BN,
@@ -278,3 +281,21 @@ def test_a_norm_can_be_left_out_of_one_convolution():
     leaves = ("weight", "bias", "running_mean", "running_var")
     assert gone == {f"stage2.0.norm.{leaf}" for leaf in leaves}
     assert MaxPool(3, 1) in each_row((MaxPool(3, 1),), lambda row: row)
+
+
+def test_the_rows_of_the_exercise_are_generated():
+    """Without runs there is no accuracy; with runs it is the mean over the seeds."""
+    rows = results.exercise_rows([])
+    assert [row[0] for row in rows] == [f"`{name}`" for name in results.EXERCISES]
+    assert rows[3][1:] == ("6,279,274", "286.5 M", 1, None, None)
+
+    def run(seed, accuracy, **changes):
+        recipe = replace(RECIPE, spec="d2l-bn", seed=seed, **changes)
+        config = SimpleNamespace(recipe=recipe)
+        epochs = [SimpleNamespace(test_accuracy=0.1), SimpleNamespace(test_accuracy=accuracy)]
+        return SimpleNamespace(name=f"d2l-bn-{seed}", config=config, epochs=epochs)
+
+    found = results.exercise_rows([run(0, 0.90), run(1, 0.91)])[1]
+    assert found[4:] == ("0.9050 ± 0.0050", "2 epochs at 96, 2 seed(s)")
+    for change in ({"size": 64}, {"label_smoothing": 0.1}):
+        refusal(lambda change=change: results.exercise_rows([run(0, 0.9), run(1, 0.9, **change)]))
