@@ -57,7 +57,8 @@ class Against(Checker):
                 if leaf in two.layers[j].leaves
             }
         )
-        worlds, graph, weights = [], Graph([]), Weights()
+        worlds: list[World] = []
+        graph, weights = Graph([]), Weights()
         for size, x in zip(sizes, images, strict=True):
             self.say(f"comparing at {size}x{size}")
             one, two = of(self.first, x), of(self.network, x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from common.check.against import Against
 from common.check.checker import Checker, Progress
 from common.check.process import Live, Process, UserError, backend_of, tracer
 from common.check.report import Report
+from common.formats import sandbox
+from common.formats.identify import identify
 from common.spec import Spec, find
+from common.weights import Weights
 
 
 def check_file(
@@ -22,13 +26,18 @@ def check_file(
     size: int | None = None,
     python: str | None = None,
     say: Progress = lambda words: None,
+    weights: Path | None = None,
 ) -> Report:
-    """Check a network `FILE.py:NAME` of a backend, in a process of its own."""
-    asked = find(spec) if spec else None
+    """Check a network `FILE.py:NAME` of a backend, in a process of its own.
+
+    `weights` is a file of weights that the network should have; any format that `convert` reads.
+    """
+    known = identify(sandbox.read_file(weights), spec, str(weights)) if weights else None
+    asked = known.spec if known else find(spec) if spec else None
     with Process(target, backend, python) as process:
         say(f"{target} is loaded")
         channels, side = open_with(process.open, asked, size)
-        checker = Checker(process, asked, size, say)
+        checker = Checker(process, asked, size, say, known.weights if known else None)
         report = checker.run(channels, side)
         report.target, report.backend, report.version = target, backend, process.version
         return report
@@ -61,9 +70,16 @@ def check_against(
 
 
 def check_live(
-    net: Any, backend: str | None = None, spec: Spec | str | None = None, size: int | None = None
+    net: Any,
+    backend: str | None = None,
+    spec: Spec | str | None = None,
+    size: int | None = None,
+    weights: Weights | None = None,
 ) -> Report:
-    """Check a live network, its class or a function that makes it, in this process."""
+    """Check a live network, its class or a function that makes it, in this process.
+
+    `weights` are canonical weights that the network should have.
+    """
     name = backend or backend_of(net)
     asked = find(spec) if isinstance(spec, str) else spec
     opened: list[Live] = []
@@ -78,7 +94,7 @@ def check_live(
 
     channels, side = open_with(start, asked, size)
     try:
-        report = Checker(opened[0], asked, size, lambda words: None).run(channels, side)
+        report = Checker(opened[0], asked, size, lambda words: None, weights).run(channels, side)
     finally:
         opened[0].close()
     report.target = type(net).__name__ if not callable(net) or hasattr(net, "forward") else str(net)

@@ -1,5 +1,7 @@
 """Holds a user's network against the reference: the steps from its first run to the report.
 
+Long because one check is one class, in the order of its steps.
+
 A run finds the layers, the fixture's weights are written into them, and two runs at sizes of
 different parity are compared with the reference. A mistake counts as proved if the reference with
 all the mistakes found gives the user's outputs.
@@ -13,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from common.check import match as matching
+from common.check import values
 from common.check.anatomy import Anatomy, norm_name, order_outputs
 from common.check.diagnose import Search, Unexplained
 from common.check.edits import names
@@ -40,9 +43,15 @@ class Checker:
     """One check of a network that is open."""
 
     def __init__(
-        self, network: Network, spec: Spec | None, size: int | None, say: Progress
+        self,
+        network: Network,
+        spec: Spec | None,
+        size: int | None,
+        say: Progress,
+        source: Weights | None = None,
     ) -> None:
         self.network, self.asked, self.size, self.say = network, spec, size, say
+        self.source = source  # weights that the network should have
         self.notes: list[str] = list(network.notes)
 
     # ---- opening
@@ -99,6 +108,7 @@ class Checker:
                     )
             return self.report(match, first, structure, [], None, None)
         weights = self.fixture(match)
+        changed = [] if self.source is None else self.compare_weights(match, first, self.source)
         self.write(match, weights, structure)
         worlds: list[World] = []
         side = match.spec.input[1] if self.size is None else self.size
@@ -111,7 +121,9 @@ class Checker:
                 self.notes.append(
                     f"It does not run at {side + 1}x{side + 1}: one size was compared."
                 )
-        return self.conclude(match, weights, worlds, structure, build(match.spec))
+        report = self.conclude(match, weights, worlds, structure, build(match.spec))
+        report.weights = None if self.source is None else changed
+        return report
 
     # ---- the fixture
 
@@ -170,6 +182,16 @@ class Checker:
                 f"function: the bias is read as 0."
             )
         self.network.write(arrays)
+
+    def compare_weights(self, match: Match, first: Trace, source: Weights) -> list[Finding]:
+        """The tensors of the user's own weights that are not the source's."""
+        arrays = self.network.read()
+        own, lines = {}, {}
+        for name, layer in match.layers.items():
+            for leaf, number in layer.leaves.items():
+                own[f"{name}.{leaf}"] = arrays[number]
+                lines[f"{name}.{leaf}"] = first.events[layer.event].where()
+        return values.compare(own, source, lines)
 
     # ---- comparing
 
@@ -318,11 +340,11 @@ class Checker:
         self, graph: Graph, chosen: dict[str, Params], weights: Weights, world: World
     ) -> list[Unexplained]:
         """The outputs that the edited graph does not give."""
-        values = graph.edited(chosen).run(world.inputs, weights)
+        results = graph.edited(chosen).run(world.inputs, weights)
         return [
-            Unexplained(name, event, values[name], out)
+            Unexplained(name, event, results[name], out)
             for name, (_, event, out) in zip(graph.outputs(), world.trace.outputs, strict=False)
-            if error(out, values[name]) > PROOF[self.network.dtype]
+            if error(out, results[name]) > PROOF[self.network.dtype]
         ]
 
     def without_harmless(

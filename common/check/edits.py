@@ -160,7 +160,7 @@ def names(node: Node, p: Params) -> list[Named]:
             if "layout" in changed:
                 found.append(("kernel-layout", {"theirs": p["layout"]}))
             if "bias" in changed:
-                found.append(("extra-bias" if p["bias"] else "missing-bias", {}))
+                found.append(("extra-bias" if p["bias"] else "missing-bias", {"theirs": ""}))
         case "norm":
             if p["mode"] == "identity":
                 return [*found, ("norm-missing", {})]
@@ -196,7 +196,7 @@ def names(node: Node, p: Params) -> list[Named]:
                 found.append(("flatten-order", {}))
         case "linear":
             if "bias" in changed:
-                found.append(("extra-bias" if p["bias"] else "missing-bias", {}))
+                found.append(("extra-bias" if p["bias"] else "missing-bias", {"theirs": ""}))
         case "out":
             if "fn" in changed and "softmax" in p["fn"]:
                 what = "probabilities" if p["fn"] == "softmax" else "log probabilities"

@@ -46,7 +46,7 @@ MISTAKES = {
             "conv-layout",
             "porting",
         ),
-        Mistake("missing-bias", "no bias", "缺少偏置"),
+        Mistake("missing-bias", "no bias{theirs}", "缺少偏置{theirs}"),
         Mistake("extra-bias", "a bias that the reference does not have", "多了参考实现没有的偏置"),
         Mistake(
             "norm-eps",

@@ -56,13 +56,14 @@ class Report:
     backend: str = ""
     version: str = ""
     reference: str = "the reference"  # what it is compared with
+    weights: list[Finding] | None = None  # the network's own that differ from a file's
     elsewhere: list[Finding] = field(default_factory=list)  # that show at the second size only
     unexplained_elsewhere: list[Difference] = field(default_factory=list)
 
     @property
     def same(self) -> bool:
         """Whether the network is the reference's function."""
-        return not (self.structure or self.findings or self.unexplained)
+        return not (self.structure or self.findings or self.unexplained or self.weights)
 
     @property
     def outcome(self) -> str:
@@ -89,8 +90,8 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """The report as plain data."""
         plain = asdict(self)
-        for kind in ("structure", "findings", "elsewhere"):
-            for data, finding in zip(plain[kind], getattr(self, kind), strict=True):
+        for kind in ("structure", "findings", "elsewhere", "weights"):
+            for data, finding in zip(plain[kind] or (), getattr(self, kind) or (), strict=True):
                 data["sentence"] = {lang: finding.sentence(lang) for lang in ("en", "zh")}
                 data["link"] = MISTAKES[finding.name].link
                 data["words"] = {key: str(value) for key, value in finding.words.items()}
@@ -117,6 +118,13 @@ class Report:
             number += 1
             lines += self._finding(number, finding)
         lines += self._unexplained()
+        if self.weights:
+            lines += ["", "The weights of your network are not those of the file:"]
+            for each in self.weights:
+                number += 1
+                lines += self._finding(number, each)
+        elif self.weights is not None:
+            lines.append("The weights of your network are those of the file.")
         if self.elsewhere or self.unexplained_elsewhere:
             size = self.sizes[-1]
             lines += ["", f"At {size}x{size} it differs in this too:"]
@@ -126,7 +134,7 @@ class Report:
             for other in self.unexplained_elsewhere:
                 where = f" ({other.where})" if other.where else ""
                 lines.append(f"  UNEXPLAINED there: {other.name}{where}")
-        if self.outcome == "differs" and self.residual is not None:
+        if (self.structure or self.findings) and self.outcome == "differs":
             lines += ["", self._proof()]
         lines += [f"Note: {note}" for note in dict.fromkeys(self.notes)]
         return "\n".join(printable(line) for line in lines)
@@ -169,8 +177,8 @@ class Report:
                     lines.append(f"     {whose}: cannot be computed")
         if self.unexplained and self.findings:
             lines.append(
-                f"The mistakes listed above hold at their places, but with them alone {self.reference} "
-                f"does not give your outputs."
+                "The mistakes listed above hold at their places, but with them alone "
+                f"{self.reference} does not give your outputs."
             )
         return lines
 
@@ -182,4 +190,5 @@ class Report:
             if self.plain is None or self.plain == float("inf")
             else (f" Without, it differs from them by {self.plain:.1g}.")
         )
-        return f"Proof: {self.reference} with {these} gives your outputs to {self.residual:.0e}.{plain}"
+        proved = f"{self.reference} with {these} gives your outputs to {self.residual:.0e}."
+        return f"Proof: {proved}{plain}"

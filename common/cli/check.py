@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
@@ -15,6 +16,12 @@ from common.errors import SpecError
 @backend_option
 @click.option("--spec", "spec_name", metavar="NAME", help="Use this spec, not the closest one.")
 @click.option("--size", type=click.IntRange(1), help="Compare at this image size only.")
+@click.option(
+    "--weights",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Compare the network's own weights with this file's too.",
+)
 @click.option("--python", metavar="FILE", help="The Python that has the network's packages.")
 @click.option("--against", metavar="FILE.py:NAME", help="Compare with this network, not a spec.")
 @click.option("--against-backend", type=click.Choice(BACKENDS), help="Its framework.")
@@ -27,6 +34,7 @@ def check(
     backend: str,
     spec_name: str | None,
     size: int | None,
+    weights: Path | None,
     python: str | None,
     against: str | None,
     against_backend: str | None,
@@ -51,12 +59,12 @@ def check(
     if bool(against) != bool(against_backend):
         raise SpecError("--against and --against-backend go together.")
     if against and against_backend:
-        if spec_name:
-            raise SpecError("--against compares two networks without a spec; leave out --spec.")
+        if spec_name or weights:
+            raise SpecError("--against compares two networks: leave out --spec and --weights.")
         report = check_against(
             target, backend, against, against_backend, size, python, against_python, say
         )
     else:
-        report = check_file(target, backend, spec_name, size, python, say)
+        report = check_file(target, backend, spec_name, size, python, say, weights)
     click.echo(json.dumps(report.as_json(), indent=2) if as_json else report.text())
     ctx.exit(report.status)

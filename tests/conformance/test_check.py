@@ -12,6 +12,7 @@ from backends.mutations import inject
 from common.check import assert_same, check_live
 from common.check.process import Process, UserError
 from common.errors import BackendError
+from common.parity.fixtures import draw_fixture
 from common.parity.mutations import INJECTED_BUGS
 from common.spec import D2L, D2L_BN, MINI
 
@@ -45,6 +46,23 @@ def test_every_injected_bug_is_named(backend, name, bug):
     assert report.outcome == "differs", report.text()
     assert [finding.name for finding in report.findings] == [bug.name], report.text()
     assert report.residual < 1e-8
+
+
+@pytest.mark.parametrize("bug", ["missing-bias", "transposed-head"])
+def test_a_converters_mistake_is_named_by_the_weights(backend, name, bug):
+    spec = MINI
+    weights = draw_fixture(spec).weights
+    net = make(backend, spec)
+    backend.write_weights(net, weights)
+    report = check_live(net, name, spec, 33, weights)
+    assert report.weights == []
+    assert report.status == 0, report.text()
+    with inject(name, bug):
+        backend.write_weights(net, weights)
+    report = check_live(net, name, spec, 33, weights)
+    assert {finding.name for finding in report.weights} == {bug}, report.text()
+    assert report.status == 3
+    assert bug in report.text()
 
 
 # ---- ports as people write them

@@ -147,7 +147,9 @@ def draw(rng, plain, count):
         options = []
         for p in variants(node, inputs[0].shape, values[node.name].shape):
             kinds = names(node, p)
-            harmless = node.kind == "conv" and ("missing-bias", {}) in kinds  # before a norm
+            harmless = (
+                node.kind == "conv" and ("missing-bias", {"theirs": ""}) in kinds
+            )  # before a norm
             if kinds and not harmless and not any(k == "missing-global-pool" for k, _ in kinds):
                 options.append((kinds[0][0], p))
         if node.kind in ("conv", "pool"):

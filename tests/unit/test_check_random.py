@@ -1,6 +1,14 @@
 """A fixed sample of random mistakes: each is reproduced, and none is named wrongly."""
 
+import numpy as np
+import pytest
 import random_mistakes  # in tests/support
+
+from common.check import values
+from common.check.against import Against
+from common.check.graph import build
+from common.parity.fixtures import draw_fixture
+from common.spec import MINI
 
 
 def test_no_random_mistake_is_named_wrongly():
@@ -8,3 +16,51 @@ def test_no_random_mistake_is_named_wrongly():
     assert not [each.wrong for each in found if each.wrong]
     assert sum(each.reproduced for each in found) >= 29
     assert len({kind for each in found for _, kinds in each.made for kind in kinds}) > 8
+
+
+def network(edit=None):
+    """The reference `mini` as a user's network, with one step edited."""
+    graph = build(MINI)
+    name, change = edit or ("head", {})
+    return random_mistakes.FakeNetwork(graph.edited({name: {**graph.nodes[name].p, **change}}))
+
+
+@pytest.mark.parametrize(
+    ("edit", "names"),
+    [
+        (None, []),
+        (("stage1.0.conv", {"pad": (2, 3, 2, 3)}), ["same-padding"]),
+        (("stage4.0.branch3x3.0.norm", {"eps": 1e-5}), ["norm-eps"]),
+        (("stage3.0.branch5x5.0.relu", {"fn": "none"}), ["missing-relu"]),
+        (("stage4.0", {"order": (0, 1, 3, 2)}), ["swapped-branches"]),
+    ],
+)
+def test_two_networks_are_compared_without_a_spec(edit, names):
+    checker = Against(network(), network(edit), lambda words: None)
+    report = checker.compare_networks(1, [33])
+    assert [finding.name for finding in report.findings] == names, report.text()
+    assert report.outcome == ("differs" if names else "same")
+    assert report.residual < 1e-9  # the eps of a norm, in float32 or not
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("stage1.0.conv.bias", lambda a: 0 * a, "left at zero"),
+        ("stage1.0.conv.weight", lambda a: a[:, :, ::-1, ::-1], "180 degrees"),
+        ("stage2.1.conv.weight", lambda a: a.astype(np.float16).astype(float), "rounded"),
+        ("head.weight", lambda a: a.T.reshape(a.shape), "reshaped where it should be transposed"),
+        ("head.bias", lambda a: 255 * a, "multiplied by 255"),
+        (
+            "stage3.0.branch5x5.1.conv.weight",
+            lambda a: a.transpose(2, 3, 1, 0).reshape(a.shape),
+            "lies as (height, width, in, out)",
+        ),
+        ("stage2.0.norm.running_mean", lambda a: a[::-1], "another order"),
+    ],
+)
+def test_what_became_of_a_weight_is_said(name, change, words):
+    want = {n: a.astype(np.float64) for n, a in draw_fixture(MINI).weights.items()}
+    (finding,) = values.compare({**want, name: change(want[name])}, want, {})
+    assert finding.places == [name]
+    assert words in finding.sentence()
