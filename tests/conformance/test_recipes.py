@@ -50,6 +50,7 @@ AUX = narrowed("torchvision-aux")
 NARROWED = {
     "d2l": NARROW,
     "d2l-bn": MINI,
+    "mini": MINI,
     "blog-224": narrowed("blog-224"),
     "torchvision-aux": AUX,
 }

@@ -198,7 +198,7 @@ def test_the_fastest_precision_is_one_that_the_device_has(backend, name, monkeyp
 def test_the_command_trains_evaluates_and_ends_with_the_books_two_lines(name, tmp_path):
     """In seven epochs of 25 steps the small network tells many classes apart."""
     options = ["--backend", name, "--recipe", "best", "--spec", "mini", "--size", "33"]
-    options += ["--data", "sample", "--batch-size", "32", "--epochs", "7"]
+    options += ["--data", "sample", "--batch-size", "32", "--epochs", "7", "--verbose"]
     result = CliRunner().invoke(main, ["train", *options, "--out", str(tmp_path / "run")])
     assert result.exit_code == 0, result.output
     *_, where, kept, metrics, speed = result.stdout.strip().splitlines()

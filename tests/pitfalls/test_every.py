@@ -170,14 +170,14 @@ if writer == "theirs":
 
     os._exit(0)  # its `close` would wait for ever
 from common.errors import RunError
-from common.training.report import events
+from common.training.loggers import tensorboard
 from common.training.run import Run
 
 epoch = SimpleNamespace(
     number=1, losses=[0.0] * 900, loss=0.0, train_accuracy=0.0, test_loss=0.0, test_accuracy=0.0
 )
 try:
-    with events(SimpleNamespace(run=Run(folder)), True) as write:
+    with tensorboard(SimpleNamespace(run=Run(folder))) as write:
         write(epoch)
     print("went on")
 except RunError as error:
