@@ -60,8 +60,9 @@ class Node:
     """One step: its canonical name, its kind, the names of its inputs, its parameters.
 
     Kinds: conv, norm, act, pool, concat, gap (global average pool), adaptive (average pool to a
-    fixed size), affine, local norm, flatten, linear, add, out (what the network returns). `before` and `insert`
-    in the parameters are lists of further steps (kind, parameters) before and behind this one.
+    fixed size), affine, local norm, flatten, linear, add, out (what the network returns). `before`
+    and `insert` in the parameters are lists of further steps (kind, parameters) before and behind
+    this one.
     """
 
     name: str

@@ -18,6 +18,7 @@ class Inception(layers.Layer):
         self.p4 = Sequential([layers.MaxPool2D(3, 1, padding="same"), conv(c4, 1)])
 
     def call(self, x):
+        """(N, H, W, C) in and out."""
         return layers.concatenate([self.p1(x), self.p2(x), self.p3(x), self.p4(x)])
 
 

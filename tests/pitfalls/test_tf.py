@@ -1,4 +1,4 @@
-"""Pitfalls that show in TensorFlow and Keras."""
+"""Pitfalls that show in TensorFlow and Keras. Long because each pitfall is a test of its own."""
 
 import inspect
 from dataclasses import replace

@@ -22,8 +22,8 @@ from common.convert import conversion, onnx
 from common.convert.conversion import SUFFIXES, Work
 from common.errors import BackendError, ParityError, WeightsError
 from common.formats import sandbox
-from common.formats.identify import identify
 from common.formats.family_names import FAMILY_NAMINGS
+from common.formats.identify import identify
 from common.formats.naming import FORMATS, NAMINGS, WRITTEN
 from common.formats.readers import detect
 from common.spec import D2L, MINI

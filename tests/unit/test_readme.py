@@ -156,7 +156,8 @@ def test_every_link_of_the_guides_leads_somewhere():
     for document in DOCUMENTS:
         page = ROOT / document
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
-            if not target.startswith("http"):
+            made = document.startswith("docs/index") and target.startswith("page/")  # by the site
+            if not target.startswith("http") and not made:
                 assert (page.parent / target).exists(), target
 
 
