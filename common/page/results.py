@@ -44,7 +44,7 @@ PUBLISHED = (
 )
 
 
-#: the runs of an exercise of the book (benchmarks/exercises.py): the spec and the label smoothing
+#: the runs of an exercise of the book (docs/exercises.py): the spec and the label smoothing
 EXERCISES = {
     "d2l": ("d2l", 0.0),
     "d2l-bn": ("d2l-bn", 0.0),

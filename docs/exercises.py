@@ -1,6 +1,6 @@
 """Runs for an exercise of the book: what do the ideas of the later papers bring to its network?
 
-`python benchmarks/exercises.py --backend torch` trains every row with three seeds on the full
+`python docs/exercises.py --backend torch` trains every row with three seeds on the full
 Fashion-MNIST and writes what docs/generate.py needs to docs/results/exercises. All rows have one
 recipe, the book's: SGD 0.1, batch 128, 96 pixels, 10 epochs. That takes about 45 seconds a run on
 an H100. Without a GPU use `--size 48 --epochs 3`: hours on two cores. Fewer than two epochs say
