@@ -411,7 +411,7 @@ def test_runs_with_several_workers_take_turns_and_a_ratio_is_within_a_round(monk
     assert (two["workers"], two["median"], two["ratio"]) == (2, 4.0, 2.0)
     assert (two["lowest"], two["highest"]) == (2.0, 8.0)
     *_, last = report.render_scaling(found).splitlines()
-    assert last.split() == ["2", "4", "2.0", "to", "8.0", "2"]
+    assert last.split() == ["2", "4.0", "2.0", "to", "8.0", "2.0"]
 
 
 def test_what_train_refuses_keeps_its_status():
