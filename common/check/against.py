@@ -135,6 +135,7 @@ class Lifted:
             value = self.value(source)
             right = search.same(search.compute(node, [value]), out)
             options = [p] if right else search.options(node, value, out)
+            options.sort(key=lambda option: option.get("pad") == "same")  # even padding, if both
             if options:
                 self.add(index, layer.kind, [source], options[0])
                 return
