@@ -30,7 +30,9 @@ def test_the_logits_of_every_head_are_the_packages_own(backend, case, dtype):
         if mode not in written or (dtype, mode) == ("float32", "training"):
             continue  # a norm over two images takes float32's error anywhere
         outputs = backend.forward(model, images, mode == "training")
-        tolerance = TRAINING if mode == "training" else FORWARD[dtype]
+        # v4 has 149 norms over a few values each: the reference itself differs by 1.2e-11
+        deep = 10 if case == "inception-v4" else 1
+        tolerance = deep * TRAINING if mode == "training" else FORWARD[dtype]
         assert written[mode]
         for head, logits in written[mode].items():
             want = np.array(logits)
