@@ -133,9 +133,12 @@ def _pools(p: Params, shape: Sequence[int], want: Sequence[int]) -> Iterator[Par
 
 
 def _distance(p: Params, q: Params) -> int:
-    """How many facts two pools differ in: the fewest first."""
+    """How far two pools are apart; of paddings, an even one is nearer than `'same'`."""
     facts = sum(p[key] != q[key] for key in ("fn", "kernel", "stride", "fill", "ceil"))
-    return 2 * facts + 2 * int(p["pad"] != q["pad"]) - int(q["pad"] == "same")
+    pad = 0 if p["pad"] == q["pad"] else 7
+    if pad and q["pad"] != "same":
+        pad = 6 if q["pad"][0] == q["pad"][1] else 9
+    return 8 * facts + pad
 
 
 Named = tuple[str, dict[str, Any]]  #: a mistake's name, and the fields of its words
