@@ -36,6 +36,11 @@ def has_bfloat16() -> bool:
     return any(name.endswith("bf16") for name in processor()["instructions"])
 
 
+def has_avx512() -> bool:
+    """Return whether the processor has AVX-512."""
+    return "AVX-512" in processor()["instructions"]
+
+
 def has_amx() -> bool:
     """Return whether the processor multiplies tiles of bfloat16 (Intel's AMX)."""
     return "AMX bf16" in processor()["instructions"]

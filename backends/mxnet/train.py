@@ -16,6 +16,7 @@ from mxnet.contrib import amp
 from backends.mxnet import optimizers, parallel
 from backends.mxnet.device import native_device, place_labels
 from backends.mxnet.googlenet import GoogLeNet
+from common.device import has_avx512
 from common.errors import DeviceError
 from common.recipe import Recipe
 from common.spec import Spec
@@ -28,13 +29,17 @@ def build(spec: Spec, dtype: str, device: str) -> GoogLeNet:
     """The network on the device: `float32`, `float64`, or `bfloat16` for mixed precision.
 
     Mixed precision keeps float32 weights; `contrib.amp` chooses what is computed in bfloat16.
-    DeviceError for mixed precision on a GPU.
+    DeviceError for mixed precision on a GPU or on a processor without AVX-512.
     """
     model = GoogLeNet(spec)
     model.mixed = dtype == "bfloat16"
     if model.mixed and device != "cpu":
         raise DeviceError(
             f"MXNet 1.9.1 has bfloat16 on a CPU only: use `--precision float32` on {device}."
+        )
+    if model.mixed and not has_avx512():
+        raise DeviceError(
+            "MXNet 1.9.1 has bfloat16 on processors with AVX-512 only: use `--precision float32`."
         )
     weights, context = "float32" if model.mixed else dtype, native_device(device)
     model.cast(weights)

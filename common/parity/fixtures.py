@@ -16,7 +16,7 @@ from common.weights import Weights, shapes
 
 #: Seeds whose fixtures are far from every tie of a ReLU or a max pool. At a tie, one rounding to
 #: float32 could change a gradient. A test measures the distance.
-SEEDS = {(D2L.name, 96): 51, (BLOG_224.name, 96): 15}
+SEEDS = {(D2L.name, 96): 51, (BLOG_224.name, 96): 4}
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, because `expected` caches by it

@@ -13,6 +13,7 @@ from backends.mxnet import googlenet, optimizers, train
 from backends.numpy import GoogLeNet, Trainer, cross_entropy, resize
 from backends.numpy.googlenet import batch_norm, local_norm
 from common.data.sources import load
+from common.device import has_avx512
 from common.parity.fixtures import draw_fixture
 from common.parity.report import tensor_error
 from common.recipe import Recipe
@@ -238,6 +239,7 @@ print("float32" if np.array_equal(got, want) else "bfloat16")
 """
 
 
+@pytest.mark.skipif(not has_avx512(), reason="MXNet's bfloat16 needs AVX-512")
 def test_amp_init(python, shows):
     """`amp.init` passes over NumPy operations: the network goes on in float32."""
     theirs, fixed = python(AMP, "theirs"), python(AMP, "ours")

@@ -81,7 +81,8 @@ def test_the_second_model_of_a_process_is_counted_on():
     numbers = sorted(
         int(name.split("/")[0].rpartition("_")[2]) for name in names if name.startswith("conv2d_")
     )
-    assert (numbers[0], numbers[-1]) == (94, 187)
+    assert numbers == list(range(numbers[0], numbers[0] + 94))
+    assert numbers[0] > 0
 
 
 def test_gluoncv_stores_its_output_twice():
