@@ -29,8 +29,7 @@ class Conv(nn.HybridBlock):
                 use_bias=row.bias,
                 weight_initializer=Xavier(),
             )
-            normed = norm and row.norm
-            self.norm = BatchNorm(norm.momentum, norm.eps) if normed else Identity()
+            self.norm = BatchNorm(norm.momentum, norm.eps) if norm and row.norm else Identity()
             self.relu = nn.Activation("relu") if row.activation else Identity()
 
     def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:

@@ -278,9 +278,9 @@ def keras_ours(spec: Spec) -> Iterator[Layers]:
                 for part, inner in inner_rows(row):
                     add(inner, f"{at}/{part}", f"{layer}.{part}")
             elif isinstance(row, Branches):
-                at = Container(f"{inside.add('branches')}/branches/")  # a list
+                branches = Container(f"{inside.add('branches')}/branches/")  # a list
                 for part, inner in inner_rows(row):
-                    add(inner, at.add("sequential", ""), f"{layer}.{part}")
+                    add(inner, branches.add("sequential", ""), f"{layer}.{part}")
 
     for stage, rows in spec.stages():
         add(rows, net.add("sequential"), stage)

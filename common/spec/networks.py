@@ -111,7 +111,7 @@ def each_row(rows: tuple[Row, ...], change: Callable[[Row], Row]) -> tuple[Row, 
             case Branches():
                 return Branches(tuple(inner.values()))
             case Residual():
-                return replace(row, **inner)
+                return replace(row, rows=inner["rows"])
         return change(row)
 
     return tuple(map(changed, rows))

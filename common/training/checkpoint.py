@@ -84,8 +84,17 @@ class Config:
         """Return the configuration of a run on this data; RunError if none could be read again."""
         _, channels, height, width = (int(length) for length in data.train_images.shape)
         classes, digest = tuple(data.classes), fingerprint(data)
-        pixels = (height, width)
-        config = cls(recipe, backend, source, *limits, channels, classes, digest, pixels, split)
+        config = cls(
+            recipe,
+            backend,
+            source,
+            *limits,
+            channels,
+            classes,
+            digest,
+            pixels=(height, width),
+            split=split,
+        )
         try:
             config.check()
         except ValueError as error:

@@ -372,8 +372,8 @@ def stored(identity: Any, seen: Seen) -> Storage | Opaque:
     """A storage from its identity in PyTorch's pickles: ('storage', type, key, device, count)."""
     word, kind, key, _, count, *more = identity
     plain = type(word) is type(key) is str and word == "storage" and more in ([], [None])
-    if plain and kind is OPAQUE:
-        return OPAQUE
+    if plain and isinstance(kind, Opaque):
+        return kind
     if not plain or not isinstance(kind, Name) or kind not in TORCH_TYPES:
         raise Unreadable("is damaged, or holds views of storages: save it again with torch.save.")
     require_whole(count)
