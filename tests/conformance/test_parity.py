@@ -8,14 +8,14 @@ from small_specs import thin
 from common.parity.checks import FORWARD, ParityChecks
 from common.parity.fixtures import fixture_of
 from common.parity.suite import DEFAULTS, run_checks
-from common.spec import BN_INCEPTION, INCEPTION_RESNET_V2, INCEPTION_V4, SPECS
+from common.spec import BN_INCEPTION, INCEPTION_RESNET_V2, SPECS
 
 #: Other packages' networks are checked with thin layers: test_upstream.py has them whole.
 CASES = {
     name: thin(SPECS[name]) if SPECS[name].head.width == 1000 else SPECS[name] for name in DEFAULTS
 }
 #: More of them that have the same rows as these, and are in no default of `verify`.
-TWINS = {BN_INCEPTION.name: 96, INCEPTION_V4.name: 107, INCEPTION_RESNET_V2.name: 107}
+TWINS = {BN_INCEPTION.name: 96, INCEPTION_RESNET_V2.name: 107}
 
 
 @pytest.mark.parametrize("dtype", FORWARD)
