@@ -264,6 +264,13 @@ BUGS: dict[str, str] = {
 
 #: the pitfalls of docs/porting.md; one that is not here keeps its English title
 PITFALLS: dict[str, str] = {
+    "counted-padding": "平均池化是否把填充计入分母",
+    "local-norm-alpha": "局部响应归一化的 alpha 是否除以窗口大小",
+    "local-norm-float64": "局部响应归一化没有 float64",
+    "local-norm-gradient": "局部响应归一化的梯度只有 float32 精度",
+    "file-numbers": "Keras 文件里层的编号",
+    "shapes-alone": "形状和名称不能确定函数",
+    "another-eps": "同一个网络，另一个 eps",
     "same-padding": "步幅大于 1 时，`'same'` 填充不对称",
     "pool-padding": "最大池化用 0 填充",
     "conv-layout": "卷积核：OIHW 还是 HWIO",
