@@ -372,7 +372,7 @@ def refusal(
     likely = [part for part in candidates if len(part.file.arrays) > largest / 2]
     every = [(part, each) for part in likely for each in readings(part.file, SPECS.values())]
     asked = [each for _, each in every if spec_name in (None, each.spec.name)]
-    best = max(asked, key=lambda reading: reading.score)
+    best = max(asked, key=lambda reading: (reading.score, -len(reading.mismatches)))
     if spec_name:
         fits = [other for other in SPECS if other != spec_name and fits_spec(candidates, other)]
         if fits:
