@@ -32,12 +32,15 @@ TORCHVISION = THIN["torchvision"]
 
 
 @pytest.fixture(autouse=True)
-def thin_specs(monkeypatch):
-    """Only these specs are known."""
-    for name in SPECS.keys() - {"mini"}:
-        monkeypatch.delitem(spec.SPECS, name)
-    for network in THIN.values():
-        monkeypatch.setitem(spec.SPECS, network.name, network)
+def thin_specs():
+    """Only these specs are known. Afterwards all are again, in their order, which can matter."""
+    before = dict(SPECS)
+    known = [before["mini"], *THIN.values()]
+    SPECS.clear()
+    SPECS.update({network.name: network for network in known})
+    yield
+    SPECS.clear()
+    SPECS.update(before)
 
 
 def book(network, form="torch"):
