@@ -81,11 +81,6 @@ class Bar:
             if note:
                 self._progress.update(self._task, note=note)
 
-    def say(self, what: str) -> None:
-        """Show what is being done."""
-        if self._progress:
-            self._progress.update(self._task, description=what)
-
 
 @contextmanager
 def progress(
@@ -110,16 +105,16 @@ def progress(
         redirect_stdout=False,  # stdout may be a pipe while stderr is a terminal
         redirect_stderr=False,
     )
-    for other in _live:
-        other.stop()
+    if _live:
+        _live[-1].stop()
     with made:
         _live.append(made)
         try:
             yield Bar(made, made.add_task(what, total=total, completed=int(done), note=""))
         finally:
             _live.pop()
-            for other in _live:
-                other.start()
+            if _live:
+                _live[-1].start()
 
 
 def tracked(items: Iterable[Item], what: str, unit: str = "") -> Iterator[Item]:
@@ -139,8 +134,8 @@ def doing(what: str) -> None:
 
 def say(text: str) -> None:
     """Print a line to stdout, above what is drawn at the moment."""
-    for each in _live:
-        each.stop()
+    if _live:
+        _live[-1].stop()
     click.echo(text)
-    for each in _live:
-        each.start()
+    if _live:
+        _live[-1].start()

@@ -163,8 +163,7 @@ def address() -> str:
 def listing(topic: topics.Topic, backend: str) -> str:
     """The code of a topic in one framework, in a Markdown fence."""
     path = ROOT / "backends" / backend / topic.file
-    kept = [name for name in topic.names if name not in topic.less.get(backend, ())]
-    parts = ["\n".join(source.cut(path, name)) for name in (*kept, *topic.also.get(backend, ()))]
+    parts = ["\n".join(source.cut(path, name)) for name in topic.addresses(backend)]
     return "```python\n" + "\n\n".join(parts) + "\n```"
 
 
@@ -183,8 +182,9 @@ def of_framework(name: str) -> str:
         code(NETWORK),
         code(FORWARD.format(name=name)),
         markdown(
-            "## The same function as the reference\n\nThe reference is 300 lines of float64 NumPy. "
-            "Each line below is one precision: every activation, gradient and step is compared."
+            "## The same function as the reference\n\nThe reference is float64 NumPy, in under "
+            "400 lines. Each line below is one precision: every activation, gradient and step is "
+            "compared."
         ),
         code(REFERENCE.format(name=name)),
         markdown("## Training\n\n256 real images, three epochs."),

@@ -118,7 +118,7 @@ def bugs(ctx: click.Context, backend: str, as_json: bool) -> None:
     rows, escaped = [], False
     with progress(f"starting {backend}", len(INJECTED_BUGS), unit="bugs") as bar:
         for bug in INJECTED_BUGS.values():
-            bar.say(bug.name)
+            bar.advance(0, bug.name)
             report = suite.verify_injected(backend, bug)
             escaped |= report.failed is None or report.failed.name not in bug.caught_by
             rows.append({"bug": bug.name, "what": bug.what, **report.caught()})

@@ -114,11 +114,6 @@ class Page:
         """A file of a backend."""
         return self.root / "backends" / backend / name
 
-    def addresses(self, topic: Topic, backend: str) -> list[str]:
-        """The addresses of the code that a topic shows for a backend."""
-        kept = [name for name in topic.names if name not in topic.less.get(backend, ())]
-        return [*kept, *topic.also.get(backend, ())]
-
     def snippet(self, topic: Topic, backend: str, names: list[str]) -> tuple[str, list[str]]:
         """The path of a topic's file, and the lines at its addresses with blanks round blocks."""
         path, lines = self.file(backend, topic.file), list[str]()
@@ -131,7 +126,7 @@ class Page:
 
     def topic(self, topic: Topic) -> SimpleNamespace:
         """The columns of a topic with aligned lines, links to their files, and the pitfalls."""
-        has = {backend: self.addresses(topic, backend) for backend in TITLES}
+        has = {backend: topic.addresses(backend) for backend in TITLES}
         shared = [name for name in topic.names if all(name in names for names in has.values())]
         parts = []
         for address in shared:

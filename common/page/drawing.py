@@ -14,7 +14,6 @@ from common.spec import (
     SPECS,
     AdaptiveAvgPool,
     Affine,
-    Auxiliary,
     AvgPool,
     Branches,
     Conv,
@@ -80,16 +79,10 @@ def stages(spec: Spec) -> list[Stage]:
     found.append(_stage("head", (spec.head,), ["head"], shape, spec.norm))
     for index, row in enumerate(spec.auxiliary):
         name, shape = f"auxiliary.{index}", entering[f"stage4.{row.after}"]
-        parts = _auxiliary(row, spec)
+        parts = row.rows(spec.head)
         places = [f"{name}.{field}" for field in parts]
         found.append(_stage(name, tuple(parts.values()), places, shape, spec.norm))
     return found
-
-
-def _auxiliary(row: Auxiliary, spec: Spec) -> dict[str, Row]:
-    """The rows of an auxiliary head, by name."""
-    mean = {"mean": GlobalAvgPool()} if isinstance(row.hidden, Conv) else {}
-    return {"pool": row.pool, "conv": row.conv, "hidden": row.hidden, **mean, "head": spec.head}
 
 
 def _stage(
@@ -171,7 +164,7 @@ def data(spec: Spec) -> dict[str, Any]:
             {
                 "after": f"stage4.{row.after}",
                 "features": row.features if isinstance(row.hidden, Linear) else None,
-                "rows": {name: plain(each) for name, each in _auxiliary(row, spec).items()},
+                "rows": {name: plain(each) for name, each in row.rows(spec.head).items()},
             }
             for row in spec.auxiliary
         ],

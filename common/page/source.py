@@ -40,14 +40,6 @@ def find(path: Path, address: str) -> list[ast.AST]:
     return found
 
 
-def has(path: Path, address: str) -> bool:
-    """Whether the file has that address."""
-    try:
-        return bool(find(path, address))
-    except PageError:
-        return False
-
-
 def _named(outer: ast.AST, name: str) -> list[ast.AST]:
     names = FORWARD if name in FORWARD else (name,)
     for node in getattr(outer, "body", []):

@@ -29,6 +29,11 @@ class Topic:
     less: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pitfalls: tuple[str, ...] = ()
 
+    def addresses(self, backend: str) -> list[str]:
+        """The addresses of the code that the topic shows for a backend."""
+        kept = [name for name in self.names if name not in self.less.get(backend, ())]
+        return [*kept, *self.also.get(backend, ())]
+
 
 TOPICS = (
     Topic(

@@ -66,26 +66,17 @@ def _auxiliary(spec: Spec, entering: Shape) -> list[Layer]:
     for index, row in enumerate(spec.auxiliary):
         name = f"auxiliary.{index}"
         _, shape = walk(spec.stage4[: row.after + 1], entering, spec.norm, "stage4.")
-        for field, layer in (("pool", row.pool), ("conv", row.conv)):
+        for field, layer in row.rows(spec.head).items():
+            if field == "hidden" and isinstance(layer, Linear):
+                if math.prod(shape) != row.features:
+                    raise SpecError(
+                        f"{name}: its convolution leaves {'x'.join(map(str, shape[1:]))}, its "
+                        f"hidden layer takes {row.features} features; use another image size than "
+                        f"{spec.input[1]}."
+                    )
+                table.append(Layer(f"{name}.flatten", "Flatten", (1, row.features)))
             found, shape = _layer(layer, shape, spec.norm, f"{name}.{field}")
             table += found
-        if isinstance(row.hidden, Conv):
-            found, shape = _layer(row.hidden, shape, spec.norm, f"{name}.hidden")
-            table += found
-            found, shape = _layer(GlobalAvgPool(), shape, spec.norm, f"{name}.mean")
-            table += found
-        else:
-            if math.prod(shape) != row.features:
-                raise SpecError(
-                    f"{name}: its convolution leaves {'x'.join(map(str, shape[1:]))}, its hidden "
-                    f"layer takes {row.features} features; use another image size than "
-                    f"{spec.input[1]}."
-                )
-            table.append(Layer(f"{name}.flatten", "Flatten", (1, row.features)))
-            found, shape = _layer(row.hidden, shape, spec.norm, f"{name}.hidden")
-            table += found
-        found, shape = _layer(spec.head, shape, spec.norm, f"{name}.head")
-        table += found
     return table
 
 

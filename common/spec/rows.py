@@ -45,8 +45,6 @@ def _whole(value: object, least: int) -> bool:
 def _normalise_window(row: Conv | MaxPool | AvgPool) -> None:
     """Turn kernel, stride and padding into pairs; SpecError for invalid ones."""
     for field, least in (("kernel", 1), ("stride", 1), ("padding", 0)):
-        if field not in row.__dataclass_fields__:
-            continue
         value = getattr(row, field)
         both = value if isinstance(value, tuple) else (value, value)
         holds = len(both) == 2 and all(_whole(side, least) for side in both)
@@ -55,11 +53,11 @@ def _normalise_window(row: Conv | MaxPool | AvgPool) -> None:
         object.__setattr__(row, field, both)
 
 
-def _require_half(name: str, row: MaxPool | AvgPool) -> None:
+def _require_half(row: MaxPool | AvgPool) -> None:
     """SpecError if a window of the pool could hold padding alone."""
     halves = [p <= k // 2 for p, k in zip(pair(row.padding), pair(row.kernel), strict=True)]
     rule = f"at most half of the kernel {row.kernel}, or a window could hold padding alone"
-    _require(all(halves), f"{name}.padding", row.padding, rule)
+    _require(all(halves), f"{type(row).__name__}.padding", row.padding, rule)
 
 
 def _require_body(field: str, rows: object) -> None:
@@ -111,7 +109,7 @@ class MaxPool:
         holds = not self.ceil or all(stride <= kernel and not pad for stride, kernel, pad in steps)
         rule = "False with a padding or a stride above the kernel: frameworks differ there"
         _require(holds, "MaxPool.ceil", self.ceil, rule)
-        _require_half("MaxPool", self)
+        _require_half(self)
 
     def channels(self, incoming: int) -> int:
         """Channels that leave this row when `incoming` enter it."""
@@ -235,7 +233,7 @@ class AvgPool:
 
     def __post_init__(self) -> None:
         _normalise_window(self)
-        _require_half("AvgPool", self)
+        _require_half(self)
         steps = zip(pair(self.stride), pair(self.kernel), pair(self.padding), strict=True)
         holds = self.counted or all((s, k) == (1, p + 1 + p) for s, k, p in steps)
         rule = "True, unless the stride is 1 and the kernel centred: Keras has no other such pool"
@@ -368,6 +366,11 @@ class Auxiliary:
         _require(0 <= self.dropout < 1, "Auxiliary.dropout", self.dropout, "at least 0 and below 1")
         holds = 0 < self.share < math.inf
         _require(holds, "Auxiliary.share", self.share, "larger than 0 and finite")
+
+    def rows(self, head: Linear) -> dict[str, Row]:
+        """The rows in order, by name; the last is `head`, the network's own."""
+        mean = {"mean": GlobalAvgPool()} if isinstance(self.hidden, Conv) else {}
+        return {"pool": self.pool, "conv": self.conv, "hidden": self.hidden, **mean, "head": head}
 
 
 Block = Inception | Branches | Residual  #: the rows that hold rows

@@ -68,4 +68,4 @@ def test_the_commands_of_the_readme_work_in_order(name, clone):
     for line in shown.splitlines():  # residuals and numbers of layers differ from run to run
         words = re.match(r"[^\d(]*", line)[0].strip()
         assert words in found, line
-    assert failed.split("error")[0].split("at")[1] in injected
+    assert failed.split(" FAILED ")[1].split(", error")[0] in injected

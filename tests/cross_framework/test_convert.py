@@ -225,9 +225,21 @@ def test_other_suffixes_are_written_and_read(native, tmp_path, suffix):
 # --- ONNX
 
 
+#: the sizes of images: the first are by the beginning of a name, the last for all others
+SIZES = {
+    "paddle-vision": 189,
+    "googlenet-paper": 224,
+    "inception-v3-aux": 299,
+    "inception-v3-imagenet-aux": 299,
+    "inception": 107,
+    "bn-inception": 96,
+    "": 49,
+}
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_onnxruntime_agrees_with_the_reference(tmp_path, name):
-    size = 189 if name == "paddle-vision" else 49
+    size = next(size for beginning, size in SIZES.items() if name.startswith(beginning))
     network = SPECS[name].at(size=size, channels=3, classes=7)
     weights = lively(network, 0, np.float32)
     path = tmp_path / "network.onnx"
@@ -236,13 +248,12 @@ def test_onnxruntime_agrees_with_the_reference(tmp_path, name):
     expected = GoogLeNet(network, weights).forward(x)
     assert tensor_error(onnx.run(path, x), expected["head"]) < 1e-5
     for index, _ in enumerate(network.auxiliary):
-        name = f"auxiliary.{index}"
-        assert tensor_error(onnx.run(path, x, name), expected[name]) < 1e-5
-    asked = name if name in SPECS else network.name
-    assert sha256(identify(sandbox.read_file(path), asked, "it").weights) == sha256(weights)
+        head = f"auxiliary.{index}"
+        assert tensor_error(onnx.run(path, x, head), expected[head]) < 1e-5
+    assert sha256(identify(sandbox.read_file(path), name, "it").weights) == sha256(weights)
     assert onnx.encode(network, weights) == path.read_bytes()
     if not network.auxiliary:  # then the graph takes other sizes too
-        larger = network.at(size=64)
+        larger = network.at(size=size + 32)
         x = np.random.RandomState(2).standard_normal((1, *larger.input)).astype(np.float32)
         expected = GoogLeNet(larger, weights).forward(x)["head"]
         assert tensor_error(onnx.run(path, x), expected) < 1e-5

@@ -229,7 +229,7 @@ def test_copying_gives_the_code_as_it_stands_in_the_source(visit, name):
     page.wait_for_function("document.querySelector('#conv .copy').closest('body')")
     page.get_by_text("Copied", exact=True).wait_for()
     copied = page.evaluate("navigator.clipboard.readText()")
-    want = [source.cut(made.file(name, topic.file), at) for at in made.addresses(topic, name)]
+    want = [source.cut(made.file(name, topic.file), at) for at in topic.addresses(name)]
     assert copied.rstrip("\n") == "\n\n".join("\n".join(lines) for lines in want)
 
 

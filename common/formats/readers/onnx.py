@@ -41,6 +41,7 @@ def read_onnx(file: BinaryIO) -> Content:
         values[each.text(LABEL)] = array(each)
     found, eps = dict[str, Any](), set[float]()
     adds: dict[str, str] = {}  # the output of a product of matrices: its layer
+    pooled = set[str]()  # images multiplied from the left: half of an adaptive pool, no layer
     for index, node in enumerate(graphs[0].messages(NODE)):
         kind, inputs, outputs = node.text(OPERATOR), node.texts(INPUT), node.texts(OUTPUT)
         if kind in QUANTISED:
@@ -60,7 +61,9 @@ def read_onnx(file: BinaryIO) -> Content:
             for one, other in (inputs, inputs[::-1]):
                 if one in adds and other in values:
                     found.setdefault(f"{adds[one]}.bias", values[other].reshape(-1))
-        if not given or any(name not in values for name in given):
+        if kind == "MatMul" and inputs[0] in values:
+            pooled.update(outputs)
+        if not given or any(name not in values for name in given) or inputs[0] in pooled:
             continue
         layer = layer_name(given[0], f"{kind}_{index}", found)
         if kind == "MatMul" and outputs:
