@@ -48,8 +48,12 @@ def without_notices() -> Iterator[None]:
     if os.environ["TF_CPP_MIN_LOG_LEVEL"] in ("0", "1"):
         yield
         return
-    sys.stderr.flush()
-    kept, at_end = os.dup(2), b""
+    try:
+        sys.stderr.flush()
+        kept, at_end = os.dup(2), b""
+    except (OSError, AttributeError):  # the process has no stderr
+        yield
+        return
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)
         try:

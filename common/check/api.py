@@ -97,20 +97,25 @@ def check_live(
         report = Checker(opened[0], asked, size, lambda words: None, weights).run(channels, side)
     finally:
         opened[0].close()
-    report.target = type(net).__name__ if not callable(net) or hasattr(net, "forward") else str(net)
+    report.target = getattr(net, "__name__", type(net).__name__)
     report.backend, report.version = name, tracer(name).VERSION
     return report
 
 
-def assert_same(net: Any, spec: Spec | str | None = "d2l", size: int | None = None) -> None:
+def assert_same(
+    net: Any,
+    spec: Spec | str | None = "d2l",
+    size: int | None = None,
+    backend: str | None = None,
+) -> None:
     """AssertionError with the diagnosis, unless a live network is the spec's function.
 
     `net` is a network of any of the four frameworks, its class or a function that makes it. Its
     weights are as they were afterwards. `size` is the height and width of the images, the spec's
-    own if None; `spec` None finds the closest spec.
+    own if None; `spec` None finds the closest spec. Only a function needs its `backend`.
     """
     __tracebackhide__ = True
-    report = check_live(net, None, spec, size)
+    report = check_live(net, backend, spec, size)
     if not report.same:
         raise AssertionError("\n" + report.text())
 

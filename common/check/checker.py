@@ -53,6 +53,7 @@ class Checker:
         self.network, self.asked, self.size, self.say = network, spec, size, say
         self.source = source  # weights that the network should have
         self.notes: list[str] = list(network.notes)
+        self.own: list[Array] | None = None  # the network's own weights, if a source is given
 
     # ---- opening
 
@@ -65,10 +66,15 @@ class Checker:
         """The report; the network accepts images of these channels and this size."""
         trace = self.first_run(channels, size)
         if not trace.layers:
-            return self.only_outputs(trace, channels, size)
+            raise UserError(
+                "No layer of your network can be seen. "
+                + (self.notes[-1] if self.notes else "Give a network that runs eagerly.")
+            )
         matches = matching.closest(trace, self.asked, channels, size)
         if not matches:
             raise UserError(self.no_spec(trace, channels))
+        if self.source is not None:
+            self.own = self.network.read()  # before the fixture is written
         best = [m for m in matches if m.cost <= matches[0].cost + CLOSE][:3]
         reports = []
         for match in best:
@@ -79,6 +85,11 @@ class Checker:
 
     def no_spec(self, trace: Trace, channels: int) -> str:
         """Why no spec could be fitted."""
+        if self.asked and matching.unknown_blocks(self.asked):
+            return (
+                f"`googlenet check` does not match the blocks of {self.asked.name} yet: compare "
+                "with another network by `--against`."
+            )
         if self.asked and self.asked.input[0] != channels:
             wanted = self.asked.input[0]
             return (
@@ -92,20 +103,21 @@ class Checker:
 
     def against(self, match: Match, first: Trace, channels: int) -> Report:
         """The report for one fitted spec."""
+        self.notes = list(self.network.notes)
         structure = list(match.structure)
-        fatal = [s for s in structure if s.kind in FATAL] or matching.unmatched(match, first)
         wrong = [
             w
             for w in matching.unmatched(match, first)
             if not (match.flatten and w[0] == "head.weight")
         ]
-        if fatal and (wrong or any(s.kind in FATAL for s in structure)):
+        if wrong or any(s.kind in FATAL for s in structure):
             for name, ours, theirs in wrong:
-                layer = match.layers[name.rpartition(".")[0]]
-                if not any(s.name == name.rpartition(".")[0] for s in structure):
-                    structure.append(
-                        Structure("layer-shape", name.rpartition(".")[0], layer.event, ours, theirs)
-                    )
+                layer_name = name.rpartition(".")[0]
+                if not any(s.name == layer_name for s in structure):
+                    event = match.layers[layer_name].event
+                    structure.append(Structure("layer-shape", layer_name, event, ours, theirs))
+            if self.source is not None:
+                self.notes.append("The weights were not compared: the structure differs.")
             return self.report(match, first, structure, [], None, None)
         weights = self.fixture(match)
         changed = [] if self.source is None else self.compare_weights(match, first, self.source)
@@ -185,7 +197,7 @@ class Checker:
 
     def compare_weights(self, match: Match, first: Trace, source: Weights) -> list[Finding]:
         """The tensors of the user's own weights that are not the source's."""
-        arrays = self.network.read()
+        arrays = self.own or self.network.read()
         own, lines = {}, {}
         for name, layer in match.layers.items():
             for leaf, number in layer.leaves.items():
@@ -284,23 +296,44 @@ class Checker:
     def complete_order(
         self, graph: Graph, edits: dict[str, list[Params]], world: World, weights: Weights
     ) -> None:
-        """Where a ReLU is before a norm, leave out the one behind it, if that changes nothing."""
+        """Where a ReLU is before a norm, leave out the one behind it, if the user has none there.
+
+        A pool whose windows all hold padding of 0 is such a ReLU itself, so its padding is tried
+        too. The outputs prove either.
+        """
+        search, at = world.search, world.found.events
         relu = [("act", {"fn": "relu"})]
         pairs = {
-            name: name.removesuffix("norm") + "relu"
+            name.removesuffix("norm") + "relu": name
             for name, options in edits.items()
             if graph.nodes[name].kind == "norm" and options[0].get("before") == relu
         }
-        rest = [each for each in pairs.values() if each in graph.nodes and each not in edits]
-        if len(rest) == len(pairs):
+        rest = {
+            after: norm
+            for after, norm in pairs.items()
+            if after in graph.nodes and after not in edits and at.get(after) in (None, at[norm])
+        }
+        if not rest or not any(after in edits for after in pairs):
             return
-        new = {each: [{**graph.nodes[each].p, "fn": "none"}] for each in rest}
-        chosen = {name: options[0] for name, options in {**edits, **new}.items()}
-        if (
-            rest
-            and self.residual(graph.edited(chosen), weights, world) <= PROOF[self.network.dtype]
-        ):
-            edits.update(new)
+        new = {after: [{**graph.nodes[after].p, "fn": "none"}] for after in rest}
+        acting = [
+            after
+            for after, norm in rest.items()
+            if not search.same(search.values[norm], search.values[after])
+        ]
+        pools: dict[str, list[Params]] = {}
+        while acting:
+            for user in graph.users[acting.pop()]:
+                node = graph.nodes[user]
+                if node.kind == "concat" and at.get(user) is None:
+                    acting.append(user)
+                elif node.kind == "pool" and node.p["fn"] == "max" and user not in edits:
+                    pools[user] = [{**node.p, "fill": "0"}]
+        for more in ({}, pools):
+            chosen = {name: p[0] for name, p in {**edits, **new, **more}.items()}
+            if self.residual(graph.edited(chosen), weights, world) <= PROOF[self.network.dtype]:
+                edits.update(new | more)
+                return
 
     def edits_at(self, graph: Graph, world: World, worlds: list[World]) -> dict[str, list[Params]]:
         """The edits of each step at one size; those that hold at the other size too, if some do."""
@@ -329,22 +362,37 @@ class Checker:
 
     def residual(self, graph: Graph, weights: Weights, world: World) -> float:
         """The worst error of the outputs, against a graph."""
+        found = self.outputs(graph, weights, world)
+        return max(
+            (math.inf if ours is None else error(out, ours) for _, _, ours, out in found),
+            default=math.inf,
+        )
+
+    def outputs(
+        self, graph: Graph, weights: Weights, world: World
+    ) -> list[tuple[str, int, Array | None, Array]]:
+        """Each output's name, the user's event, the graph's value and the user's.
+
+        The graph's is None if its edits do not fit together.
+        """
         try:
-            values = graph.run(world.inputs, weights)
+            results = graph.run(world.inputs, weights)
         except (ValueError, KeyError, IndexError):
-            return math.inf
-        pairs = zip(graph.outputs(), world.trace.outputs, strict=False)
-        return max((error(out, values[name]) for name, (_, _, out) in pairs), default=math.inf)
+            results = {}
+        return [
+            (name, event, results.get(name), out)
+            for name, (_, event, out) in zip(graph.outputs(), world.trace.outputs, strict=False)
+        ]
 
     def open_outputs(
         self, graph: Graph, chosen: dict[str, Params], weights: Weights, world: World
     ) -> list[Unexplained]:
         """The outputs that the edited graph does not give."""
-        results = graph.edited(chosen).run(world.inputs, weights)
+        limit = PROOF[self.network.dtype]
         return [
-            Unexplained(name, event, results[name], out)
-            for name, (_, event, out) in zip(graph.outputs(), world.trace.outputs, strict=False)
-            if error(out, results[name]) > PROOF[self.network.dtype]
+            Unexplained(name, event, ours, out)
+            for name, event, ours, out in self.outputs(graph.edited(chosen), weights, world)
+            if ours is None or error(out, ours) > limit
         ]
 
     def without_harmless(
@@ -396,13 +444,6 @@ class Checker:
             plain=plain,
             notes=self.notes,
             chosen=match is None or self.asked is not None,
-        )
-
-    def only_outputs(self, trace: Trace, channels: int, size: int) -> Report:
-        """A network of which no layer can be seen."""
-        raise UserError(
-            "No layer of your network can be seen. "
-            + (self.notes[-1] if self.notes else "Give a network that runs eagerly.")
         )
 
 

@@ -47,10 +47,6 @@ class Diagnosis:
     inputs: dict[str, list[Array]] = field(default_factory=dict)  # of each edited step
     results: dict[str, Array] = field(default_factory=dict)  # of each edited step
 
-    def chosen(self) -> dict[str, Params]:
-        """The likeliest edit of each step."""
-        return {name: options[0] for name, options in self.edits.items()}
-
 
 class Search:
     """One comparison of a graph with a recorded run."""

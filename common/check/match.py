@@ -14,7 +14,18 @@ from typing import Any
 from common.check.anatomy import Anatomy, Block, Pairs, align, block_cost, describe, heads, widths
 from common.check.trace import Layer, Trace
 from common.errors import SpecError
-from common.spec import SPECS, Affine, Conv, Inception, MaxPool, Row, Spec, pair
+from common.spec import (
+    SPECS,
+    Affine,
+    Branches,
+    Conv,
+    Inception,
+    MaxPool,
+    Residual,
+    Row,
+    Spec,
+    pair,
+)
 from common.weights import shapes
 
 Place = tuple[str, int]  #: a stage and the number of a row
@@ -254,7 +265,7 @@ class Fit:
 def fit(trace: Trace, spec: Spec, channels: int, size: int) -> Match | None:
     """The spec fitted to the user's network; None if its input or its end is another."""
     found = Anatomy(trace)
-    if not found.linears or (found.blocks and not found.stem):
+    if not found.linears or (found.blocks and not found.stem) or unknown_blocks(spec):
         return None
     main, _ = heads(trace, found)
     try:
@@ -267,6 +278,11 @@ def fit(trace: Trace, spec: Spec, channels: int, size: int) -> Match | None:
     except SpecError:
         return None
     return Fit(trace, found, base).match if base.input[0] == channels else None
+
+
+def unknown_blocks(spec: Spec) -> bool:
+    """Whether the spec has blocks that are not matched yet: those of the later networks."""
+    return any(isinstance(row, (Branches, Residual)) for _, rows in spec.stages() for row in rows)
 
 
 def dotted(place: Place) -> str:

@@ -63,12 +63,13 @@ class Report:
     @property
     def same(self) -> bool:
         """Whether the network is the reference's function."""
-        return not (self.structure or self.findings or self.unexplained or self.weights)
+        first = self.structure or self.findings or self.unexplained or self.weights
+        return not (first or self.elsewhere or self.unexplained_elsewhere)
 
     @property
     def outcome(self) -> str:
         """same, differs, unexplained or structure."""
-        if self.unexplained:
+        if self.unexplained or self.unexplained_elsewhere:
             return "unexplained"
         if self.structure and self.residual is None:
             return "structure"
@@ -82,9 +83,9 @@ class Report:
     def weight(self) -> tuple[int, int, int]:
         """How far the network is from the spec, to choose between specs."""
         return (
-            len(self.unexplained) + 10 * (self.outcome == "structure"),
+            len(self.unexplained + self.unexplained_elsewhere) + 10 * (self.outcome == "structure"),
             len(self.structure),
-            sum(len(f.places) for f in self.findings),
+            sum(len(f.places) for f in self.findings + self.elsewhere),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -127,7 +128,8 @@ class Report:
             lines.append("The weights of your network are those of the file.")
         if self.elsewhere or self.unexplained_elsewhere:
             size = self.sizes[-1]
-            lines += ["", f"At {size}x{size} it differs in this too:"]
+            also = " too" if self.structure or self.findings or self.unexplained else ""
+            lines += ["", f"At {size}x{size} it differs in this{also}:"]
             for each in self.elsewhere:
                 number += 1
                 lines += self._finding(number, each)

@@ -49,7 +49,10 @@ def receive(stream):
     arrays = []
     for kind, shape in forms:
         empty = np.empty(shape, np.dtype(kind))
-        arrays.append(np.frombuffer(stream.read(empty.nbytes), empty.dtype).reshape(shape).copy())
+        data = stream.read(empty.nbytes)
+        if len(data) < empty.nbytes:  # the other process has ended
+            return None
+        arrays.append(np.frombuffer(data, empty.dtype).reshape(shape).copy())
 
     def whole(value):
         if isinstance(value, str) and value.startswith(ARRAY):
@@ -118,7 +121,7 @@ def serve(tracer_path, target, inlet, outlet):
             elif call == "write":
                 network.write({int(key): array for key, array in given["arrays"].items()})
                 answer = {}
-            else:  # trace, shapes, read, and what later requests bring
+            else:  # trace, shapes, read
                 answer = getattr(network, call)(**given)
             send(outlet, {"answer": answer})
         except (Exception, SystemExit) as error:

@@ -67,7 +67,7 @@ def difference(got: Array, want: Array) -> str:
         for axes, words in (((2, 3), "by 180 degrees"), ((2,), "upside down"), ((3,), "sideways")):
             if error(got, np.flip(want, axes)) <= EQUAL:
                 return f"the kernels are turned {words}"
-    if got.shape == want.shape:
+    if got.shape == want.shape and np.any(want):
         factor = float((got * want).sum() / (want**2).sum())
         if abs(factor - 1) > EQUAL and error(got, factor * want) <= EQUAL:
             return f"it is multiplied by {factor:.6g}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from common.cli.app import (
+    COUNT,
     checkpoint_option,
     device_option,
     json_option,
@@ -23,7 +24,7 @@ from common.cli.app import (
 from common.errors import DataError, RunError, printable
 
 size_option = click.option(
-    "--size", type=int, help="Height and width that the weights' images are resized to."
+    "--size", type=COUNT, help="Height and width that the weights' images are resized to."
 )
 
 

@@ -109,7 +109,7 @@ def convert(
             verify(read_back(written, made, records), made, destination)
         check = None
         if logits is not None:
-            first = Work(folder, known, compare).run(file.format)
+            first = (work if made is known else Work(folder, known, compare)).run(file.format)
             check = compared(file.format, first, target, logits, destination)
         put(destination, written.read_bytes())
     return Converted(

@@ -64,7 +64,7 @@ def load(folder: Path, size: int, split: float | None = None) -> Dataset:
                 "the same class folders"
             )
     if len(train) < 2:
-        raise DataError(f"{folder / 'train'} holds fewer than two classes; {LAYOUT}")
+        raise DataError(f"{folder} holds fewer than two classes; {LAYOUT}")
     classes = sorted(train)
     rows = [_alternate([part[name] for name in classes]) for part in (train, test)]
     channels, height, width = _common_shape([path for part in rows for path, _ in part], size)

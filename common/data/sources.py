@@ -39,14 +39,14 @@ def load(source: str | None = None, size: int = 96, split: float | None = None) 
     folders; only then `size` is used. Raises DataError for files that are missing or damaged or
     cannot be downloaded.
     """
-    if source == "sample" and split is None:
+    if split is not None and source in (None, "sample"):
+        raise DataError("--split divides the class folders of `--data DIR`; name them, or leave it")
+    if source == "sample":
         return Folder(
             SAMPLE_FOLDER, SAMPLE, "it is part of this project: restore it with git"
         ).dataset("sample")
     if source is not None:
         return given_folder(source, size, split)
-    if split is not None:
-        raise DataError("--split divides the class folders of `--data DIR`; name them, or leave it")
     cache = Folder(
         cache_folder(),
         FULL,
@@ -73,30 +73,22 @@ def load(source: str | None = None, size: int = 96, split: float | None = None) 
 
 def given_folder(source: str, size: int, split: float | None) -> Dataset:
     """Return the data set in a folder that the user gave."""
-    path = Path(source)
-    nested = next((path / each for each in NESTED if _is_folder(path / each)), None)
-    given = Folder(
-        path if nested is None else nested,
-        FULL,
+    way_out = (
         "give the folder of Fashion-MNIST's four files, or one of train/CLASS/ and"
-        " test/CLASS/, with `--data DIR`, or use `--data sample`",
+        " test/CLASS/, with `--data DIR`, or use `--data sample`"
     )
-    undivided = not given.present() and is_class_folder(given.path)
-    if split is not None and not undivided:
+    tries = [Folder(Path(source) / each, FULL, way_out) for each in ("", *NESTED)]
+    given = next((each for each in tries if each.present()), None)
+    path = Path(source)
+    classes = given is None and is_class_folder(path)
+    if split is not None and not classes:
         raise DataError(f"--split divides class folders, and {source} is none; leave it out")
-    if not given.present():
-        if is_csv_folder(given.path):
-            return load_csv(given.path)
-        if is_class_folder(given.path):
-            return load_class_folder(given.path, size, split)
+    if classes:
+        return load_class_folder(path, size, split)
+    if given is None and is_csv_folder(path):
+        return load_csv(path)
+    given = given or tries[0]
     return given.dataset(source) if given.is_fashion_mnist() else given.other_dataset(source)
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
 
 
 def whereabouts() -> dict[str, tuple[Path, int]]:

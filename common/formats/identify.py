@@ -279,7 +279,7 @@ def with_own_eps(known: Known) -> Known:
     if not (known.spec.norm and own) or known.spec.norm.eps == own.eps:
         return known
     note = (
-        f"The destination's class has eps {own.eps:.6g}: gamma is multiplied by "
+        f"The class's own eps is {own.eps:.6g}: gamma is multiplied by "
         f"sqrt((var + {own.eps:.6g}) / (var + {known.spec.norm.eps:.6g})), which is exact in "
         "evaluation."
     )
@@ -370,16 +370,15 @@ def refusal(
         )
     largest = len(candidates[0].file.arrays)
     likely = [part for part in candidates if len(part.file.arrays) > largest / 2]
-    every = [(part, each) for part in likely for each in readings(part.file, SPECS.values())]
-    asked = [each for _, each in every if spec_name in (None, each.spec.name)]
+    asked = [each for part in likely for each in readings(part.file, specs)]
     best = max(asked, key=lambda reading: (reading.score, -len(reading.mismatches)))
     if spec_name:
-        fits = [other for other in SPECS if other != spec_name and fits_spec(candidates, other)]
-        if fits:
+        others = (other for other in SPECS if other != spec_name and fits_spec(candidates, other))
+        if other := next(others, None):
             why = best.mismatches[0] if best.mismatches else str(problem)
             return (
                 f"{file_name} does not hold the weights of {spec_name}: {why}; it holds those of "
-                f"{fits[0]}: use `--spec {fits[0]}`."
+                f"{other}: use `--spec {other}`."
             )
     by_name = best.score > -len(file.arrays) and any(
         set(best.names.values()) & set(part.file.arrays) for part in likely

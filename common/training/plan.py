@@ -148,7 +148,7 @@ def begin(
     first = Checkpoint.first(config)
     notes: tuple[str, ...] = ()
     if known:
-        first, notes = started_from(first, with_own_eps(known))
+        first, notes = started_from(first, with_own_eps(replace(known, notes=())))
     if split is not None:
         notes = (
             *notes,
@@ -196,7 +196,7 @@ def resume(
     """Plan to resume a run, in its own backend or in another one, perhaps for more epochs.
 
     With more epochs the schedule is that of the longer run, from the next step on. SpecError if the
-    run has as many epochs already.
+    run has more epochs already.
     """
     stamp = Run(path if path.is_dir() else path.absolute().parent.parent).stamp()
     run, checkpoint = open_run(path)

@@ -191,7 +191,9 @@ def broken(x):
 }
 
 
-def test_a_file_runs_beside_the_users_own_modules_and_its_errors_are_told(name, tmp_path, capfd):
+def test_a_file_runs_beside_the_users_own_modules_and_its_errors_are_reported(
+    name, tmp_path, capfd
+):
     (tmp_path / "common.py").write_text("WIDTH = 4\n")
     (tmp_path / "train.py").write_text("raise RuntimeError('not this one')\n")
     file = tmp_path / "mynet.py"
@@ -216,7 +218,7 @@ def test_a_file_runs_beside_the_users_own_modules_and_its_errors_are_told(name, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["common.py", "mynet.py", "train.py"]
 
 
-def test_a_python_without_the_framework_is_told(name, tmp_path):
+def test_a_python_without_the_framework_is_reported(name, tmp_path):
     (tmp_path / "net.py").write_text("net = None\n")
     empty = tmp_path / "python"
     empty.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')

@@ -194,7 +194,8 @@ def test_the_fastest_precision_is_one_that_the_device_has(backend, name, monkeyp
         monkeypatch.setattr(module, "has_bfloat16", lambda has=has: has, raising=False)
         lower = has and name not in slower
         assert backend.fastest_precision("cpu") == ("bfloat16" if lower else "float32")
-    backend.build(MINI, backend.fastest_precision("cpu"), "cpu")
+    monkeypatch.undo()
+    backend.build(MINI, backend.fastest_precision("cpu"), "cpu")  # on the processor that there is
 
 
 def test_the_command_trains_evaluates_and_ends_with_the_books_two_lines(name, tmp_path):

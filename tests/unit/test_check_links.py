@@ -64,7 +64,7 @@ def test_a_report_of_every_mistake_prints_its_words_and_links():
         (["absent.py:net", "--backend", "torch", "--spec", "d3l"], "There is no spec named 'd3l'"),
     ],
 )
-def test_bad_input_is_told_in_one_sentence(arguments, words):
+def test_bad_input_is_reported_in_one_sentence(arguments, words):
     found = CliRunner().invoke(main, ["check", *arguments])
     assert found.exit_code == 2
     assert words in found.output

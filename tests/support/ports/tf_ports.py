@@ -78,16 +78,18 @@ def book(block=Block, same=False, end=None, rows=None):
     return keras.Sequential([*parts, *end])
 
 
-def functional(eps=1e-3, bias=True, softmax=False, norm=True, lone=False, pool=None):
+def functional(
+    eps=1e-3, act_first=False, bias=True, softmax=False, norm=True, lone=False, pool=None
+):
     """Keras's functional style, with batch norm."""
 
     def conv(x, c, k, s=1, p=0, missing=False):
         if p:
             x = layers.ZeroPadding2D(p)(x)
-        x = layers.Conv2D(c, k, s, use_bias=bias)(x)
+        x = layers.Conv2D(c, k, s, use_bias=bias, activation="relu" if act_first else None)(x)
         if not missing:
             x = layers.BatchNormalization(epsilon=eps, momentum=0.9)(x)
-        return layers.ReLU()(x)
+        return x if act_first else layers.ReLU()(x)
 
     def down(x):
         return layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x))
@@ -209,6 +211,10 @@ WRONG = {
 }
 WRONG_NORM = {
     "eps": (lambda: functional(eps=1e-5), {"norm-eps"}),
+    "relu before the norm": (
+        lambda: functional(act_first=True),
+        {"norm-order", "zero-padded-pool"},
+    ),
     "a norm is missing": (lambda: functional(lone=True), {"norm-missing"}),
     "softmax and global max": (
         lambda: functional(softmax=True, pool=layers.GlobalMaxPooling2D),
