@@ -142,11 +142,12 @@ class Folder:
         return any(self._is_expected(path, name) for name, path in paths.items())
 
     def _is_expected(self, path: Path, name: str) -> bool:
+        size, sha256 = self.contents[name]
         try:
-            raw = unpack_any(path)
-        except DataError:
+            raw = _read_unpacked(path, size + 1)
+        except (DataError, OSError, EOFError, zlib.error):
             return True  # it cannot be read: `read` says why
-        return hashlib.sha256(raw).hexdigest() == self.contents[name][1]
+        return hashlib.sha256(raw).hexdigest() == sha256
 
     def other_dataset(self, source: str) -> Dataset:
         """Read four files of another set in the same format; its classes have numbers.
@@ -212,16 +213,22 @@ def _short(reason: Exception) -> str:
     return textwrap.shorten(text, 120, placeholder="...") or type(reason).__name__
 
 
+def _read_unpacked(path: Path, most: int) -> bytes:
+    """Return at most that many bytes of a file, unpacked: a small .gz can unpack to any size."""
+    if not path.is_file():  # opening a pipe would block for ever
+        raise DataError("is not a file")
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        raw: bytes = file.read(most)
+    return raw
+
+
 def unpack(path: Path, size: int, sha256: str) -> bytes:
     """Return the bytes of a file, unpacked if it is a .gz, after a check of size and SHA-256.
 
     Raises DataError with the second half of a sentence: "is damaged: ..."
     """
     try:
-        if not path.is_file():  # opening a pipe would block for ever
-            raise DataError("is not a file")
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            raw: bytes = file.read(size + 1)  # a limit: a small .gz can unpack to any size
+        raw = _read_unpacked(path, size + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as reason:
         raise DataError(f"is damaged: it cannot be unpacked ({_short(reason)})") from None
     except OSError as reason:
@@ -241,8 +248,7 @@ def unpack(path: Path, size: int, sha256: str) -> bytes:
 def unpack_any(path: Path) -> bytes:
     """Return the bytes of a file of another data set, unpacked if it is a .gz."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            raw: bytes = file.read(MOST_BYTES + 1)
+        raw = _read_unpacked(path, MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as reason:
         raise DataError(f"cannot be read ({_short(reason)})") from None
     if len(raw) > MOST_BYTES:

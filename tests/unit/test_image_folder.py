@@ -242,7 +242,7 @@ def test_what_is_wrong_is_named(home, fault):
 def test_one_class_is_too_few(tmp_path):
     for part in image_folder.PARTS:
         put(tmp_path / part / "only" / "x.png")
-    refusal(tmp_path, str(tmp_path / "train"), "two classes")
+    refusal(tmp_path, str(tmp_path), "two classes")
 
 
 def png_claiming(width, height):
