@@ -27,7 +27,8 @@ def commands():
 
 def answers():
     """The blocks that show what a command prints."""
-    return re.findall(r"^```\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+    return [text for language, text in blocks if not language]
 
 
 @pytest.fixture
