@@ -25,7 +25,7 @@ listings: set[str] = set()  # the files that documents link to
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Rewrite links that lead out of `docs`."""
+    """Rewrite links that lead out of `docs`, or to the page, which is there once."""
     up = posixpath.relpath(FOLDER, posixpath.dirname(page.file.dest_uri) or ".")
 
     def rewrite(match: re.Match[str]) -> str:
@@ -38,7 +38,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return f"[{text}]({target.removeprefix('docs/')})"
         return text
 
-    return LINK.sub(rewrite, markdown)
+    return LINK.sub(rewrite, markdown.replace("](page/", f"]({up}/"))
 
 
 def on_post_build(config: Any, **_: Any) -> None:

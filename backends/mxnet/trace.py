@@ -318,6 +318,16 @@ class Network:
         ]
         return {"events": mode.events, "outputs": outputs}
 
+    def start(self, make_step):
+        """Make the user's training step; the answer is whether it takes a rate too."""
+        self.user_step = make_step(self.net)
+        return len(required(self.user_step)) > 2
+
+    def train(self, x, labels, rate):
+        """One training step of the user's, on x (N, C, H, W) and labels (N,)."""
+        labels = (mx.np.array if self.kind == "np" else mx.nd.array)(labels, dtype="int64")
+        self.user_step(self.input(x, self.dtype), labels, *rate)
+
     def shapes(self):
         """The canonical shapes of the weights, by number."""
         return [

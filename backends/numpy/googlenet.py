@@ -268,12 +268,21 @@ class GoogLeNet:
         """The loss in training mode, with auxiliary losses, and its gradient by canonical name."""
         outputs = self.forward(x, training=True)
         loss, dy = cross_entropy(outputs["head"], labels, smoothing)
+        gradients = {"head": dy}
         for index, row in enumerate(self.spec.auxiliary):
             name = f"auxiliary.{index}"
             its_loss, its_dy = cross_entropy(outputs[name], labels, smoothing)
-            loss, self._aux_gradients[name] = loss + row.share * its_loss, row.share * its_dy
-        backward_through(self._backward)(dy)
-        return loss, {n: self._gradients[n] for n in self.weights if not is_running(n)}
+            loss, gradients[name] = loss + row.share * its_loss, row.share * its_dy
+        return loss, self.backward(gradients)
+
+    def backward(self, gradients: Weights) -> Weights:
+        """The gradients of the weights by name, from those of the last forward pass's logits.
+
+        `gradients` has an array (N, classes) for `head` and for each auxiliary head.
+        """
+        self._aux_gradients = gradients
+        backward_through(self._backward)(gradients["head"])
+        return {n: self._gradients[n] for n in self.weights if not is_running(n)}
 
     def _affine(self, layer: Callable[..., Any], x: Array, name: str, *extra: Any) -> Any:
         """Run a layer with weight and bias; its backward pass stores their gradients by name."""

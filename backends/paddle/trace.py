@@ -268,11 +268,15 @@ class Network:
         if self.module:
             self.net.to(dtype=self.dtype)
 
+    def input(self, x):
+        """An array (N, C, H, W) as the network takes it."""
+        x = np.ascontiguousarray(x if self.layout == "NCHW" else np.transpose(x, (0, 2, 3, 1)))
+        return paddle.to_tensor(x.astype(self.dtype))
+
     def trace(self, x):
         """Run the network on x (N, C, H, W): every tensor it makes, and what it returns."""
         self.cast()
-        x = np.ascontiguousarray(x if self.layout == "NCHW" else np.transpose(x, (0, 2, 3, 1)))
-        x = paddle.to_tensor(x.astype(self.dtype))
+        x = self.input(x)
         mode, hooks = Mode(self, x), []
 
         def enter(name):
@@ -295,6 +299,17 @@ class Network:
             for name, t in flat(out)
         ]
         return {"events": mode.events, "outputs": outputs}
+
+    def start(self, make_step):
+        """Make the user's training step; the answer is whether it takes a rate too."""
+        if self.module:
+            self.net.train()
+        self.user_step = make_step(self.net)
+        return len(required(self.user_step)) > 2
+
+    def train(self, x, labels, rate):
+        """One training step of the user's, on x (N, C, H, W) and labels (N,)."""
+        self.user_step(self.input(x), paddle.to_tensor(labels), *rate)
 
     def shapes(self):
         """The canonical shapes of the weights, by number."""

@@ -295,6 +295,15 @@ class Network:
                 continue
         raise TypeError("a weight is neither float32 nor float64")
 
+    def start(self, make_step):
+        """Make the user's training step; the answer is whether it takes a rate too."""
+        self.user_step = make_step(self.net)
+        return len(required(self.user_step)) > 2
+
+    def train(self, x, labels, rate):
+        """One training step of the user's, on x (N, C, H, W) and labels (N,)."""
+        self.user_step(self.input(x), tf.constant(labels), *rate)
+
     def shapes(self):
         """The canonical shapes of the weights, by number."""
         return [array.shape for array in self.read()]

@@ -229,11 +229,15 @@ class Network:
             if tensor.is_floating_point() and tensor.dtype != dtype:
                 tensor.data = tensor.data.to(dtype)
 
+    def input(self, x):
+        """An array (N, C, H, W) as the network takes it."""
+        x = torch.from_numpy(np.ascontiguousarray(x)).to(getattr(torch, self.dtype))
+        return x.permute(0, 2, 3, 1).contiguous() if self.layout == "NHWC" else x
+
     def trace(self, x):
         """Run the network on x (N, C, H, W): every tensor it makes, and what it returns."""
         self.cast()
-        x = torch.from_numpy(np.ascontiguousarray(x)).to(getattr(torch, self.dtype))
-        x = x.permute(0, 2, 3, 1).contiguous() if self.layout == "NHWC" else x
+        x = self.input(x)
         mode, hooks = Mode(self, x), []
 
         def enter(name):
@@ -254,6 +258,17 @@ class Network:
             for name, t in flat(out)
         ]
         return {"events": mode.events, "outputs": outputs}
+
+    def start(self, make_step):
+        """Make the user's training step; the answer is whether it takes a rate too."""
+        if self.module:
+            self.net.train()
+        self.user_step = make_step(self.net)
+        return len(required(self.user_step)) > 2
+
+    def train(self, x, labels, rate):
+        """One training step of the user's, on x (N, C, H, W) and labels (N,)."""
+        self.user_step(self.input(x), torch.from_numpy(labels), *rate)
 
     def shapes(self):
         """The canonical shapes of the weights, by number."""

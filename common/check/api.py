@@ -13,8 +13,10 @@ from common.check.against import Against
 from common.check.checker import Checker, Progress
 from common.check.process import Live, Process, UserError, backend_of, tracer
 from common.check.report import Report
+from common.check.training import TrainingCheck
 from common.formats import sandbox
 from common.formats.identify import identify
+from common.recipe import Recipe
 from common.spec import Spec, find
 from common.weights import Weights
 
@@ -27,10 +29,15 @@ def check_file(
     python: str | None = None,
     say: Progress = lambda words: None,
     weights: Path | None = None,
+    step: str | None = None,
+    recipe: Recipe | None = None,
 ) -> Report:
     """Check a network `FILE.py:NAME` of a backend, in a process of its own.
 
     `weights` is a file of weights that the network should have; any format that `convert` reads.
+    `step` is the name of a function in the same file: of the network it makes a training step,
+    which takes images, labels and, if it wants, a rate. Three of its steps are compared with the
+    textbook rules, and with a recipe's if one is given.
     """
     known = identify(sandbox.read_file(weights), spec, str(weights)) if weights else None
     asked = known.spec if known else find(spec) if spec else None
@@ -40,7 +47,30 @@ def check_file(
         checker = Checker(process, asked, size, say, known.weights if known else None)
         report = checker.run(channels, side)
         report.target, report.backend, report.version = target, backend, process.version
+        if step:
+            say("three training steps")
+            check_training(process, checker, report, step, recipe)
         return report
+
+
+def check_training(
+    process: Process, checker: Checker, report: Report, step: str, recipe: Recipe | None
+) -> None:
+    """Compare the training step of a network that was just checked."""
+    at_end = [finding.name for finding in report.findings] == ["softmax-at-end"]
+    if not report.function_same and not (at_end and report.outcome == "differs"):
+        report.notes.append("The training step was not compared: mend the network first.")
+        return
+    match, weights = checker.fitted[report.spec]
+    found = TrainingCheck(process, match, report.sizes[0], weights, recipe).run(step)
+    found.recipe = recipe.name if recipe else ""
+    report.training = found
+    if at_end and found.rule and not any(each.name == "double-softmax" for each in found.findings):
+        report.findings = []
+        report.notes.append(
+            "Your network ends in a softmax and your loss takes probabilities: together they are "
+            "right."
+        )
 
 
 def check_against(

@@ -54,6 +54,7 @@ class Checker:
         self.source = source  # weights that the network should have
         self.notes: list[str] = list(network.notes)
         self.own: list[Array] | None = None  # the network's own weights, if a source is given
+        self.fitted: dict[str, tuple[Match, Weights]] = {}  # by spec: what was written and where
 
     # ---- opening
 
@@ -122,6 +123,7 @@ class Checker:
         weights = self.fixture(match)
         changed = [] if self.source is None else self.compare_weights(match, first, self.source)
         self.write(match, weights, structure)
+        self.fitted[match.base.name] = match, weights
         worlds: list[World] = []
         side = match.spec.input[1] if self.size is None else self.size
         worlds.append(self.compare(match, weights, side, first))
@@ -316,11 +318,11 @@ class Checker:
         if not rest or not any(after in edits for after in pairs):
             return
         new = {after: [{**graph.nodes[after].p, "fn": "none"}] for after in rest}
-        acting = [
-            after
-            for after, norm in rest.items()
-            if not search.same(search.values[norm], search.values[after])
-        ]
+        acting = []
+        for after, norm in rest.items():
+            x, y = search.values[norm], search.values[after]
+            if x is None or y is None or not search.same(x, y):
+                acting.append(after)
         pools: dict[str, list[Params]] = {}
         while acting:
             for user in graph.users[acting.pop()]:

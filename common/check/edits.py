@@ -203,7 +203,7 @@ def names(node: Node, p: Params) -> list[Named]:
         case "out":
             if "fn" in changed and "softmax" in p["fn"]:
                 what = "probabilities" if p["fn"] == "softmax" else "log probabilities"
-                found.append(("double-softmax", {"theirs": p["fn"], "what": what}))
+                found.append(("softmax-at-end", {"theirs": p["fn"], "what": what}))
             elif "fn" in changed:
                 found.append(("activation-at-end", {"theirs": p["fn"]}))
         case "affine":

@@ -127,7 +127,7 @@ MISTAKES = {
             "直接展平，缺少全局平均池化",
         ),
         Mistake(
-            "double-softmax",
+            "softmax-at-end",
             "the network ends in a {theirs}: it returns no logits. Right only for a loss "
             "that takes {what}",
             "网络以 {theirs} 结尾，返回的不是 logits；仅当损失函数接受{what}时正确",
@@ -191,5 +191,89 @@ MISTAKES = {
             "porting",
         ),
         Mistake("other-weights", "{theirs}", "{theirs}"),
+        # of a training step
+        Mistake("frozen-weights", "{theirs}", "{theirs}"),
+        Mistake(
+            "double-softmax",
+            "the loss takes the softmax of probabilities",
+            "损失函数对概率又取了一次 softmax",
+            "from-logits",
+            "porting",
+        ),
+        Mistake(
+            "summed-loss",
+            "the loss is summed over the {theirs} images, where the reference takes the mean",
+            "损失对 {theirs} 幅图像求和，参考实现取平均值",
+            "loss-per-example",
+            "porting",
+        ),
+        Mistake(
+            "step-divides",
+            "the mean loss is divided by the batch size of {theirs} once more",
+            "平均损失又除以了一次批量大小 {theirs}",
+            "step-divides",
+            "porting",
+        ),
+        Mistake(
+            "label-smoothing",
+            "label smoothing {theirs}, not {ours}",
+            "标签平滑为 {theirs}，应为 {ours}",
+            "label-smoothing",
+            "porting",
+        ),
+        Mistake(
+            "auxiliary-left-out",
+            "the loss of the auxiliary heads is left out",
+            "损失没有包含辅助分类器",
+        ),
+        Mistake(
+            "gradient-twice",
+            "the gradients are never cleared: each step uses their sum",
+            "梯度从未清零，每一步都用累加的梯度",
+            "gradients-add",
+            "porting",
+        ),
+        Mistake(
+            "learning-rate", "the rate is {theirs}, not {ours}", "学习率为 {theirs}，应为 {ours}"
+        ),
+        Mistake(
+            "rate-in-velocity",
+            "the velocity holds rate times gradient: after a change of the rate it is another step",
+            "速度里含有学习率，学习率改变后就是另一种更新",
+            "momentum-rate",
+            "porting",
+        ),
+        Mistake("update-rule", "{theirs}, not {ours}", "更新规则是 {theirs}，应为 {ours}"),
+        Mistake(
+            "weight-decay",
+            "{theirs}; the recipe has {ours}",
+            "权重衰减：{theirs}；训练方案是 {ours}",
+            "weight-decay",
+            "porting",
+        ),
+        Mistake(
+            "norm-evaluation-mode",
+            "the norms use their running statistics in training",
+            "批量归一化在训练时使用滑动统计量",
+        ),
+        Mistake(
+            "norm-not-updated",
+            "the running statistics never change",
+            "滑动统计量从未更新",
+        ),
+        Mistake(
+            "norm-momentum",
+            "the running statistics keep {theirs} of their old value, not {ours}{what}",
+            "滑动统计量保留旧值的 {theirs}，应为 {ours}",
+            "norm-momentum",
+            "porting",
+        ),
+        Mistake(
+            "norm-variance",
+            "the running variance is the unbiased one, divided by n - 1",
+            "滑动方差是除以 n - 1 的无偏方差",
+            "norm-variance",
+            "porting",
+        ),
     )
 }

@@ -136,6 +136,14 @@ class Process:
         """Copy arrays into weights, by number."""
         self.ask("write", arrays={str(key): array for key, array in arrays.items()})
 
+    def start(self, make_step: str) -> bool:
+        """Make the training step by that function of the file; whether it takes a rate too."""
+        return bool(self.ask("start", name=make_step))
+
+    def train(self, x: np.ndarray, labels: np.ndarray, *rate: float) -> None:
+        """One training step on x (N, C, H, W) and labels (N,)."""
+        self.ask("train", x=x, labels=labels, rate=list(rate))
+
     def close(self) -> None:
         """End the process."""
         for stream in (self.to, self.back):

@@ -9,6 +9,7 @@ from common.check.mistakes import MISTAKES
 from common.errors import printable
 
 SAME, DIFFERS = 0, 3
+SHOWN = 16  #: places of a mistake in the text; the JSON has all
 
 
 @dataclass
@@ -39,6 +40,23 @@ class Difference:
 
 
 @dataclass
+class Training:
+    """What a check of a training step found."""
+
+    rule: str  #: in words; empty if none was found
+    error: float | None  #: of the weights after three steps with that rule, by length of a tensor
+    findings: list[Finding]
+    notes: list[str]
+    unexplained: bool = False
+    recipe: str = ""  #: that it was compared with
+
+    @property
+    def same(self) -> bool:
+        """Whether a rule was found, and no mistake."""
+        return bool(self.rule) and not self.findings
+
+
+@dataclass
 class Report:
     """What a check found."""
 
@@ -59,17 +77,24 @@ class Report:
     weights: list[Finding] | None = None  # the network's own that differ from a file's
     elsewhere: list[Finding] = field(default_factory=list)  # that show at the second size only
     unexplained_elsewhere: list[Difference] = field(default_factory=list)
+    training: Training | None = None
 
     @property
-    def same(self) -> bool:
+    def function_same(self) -> bool:
         """Whether the network is the reference's function."""
         first = self.structure or self.findings or self.unexplained or self.weights
         return not (first or self.elsewhere or self.unexplained_elsewhere)
 
     @property
+    def same(self) -> bool:
+        """Whether the network is the reference's function, and its step has no mistake."""
+        return self.function_same and (self.training is None or self.training.same)
+
+    @property
     def outcome(self) -> str:
         """same, differs, unexplained or structure."""
-        if self.unexplained or self.unexplained_elsewhere:
+        step = self.training is not None and self.training.unexplained
+        if self.unexplained or self.unexplained_elsewhere or (step and self.function_same):
             return "unexplained"
         if self.structure and self.residual is None:
             return "structure"
@@ -91,8 +116,14 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """The report as plain data."""
         plain = asdict(self)
-        for kind in ("structure", "findings", "elsewhere", "weights"):
-            for data, finding in zip(plain[kind] or (), getattr(self, kind) or (), strict=True):
+        pairs = [
+            (plain[kind] or (), getattr(self, kind) or ())
+            for kind in ("structure", "findings", "elsewhere", "weights")
+        ]
+        if self.training:
+            pairs.append((plain["training"]["findings"], self.training.findings))
+        for every, findings in pairs:
+            for data, finding in zip(every, findings, strict=True):
                 data["sentence"] = {lang: finding.sentence(lang) for lang in ("en", "zh")}
                 data["link"] = MISTAKES[finding.name].link
                 data["words"] = {key: str(value) for key, value in finding.words.items()}
@@ -106,7 +137,7 @@ class Report:
         head += f"; compared with {closest}" + (f", at {sizes}" if sizes else "")
         lines = [head, ""]
         match self.outcome:
-            case "same":
+            case _ if self.function_same:
                 lines.append(f"THE SAME FUNCTION. {self._outputs(self.plain)}")
             case "structure":
                 lines.append("ANOTHER STRUCTURE. The first difference:")
@@ -138,8 +169,35 @@ class Report:
                 lines.append(f"  UNEXPLAINED there: {other.name}{where}")
         if (self.structure or self.findings) and self.outcome == "differs":
             lines += ["", self._proof()]
+        if self.training:
+            lines += ["", *self._training(self.training, number)]
         lines += [f"Note: {note}" for note in dict.fromkeys(self.notes)]
         return "\n".join(printable(line) for line in lines)
+
+    def _training(self, training: Training, number: int) -> list[str]:
+        lines = []
+        if training.unexplained:
+            lines.append(
+                "YOUR TRAINING STEP IS UNEXPLAINED: no known loss and rule give your weights."
+            )
+        elif training.rule:
+            lines.append(f"Your training step: {training.rule}.")
+            lines.append(
+                f"With it the reference gives your weights of three steps to {training.error:.0e}."
+            )
+        if training.findings:
+            beside = f", beside recipe {training.recipe}" if training.recipe else ""
+            lines.append(f"Wrong in the step{beside}:")
+        for finding in training.findings:
+            number += 1
+            lines += self._finding(number, finding)
+        if training.rule and not training.findings:
+            lines.append(
+                f"It is the step of recipe {training.recipe}."
+                if training.recipe
+                else "No mistake was found in it."
+            )
+        return [*lines, *(f"Note: {note}" for note in training.notes)]
 
     def _outputs(self, error: float | None) -> str:
         return (
@@ -156,7 +214,8 @@ class Report:
         parts = [part for part in (finding.where, f"{place}{more}" if place else "") if part]
         lines.append(f"     at {f', {self.reference} at '.join(parts)}" if parts else "")
         if count > 1:
-            lines.append("     all: " + ", ".join(finding.places))
+            rest = f" and {count - SHOWN} more" if count > SHOWN else ""
+            lines.append("     all: " + ", ".join(finding.places[:SHOWN]) + rest)
         if finding.others:
             lines.append("     The same numbers also come from: " + "; ".join(finding.others))
         lines.append(f"     {MISTAKES[finding.name].link}")

@@ -108,7 +108,8 @@ def serve(tracer_path, target, inlet, outlet):
                 tracer = load(tracer_path, "_googlenet_tracer")
                 stage = "load"
                 tracer.prepare(folder)
-                thing = getattr(load_user(path), name)
+                module = load_user(path)
+                thing = getattr(module, name)
                 answer = {"version": tracer.VERSION}
             elif call == "open":
                 stage = "run"
@@ -121,7 +122,9 @@ def serve(tracer_path, target, inlet, outlet):
             elif call == "write":
                 network.write({int(key): array for key, array in given["arrays"].items()})
                 answer = {}
-            else:  # trace, shapes, read
+            elif call == "start":
+                answer = network.start(getattr(module, given["name"]))
+            else:  # trace, shapes, read, train
                 answer = getattr(network, call)(**given)
             send(outlet, {"answer": answer})
         except (Exception, SystemExit) as error:

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from common.cli.app import BACKENDS, backend_option, json_option, main
+from common.cli.app import (
+    BACKENDS,
+    Known,
+    KnownOption,
+    backend_option,
+    json_option,
+    main,
+    recipe_names,
+)
 from common.errors import SpecError
 
 
@@ -22,6 +30,18 @@ from common.errors import SpecError
     type=click.Path(path_type=Path),
     help="Compare the network's own weights with this file's too.",
 )
+@click.option(
+    "--step",
+    metavar="MAKE_STEP",
+    help="Compare a training step too: MAKE_STEP(net) in FILE.py returns step(images, labels).",
+)
+@click.option(
+    "--recipe",
+    "recipe_name",
+    type=Known("NAME", recipe_names),
+    cls=KnownOption,
+    help="With --step: compare it with this recipe, a name or a TOML file.",
+)
 @click.option("--python", metavar="FILE", help="The Python that has the network's packages.")
 @click.option("--against", metavar="FILE.py:NAME", help="Compare with this network, not a spec.")
 @click.option("--against-backend", type=click.Choice(BACKENDS), help="Its framework.")
@@ -35,6 +55,8 @@ def check(
     spec_name: str | None,
     size: int | None,
     weights: Path | None,
+    step: str | None,
+    recipe_name: str | None,
     python: str | None,
     against: str | None,
     against_backend: str | None,
@@ -52,19 +74,23 @@ def check(
     loaded or run, 4 if its framework is missing.
     """
     from common.check import check_against, check_file
+    from common.recipe import recipe_of
 
     def say(words: str) -> None:
         click.echo(f"... {words}", err=True)
 
     if bool(against) != bool(against_backend):
         raise SpecError("--against and --against-backend go together.")
+    if recipe_name and not step:
+        raise SpecError("--recipe is for --step: add it, or leave out --recipe.")
     if against and against_backend:
-        if spec_name or weights:
-            raise SpecError("--against compares two networks: leave out --spec and --weights.")
+        if spec_name or weights or step:
+            raise SpecError("--against compares two networks: leave out --spec, --weights, --step.")
         report = check_against(
             target, backend, against, against_backend, size, python, against_python, say
         )
     else:
-        report = check_file(target, backend, spec_name, size, python, say, weights)
+        recipe = recipe_of(recipe_name) if recipe_name else None
+        report = check_file(target, backend, spec_name, size, python, say, weights, step, recipe)
     click.echo(json.dumps(report.as_json(), indent=2) if as_json else report.text())
     ctx.exit(report.status)

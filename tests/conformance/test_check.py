@@ -1,5 +1,6 @@
 """`googlenet check` names every injected bug that shows in a network, and passes what is right."""
 
+import ast
 import importlib
 import sys
 from pathlib import Path
@@ -10,10 +11,14 @@ from small_specs import thin  # in tests/support
 
 from backends.mutations import inject
 from common.check import assert_same, check_live
+from common.check.api import open_with
+from common.check.checker import Checker
 from common.check.process import Process, UserError
+from common.check.training import TrainingCheck
 from common.errors import BackendError
 from common.parity.fixtures import draw_fixture
 from common.parity.mutations import INJECTED_BUGS
+from common.recipe import recipe_of
 from common.spec import D2L, D2L_BN, MINI
 
 PORTS = Path(__file__).parents[1] / "support" / "ports"
@@ -225,3 +230,29 @@ def test_a_python_without_the_framework_is_reported(name, tmp_path):
     empty.chmod(0o755)
     with pytest.raises((BackendError, UserError)):
         Process(f"{tmp_path / 'net.py'}:net", name, str(empty))
+
+
+def test_training_steps_are_described_and_their_mistakes_named(name):
+    """Steps as people write them, all of one network in one process."""
+    file = PORTS / f"{name}_steps.py"
+    wrong = {}
+    with Process(f"{file}:net", name) as process:
+        channels, side = open_with(process.open, MINI, 33)
+        checker = Checker(process, MINI, 33, lambda words: None)
+        report = checker.run(channels, side)
+        assert report.same, report.text()
+        match, weights = checker.fitted["mini"]
+        for step, (recipe, words, mistakes) in steps_of(file).items():
+            asked = recipe_of(recipe) if recipe else None
+            found = TrainingCheck(process, match, 33, weights, asked).run(step)
+            if words not in found.rule or {each.name for each in found.findings} != mistakes:
+                wrong[step] = f"{found.rule} {[each.sentence() for each in found.findings]}"
+    assert not wrong
+
+
+def steps_of(file):
+    """`STEPS` of a file, which is not imported: another process does that."""
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "STEPS":
+            return eval(compile(ast.Expression(node.value), str(file), "eval"))
+    raise AssertionError(file)

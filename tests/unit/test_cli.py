@@ -158,8 +158,8 @@ def test_the_help_of_every_command_is_whole(run, flag, monkeypatch):
     assert set(app.main.commands) <= set(listed)
     for name in app.main.commands:
         assert listed[name].endswith("."), "its summary is cut"
-        code, text, _ = run(name, flag)
-        assert code == 0
+        code, text, err = run(name, flag)
+        assert code == 0, (name, err)
         assert "Usage: googlenet " + name in text
 
 

@@ -196,7 +196,7 @@ WRONG = {
     "same and no relu": (lambda: book(reduced, same=True), {"missing-relu", "same-padding"}),
     "softmax": (
         lambda: book(end=[layers.GlobalAvgPool2D(), layers.Dense(10, activation="softmax")]),
-        {"double-softmax"},
+        {"softmax-at-end"},
     ),
     "flatten": (
         lambda: book(end=[layers.Flatten(), layers.Dense(10)]),
@@ -218,7 +218,7 @@ WRONG_NORM = {
     "a norm is missing": (lambda: functional(lone=True), {"norm-missing"}),
     "softmax and global max": (
         lambda: functional(softmax=True, pool=layers.GlobalMaxPooling2D),
-        {"double-softmax", "global-pool"},
+        {"softmax-at-end", "global-pool"},
     ),
 }
 OPEN = {}

@@ -307,11 +307,11 @@ WRONG = {
     "no stem pool": (lambda: book(first=without(7)), {"missing-pool"}),
     "softmax": (
         lambda: nn.Sequential(*book(), nn.Softmax(1)),
-        {"double-softmax"},
+        {"softmax-at-end"},
     ),
     "log softmax and swapped": (
         lambda: nn.Sequential(*book(Swapped), nn.LogSoftmax(1)),
-        {"double-softmax", "swapped-branches"},
+        {"softmax-at-end", "swapped-branches"},
     ),
     "relu on the logits": (lambda: nn.Sequential(*book(), nn.ReLU()), {"activation-at-end"}),
     "global max": (

@@ -1,0 +1,318 @@
+"""Holds a user's training step against the reference: three steps, and the rule that gives them.
+
+The user's network has the fixture's weights. Before and after each of their steps its weights are
+read. The reference's gradients at those weights, for the user's images and labels, then show which
+loss and which update rule lead from one to the next; the running statistics show the norms'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from backends.numpy.googlenet import GoogLeNet, cross_entropy
+from common.check.match import Match
+from common.check.process import Process
+from common.check.report import Finding, Training
+from common.check.rules import BIASES, KERNELS, NORMS, Fit, Fitted, Rule, Step
+from common.recipe import Recipe
+from common.spec import Spec, arithmetic
+from common.weights import Weights, is_running
+
+STEPS, BATCH = 3, 4
+SAMPLE = 300  #: values of a tensor
+#: the rates of a step that takes one: a rate inside the velocity shows when the rate changes
+RATES = (1.0, 0.5, 0.75)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss that a step may use; `evaluation` if the norms use their running statistics."""
+
+    smoothing: float = 0.0
+    softmax: bool = False  #: of the logits, before the loss takes its own
+    auxiliary: bool = True
+    evaluation: bool = False
+
+
+class TrainingCheck:
+    """One check of a training step; the network is known to be the spec's function."""
+
+    def __init__(
+        self, process: Process, match: Match, size: int, weights: Weights, recipe: Recipe | None
+    ) -> None:
+        self.process, self.recipe, self.weights = process, recipe, weights
+        self.spec = match.spec.at(size=size)
+        self.numbers = {
+            f"{name}.{leaf}": number
+            for name, layer in match.layers.items()
+            for leaf, number in layer.leaves.items()
+            if f"{name}.{leaf}" in weights
+        }
+        self.findings: list[Finding] = []
+        self.notes: list[str] = []
+
+    def run(self, make_step: str) -> Training:
+        """Make the user's step by that function of their file, run it, and explain it."""
+        self.process.write({number: self.weights[n] for n, number in self.numbers.items()})
+        takes_rate = self.process.start(make_step)
+        base = self.recipe.lr if self.recipe else 0.01
+        self.rates = [base * each for each in RATES] if takes_rate else []
+        random = np.random.RandomState(3)
+        shape = (STEPS, BATCH, *self.spec.input)
+        images = random.uniform(0, 1, shape).astype(np.float32).astype(np.float64)
+        labels = random.randint(0, self.spec.head.width, (STEPS, BATCH))
+        states = [self.read()]
+        for number in range(STEPS):
+            rate = self.rates[number : number + 1]
+            self.process.train(images[number], labels[number], *rate)
+            states.append(self.read())
+        frozen = [
+            n for n in self.trained() if all(np.array_equal(s[n], states[0][n]) for s in states)
+        ]
+        self.passes = [
+            Pass(self.spec, state, x, y)
+            for state, x, y in zip(states[:-1], images, labels, strict=True)
+        ]
+        moving, still = self.split(frozen)
+        if not moving:
+            words = f"no weight changes: does it train the network that {make_step} is given?"
+            self.add("frozen-weights", [], theirs=words)
+            return Training("", None, self.findings, self.notes)
+        found, loss = self.explain(states, moving)
+        if still:
+            count = f"{len(still)} tensors" if len(still) > 1 else "one tensor"
+            self.add("frozen-weights", still, theirs=f"{count} never changed")
+        if self.spec.norm:
+            self.statistics(states)
+        if found is None:
+            self.notes.append(
+                "A step with dropout is random: set its rate to 0 for this check. Clipped "
+                "gradients and other losses are not known to it."
+            )
+        return self.report(found, loss)
+
+    def read(self) -> Weights:
+        """The user's weights by name; what they have not is as the reference has it."""
+        arrays = self.process.read()
+        return {**self.weights, **{name: arrays[n] for name, n in self.numbers.items()}}
+
+    def trained(self) -> list[str]:
+        """The names of the weights that steps change, in the spec's order."""
+        return [name for name in self.weights if name in self.numbers and not is_running(name)]
+
+    def split(self, frozen: list[str]) -> tuple[list[str], list[str]]:
+        """The weights that change, and those that should and do not.
+
+        Some have a gradient of 0 on paper, a bias in front of a norm: they are in neither.
+        """
+        gradients = self.passes[0].gradients(Loss())
+        sizes = {name: float(np.abs(gradient).max()) for name, gradient in gradients.items()}
+        acting = [n for n in self.trained() if sizes[n] > 1e-10 * max(sizes.values())]
+        still = [name for name in acting if name in frozen]
+        return [name for name in acting if name not in frozen], still
+
+    def group(self, name: str) -> str:
+        """The group of a weight, for weight decay."""
+        if name.rpartition(".")[0].endswith("norm"):
+            return NORMS
+        return KERNELS if self.weights[name].ndim > 1 else BIASES
+
+    # ---- loss and rule
+
+    def explain(self, states: list[Weights], names: list[str]) -> tuple[Fitted | None, Loss]:
+        """The loss and the rule that give the user's steps."""
+        random = np.random.RandomState(0)
+        kept = {}
+        for name in names:
+            size = states[0][name].size
+            kept[name] = random.choice(size, min(SAMPLE, size), replace=False)
+        groups = {name: self.group(name) for name in names}
+        wanted = wanted_rule(self.recipe) if self.recipe else None
+        for loss in self.losses():
+            steps = []
+            for number, each in enumerate(self.passes):
+                gradients = each.gradients(loss)
+                before, after = states[number], states[number + 1]
+                steps.append(
+                    Step(
+                        {n: before[n].ravel()[kept[n]] for n in names},
+                        {n: (before[n] - after[n]).ravel()[kept[n]] for n in names},
+                        {n: gradients[n].ravel()[kept[n]] for n in names},
+                        self.rates[number] if self.rates else 1.0,
+                    )
+                )
+            found = Fit(steps, groups, self.process.dtype).best(wanted)
+            if found is not None:
+                return found, loss
+        return None, Loss()
+
+    def losses(self) -> Iterator[Loss]:
+        """The losses to try: the recipe's first."""
+        shares = dict.fromkeys((self.recipe.label_smoothing if self.recipe else 0.0, 0.0, 0.1))
+        for smoothing in shares:
+            yield Loss(smoothing)
+        yield Loss(softmax=True)
+        if self.spec.auxiliary:
+            yield Loss(auxiliary=False)
+        if self.spec.norm:
+            yield Loss(evaluation=True)
+
+    # ---- running statistics
+
+    def statistics(self, states: list[Weights]) -> None:
+        """How the norms' running statistics moved in the first step."""
+        assert self.spec.norm is not None
+        want = self.spec.norm.momentum
+        batch = self.passes[0].statistics()
+        count = {
+            layer.name: BATCH * layer.shape[2] * layer.shape[3]
+            for layer in arithmetic.layers(self.spec)
+            if len(layer.shape) == 4
+        }
+        kinds: dict[tuple[str, str, str], list[str]] = {}
+        for name in (n for n in self.weights if n in self.numbers and is_running(n)):
+            layer, _, leaf = name.rpartition(".")
+            old, new = states[0][name], states[1][name]
+            if np.array_equal(old, new):
+                kinds.setdefault(("norm-not-updated", "", ""), []).append(name)
+                continue
+            n = count[layer]
+            options = [(batch[name], False)]
+            if leaf == "running_var":
+                options.append((batch[name] * n / (n - 1), True))
+            error, share, unbiased = min((*share_kept(old, new, b), u) for b, u in options)
+            if error > (1e-6 if self.process.dtype == "float64" else 1e-3):
+                self.notes.append(f"No momentum gives your {name}.")
+                continue
+            if abs(share - want) > 1e-3:
+                reverse = abs(share - (1 - want)) < 1e-3
+                what = ": the shares of old and new are exchanged" if reverse else ""
+                kinds.setdefault(("norm-momentum", f"{share:.4g}", what), []).append(name)
+            if unbiased:
+                kinds.setdefault(("norm-variance", "", ""), []).append(name)
+        for (kind, theirs, what), names in kinds.items():
+            layers = dict.fromkeys(name.rpartition(".")[0] for name in names)
+            self.add(kind, list(layers), theirs=theirs, ours=f"{want:.4g}", what=what)
+
+    # ---- reporting
+
+    def add(self, kind: str, places: list[str], **words: str) -> None:
+        """Note a mistake."""
+        self.findings.append(Finding(kind, dict(words), places, ""))
+
+    def report(self, found: Fitted | None, loss: Loss) -> Training:
+        """The findings about loss and rule, the words of what the step is, and the rest."""
+        if found is None:
+            return Training("", None, self.findings, self.notes, unexplained=True)
+        rule, rate, first = found.rule, found.rate, list(self.findings)
+        self.findings = []
+        if loss.softmax:
+            self.add("double-softmax", [])
+        if loss.evaluation:
+            self.add("norm-evaluation-mode", [])
+        if not loss.auxiliary:
+            self.add("auxiliary-left-out", [])
+        if rule.kept:
+            self.add("gradient-twice", [])
+        if rule.rate_inside:
+            self.add("rate-in-velocity", [])
+        if self.recipe:
+            self.against_recipe(self.recipe, rule, rate, loss)
+        words = f"{rule.words()}, rate {rate * (self.rates or [1])[0]:.4g}, {rule.decay_words()}"
+        if loss.smoothing:
+            words += f", label smoothing {loss.smoothing:.4g}"
+        return Training(words, found.error, self.findings + first, self.notes)
+
+    def against_recipe(self, recipe: Recipe, rule: Rule, rate: float, loss: Loss) -> None:
+        """The differences from a recipe."""
+        want = wanted_rule(recipe)
+        got = replace(rule, kept=False, rate_inside=False)
+        if got.words() != want.words():
+            self.add("update-rule", [], ours=want.words(), theirs=got.words())
+        present = {self.group(name) for name in self.trained()}
+        theirs = {group: value for group, value in rule.decay.items() if value}
+        ours = {group: value for group, value in want.decay.items() if value and group in present}
+        plain = got.kind == "sgd" and not got.momentum  # then both ways are the same step
+        off = any(
+            not np.isclose(theirs.get(g, 0), ours.get(g, 0), rtol=1e-3, atol=1e-9)
+            for g in (*theirs, *ours)
+        )
+        if off or (theirs and not rule.coupled and not plain):
+            self.add("weight-decay", [], ours=want.decay_words(), theirs=rule.decay_words())
+        if not np.isclose(loss.smoothing, recipe.label_smoothing, atol=1e-6):
+            shares = [f"{each:.4g}" for each in (recipe.label_smoothing, loss.smoothing)]
+            self.add("label-smoothing", [], ours=shares[0], theirs=shares[1])
+        asked = 1.0 if self.rates else recipe.lr
+        if rule.kind == "sgd" and np.isclose(rate, asked * BATCH, rtol=1e-3):
+            self.add("summed-loss", [], theirs=str(BATCH))
+        elif rule.kind == "sgd" and np.isclose(rate, asked / BATCH, rtol=1e-3):
+            self.add("step-divides", [], theirs=str(BATCH))
+        elif not np.isclose(rate, asked, rtol=1e-3):
+            self.add("learning-rate", [], ours=f"{asked:.4g}", theirs=f"{rate:.4g}")
+
+
+class Pass:
+    """A forward pass of the reference at the user's weights, and its gradients for any loss."""
+
+    def __init__(self, spec: Spec, weights: Weights, x: np.ndarray, labels: np.ndarray) -> None:
+        self.spec, self.weights, self.x, self.labels = spec, weights, x, labels
+        self.nets: dict[bool, GoogLeNet] = {}
+
+    def net(self, training: bool) -> GoogLeNet:
+        """The reference after its forward pass; with a momentum of 0 it keeps the batch's own."""
+        if training not in self.nets:
+            norm = self.spec.norm
+            spec = replace(self.spec, norm=replace(norm, momentum=0.0)) if norm else self.spec
+            net = GoogLeNet(spec, self.weights)
+            net.forward(self.x, training)
+            self.nets[training] = net
+        return self.nets[training]
+
+    def statistics(self) -> Weights:
+        """The mean and the biased variance of the batch, under the running statistics' names."""
+        return self.net(training=True).weights
+
+    def gradients(self, loss: Loss) -> Weights:
+        """The gradients of the weights."""
+        net = self.net(training=not loss.evaluation)
+        take: Callable[[np.ndarray], np.ndarray]
+
+        def plain(logits: np.ndarray) -> np.ndarray:
+            return cross_entropy(logits, self.labels, loss.smoothing)[1]
+
+        def twice(logits: np.ndarray) -> np.ndarray:
+            p = np.exp(logits - logits.max(1, keepdims=True))
+            p /= p.sum(1, keepdims=True)
+            dp = plain(p)
+            return p * (dp - (dp * p).sum(1, keepdims=True))
+
+        take = twice if loss.softmax else plain
+        shares = {f"auxiliary.{i}": row.share for i, row in enumerate(self.spec.auxiliary)}
+        found = {"head": take(net.outputs["head"])}
+        for name, share in shares.items():
+            its = take(net.outputs[name])
+            found[name] = its * (share if loss.auxiliary else 0.0)
+        return net.backward(found)
+
+
+def wanted_rule(recipe: Recipe) -> Rule:
+    """The rule of a recipe."""
+    return Rule(
+        recipe.optimizer,
+        recipe.momentum,
+        recipe.nesterov,
+        betas=(recipe.beta1, recipe.beta2),
+        eps=recipe.eps,
+        decay={KERNELS: recipe.weight_decay} if recipe.weight_decay else {},
+    )
+
+
+def share_kept(old: np.ndarray, new: np.ndarray, batch: np.ndarray) -> tuple[float, float]:
+    """The share m in new = m old + (1 - m) batch, and the error of that; the error comes first."""
+    d = old - batch
+    share = float(d @ (new - batch) / (d @ d)) if d.any() else 0.0
+    off = np.abs(share * d - (new - batch)).max() / max(np.abs(new).max(), 1e-30)
+    return float(off), share

@@ -1,0 +1,242 @@
+"""A training step's rule, loss and statistics are found, and its mistakes are named."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from backends.numpy.googlenet import GoogLeNet, cross_entropy
+from common.check.match import Match
+from common.check.training import TrainingCheck
+from common.parity.fixtures import draw_fixture
+from common.recipe import D2L as BOOK
+from common.recipe import find_recipe
+from common.spec import MINI, arithmetic
+from common.weights import is_running
+
+SIZE = 33
+
+
+class Steps:
+    """A network whose training step is written here, with the mistakes that it is given."""
+
+    dtype = "float64"
+
+    def __init__(self, takes_rate=False, **wrong):
+        self.wrong, self.takes_rate = wrong, takes_rate
+        self.weights = {n: a.astype(np.float64) for n, a in draw_fixture(MINI).weights.items()}
+        self.names = list(self.weights)
+
+    def start(self, make_step):
+        """Begin with an empty optimizer."""
+        self.state, self.sum, self.time = {}, {}, 0
+        return self.takes_rate
+
+    def read(self):
+        """The weights by number."""
+        return [self.weights[name].copy() for name in self.names]
+
+    def write(self, arrays):
+        """Replace weights by number."""
+        for number, array in arrays.items():
+            self.weights[self.names[number]] = array.copy()
+
+    def train(self, x, labels, rate=None):
+        """One step, with its mistakes."""
+        wrong, self.time = self.wrong, self.time + 1
+        rate = rate or wrong.get("lr", 0.1)
+        norm = replace(MINI.norm, momentum=wrong.get("momentum", MINI.norm.momentum))
+        net = GoogLeNet(replace(MINI.at(size=SIZE), norm=norm), self.weights)
+        old = {n: a.copy() for n, a in net.weights.items()}
+        out = net.forward(x, training=not wrong.get("evaluation"))["head"]
+        gradients = net.backward({"head": self.loss_gradient(out, labels)})
+        for name, array in net.weights.items():
+            if not is_running(name):
+                array -= self.change(name, array, gradients[name], rate)
+            elif wrong.get("kept"):
+                array[:] = old[name]
+            elif wrong.get("unbiased") and name.endswith("var"):
+                n = x.shape[0] * wrong["unbiased"][name.rpartition(".")[0]]
+                share = norm.momentum
+                array[:] = share * old[name] + (array - share * old[name]) * n / (n - 1)
+        self.weights = net.weights
+
+    def loss_gradient(self, out, labels):
+        """The gradient of the logits."""
+        wrong = self.wrong
+        if wrong.get("loss") == "noise":
+            return np.random.RandomState(self.time).standard_normal(out.shape)
+        if wrong.get("loss") == "softmax":
+            p = np.exp(out) / np.exp(out).sum(1, keepdims=True)
+            dp = cross_entropy(p, labels)[1]
+            return p * (dp - (dp * p).sum(1, keepdims=True))
+        dy = cross_entropy(out, labels, wrong.get("smoothing", 0.0))[1]
+        return dy * {"sum": len(labels), "divided": 1 / len(labels)}.get(wrong.get("loss"), 1)
+
+    def change(self, name, weight, g, rate):
+        """What the update rule subtracts."""
+        wrong, state = self.wrong, self.state
+        if name in wrong.get("frozen", ()):
+            return 0
+        if wrong.get("clear") is False:
+            g = self.sum[name] = self.sum.get(name, 0) + g
+        decay, on = wrong.get("decay", (0, ""))
+        amount = decay if on == "all" or (on == "kernels" and weight.ndim > 1) else 0
+        if not wrong.get("decoupled"):
+            g = g + amount * weight
+        rule, more = wrong.get("rule", "sgd"), rate * amount * weight * bool(wrong.get("decoupled"))
+        if rule == "inside":
+            v = state[name] = 0.9 * state.get(name, 0) + rate * g
+            return v + more
+        if rule == "adam":
+            m, s = state.get(name, (0, 0))
+            m, s = 0.9 * m + 0.1 * g, 0.999 * s + 0.001 * g * g
+            state[name] = m, s
+            c = 1 - 0.9**self.time, 1 - 0.999**self.time
+            eps = wrong.get("eps", 1e-8)
+            if wrong.get("place") == "uncorrected":
+                return rate * m / c[0] * np.sqrt(c[1]) / (np.sqrt(s) + eps) + more
+            return rate * m / c[0] / (np.sqrt(s / c[1]) + eps) + more
+        mu = {"momentum": 0.9, "nesterov": 0.9, "odd": 0.37}.get(rule, 0)
+        v = state[name] = mu * state.get(name, 0) + g
+        return rate * (g + mu * v if rule == "nesterov" else v) + more
+
+
+def check(recipe=None, takes_rate=False, **wrong):
+    network = Steps(takes_rate, **wrong)
+    leaves = {}
+    for number, name in enumerate(network.names):
+        layer, _, leaf = name.rpartition(".")
+        leaves.setdefault(layer, {})[leaf] = number
+    layers = {name: SimpleNamespace(leaves=each) for name, each in leaves.items()}
+    match = Match(MINI, MINI, layers)
+    weights = {n: a.copy() for n, a in network.weights.items()}
+    return TrainingCheck(network, match, SIZE, weights, recipe).run("make_step")
+
+
+def named(found):
+    return {finding.name for finding in found.findings}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({}, "SGD without momentum, rate 0.1, no weight decay"),
+        ({"rule": "momentum"}, "SGD with momentum 0.9, rate 0.1, no weight decay"),
+        ({"rule": "odd"}, "SGD with momentum 0.37, rate 0.1, no weight decay"),
+        ({"rule": "nesterov"}, "SGD with Nesterov momentum 0.9, rate 0.1, no weight decay"),
+        ({"decay": (7e-4, "all")}, "weight decay 0.0007 on every weight, added to the gradient"),
+        (
+            {"rule": "nesterov", "decay": (5e-4, "kernels"), "decoupled": True},
+            "Nesterov momentum 0.9, rate 0.1, weight decay 0.0005 on kernels, beside the",
+        ),
+        ({"rule": "adam"}, "Adam, eps 1e-08 outside the corrected root, rate 0.1"),
+        (
+            {"rule": "adam", "eps": 1e-7, "place": "uncorrected"},
+            "Adam, eps 1e-07 beside the root before its correction, rate 0.1",
+        ),
+        (
+            {"rule": "adam", "decay": (0.02, "kernels"), "decoupled": True},
+            "weight decay 0.02 on kernels, beside the gradient's step",
+        ),
+        (
+            {"rule": "adam", "decay": (1e-3, "kernels")},
+            "weight decay 0.001 on kernels, added to the gradient",
+        ),
+        ({"smoothing": 0.1}, "label smoothing 0.1"),
+    ],
+)
+def test_a_right_step_is_described_and_no_mistake_is_named(wrong, words):
+    found = check(**wrong)
+    assert words in found.rule
+    assert found.error < 1e-6
+    assert not found.findings
+    assert found.same
+
+
+@pytest.mark.parametrize(
+    ("wrong", "names"),
+    [
+        ({"clear": False}, {"gradient-twice"}),
+        ({"clear": False, "rule": "momentum"}, {"gradient-twice"}),
+        ({"clear": False, "rule": "adam"}, {"gradient-twice"}),
+        ({"loss": "softmax"}, {"double-softmax"}),
+        ({"loss": "softmax", "rule": "adam"}, {"double-softmax"}),
+        ({"frozen": ("head.weight", "head.bias")}, {"frozen-weights"}),
+        ({"momentum": 0.1}, {"norm-momentum"}),
+        ({"kept": True}, {"norm-not-updated"}),
+        ({"evaluation": True}, {"norm-evaluation-mode", "norm-not-updated"}),
+        ({"rule": "inside", "takes_rate": True}, {"rate-in-velocity"}),
+        ({"rule": "momentum", "takes_rate": True}, set()),
+        ({"clear": False, "momentum": 0.99}, {"gradient-twice", "norm-momentum"}),
+    ],
+)
+def test_a_mistake_is_named_and_nothing_else(wrong, names):
+    found = check(**wrong)
+    assert found.rule
+    assert named(found) == names
+
+
+def test_the_unbiased_variance_is_named():
+    areas = {
+        layer.name: layer.shape[2] * layer.shape[3]
+        for layer in arithmetic.layers(MINI.at(size=SIZE))
+        if len(layer.shape) == 4
+    }
+    assert named(check(unbiased=areas)) == {"norm-variance"}
+
+
+def test_the_exchanged_shares_of_a_norm_are_said():
+    (finding,) = check(momentum=0.1).findings
+    assert "keep 0.1 of their old value, not 0.9: the shares" in finding.sentence()
+    assert len(finding.places) == sum(name.endswith("running_mean") for name in Steps().names)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "wrong", "names"),
+    [
+        (BOOK, {}, set()),
+        (BOOK, {"loss": "sum"}, {"summed-loss"}),
+        (BOOK, {"loss": "divided"}, {"step-divides"}),
+        (BOOK, {"rule": "momentum"}, {"update-rule"}),
+        (BOOK, {"smoothing": 0.1}, {"label-smoothing"}),
+        (replace(BOOK, lr=0.2), {}, {"learning-rate"}),
+        (replace(BOOK, weight_decay=5e-4), {"decay": (5e-4, "kernels")}, set()),
+        (replace(BOOK, weight_decay=5e-4), {"decay": (5e-4, "all")}, {"weight-decay"}),
+        (replace(BOOK, weight_decay=5e-4), {}, {"weight-decay"}),
+        (
+            find_recipe("best"),
+            {"rule": "nesterov", "decay": (5e-4, "kernels"), "smoothing": 0.1},
+            set(),
+        ),
+        (
+            find_recipe("best"),
+            {"rule": "momentum", "decay": (5e-4, "kernels"), "decoupled": True, "smoothing": 0.1},
+            {"update-rule", "weight-decay"},
+        ),
+        (find_recipe("blog-224"), {"rule": "adam", "lr": 1e-3}, set()),
+        (
+            find_recipe("blog-224"),
+            {"rule": "adam", "lr": 1e-3, "place": "uncorrected"},
+            {"update-rule"},
+        ),
+    ],
+)
+def test_a_step_is_compared_with_a_recipe(recipe, wrong, names):
+    found = check(recipe, **wrong)
+    assert named(found) == names, found
+
+
+def test_a_step_that_changes_nothing_is_said_to():
+    found = check(frozen=Steps().names)
+    assert named(found) == {"frozen-weights"}
+    assert "make_step" in found.findings[0].sentence()
+    assert not found.same
+
+
+def test_an_unknown_step_is_unexplained():
+    found = check(loss="noise")
+    assert found.unexplained
+    assert not found.same
+    assert any("dropout" in note for note in found.notes)
