@@ -3,6 +3,7 @@
 It imports MXNet and NumPy only, so it runs in the user's environment, beside any module of the
 user's. MXNet's conventions: every operation, of `mx.np`, `mx.npx`, `mx.nd` and Gluon, calls
 `_imperative_invoke`; convolutions are OIHW, linear layers (out, in); the mode is autograd's.
+Long because it imports nothing of ours: the file runs alone in the user's environment.
 """
 
 import inspect
@@ -318,6 +319,20 @@ class Network:
         ]
         return {"events": mode.events, "outputs": outputs}
 
+    def parts(self):
+        """The network as a Gluon block, whose weights a file can hold."""
+        if not self.module:
+            raise TypeError("a file of weights needs a Gluon block, not a function")
+        return self.net
+
+    def save(self, path):
+        """Write the weights to a file, with the framework's own function."""
+        self.parts().save_parameters(path)
+
+    def load_file(self, path):
+        """Read such a file."""
+        self.parts().load_parameters(path, cast_dtype=True)
+
     def start(self, make_step):
         """Make the user's training step; the answer is whether it takes a rate too."""
         self.user_step = make_step(self.net)
@@ -347,15 +362,22 @@ class Network:
         for number, array in arrays.items():
             t, layout = self.leaves[number]
             array = array.T if layout == "io" and array.ndim == 2 else array
-            t[:] = np.ascontiguousarray(array).astype(t.dtype).reshape(t.shape)
+            put(t, array)
 
     def close(self):
         """Leave the network as it was."""
         for (tensor, _), array in zip(self.leaves, self.originals, strict=False):
-            tensor[:] = array.astype(tensor.dtype)
+            put(tensor, array)
         if self.module and self.kept and len(self.kept) == 1:
             self.net.cast(*self.kept)
         (mx.npx.set_np if self.numpy else mx.npx.reset_np)()
+
+
+def put(tensor, array):
+    """Copy an array into a tensor; `tensor[:] =` fails where oneDNN has its own layout for it."""
+    array = np.ascontiguousarray(array).astype(tensor.dtype).reshape(tensor.shape)
+    make = mx.np.array if isinstance(tensor, mx.np.ndarray) else mx.nd.array
+    make(array, dtype=tensor.dtype).copyto(tensor)
 
 
 def flat(out, name=""):

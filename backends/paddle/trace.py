@@ -300,6 +300,20 @@ class Network:
         ]
         return {"events": mode.events, "outputs": outputs}
 
+    def parts(self):
+        """The network as an nn.Layer, whose weights a file can hold."""
+        if not self.module:
+            raise TypeError("a file of weights needs an nn.Layer, not a function")
+        return self.net
+
+    def save(self, path):
+        """Write the weights to a file, with the framework's own function."""
+        paddle.save(self.parts().state_dict(), path)
+
+    def load_file(self, path):
+        """Read such a file."""
+        self.parts().set_state_dict(unwrapped(paddle.load(path)))
+
     def start(self, make_step):
         """Make the user's training step; the answer is whether it takes a rate too."""
         if self.module:
@@ -342,6 +356,14 @@ class Network:
                 layer.training = training
         for (tensor, _), array in zip(self.leaves, self.originals, strict=False):
             tensor.set_value(array.astype(str(tensor.dtype).rpartition(".")[2]))
+
+
+def unwrapped(found):
+    """The dict of weights in a checkpoint."""
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(found.get(key), dict):
+            return found[key]
+    return found
 
 
 def flat(out, name=""):

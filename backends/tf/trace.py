@@ -3,6 +3,7 @@
 It imports TensorFlow and NumPy only, so it runs in the user's environment, beside any module of the
 user's. TensorFlow's conventions: an op callback sees every operation that runs eagerly; images are
 NHWC, convolutions HWIO, linear layers (in, out); `training=False` sets the mode.
+Long because it imports nothing of ours: the file runs alone in the user's environment.
 """
 
 import copy
@@ -47,6 +48,7 @@ LEAVES = {
     "linear": {1: "weight"},
     "norm": {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"},
 }
+DTYPES = ("float64", "float32")  # tried in this order
 LAYOUTS = {"conv": "hwio", "linear": "io", "norm": "oi"}
 NORM = {
     "weight": "gamma",
@@ -61,7 +63,7 @@ creation_lines: dict[int, str] = {}  # id of a layer: the line of the user's fil
 def prepare(folder):
     """Called before the user's file is run."""
     tf.config.set_visible_devices([], "GPU")
-    keras.config.set_floatx("float64")
+    keras.config.set_floatx(DTYPES[0])
     init = keras.layers.Layer.__init__
 
     def noting(self, *args, **kwargs):
@@ -235,7 +237,7 @@ class Network:
         """Find the layout of the input that the network runs with, and its dtype."""
         first = None
         for layout in ("NHWC", "NCHW"):
-            for dtype in ("float64", "float32"):
+            for dtype in DTYPES:
                 self.layout, self.dtype = layout, dtype
                 self.net = make(fresh(thing), self.notes)
                 try:
@@ -294,6 +296,21 @@ class Network:
             except Exception:
                 continue
         raise TypeError("a weight is neither float32 nor float64")
+
+    def parts(self):
+        """The network as a Keras model, whose weights a file can hold."""
+        if not isinstance(self.net, keras.Model):
+            raise TypeError("a file of weights needs a Keras model, not a function")
+        return self.net
+
+    def save(self, path):
+        """Write the weights to a file, with the framework's own function."""
+        net = self.parts()
+        net.save(path) if path.endswith(".keras") else net.save_weights(path)
+
+    def load_file(self, path):
+        """Read such a file."""
+        self.parts().load_weights(path)
 
     def start(self, make_step):
         """Make the user's training step; the answer is whether it takes a rate too."""

@@ -259,6 +259,21 @@ class Network:
         ]
         return {"events": mode.events, "outputs": outputs}
 
+    def parts(self):
+        """The network as an nn.Module, whose weights a file can hold."""
+        if not self.module:
+            raise TypeError("a file of weights needs an nn.Module, not a function")
+        return self.net
+
+    def save(self, path):
+        """Write the weights to a file, with the framework's own function."""
+        torch.save(self.parts().state_dict(), path)
+
+    def load_file(self, path):
+        """Read such a file."""
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        self.parts().load_state_dict(unwrapped(found))
+
     def start(self, make_step):
         """Make the user's training step; the answer is whether it takes a rate too."""
         if self.module:
@@ -296,6 +311,14 @@ class Network:
         """Leave the network as it was; a module is a copy, but functions use the user's tensors."""
         for (tensor, _), array in zip(self.leaves, self.originals, strict=False):
             tensor.data = array
+
+
+def unwrapped(found):
+    """The dict of weights in a checkpoint."""
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(found.get(key), dict):
+            return found[key]
+    return found
 
 
 def flat(out, name=""):

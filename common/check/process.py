@@ -56,9 +56,14 @@ def tracer_path(backend: str) -> Path:
 
 
 class Process:
-    """A user's network in a process of its own, with the user's Python."""
+    """A user's network in a process of its own, with the user's Python.
 
-    def __init__(self, target: str, backend: str, python: str | None = None) -> None:
+    `dtype` is that of the runs; if None, float64 where the network can.
+    """
+
+    def __init__(
+        self, target: str, backend: str, python: str | None = None, dtype: str | None = None
+    ) -> None:
         path, _, name = target.rpartition(":")
         if not path or not name.isidentifier():
             raise UserError(f"{target!r} names no network: write FILE.py:NAME, such as net.py:net.")
@@ -83,7 +88,7 @@ class Process:
             os.close(outlet)
         self.to, self.back = os.fdopen(ours, "wb"), os.fdopen(theirs, "rb")
         try:
-            self.version = self.ask("load")["version"]
+            self.version = self.ask("load", dtype=dtype)["version"]
         except BaseException:
             self.close()
             raise
@@ -135,6 +140,14 @@ class Process:
     def write(self, arrays: dict[int, np.ndarray]) -> None:
         """Copy arrays into weights, by number."""
         self.ask("write", arrays={str(key): array for key, array in arrays.items()})
+
+    def save(self, path: str) -> None:
+        """Write the network's weights to a file, with the framework's own function."""
+        self.ask("save", path=path)
+
+    def load(self, path: str) -> None:
+        """Read such a file into the network."""
+        self.ask("load_file", path=path)
 
     def start(self, make_step: str) -> bool:
         """Make the training step by that function of the file; whether it takes a rate too."""

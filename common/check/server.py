@@ -107,6 +107,8 @@ def serve(tracer_path, target, inlet, outlet):
             if call == "load":
                 tracer = load(tracer_path, "_googlenet_tracer")
                 stage = "load"
+                if given["dtype"]:
+                    tracer.DTYPES = (given["dtype"],)
                 tracer.prepare(folder)
                 module = load_user(path)
                 thing = getattr(module, name)
@@ -124,7 +126,7 @@ def serve(tracer_path, target, inlet, outlet):
                 answer = {}
             elif call == "start":
                 answer = network.start(getattr(module, given["name"]))
-            else:  # trace, shapes, read, train
+            else:  # trace, shapes, read, train, save, load_file
                 answer = getattr(network, call)(**given)
             send(outlet, {"answer": answer})
         except (Exception, SystemExit) as error:

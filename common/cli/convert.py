@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from common.cli.app import SPEC, KnownOption, json_option, main
+from common.cli.app import BACKENDS, SPEC, KnownOption, json_option, main
+from common.errors import SpecError
 from common.terminal import progress
 
 
@@ -42,6 +43,19 @@ from common.terminal import progress
     show_default=True,
     help="Whose class is to read DST: its names are written.",
 )
+@click.option(
+    "--into",
+    metavar="FILE.py:NAME",
+    help="Write DST for this network of your own, under its own names.",
+)
+@click.option(
+    "--from",
+    "origin",
+    metavar="FILE.py:NAME",
+    help="Read SRC with this network of your own, which alone knows its names.",
+)
+@click.option("--backend", type=click.Choice(BACKENDS), help="The framework of that network.")
+@click.option("--python", metavar="FILE", help="The Python that has that network's packages.")
 @json_option
 def convert(
     source: Path,
@@ -52,6 +66,10 @@ def convert(
     eps: float | None,
     expect: tuple[Path, Path] | None,
     names: str,
+    into: str | None,
+    origin: str | None,
+    backend: str | None,
+    python: str | None,
     as_json: bool,
 ) -> None:
     """Convert the weights of one framework to another.
@@ -61,11 +79,30 @@ def convert(
     of known programs, else by the shapes and places of the layers. DST ends in .pt, .pth,
     .weights.h5, .keras, .params, .pdparams, .safetensors, .npz or .onnx. The written file is read
     again; it is kept only if all bits are the same. What weights do not tell is printed.
+
+    `--into` and `--from` RUN the code of your network: never use them on code from people that you
+    do not trust. The network must be the spec's function, which `googlenet check` proves first.
     """
     from dataclasses import asdict
 
     from common.convert import conversion, report
 
+    own = None
+    if into or origin:
+        if into and origin:
+            raise SpecError("--into and --from exclude each other: convert in two steps.")
+        if not backend:
+            raise SpecError("--into and --from need `--backend`, the framework of your network.")
+        if into and (names != "ours" or expect or check):
+            raise SpecError(
+                "--into writes your network's own names and runs it: leave out --names, --expect "
+                "and --check."
+            )
+        own = conversion.OwnNetwork(into or origin or "", backend, bool(into), python)
+    elif backend or python:
+        raise SpecError("--backend and --python are for --into and --from: leave them out.")
     with progress(f"converting {source.name}"):
-        found = conversion.convert(source, destination, spec_name, check, key, eps, expect, names)
+        found = conversion.convert(
+            source, destination, spec_name, check, key, eps, expect, names, own
+        )
     click.echo(json.dumps(asdict(found), indent=2) if as_json else report.render(found))

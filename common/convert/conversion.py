@@ -20,10 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from backends import FRAMEWORKS, load, numpy, require
-from backends.numpy import GoogLeNet, resize
+from backends import FRAMEWORKS, require
+from backends.numpy import resize
 from common.convert import onnx
 from common.convert.expect import Expected
+from common.convert.onnx import ONNX
+from common.convert.own import known_from, opened, require_suffix, save_into
 from common.convert.report import Converted
 from common.data.sources import load as load_data
 from common.errors import BackendError, ParityError, WeightsError
@@ -34,11 +36,10 @@ from common.formats.downscale import redo_downscale_in_infer
 from common.formats.identify import Known, identify, with_own_eps
 from common.formats.naming import FORMATS, NAMINGS, WRITTEN, Layers, belongs, ours, paddle_vision
 from common.formats.readers import detect
+from common.formats.readers.base import File
 from common.spec import Spec, find
 from common.weights import Weights, not_finite, save, sha256, shapes
-from common.weights import load as load_canonical
 
-ONNX = "onnx"
 SUFFIXES = {form.suffix: name for name, form in FORMATS.items()}
 SUFFIXES |= {".pth": "torch", ".keras": "tf"}  #: a `.keras` file is the whole model
 RECORDS_EPS = ("safetensors", ONNX)  #: formats with a place for the eps of the norms
@@ -63,8 +64,11 @@ def convert(
     eps: float | None = None,
     expect: tuple[Path, Path] | None = None,
     names: str = "ours",
+    own: OwnNetwork | None = None,
 ) -> Converted:
     """Write the weights of `source` to `destination`, whose suffix selects the format.
+
+    `own` is a user's network that the destination is for, or that alone can read the source.
 
     `key` chooses one of several dicts in the source, `eps` is that of its norms. `expect` names
     images and the logits that the source's own program gives for them. `names` is a key of WRITTEN.
@@ -77,10 +81,21 @@ def convert(
     if spec_name:
         find(spec_name)
     sandbox.require_file(source)
-    need(target)
+    if own and own.into:
+        require_suffix(destination, own.backend, "--into")
+    else:
+        need(target)
     expected = Expected.read(*expect) if expect else None
-    file = sandbox.read_file(source)
-    known = identify(file, spec_name, str(source), key, eps)
+    if own and not own.into:
+        require_suffix(source, own.backend, "--from")
+        spec = find(spec_name).at(eps=eps) if spec_name else None
+        with opened(own.target, own.backend, spec, own.python, source) as network:
+            known = known_from(network)
+            network.compare(known.weights, images(known.spec), "Nothing was written")
+        file = File(own.backend, known.weights, "float32")
+    else:
+        file = sandbox.read_file(source)
+        known = identify(file, spec_name, str(source), key, eps)
     dtype, odd = known.weights["head.weight"].dtype.name, not_finite(known.weights)
     if compare:
         if odd:
@@ -95,6 +110,8 @@ def convert(
         need(file.format)
         if target == ONNX:
             onnx.package("onnxruntime")
+    if own and own.into:
+        return into(source, file, known, own, destination, suffix)
     records = names == "ours" and (target in RECORDS_EPS or suffix == ".keras")
     made = known if records else with_own_eps(known)
     layout = named_layout(made, target, suffix, names)
@@ -112,6 +129,36 @@ def convert(
             first = (work if made is known else Work(folder, known, compare)).run(file.format)
             check = compared(file.format, first, target, logits, destination)
         put(destination, written.read_bytes())
+    found = converted(source, file, known, made, destination)
+    return replace(found, expected=comparison, check=check)
+
+
+@dataclass(frozen=True)
+class OwnNetwork:
+    """A user's network `FILE.py:NAME`: the destination is for it, or it reads the source."""
+
+    target: str
+    backend: str
+    into: bool
+    python: str | None = None
+
+
+def into(
+    source: Path, file: File, known: Known, own: OwnNetwork, destination: Path, suffix: str
+) -> Converted:
+    """Write known weights under the names and layouts of a user's network."""
+    with (
+        temporary_folder() as folder,
+        opened(own.target, own.backend, known.spec, own.python) as network,
+    ):
+        written = folder / f"weights{suffix}"
+        made, check = save_into(network, known, written, images(known.spec))
+        put(destination, written.read_bytes())
+    return replace(converted(source, file, known, made, destination), check=check)
+
+
+def converted(source: Path, file: File, known: Known, made: Known, destination: Path) -> Converted:
+    """What was read and written, as data."""
     return Converted(
         source=str(source),
         destination=str(destination),
@@ -123,14 +170,14 @@ def convert(
         channels=known.spec.input[0],
         classes=known.spec.head.width,
         tensors=len(known.weights),
-        dtype=dtype,
+        dtype=made.weights["head.weight"].dtype.name,
         sha256=sha256(made.weights),
-        not_finite=tuple(odd),
+        not_finite=tuple(not_finite(known.weights)),
         eps=made.spec.norm.eps if made.spec.norm else None,
         assumed=assumptions(known, file.format == "tf"),
         notes=list(made.notes),
-        expected=comparison,
-        check=check,
+        expected=None,
+        check=None,
     )
 
 
@@ -298,7 +345,7 @@ class Work:
 def do(job: dict[str, Any]) -> None:
     """Run a job in a process of its own; BackendError if it fails."""
     done = subprocess.run(
-        [sys.executable, "-m", "common.convert.conversion"],
+        [sys.executable, "-m", "common.convert.work"],
         cwd=ROOT,
         input=json.dumps(job),
         capture_output=True,
@@ -333,55 +380,3 @@ def compared(
         )
     found = {"source": one, "destination": other, "images": len(first)}
     return found | {"difference": difference, "largest": largest}
-
-
-# --- in the process that writes or runs one format
-def main() -> None:
-    """Run the jobs on stdin, one per line."""
-    for line in sys.stdin:
-        job = json.loads(line)
-        name, channels, classes, eps = job["spec"]
-        spec = find(name).at(channels=channels, classes=classes, eps=eps)
-        weights = load_canonical(Path(job["weights"]), spec)
-        x = np.load(job["images"]) if job["images"] else None
-        path = Path(job["file"]) if job["file"] else None
-        if job["named"] and path:
-            with np.load(job["named"]) as arrays:
-                backend = load(job["form"]) if job["form"] in FRAMEWORKS else numpy
-                backend.save_named(dict(arrays), path)
-            print("done", flush=True)
-            continue
-        try:
-            logits = end(job["form"], spec, weights, path, x)
-        except BackendError as error:
-            print(error, file=sys.stderr)
-            sys.exit(error.exit_code)
-        if logits is not None:
-            np.save(job["logits"], logits)
-        print("done", flush=True)
-
-
-def end(
-    form: str, spec: Spec, weights: Weights, path: Path | None, x: np.ndarray | None
-) -> np.ndarray | None:
-    """Write the file if there is a path and a framework; return the logits of x if x is given."""
-    if form in FRAMEWORKS:
-        backend, dtype = load(form), weights["head.weight"].dtype.name
-        model = backend.build(spec, dtype, "cpu")
-        backend.write_weights(model, weights)
-        if path:
-            backend.save(model, path)
-        if path and x is not None:  # read the file with the framework itself
-            model = backend.build(spec, dtype, "cpu")
-            backend.load(model, path)
-        return None if x is None else backend.forward(model, x, False)["head"]
-    if x is None:
-        return None
-    if form == ONNX and path:
-        return onnx.run(path, x)
-    reference = GoogLeNet(spec, load_canonical(path, spec) if path else weights)
-    return reference.forward(x.astype(np.float64))["head"].astype(x.dtype)
-
-
-if __name__ == "__main__":
-    main()

@@ -36,6 +36,7 @@ from common.spec.arithmetic import stage_shapes, walk
 from common.weights import Weights, check
 
 OPSET, IR_VERSION = 17, 8  #: from 2022; every runtime since then reads it
+ONNX = "onnx"  #: the format's name
 INSTALL = install_command("onnx", "cross")  # NumPy 2 breaks MXNet
 
 

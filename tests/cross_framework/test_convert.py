@@ -45,7 +45,7 @@ def processes():
 
     def do(job):
         if job["form"] not in alive:
-            command = [sys.executable, "-m", "common.convert.conversion"]
+            command = [sys.executable, "-m", "common.convert.work"]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             alive[job["form"]] = subprocess.Popen(command, cwd=ROOT, **pipes)
         process = alive[job["form"]]

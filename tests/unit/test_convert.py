@@ -18,7 +18,7 @@ from backends import FRAMEWORKS
 from backends.numpy import GoogLeNet
 from common import files
 from common.cli.app import main
-from common.convert import conversion, onnx
+from common.convert import conversion, onnx, work
 from common.convert.conversion import SUFFIXES, Work
 from common.errors import BackendError, ParityError, WeightsError
 from common.formats import sandbox
@@ -343,10 +343,10 @@ def test_the_check_runs_the_weights_in_the_written_file(form, tmp_path, referenc
     path = tmp_path / "written"
     save(path, other, MINI)
     monkeypatch.setattr(reference, "save", lambda model, path: save(path, other, MINI))
-    monkeypatch.setattr(conversion, "load", lambda name: reference)
+    monkeypatch.setattr(work, "load", lambda name: reference)
     x = conversion.images(MINI).astype(np.float32)
-    logits = conversion.end(form, MINI, known, path, x)
-    of_file, of_known = (conversion.end(form, MINI, each, None, x) for each in (other, known))
+    logits = work.end(form, MINI, known, path, x)
+    of_file, of_known = (work.end(form, MINI, each, None, x) for each in (other, known))
     assert np.array_equal(logits, of_file)
     assert not np.array_equal(logits, of_known)
 
@@ -559,3 +559,22 @@ def test_every_naming_that_is_offered_is_known():
     known = {naming for namings in NAMINGS.values() for naming in namings}
     later = {naming for namings in FAMILY_NAMINGS.values() for naming in namings}  # read only
     assert set(WRITTEN.values()) == known - later
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--into", "net.py:net"), "need `--backend`"),
+        (("--from", "net.py:net"), "need `--backend`"),
+        (("--into", "a.py:a", "--from", "b.py:b", "--backend", "tf"), "exclude each other"),
+        (("--into", "net.py:net", "--backend", "tf", "--check"), "leave out --names"),
+        (("--backend", "tf"), "are for --into and --from"),
+        (("--into", "net.py:net", "--backend", "tf"), "must end in .weights.h5 or .keras"),
+        (("--from", "net.py:net", "--backend", "tf"), "must end in .weights.h5 or .keras"),
+        (("--into", "absent.py:net", "--backend", "torch"), "There is no file absent.py"),
+    ],
+)
+def test_the_options_of_a_network_of_ones_own(tmp_path, words, said, capsys):
+    save(tmp_path / "a.safetensors", draw(MINI, 0), MINI)
+    made = tmp_path / ("b.npz" if words[0] == "--from" else "b.pt")
+    assert said in refused(capsys, tmp_path / "a.safetensors", made, *words)

@@ -1,0 +1,186 @@
+"""Weights into a user's own network, and out of a file that only the user's network can read.
+
+`common.check` finds the layers of the network and proves that it is the spec's function. Then the
+weights go to the layers, whatever their names are, and the framework's own saving function writes
+the file. Everything that runs the user's code is in a process of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from backends import FRAMEWORKS
+from backends.numpy import GoogLeNet
+from common.check.anatomy import norm_name
+from common.check.api import open_with
+from common.check.checker import Checker
+from common.check.match import Match
+from common.check.process import Process
+from common.check.trace import of
+from common.errors import ParityError, WeightsError
+from common.formats.identify import Known
+from common.spec import Spec, find
+from common.weights import Weights, shapes
+
+#: the files that each framework's own function writes and reads, by their endings
+SUFFIXES = {
+    "torch": (".pt", ".pth"),
+    "tf": (".weights.h5", ".keras"),
+    "mxnet": (".params",),
+    "paddle": (".pdparams",),
+}
+TOLERANCE = 1e-4  #: of the logits in float32, relative to the largest
+
+
+@dataclass
+class Own:
+    """A user's network that is proved to be the function of a spec."""
+
+    process: Process
+    match: Match
+    target: str
+
+    @property
+    def spec(self) -> Spec:
+        """The spec, with the network's channels and classes."""
+        fitted = self.match.spec
+        return find(self.match.base.name).at(
+            channels=fitted.input[0],
+            classes=fitted.head.width,
+            eps=fitted.norm.eps if fitted.norm else None,
+        )
+
+    def number(self, name: str) -> int | None:
+        """The number of the user's tensor for a canonical name; None if there is none."""
+        layer, _, leaf = name.rpartition(".")
+        found = self.match.layers.get(layer)
+        return None if found is None else found.leaves.get(leaf)
+
+    def write(self, weights: Weights) -> list[str]:
+        """Put canonical weights into the network; the answer is what was changed for that.
+
+        WeightsError if the network has no tensor for one.
+        """
+        arrays: dict[int, np.ndarray] = {}
+        given, folded = dict(weights), 0
+        for name, array in weights.items():
+            number = self.number(name)
+            layer, _, leaf = name.rpartition(".")
+            if number is not None:
+                arrays[number] = given[name]
+            elif leaf == "bias" and self.number(f"{norm_name(layer)}.running_mean") is not None:
+                mean = f"{norm_name(layer)}.running_mean"  # the norm subtracts it after the bias
+                given[mean] = given[mean] - array
+                arrays[self.number(mean) or 0] = given[mean]
+                folded += bool(array.any())
+            else:
+                raise WeightsError(f"{self.target} has no tensor for {name}.")
+        for layer, found in self.match.layers.items():
+            if "bias" in found.leaves and f"{layer}.bias" not in weights:
+                shape = self.process.shapes()[found.leaves["bias"]]
+                arrays[found.leaves["bias"]] = np.zeros(shape)
+        self.process.write(arrays)
+        return (
+            [
+                f"{folded} biases went into the running means of the norms behind them, because "
+                "the network has no bias there: the same function in evaluation."
+            ]
+            if folded
+            else []
+        )
+
+    def read(self) -> Weights:
+        """The canonical weights, float32; a bias that the network has not is 0."""
+        arrays, found = self.process.read(), {}
+        for name, shape in shapes(self.spec).items():
+            number = self.number(name)
+            array = np.zeros(shape) if number is None else arrays[number]
+            found[name] = np.ascontiguousarray(array.astype(np.float32))
+        return found
+
+    def compare(self, weights: Weights, x: np.ndarray, doing: str) -> dict[str, object]:
+        """The network's logits of x beside the reference's; ParityError if they differ."""
+        events = of(self.process, x.astype(np.float32))
+        last = self.match.layers["head"].event
+        want = GoogLeNet(self.spec, weights).forward(x.astype(np.float64))["head"]
+        got = next(out for _, event, out in events.outputs if event == last)
+        largest = float(np.abs(want).max())
+        difference = float(np.abs(got - want).max())
+        if not difference <= TOLERANCE * largest:
+            raise ParityError(
+                f"{doing}: {self.target} and the reference give logits that differ by "
+                f"{difference:.1e}, and the largest logit is {largest:.1e}."
+            )
+        return {
+            "source": "the reference",
+            "destination": self.target,
+            "images": len(x),
+            "difference": difference,
+            "largest": largest,
+        }
+
+
+@contextmanager
+def opened(
+    target: str, backend: str, spec: Spec | None, python: str | None, reading: Path | None = None
+) -> Iterator[Own]:
+    """A user's network in its process, once it is proved to be the function of a spec.
+
+    With `reading`, a file of the user's own is read into it afterwards. UserError if it does not
+    run; ParityError if it is another function.
+    """
+    with Process(target, backend, python, dtype="float32") as process:
+        channels, side = open_with(process.open, spec, None)
+        checker = Checker(process, spec, None, lambda words: None)
+        report = checker.run(channels, side)
+        if not report.same:
+            found = [*report.structure, *report.findings, *report.elsewhere]
+            first = f": {found[0].name}, {found[0].sentence()}" if found else ""
+            raise ParityError(
+                f"{target} is another function than {report.spec}{first}. `googlenet check "
+                f"{target} --backend {backend} --spec {report.spec}` says more."
+            )
+        if reading:
+            process.load(str(reading.resolve()))
+        yield Own(process, checker.fitted[report.spec][0], target)
+
+
+def known_from(own: Own) -> Known:
+    """The weights of the file that was read into a user's network."""
+    return Known(own.spec, f"the names of {own.target}", own.read(), eps="your network's")
+
+
+def save_into(
+    own: Own, known: Known, written: Path, x: np.ndarray
+) -> tuple[Known, dict[str, object]]:
+    """Put weights into a user's network and let it write its file; it is read again and run."""
+    if known.weights["head.weight"].dtype != np.float32:
+        known = replace(
+            known,
+            weights={n: a.astype(np.float32) for n, a in known.weights.items()},
+            notes=(*known.notes, "The weights are rounded to float32, as the network has them."),
+        )
+    notes = own.write(known.weights)
+    before = own.process.read()
+    own.process.save(str(written))
+    own.process.write({n: np.zeros_like(array) for n, array in enumerate(before)})
+    own.process.load(str(written))
+    for one, other in zip(before, own.process.read(), strict=True):
+        if not np.array_equal(one, other, equal_nan=True):
+            raise WeightsError("A tensor changed when the file was read back: nothing was written.")
+    check = own.compare(known.weights, x, "Nothing was written")
+    return replace(known, notes=(*known.notes, *notes)), check
+
+
+def require_suffix(path: Path, backend: str, option: str) -> None:
+    """WeightsError unless the path ends as this framework's files do."""
+    if not path.name.endswith(SUFFIXES[backend]):
+        endings = " or ".join(SUFFIXES[backend])
+        raise WeightsError(
+            f"{path}: with `{option}` and {FRAMEWORKS[backend]} it must end in {endings}."
+        )

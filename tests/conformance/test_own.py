@@ -1,0 +1,61 @@
+"""Weights into a user's own network and out of its file, whose names only that network knows."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from backends.numpy import GoogLeNet
+from common.cli import main
+from common.convert.own import SUFFIXES
+from common.parity.fixtures import draw_fixture
+from common.spec import MINI
+from common.weights import load, save
+
+PORTS = Path(__file__).parents[1] / "support" / "ports"
+
+
+def convert(*words):
+    return CliRunner().invoke(main, ["convert", *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of weights of `mini`; nothing in it is 0."""
+    path = tmp_path_factory.mktemp("own") / "mini.safetensors"
+    save(path, draw_fixture(MINI).weights, MINI)
+    return path
+
+
+def test_weights_go_into_a_network_of_ones_own_and_come_back(name, weights, tmp_path):
+    network = f"{PORTS / f'{name}_own.py'}:net"
+    theirs, back = tmp_path / f"theirs{SUFFIXES[name][0]}", tmp_path / "back.safetensors"
+    done = convert(weights, theirs, "--into", network, "--backend", name, "--json")
+    assert done.exit_code == 0, done.output
+    check = json.loads(done.stdout)["check"]
+    assert check["largest"] > 0
+    assert check["difference"] < 1e-5 * check["largest"]
+    done = convert(theirs, back, "--from", network, "--backend", name)
+    assert done.exit_code == 0, done.output
+    x = draw_fixture(MINI).inputs
+    first, again = (
+        GoogLeNet(MINI, load(path, MINI)).forward(x)["head"] for path in (weights, back)
+    )
+    np.testing.assert_allclose(again, first, rtol=0, atol=1e-6 * np.abs(first).max())
+
+
+def test_a_network_that_is_another_function_gets_nothing(name, weights, tmp_path):
+    text = (PORTS / f"{name}_own.py").read_text()
+    wrong = text.replace("MaxPool2d(3, 1, 1)", "AvgPool2d(3, 1, 1)")
+    wrong = wrong.replace("MaxPool2D(3, 1, 1)", "AvgPool2D(3, 1, 1)")
+    wrong = wrong.replace("layers.MaxPooling2D(3, 1,", "layers.AveragePooling2D(3, 1,")
+    assert wrong != text
+    (tmp_path / "net.py").write_text(wrong)
+    destination = tmp_path / f"theirs{SUFFIXES[name][0]}"
+    words = ["--into", f"{tmp_path / 'net.py'}:net", "--backend", name]
+    done = convert(weights, destination, *words)
+    assert done.exit_code == 3, done.output
+    assert "avg-pool" in done.output
+    assert not destination.exists()
