@@ -16,7 +16,7 @@ import numpy as np
 
 from common.check import match as matching
 from common.check import values
-from common.check.anatomy import Anatomy, norm_name, order_outputs
+from common.check.anatomy import norm_name, order_outputs
 from common.check.diagnose import Search, Unexplained
 from common.check.edits import names
 from common.check.findings import World, difference, findings_of
@@ -25,6 +25,7 @@ from common.check.match import Match, Structure
 from common.check.process import Network, UserError
 from common.check.report import Difference, Finding, Report
 from common.check.steps import error
+from common.check.topology import nearest
 from common.check.trace import Layer, Trace, of
 from common.errors import GoogLeNetError
 from common.parity.fixtures import draw_fixture
@@ -86,11 +87,6 @@ class Checker:
 
     def no_spec(self, trace: Trace, channels: int) -> str:
         """Why no spec could be fitted."""
-        if self.asked and matching.unknown_blocks(self.asked):
-            return (
-                f"`googlenet check` does not match the blocks of {self.asked.name} yet: compare "
-                "with another network by `--against`."
-            )
         if self.asked and self.asked.input[0] != channels:
             wanted = self.asked.input[0]
             return (
@@ -230,19 +226,17 @@ class Checker:
 
     def joins(self, graph: Graph, layers: dict[str, Layer], trace: Trace) -> dict[str, int]:
         """The user's concatenation for each of the reference's: it joins the same layers."""
-        anatomy = Anatomy(trace)
+        names = {n: trace.layers.index(each) for n, each in layers.items() if each.kind != "norm"}
+        theirs: dict[frozenset[int], int] = {}
+        for event in trace.events:
+            if event.op == "concat" and event.out.ndim == 4:
+                theirs.setdefault(frozenset(trace.upstream(event.index)), event.index)
         found = {}
         for node in graph.nodes.values():
-            if node.kind != "concat":
-                continue
-            convs = {
-                id(layers[name])
-                for name in layers
-                if name.startswith(f"{node.name}.") and layers[name].kind == "conv"
-            }
-            for block in anatomy.blocks:
-                if convs & {id(trace.layers[n]) for n in block.convs()}:
-                    found[node.name] = block.event
+            if node.kind == "concat":
+                ours = frozenset(nearest(graph, node.inputs, names))
+                if ours in theirs:
+                    found[node.name] = theirs[ours]
         return found
 
     # ---- concluding

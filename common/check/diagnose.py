@@ -384,6 +384,7 @@ class Search:
                         same[0].append(p)
                     continue
                 left_out = p.get("fn") == "none" or p.get("mode") == "identity"
+                left_out |= node.kind in ("affine", "add")
                 met = self.meets(value, values, last, wanted)
                 if met or left_out:
                     by_value.append(([p], value, int(met)))

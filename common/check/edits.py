@@ -15,6 +15,7 @@ import numpy as np
 from common.check.graph import ACTIVATIONS, INPUT, Node, Params, output_size
 
 EPS = (1e-5, 1e-3, 1e-6, 1e-4, 1e-2, 2e-5, 1e-7, 1e-8, 1e-12, 0.0)
+RESIDUAL, RESIDUALS = ".scale", (1.0, 0.1, 0.17, 0.2, 0.3)  #: how much of a residual is added
 BRANCHES = ("1x1", "3x3", "5x5", "pool")
 
 
@@ -66,8 +67,25 @@ def variants(node: Node, shape: Sequence[int], want: Sequence[int]) -> Iterator[
                 if fn != p["fn"]:
                     yield {**p, "fn": fn}
         case "affine":
-            channels = len(p["scale"])
-            yield {**p, "scale": (1.0,) * channels, "shift": (0.0,) * channels}
+            scales = RESIDUALS if node.name.endswith(RESIDUAL) else (1.0,)
+            for scale in scales:
+                change = {
+                    **p,
+                    "scale": (scale,) * len(p["scale"]),
+                    "shift": (0.0,) * len(p["shift"]),
+                }
+                if change != p:
+                    yield change
+        case "add":
+            yield {**p, "left out": True}
+        case "local norm":
+            size, alpha = p["size"], p["alpha"]
+            for k in (p["k"], 1.0, 2.0):
+                for beta in (p["beta"], 0.75, 0.5):
+                    for other in (alpha, alpha * size, alpha / size, 1e-4, 1e-4 * size, 1e-3, 1.0):
+                        if (other, beta, k) != (alpha, p["beta"], p["k"]):
+                            yield {**p, "alpha": other, "beta": beta, "k": k}
+            yield {**p, "fn": "none"}
 
 
 def _fronts(size: int, out: int, kernel: int, stride: int, most: int) -> Iterator[tuple[int, int]]:
@@ -105,7 +123,7 @@ def _pools(p: Params, shape: Sequence[int], want: Sequence[int]) -> Iterator[Par
     if len(want) == 2:
         want = (*want, 1, 1)
     out = tuple(want[2:])
-    functions = ("max", "avg with padding", "avg") if p["fn"] == "max" else ("avg", "max")
+    functions = dict.fromkeys((p["fn"], "avg with padding", "avg", "max"))
     if p["fn"] == "max":
         yield {**p, "fill": "0"}
     kernels = [p["kernel"], *((k, k) for k in (2, 3, 4, 5, 7) if (k, k) != p["kernel"])]
@@ -115,7 +133,7 @@ def _pools(p: Params, shape: Sequence[int], want: Sequence[int]) -> Iterator[Par
             strides = [p["stride"], *((s, s) for s in (1, 2, 3, 4, 5) if (s, s) != p["stride"])]
             for stride in strides:
                 base = {**p, "fn": fn, "kernel": kernel, "stride": stride}
-                tries = [{**base, "pad": "same", "ceil": False}] if max(stride) > 1 else []
+                tries = [base, {**base, "pad": "same", "ceil": False}][: 1 + (max(stride) > 1)]
                 for front in range(max(kernel) // 2 + 1):
                     pad = (front,) * 4
                     tries += [{**base, "pad": pad, "ceil": ceil} for ceil in (False, True)]
@@ -207,8 +225,24 @@ def names(node: Node, p: Params) -> list[Named]:
             elif "fn" in changed:
                 found.append(("activation-at-end", {"theirs": p["fn"]}))
         case "affine":
-            if changed:
+            if changed and node.name.endswith(RESIDUAL):
+                words = {"theirs": f"{p['scale'][0]:.4g}", "ours": f"{old['scale'][0]:.4g}"}
+                found.append(("unscaled-residual", words))
+            elif changed:
                 found.append(("missing-affine", {}))
+        case "add":
+            if "left out" in changed:
+                found.append(("missing-residual", {}))
+        case "local norm":
+            if p.get("fn") == "none":
+                found.append(("missing-local-norm", {}))
+            elif changed == {"alpha"} and p["alpha"] == old["alpha"] * old["size"]:
+                found.append(("local-norm-alpha", {}))
+            elif changed:
+                words = [
+                    ", ".join(f"{key} {q[key]:g}" for key in sorted(changed)) for q in (p, old)
+                ]
+                found.append(("local-norm", {"theirs": words[0], "ours": words[1]}))
     return found
 
 
@@ -271,7 +305,10 @@ def _pool_names(p: Params, old: Params, changed: set[str]) -> list[Named]:
     if p["fn"] == "none":
         return [("missing-pool", {})]
     found: list[Named] = []
-    if "fn" in changed:
+    if "fn" in changed and "max" not in (p["fn"], old["fn"]):
+        counts = p["fn"] == "avg with padding"
+        found.append(("counted-padding", {"theirs": "counts" if counts else "does not count"}))
+    elif "fn" in changed:
         padded = " (the padding counts)" if p["fn"] == "avg with padding" and any(p["pad"]) else ""
         average = p["fn"] != "max"
         found.append(("avg-pool" if average else "max-pool", {"theirs": padded}))

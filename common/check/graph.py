@@ -355,6 +355,8 @@ def _adaptive(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:
 
 def _local_norm(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:
     p, x = node.p, inputs[0]
+    if p.get("fn") == "none":
+        return x
     side = p["size"] // 2
     squares = np.pad(x**2, ((0, 0), (side, side), (0, 0), (0, 0)))
     total = sliding_window_view(squares, p["size"], axis=1).sum(-1)
@@ -404,7 +406,9 @@ KINDS: dict[str, Callable[[Node, Sequence[Array], Weights], Array]] = {
     "flatten": _flatten,
     "linear": _linear,
     "out": _out,
-    "add": lambda node, inputs, weights: sum(inputs[1:], inputs[0]),
+    "add": lambda node, inputs, weights: (
+        inputs[-1] if node.p.get("left out") else sum(inputs[1:], inputs[0])
+    ),
     "opaque": lambda node, inputs, weights: node.p["value"],  # as it was recorded
     "mask": lambda node, inputs, weights: inputs[0] * node.p["mask"],
 }

@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from common.check import topology
 from common.check.anatomy import Anatomy, Block, Pairs, align, block_cost, describe, heads, widths
+from common.check.graph import build
 from common.check.trace import Layer, Trace
 from common.errors import SpecError
 from common.spec import (
@@ -265,7 +267,7 @@ class Fit:
 def fit(trace: Trace, spec: Spec, channels: int, size: int) -> Match | None:
     """The spec fitted to the user's network; None if its input or its end is another."""
     found = Anatomy(trace)
-    if not found.linears or (found.blocks and not found.stem) or unknown_blocks(spec):
+    if not found.linears or (found.blocks and not found.stem and not forks(spec)):
         return None
     main, _ = heads(trace, found)
     try:
@@ -277,11 +279,42 @@ def fit(trace: Trace, spec: Spec, channels: int, size: int) -> Match | None:
         )
     except SpecError:
         return None
-    return Fit(trace, found, base).match if base.input[0] == channels else None
+    if base.input[0] != channels:
+        return None
+    return by_topology(trace, base) if forks(spec) else Fit(trace, found, base).match
 
 
-def unknown_blocks(spec: Spec) -> bool:
-    """Whether the spec has blocks that are not matched yet: those of the later networks."""
+def by_topology(trace: Trace, base: Spec) -> Match:
+    """A spec with blocks that fork or add, fitted by the connections of its layers."""
+    match = Match(base, base, {})
+    ours, names = topology.of_spec(build(base), shapes(base))
+    theirs, layers = topology.of_trace(trace)
+    pairs: Pairs = list(enumerate(topology.same(ours, theirs) or ()))
+    pairs = pairs or topology.nearly(ours, theirs)
+    for i, j in pairs:
+        if i is not None and j is not None:
+            match.layers[names[i]] = layers[j]
+            if ours.shapes[i] != theirs.shapes[j]:
+                match.cost += 1
+                wanted, got = ours.shapes[i][1], theirs.shapes[j][1]
+                match.structure.append(
+                    Structure("layer-shape", names[i], layers[j].event, wanted, got)
+                )
+        elif i is not None:
+            match.cost += LAYER_GAP
+            match.structure.append(Structure("missing-layer", names[i], None))
+        elif j is not None:
+            match.cost += LAYER_GAP
+            extra = Structure("extra-layer", "", layers[j].event, None, layers[j].shape)
+            match.structure.append(extra)
+    match.layers |= topology.norms(trace, match.layers)
+    normed = any(layer.kind == "norm" for layer in match.layers.values())
+    match.cost += 4.0 * (normed != (base.norm is not None))
+    return match
+
+
+def forks(spec: Spec) -> bool:
+    """Whether the spec has blocks of branches that are no Inception blocks, or residual ones."""
     return any(isinstance(row, (Branches, Residual)) for _, rows in spec.stages() for row in rows)
 
 

@@ -157,6 +157,28 @@ MISTAKES = {
             "缺少对输入的缩放和平移",
         ),
         Mistake(
+            "counted-padding",
+            "the padding {theirs} in the mean",
+            "平均池化的填充：{theirs}",
+            "counted-padding",
+            "porting",
+        ),
+        Mistake(
+            "unscaled-residual",
+            "the residual is added {theirs} times, not {ours}",
+            "残差乘以 {theirs} 后相加，应乘以 {ours}",
+        ),
+        Mistake("missing-residual", "the block's input is not added", "没有加上块的输入"),
+        Mistake(
+            "local-norm-alpha",
+            "alpha is not divided by the size of the window",
+            "alpha 没有除以窗口大小",
+            "local-norm-alpha",
+            "porting",
+        ),
+        Mistake("local-norm", "{theirs}, not {ours}", "{theirs}，应为 {ours}"),
+        Mistake("missing-local-norm", "no local norm", "缺少局部归一化"),
+        Mistake(
             "shared-layer",
             "a layer of yours runs here a second time: the reference has two layers",
             "这里再次使用了同一层，参考实现是两个独立的层",

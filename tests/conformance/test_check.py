@@ -33,7 +33,12 @@ SHOWN = (
     "swapped-branches",
     "flatten-order",
     "norm-eps",
+    "counted-padding",
+    "swapped-forks",
+    "unscaled-residual",
+    "local-norm-alpha",
 )
+SAME_MISTAKE = {"swapped-forks": "swapped-branches"}  #: one mistake, in two kinds of blocks
 
 
 def make(backend, spec):
@@ -49,7 +54,8 @@ def test_every_injected_bug_is_named(backend, name, bug):
     with inject(name, bug.name):
         report = check_live(make(backend, spec), name, spec, bug.size)
     assert report.outcome == "differs", report.text()
-    assert [finding.name for finding in report.findings] == [bug.name], report.text()
+    named = {finding.name for finding in report.findings}
+    assert named == {SAME_MISTAKE.get(bug.name, bug.name)}, report.text()
     assert report.residual < 1e-8
 
 
