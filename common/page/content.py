@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 
 from markupsafe import Markup
 
+from common.check.mistakes import MISTAKES
 from common.errors import PageError
-from common.page import align, drawing, manuals, results, source
+from common.page import align, drawing, manuals, mistakes, results, source
 from common.page.drawing import DRAWN as SPECS
 from common.page.markup import guide_titles, inline, markdown_table
 from common.page.results import TITLES, Unusable
@@ -178,6 +179,19 @@ class Page:
         measured = [found for found in self.pitfalls.values() if not isinstance(found, Unusable)]
         names = dict.fromkeys(name for found in measured for name in found)
         return self.pitfall_rows(name for name in names if name not in placed)
+
+    def mistakes(self) -> list[SimpleNamespace]:
+        """The mistakes that `googlenet check` names: what it says, and a wrong line of each."""
+        return [
+            SimpleNamespace(
+                id=name,
+                text=mistakes.sentence(name, self.index),
+                lines=mistakes.lines(name),
+                guide=mistake.page == "porting",
+                anchor=mistake.anchor or name,
+            )
+            for name, mistake in MISTAKES.items()
+        ]
 
     def pitfall_notes(self) -> list[Markup]:
         """Notes on the results of the pitfalls, and on the guide that names them."""

@@ -31,7 +31,8 @@ except ImportError as error:
     ) from error
 
 FILES = {"en": "index.html", "zh-CN": "index.zh-CN.html"}
-GUIDE = "guide.html"
+GUIDE, CHECK = "guide.html", "check.html"
+GUIDES = {GUIDE: ("porting.md", "Porting"), CHECK: ("check.md", "Is my port right?")}
 FOLDER = Path(__file__).parent
 
 
@@ -48,6 +49,7 @@ def render(language: str, root: Path = ROOT) -> str:
         other=next(name for name in LANGUAGES if name != language),
         files=FILES,
         guide=GUIDE,
+        check=CHECK,
         titles=TITLES,
         script=Markup((FOLDER / "page.js").read_text()),
     )
@@ -73,9 +75,10 @@ def _fill(template: str, *, check_name: Any = str, **values: Any) -> str:
     return environment.get_template(template).render(css=css, **values)
 
 
-def guide(root: Path = ROOT) -> str | None:
-    """The guide to porting as an HTML file; None if there is no guide."""
-    path = root / "docs" / "porting.md"
+def guide(root: Path = ROOT, name: str = GUIDE) -> str | None:
+    """A guide, to porting or to `googlenet check`, as an HTML file; None if there is none."""
+    file, title = GUIDES[name]
+    path = root / "docs" / file
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError):
@@ -83,20 +86,25 @@ def guide(root: Path = ROOT) -> str | None:
 
     def link(target: str) -> str | None:
         name, _, line = target.partition("#L")
+        file, _, anchor = target.partition("#")
+        for made, (source_file, _) in GUIDES.items():
+            if file == source_file:
+                return f"{made}#{anchor}" if anchor else made
         found = (path.parent / name).resolve()
         if found.suffix == ".py" and found.is_file() and found.is_relative_to(root.resolve()):
             return source.listing(found.relative_to(root.resolve()).as_posix(), int(line or 1))
         return None
 
     body, headings = document(text, link)
-    return _fill("plain.html", title="Porting", body=body, headings=headings, up="")
+    return _fill("plain.html", title=title, body=body, headings=headings, up="")
 
 
 def site(root: Path = ROOT) -> dict[str, bytes]:
     """The content of every file of the site, by its path in the site."""
     made = {FILES[language]: render(language, root) for language in LANGUAGES}
-    if (text := guide(root)) is not None:
-        made[GUIDE] = text
+    for name in GUIDES:
+        if (text := guide(root, name)) is not None:
+            made[name] = text
     names = {link for text in made.values() for link in re.findall(r'href="(source/[^"#]+)', text)}
     files = {_place(path): path for path in _python_files(root)}
     found = {name: text.encode() for name, text in made.items()}

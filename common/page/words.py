@@ -98,6 +98,12 @@ WORDS: dict[str, Text] = {
         "Pitfalls of files, processes and versions.",
         "与文件、进程和版本有关的陷阱。",
     ),
+    "mistakes": ("Mistakes that `check` names", "`check` 能指出的错误"),
+    "mistakes_lead": (
+        "What each looks like in your framework, and what `googlenet check` says.",
+        "每种错误在各框架里的样子，以及 `googlenet check` 的说明。",
+    ),
+    "mistakes_says": ("what check says, and a wrong line", "check 的说明，以及一行错误代码"),
     "pitfalls_lead": (
         "measured error without the fix → with it",
         "实测误差：修正前 → 修正后",

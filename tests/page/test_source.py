@@ -19,11 +19,15 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from markupsafe import escape
 
 from backends import FRAMEWORKS
+from common.check.mistakes import MISTAKES
 from common.errors import PageError
 from common.page import align, content, markup, results, topics, words
 from common.page import site as pages
+from common.page.mistakes import WRONG as LINES
+from common.page.mistakes import sentence
 from common.parity.mutations import INJECTED_BUGS
 from common.parity.report import CHECKS_KEY
 
@@ -405,7 +409,7 @@ def whole_site():
 
 def test_a_page_is_one_small_file_that_loads_nothing(html):
     for text in html.values():
-        assert len(text.encode()) < 1_000_000
+        assert len(text.encode()) < 1_100_000
         for element in Tree(text).found:
             for name in ("src", "srcset", "action", "data", "poster"):
                 assert not element.get(name), element
@@ -553,11 +557,23 @@ def run(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
+def test_every_mistake_of_check_has_a_row_that_leads_to_its_section(whole_site):
+    for language, name in enumerate(pages.FILES.values()):
+        text = whole_site[name]
+        for mistake in MISTAKES.values():
+            row = text.partition(f'<li data-mistake="{mistake.name}">')[2].partition("</li>")[0]
+            (target, anchor) = re.search(r'href="([a-z]+\.html)#([^"]+)"', row).groups()
+            assert f'id="{anchor}"' in whole_site[target], mistake.name
+            assert escape(sentence(mistake.name, language))[:12] in row
+            assert row.count("<code") in (0, 4), mistake.name
+    assert set(LINES) <= set(MISTAKES)
+
+
 def test_the_command_writes_both_files(tmp_path):
     done = run("--out", tmp_path / "deep" / "site")
     assert done.returncode == 0, done.stderr
     made = {p.name for p in (tmp_path / "deep" / "site").iterdir()}
-    assert made == {*pages.FILES.values(), pages.GUIDE, "source"}
+    assert made == {*pages.FILES.values(), *pages.GUIDES, "source"}
 
 
 def test_the_command_refuses_in_one_sentence(tmp_path):
