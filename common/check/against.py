@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from common.check.checker import Checker, Progress
+from common.check.checker import BRIGHT, Checker, Progress
 from common.check.diagnose import Search
 from common.check.findings import World
 from common.check.graph import INPUT, Array, Graph, Node, Params, compute
@@ -44,6 +44,8 @@ class Against(Checker):
             np.random.RandomState(size).uniform(0, 1, (IMAGES, channels, size, size))
             for size in sizes
         ]
+        for x in images:
+            x[1] *= BRIGHT
         images = [x.astype(np.float32) for x in images]
         one, two = of(self.first, images[0]), of(self.network, images[0])
         pairs = match(one, two)

@@ -121,6 +121,14 @@ def test_right_ports_raise_no_alarm(ports):
     assert not wrong, "\n\n".join(f"{port}: {text}" for port, text in wrong.items())
 
 
+def test_a_last_pool_with_a_window_is_right_at_its_size(ports):
+    make_net, parts = ports.module.FIXED
+    report = check_live(make_net(**parts), ports.name, thin(D2L).at(size=96))
+    assert report.same, report.text()
+    assert report.sizes == [96]
+    assert any("the first 3x3" in note for note in report.notes)
+
+
 def test_every_mistake_of_a_wrong_port_is_named_and_nothing_else(ports):
     wrong = {}
     for norm, nets in ((False, ports.module.WRONG), (True, ports.module.WRONG_NORM)):

@@ -127,6 +127,17 @@ class Leaky(Block):
         return torch.cat((p1, p2, p3, p4), dim=1)
 
 
+class Capped(Block):
+    """A ReLU that ends at 6: small values do not show it."""
+
+    def forward(self, x):
+        p1 = F.relu6(self.p1_1(x))
+        p2 = F.relu6(self.p2_2(F.relu6(self.p2_1(x))))
+        p3 = F.relu6(self.p3_2(F.relu6(self.p3_1(x))))
+        p4 = F.relu6(self.p4_2(self.p4_1(x)))
+        return torch.cat((p1, p2, p3, p4), dim=1)
+
+
 class OnePool(Block):
     """The reducing convolution of the 3x3 branch runs in the 5x5 branch too."""
 
@@ -275,6 +286,9 @@ def changed(index, **kwargs):
     return book(first=layers)
 
 
+#: a last pool with a window of its own: right at 96 pixels
+FIXED = book, {"end": [nn.AvgPool2d(3), nn.Flatten(), nn.Linear(128, 10)]}
+
 RIGHT = {
     "sequential": book,
     "class": lambda: Dictionary,
@@ -294,6 +308,7 @@ WRONG = {
     "no relu": (lambda: book(NoRelu), {"missing-relu"}),
     "average pool": (lambda: book(AveragePool), {"avg-pool"}),
     "leaky": (lambda: book(Leaky), {"activation"}),
+    "relu6": (lambda: book(Capped), {"activation"}),
     "ceil": (lambda: changed(2, ceil_mode=True), {"ceil-pool"}),
     "no padding in a pool": (lambda: changed(2, padding=0), {"pool-window"}),
     "padding 2": (lambda: changed(0, padding=2), {"padding"}),
