@@ -82,13 +82,14 @@ class Report:
     @property
     def function_same(self) -> bool:
         """Whether the network is the reference's function."""
-        first = self.structure or self.findings or self.unexplained or self.weights
+        first = self.structure or self.findings or self.unexplained
         return not (first or self.elsewhere or self.unexplained_elsewhere)
 
     @property
     def same(self) -> bool:
-        """Whether the network is the reference's function, and its step has no mistake."""
-        return self.function_same and (self.training is None or self.training.same)
+        """Whether the function is the reference's, and so are weights and step, if asked for."""
+        step = self.training is None or self.training.same
+        return self.function_same and not self.weights and step
 
     @property
     def outcome(self) -> str:

@@ -2,11 +2,13 @@
 
 import ast
 import importlib
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from small_specs import thin  # in tests/support
 
 from backends.mutations import inject
@@ -15,11 +17,13 @@ from common.check.api import open_with
 from common.check.checker import Checker
 from common.check.process import Process, UserError
 from common.check.training import TrainingCheck
+from common.cli import main
 from common.errors import BackendError
 from common.parity.fixtures import draw_fixture
 from common.parity.mutations import INJECTED_BUGS
 from common.recipe import recipe_of
 from common.spec import D2L, D2L_BN, MINI
+from common.weights import save
 
 PORTS = Path(__file__).parents[1] / "support" / "ports"
 SIZE = 36  #: at which a pool that rounds up shows
@@ -270,3 +274,18 @@ def steps_of(file):
         if isinstance(node, ast.Assign) and node.targets[0].id == "STEPS":
             return eval(compile(ast.Expression(node.value), str(file), "eval"))
     raise AssertionError(file)
+
+
+def test_the_command_compares_a_step_and_the_networks_own_weights(name, tmp_path):
+    """The network has other weights than the file, and another step than the recipe's."""
+    save(tmp_path / "mini.safetensors", draw_fixture(MINI).weights, MINI)
+    words = ["check", f"{PORTS / f'{name}_steps.py'}:net", "--backend", name, "--size", "33"]
+    words += ["--weights", str(tmp_path / "mini.safetensors"), "--step", "book"]
+    found = CliRunner().invoke(main, [*words, "--recipe", "best", "--json"])
+    assert found.exit_code == 3, found.output
+    report = json.loads(found.stdout)
+    assert report["spec"] == "mini"
+    assert not report["findings"]
+    assert report["weights"]
+    named = {each["name"] for each in report["training"]["findings"]}
+    assert named == {"update-rule", "weight-decay", "label-smoothing"}

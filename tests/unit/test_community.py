@@ -57,6 +57,14 @@ def test_there_are_templates_for_issues_and_pull_requests():
     assert (ROOT / "CHANGELOG.md").exists()
 
 
+def test_random_mistakes_are_drawn_each_night():
+    found = parsed(".github/workflows/check-random.yml")
+    triggers = found.get("on", found.get(True))  # YAML 1.1 reads `on` as true
+    assert re.fullmatch(r"\d+ \d+ \* \* \*", triggers["schedule"][0]["cron"])
+    assert found["jobs"]["check-random"]["steps"][-1]["run"] == "tox -e check-random"
+    assert "[testenv:check-random]" in (ROOT / "tox.ini").read_text()
+
+
 def test_the_workflow_runs_every_environment_of_tox_in_a_job_of_its_own():
     found = parsed(".github/workflows/tests.yml")
     job = found["jobs"]["tox"]
