@@ -329,9 +329,14 @@ class Network:
         """Write the weights to a file, with the framework's own function."""
         self.parts().save_parameters(path)
 
-    def load_file(self, path):
-        """Read such a file."""
-        self.parts().load_parameters(path, cast_dtype=True)
+    def put(self, arrays):
+        """Take over arrays by the names in a file."""
+        own = self.parts()._collect_params_with_prefix()
+        missing = next((name for name in own if name not in arrays), None)
+        if missing:
+            raise KeyError(f"the file has no {missing}")
+        for name, parameter in own.items():
+            put(parameter.data(), arrays[name])
 
     def start(self, make_step):
         """Make the user's training step; the answer is whether it takes a rate too."""

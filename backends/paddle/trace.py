@@ -310,9 +310,11 @@ class Network:
         """Write the weights to a file, with the framework's own function."""
         paddle.save(self.parts().state_dict(), path)
 
-    def load_file(self, path):
-        """Read such a file."""
-        self.parts().set_state_dict(unwrapped(paddle.load(path)))
+    def put(self, arrays):
+        """Take over arrays by the names in a file."""
+        own = self.parts().state_dict()
+        start = beginning(own, arrays)
+        self.net.set_state_dict({name: arrays[start + name] for name in own})
 
     def start(self, make_step):
         """Make the user's training step; the answer is whether it takes a rate too."""
@@ -358,12 +360,13 @@ class Network:
             tensor.set_value(array.astype(str(tensor.dtype).rpartition(".")[2]))
 
 
-def unwrapped(found):
-    """The dict of weights in a checkpoint."""
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(found.get(key), dict):
-            return found[key]
-    return found
+def beginning(names, arrays):
+    """How the names in a checkpoint begin: with the keys of the dicts around the weights."""
+    for start in ("", "state_dict.", "model_state_dict.", "model."):
+        if all(start + name in arrays for name in names):
+            return start
+    missing = next(name for name in names if name not in arrays)
+    raise KeyError(f"the file has no {missing}")
 
 
 def flat(out, name=""):

@@ -308,8 +308,8 @@ class Network:
         net = self.parts()
         net.save(path) if path.endswith(".keras") else net.save_weights(path)
 
-    def load_file(self, path):
-        """Read such a file."""
+    def put(self, path):
+        """Read a file that Keras wrote: its names are not those of the variables."""
         self.parts().load_weights(path)
 
     def start(self, make_step):

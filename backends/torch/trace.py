@@ -269,10 +269,13 @@ class Network:
         """Write the weights to a file, with the framework's own function."""
         torch.save(self.parts().state_dict(), path)
 
-    def load_file(self, path):
-        """Read such a file."""
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        self.parts().load_state_dict(unwrapped(found))
+    def put(self, arrays):
+        """Take over arrays by the names in a file."""
+        own = self.parts().state_dict()
+        names = [name for name, t in own.items() if t.is_floating_point()]  # counters are not
+        start = beginning(names, arrays)
+        found = {name: torch.from_numpy(arrays[start + name]) for name in names}
+        self.net.load_state_dict(found, strict=False)
 
     def start(self, make_step):
         """Make the user's training step; the answer is whether it takes a rate too."""
@@ -313,12 +316,13 @@ class Network:
             tensor.data = array
 
 
-def unwrapped(found):
-    """The dict of weights in a checkpoint."""
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(found.get(key), dict):
-            return found[key]
-    return found
+def beginning(names, arrays):
+    """How the names in a checkpoint begin: with the keys of the dicts around the weights."""
+    for start in ("", "state_dict.", "model_state_dict.", "model."):
+        if all(start + name in arrays for name in names):
+            return start
+    missing = next(name for name in names if name not in arrays)
+    raise KeyError(f"the file has no {missing}")
 
 
 def flat(out, name=""):

@@ -145,9 +145,9 @@ class Process:
         """Write the network's weights to a file, with the framework's own function."""
         self.ask("save", path=path)
 
-    def load(self, path: str) -> None:
-        """Read such a file into the network."""
-        self.ask("load_file", path=path)
+    def put(self, **given: Any) -> None:
+        """Take over `arrays` by the names in a file; in TensorFlow, the file at `path`."""
+        self.ask("put", **given)
 
     def start(self, make_step: str) -> bool:
         """Make the training step by that function of the file; whether it takes a rate too."""

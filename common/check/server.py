@@ -126,7 +126,7 @@ def serve(tracer_path, target, inlet, outlet):
                 answer = {}
             elif call == "start":
                 answer = network.start(getattr(module, given["name"]))
-            else:  # trace, shapes, read, train, save, load_file
+            else:  # trace, shapes, read, train, save, put
                 answer = getattr(network, call)(**given)
             send(outlet, {"answer": answer})
         except (Exception, SystemExit) as error:

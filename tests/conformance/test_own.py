@@ -46,6 +46,17 @@ def test_weights_go_into_a_network_of_ones_own_and_come_back(name, weights, tmp_
     np.testing.assert_allclose(again, first, rtol=0, atol=1e-6 * np.abs(first).max())
 
 
+def test_a_damaged_file_is_refused_by_our_own_reader(name, tmp_path):
+    theirs = tmp_path / f"theirs{SUFFIXES[name][0]}"
+    theirs.write_bytes(b"no weights")
+    words = ["--from", f"{PORTS / f'{name}_own.py'}:net", "--backend", name]
+    done = convert(theirs, tmp_path / "back.npz", *words)
+    assert done.exit_code == 2, done.output
+    assert str(theirs) in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "back.npz").exists()
+
+
 def test_a_network_that_is_another_function_gets_nothing(name, weights, tmp_path):
     text = (PORTS / f"{name}_own.py").read_text()
     wrong = text.replace("MaxPool2d(3, 1, 1)", "AvgPool2d(3, 1, 1)")

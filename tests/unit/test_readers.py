@@ -586,7 +586,10 @@ def test_what_the_hostile_tensors_are_made_of_is_right():
 
 
 def test_nothing_of_ours_reads_a_file_of_others_by_a_framework():
-    """`torch.load` and its like stand in `load` of a backend alone, which gets our own files."""
+    """`torch.load` and its like stand in `load` of a backend alone, which gets our own files.
+
+    Keras reads the file of a user's own network, when our reader has read it before.
+    """
     readers = r"torch\.load|paddle\.load|load_model|\bnd\.load|npx\.load|pickle\.load|load_weights"
     readers += r"|load_parameters|allow_pickle|import pickle$"
     found = [
@@ -600,6 +603,7 @@ def test_nothing_of_ours_reads_a_file_of_others_by_a_framework():
         "backends/mxnet/weights.py: model.load_parameters(str(path), "
         "ctx=model.head.weight.list_ctx())",
         "backends/paddle/weights.py: model.set_state_dict(paddle.load(str(path)))",
+        "backends/tf/trace.py: self.parts().load_weights(path)",
         "backends/tf/weights.py: model.load_weights(path)",
         "backends/torch/weights.py: model.load_state_dict(torch.load(path, weights_only=True))",
     ]
