@@ -38,7 +38,9 @@ from common.terminal import progress
 )
 @click.option(
     "--names",
-    type=click.Choice(("ours", "book", "torchvision", "paddle-vision", "gluoncv")),
+    type=click.Choice(
+        ("ours", "book", "torchvision", "timm", "pretrainedmodels", "paddle-vision", "gluoncv")
+    ),
     default="ours",
     show_default=True,
     help="Whose class is to read DST: its names are written.",

@@ -262,16 +262,17 @@ def named_layout(known: Known, target: str, suffix: str, names: str) -> Layers |
 
     WeightsError if no class with these names is known for this network and format.
     """
-    naming = WRITTEN[names]
+    namings = WRITTEN[names]
     table = NAMINGS["torch"] if target in ("npz", "safetensors") else NAMINGS[target]
     if names == "ours":
         return next(ours(known.spec)) if target == "npz" else None
     needed = {name.rpartition(".")[0] for name in shapes(known.spec)}
-    if suffix != ".keras" and naming in table and belongs(naming, known.spec):
+    usable = [each for each in namings if each in table and belongs(each, known.spec)]
+    for naming in usable if suffix != ".keras" else ():
         for layers in table[naming](known.spec):
             if needed <= layers.keys():
                 return layers
-    where = [FORMATS[form].suffix for form in FRAMEWORKS if naming in NAMINGS[form]]
+    where = [FORMATS[form].suffix for form in FRAMEWORKS if {*namings} & {*NAMINGS[form]}]
     raise WeightsError(
         f"`--names {names}` writes {' or '.join(where)} files of the networks that have these "
         f"names, and not {known.spec.name} as {suffix}."

@@ -1,9 +1,10 @@
 """Decodes image files, in a process with limited memory and time.
 
 `python -m common.data.image_decoder` answers one line of JSON for each line of JSON on stdin:
-`[path, [channels, height, width]]` with the length of the pixels and the pixels behind it, and
-`[path, null]` with channels, height and width. A file that cannot be read is answered with the
-reason, as a string. `common.data.image_files` asks it.
+`[path, [channels, height, width]]` with the length of the pixels, the largest 16-bit value (0 if it
+has 8 bits) and the pixels behind them, and `[path, null]` with channels, height and width. A file
+that cannot be read is answered with the reason, as a string. `common.data.image_files`
+asks it.
 """
 
 from __future__ import annotations
@@ -39,13 +40,18 @@ class Undecodable(Exception):
     """An image file cannot be read; the message is the reason."""
 
 
-def decode(path: Path, channels: int, height: int, width: int) -> UInt8:
-    """Return the image in a file, uint8 (C, H, W); Undecodable if that is not possible."""
+def decode(path: Path, channels: int, height: int, width: int) -> tuple[UInt8, int]:
+    """Return the image in a file, uint8 (C, H, W), and the largest value of 16-bit pixels, else 0.
+
+    Undecodable if that is not possible.
+    """
     from PIL import Image, ImageOps
 
     mode = "L" if channels == 1 else "RGB"
     with _open(path) as image:
         image.load()
+        extrema = image.getextrema() if image.mode.startswith("I") else (0, 0)
+        largest = max(0, int(extrema[1]))  # type: ignore[arg-type]
         orientation = image.getexif().get(ORIENTATION, 1)
         flat = image
         if image.mode != mode or image.has_transparency_data:
@@ -55,7 +61,8 @@ def decode(path: Path, channels: int, height: int, width: int) -> UInt8:
             flat = ImageOps.exif_transpose(flat)
         if flat.size != (width, height):
             flat = flat.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(flat).reshape(height, width, channels).transpose(2, 0, 1)
+        pixels = np.asarray(flat).reshape(height, width, channels).transpose(2, 0, 1)
+        return pixels, largest
 
 
 def _flatten(image: Image, mode: str) -> Image:
@@ -162,8 +169,9 @@ def main() -> None:
         pixels = b""
         try:
             if shape:
-                pixels = decode(Path(name), *shape).tobytes()
-                answer: object = len(pixels)
+                image, largest = decode(Path(name), *shape)
+                pixels = image.tobytes()
+                answer: object = len(pixels), largest
             else:
                 answer = inspect_image(Path(name))
         except (Undecodable, MemoryError) as error:

@@ -15,11 +15,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import click
 import numpy as np
 import numpy.typing as npt
 
 from common.data.image_decoder import UInt8
-from common.errors import DataError, one_line
+from common.errors import DataError, one_line, printable
 from common.files import ROOT
 from common.limits import TOO_LONG, ended_by_time, environment
 from common.terminal import tracked
@@ -62,7 +63,9 @@ class Files:
 
 def decode(path: Path, channels: int, height: int, width: int) -> UInt8:
     """Return the image in a file, uint8 (C, H, W); DataError if it cannot be decoded."""
-    _, pixels = _decoder.ask(path, (channels, height, width))
+    (_, largest), pixels = _decoder.ask(path, (channels, height, width))
+    if 0 < largest < DARK:
+        warn_of_dark(path, largest)
     return np.frombuffer(pixels, np.uint8).reshape(channels, height, width)
 
 
@@ -78,6 +81,23 @@ def inspect_image(path: Path) -> tuple[int, int, int]:
 def unreadable(path: Path, reason: str) -> DataError:
     """The error for an image file that cannot be read."""
     return DataError(f"{path} cannot be read as an image ({reason}); replace it, or leave it out")
+
+
+DARK = 2**14  #: 16-bit images without larger values hold 14 bits or fewer
+
+
+warned: set[str] = set()  # the folders of dark images: one warning each
+
+
+def warn_of_dark(path: Path, largest: int) -> None:
+    """Warn of a 16-bit image that uses a small part of its range, once a folder."""
+    if str(path.parent) not in warned:
+        warned.add(str(path.parent))
+        click.echo(
+            f"warning: {printable(path)} has 16-bit pixels of at most {largest}, and 65535 is "
+            "white: if its range is smaller, scale your images to 16 bits, or save 8 bits.",
+            err=True,
+        )
 
 
 class Decoder:
@@ -100,9 +120,9 @@ class Decoder:
                 process.stdin.write(request)
                 process.stdin.flush()
                 answer = json.loads(process.stdout.readline())
-                if isinstance(answer, int):
-                    pixels = process.stdout.read(answer)
-                complete = not isinstance(answer, int) or len(pixels) == answer
+                length = answer[0] if shape and isinstance(answer, list) else 0
+                pixels = process.stdout.read(length)
+                complete = len(pixels) == length
             except (OSError, ValueError):
                 pass  # it died
             finally:  # after an interrupt, the next answer would be of this file

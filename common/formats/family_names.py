@@ -209,28 +209,40 @@ def bninception(spec: Spec) -> Iterator[Layers]:
 
 PADDLE_V3 = "paddle.vision's names of Inception-v3"
 
+TORCH_V3, TIMM_V4, TIMM_RESNET, BN_INCEPTION = (
+    "torchvision's and timm's names of Inception-v3",
+    "timm's names of Inception-v4",
+    "timm's names of Inception-ResNet-v2",
+    "pretrainedmodels' names of batch-norm Inception",
+)
+GLUON_V3 = "Gluon's names of Inception-v3"
+
 _TORCH: dict[str, Callable[[Spec], Iterator[Layers]]] = {
-    "torchvision's and timm's names of Inception-v3": torchvision_v3,
-    "timm's names of Inception-v4": timm_v4,
-    "timm's names of Inception-ResNet-v2": timm_resnet,
-    "pretrainedmodels' names of batch-norm Inception": bninception,
+    TORCH_V3: torchvision_v3,
+    TIMM_V4: timm_v4,
+    TIMM_RESNET: timm_resnet,
+    BN_INCEPTION: bninception,
 }
 
 #: the namings for each format, to be tried after those of `naming`
 FAMILY_NAMINGS: dict[str, dict[str, Callable[[Spec], Iterator[Layers]]]] = {
     "torch": _TORCH,
     "safetensors": _TORCH,
+    "npz": _TORCH,
     "tf": {"Keras Applications' names of Inception-v3": keras_v3},
-    "mxnet": {"Gluon's names of Inception-v3": gluon_v3},
+    "mxnet": {GLUON_V3: gluon_v3},
     "paddle": {PADDLE_V3: paddle_v3},
 }
 
 #: the specs that a naming belongs to, by the beginning of their names
 FAMILY_OWNERS = {
-    "torchvision's and timm's names of Inception-v3": ("inception-v3",),
+    TORCH_V3: ("inception-v3",),
+    TIMM_V4: ("inception-v4",),
+    TIMM_RESNET: ("inception-resnet-v2",),
+    BN_INCEPTION: ("bn-inception",),
     PADDLE_V3: ("inception-v3-paddle",),
     "Keras Applications' names of Inception-v3": ("inception-v3-keras",),
-    "Gluon's names of Inception-v3": ("inception-v3",),
+    GLUON_V3: ("inception-v3",),
     "GluonCV's names": ("torchvision",),
 }
 

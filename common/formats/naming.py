@@ -16,7 +16,15 @@ from string import ascii_lowercase
 
 import numpy as np
 
-from common.formats.family_names import FAMILY_NAMINGS, FAMILY_OWNERS
+from common.formats.family_names import (
+    BN_INCEPTION,
+    FAMILY_NAMINGS,
+    FAMILY_OWNERS,
+    GLUON_V3,
+    TIMM_RESNET,
+    TIMM_V4,
+    TORCH_V3,
+)
 from common.spec import Branches, Conv, Inception, Residual, Row, Spec, inner_rows
 from common.weights import shapes
 
@@ -345,11 +353,13 @@ OWNERS = {
 
 #: the namings that `--names` writes; the first layers of a naming are those that its class has
 WRITTEN = {
-    "ours": "our names",
-    "book": "the book's names",
-    "torchvision": "torchvision's names",
-    "paddle-vision": PADDLE_VISION,
-    "gluoncv": GLUONCV,
+    "ours": ("our names",),
+    "book": ("the book's names",),
+    "torchvision": ("torchvision's names", TORCH_V3),
+    "timm": (TORCH_V3, TIMM_V4, TIMM_RESNET),
+    "pretrainedmodels": (BN_INCEPTION,),
+    "paddle-vision": (PADDLE_VISION,),
+    "gluoncv": (GLUONCV, GLUON_V3),
 }
 
 
@@ -377,7 +387,11 @@ NAMINGS: dict[str, dict[str, Callable[[Spec], Iterator[Layers]]]] = {
         "the book's names": book,
         "torchvision's names": torchvision,
     },
-    "npz": {"our names": ours},
+    "npz": {
+        "our names": ours,
+        "the book's names": book,
+        "torchvision's names": torchvision,
+    },
     "onnx": {"our names": ours},
 }
 for _format, _more in FAMILY_NAMINGS.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def render(language: str, root: Path = ROOT) -> str:
     )
 
 
-def _fill(template: str, *, check_name: Any = str, **values: Any) -> str:
+@cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True,
@@ -68,11 +70,14 @@ def _fill(template: str, *, check_name: Any = str, **values: Any) -> str:
         inline=inline,
         indent_of=indent_of,
         shape=shape_text,
-        check_name=check_name,
         count="{:,}".format,
     )
-    css = Markup((FOLDER / "page.css").read_text())
-    return environment.get_template(template).render(css=css, **values)
+    environment.globals["css"] = Markup((FOLDER / "page.css").read_text())
+    return environment
+
+
+def _fill(template: str, **values: Any) -> str:
+    return _environment().get_template(template).render(**values)
 
 
 def guide(root: Path = ROOT, name: str = GUIDE) -> str | None:

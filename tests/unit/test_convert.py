@@ -22,11 +22,11 @@ from common.convert import conversion, onnx, work
 from common.convert.conversion import SUFFIXES, Work
 from common.errors import BackendError, ParityError, WeightsError
 from common.formats import sandbox
-from common.formats.family_names import FAMILY_NAMINGS
+from common.formats.family_names import PADDLE_V3
 from common.formats.identify import identify
 from common.formats.naming import FORMATS, NAMINGS, WRITTEN
 from common.formats.readers import detect
-from common.spec import D2L, MINI
+from common.spec import D2L, MINI, find
 from common.weights import draw, load, save, sha256, shapes
 
 
@@ -557,8 +557,31 @@ def test_every_naming_that_is_offered_is_known():
     (option,) = (each for each in convert.params if each.name == "names")
     assert list(option.type.choices) == list(WRITTEN)
     known = {naming for namings in NAMINGS.values() for naming in namings}
-    later = {naming for namings in FAMILY_NAMINGS.values() for naming in namings}  # read only
-    assert set(WRITTEN.values()) == known - later
+    written = {naming for namings in WRITTEN.values() for naming in namings}
+    read = {PADDLE_V3, "Keras Applications' names of Inception-v3"}  # only
+    assert written == known - read
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "first"),
+    [
+        ("inception-v3", "torchvision", "Conv2d_1a_3x3.conv.weight"),
+        ("inception-v3", "timm", "Conv2d_1a_3x3.conv.weight"),
+        ("inception-v4", "timm", "features.0.conv.weight"),
+        ("inception-resnet-v2", "timm", "conv2d_1a.conv.weight"),
+        ("bn-inception", "pretrainedmodels", "conv1_7x7_s2.weight"),
+    ],
+)
+def test_the_names_of_a_package_are_written_for_its_class(tmp_path, name, names, first):
+    spec = find(name)
+    zeros = {n: np.zeros(shape, np.float32) for n, shape in shapes(spec).items()}
+    save(tmp_path / "a.safetensors", zeros, spec)
+    assert (
+        run(tmp_path / "a.safetensors", tmp_path / "b.npz", "--spec", name, "--names", names) == 0
+    )
+    found = sandbox.read_file(tmp_path / "b.npz").arrays
+    assert first in found
+    assert len(found) == len(zeros)
 
 
 @pytest.mark.parametrize(

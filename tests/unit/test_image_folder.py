@@ -354,9 +354,9 @@ def test_a_large_image_is_converted_in_strips_without_a_seam(tmp_path, monkeypat
     image = Image.fromarray(noise if mode == "I;16" else noise.astype(np.uint8)).convert(mode)
     image.save(tmp_path / "x.png")
     for channels in (1, 3):
-        want = image_decoder.decode(tmp_path / "x.png", channels, 40, 30)
+        want = image_decoder.decode(tmp_path / "x.png", channels, 40, 30)[0]
         monkeypatch.setattr(image_decoder, "STRIP", 200)
-        assert (image_decoder.decode(tmp_path / "x.png", channels, 40, 30) == want).all()
+        assert (image_decoder.decode(tmp_path / "x.png", channels, 40, 30)[0] == want).all()
         monkeypatch.undo()
 
 
@@ -464,3 +464,16 @@ def test_a_damaged_image_stops_a_run_with_its_name(home):
     config = Config.of(Recipe(spec="mini", size=33, batch_size=5, epochs=1), "fake", found)
     with pytest.raises(DataError, match=r"red/4\.png"):
         TrainingLoop(Notes(), "fake", Checkpoint.first(config), found, "cpu")()
+
+
+def test_a_16_bit_image_with_a_smaller_range_is_warned_of_once(tmp_path, capsys):
+    """Microscopes and scanners write 12 bits into 16: read as 16 they are almost black."""
+    for name, most in (("a", 4095), ("b", 4095), ("full", 65_535)):
+        values = np.linspace(0, most, 64).reshape(8, 8).astype(np.uint16)
+        (tmp_path / name).mkdir()
+        Image.fromarray(values).save(tmp_path / name / "x.png")
+    for name in ("a", "a", "full"):
+        image_files.decode(tmp_path / name / "x.png", 1, 8, 8)
+    said = capsys.readouterr().err
+    assert said.count("warning:") == 1
+    assert "at most 4095" in said
