@@ -18,7 +18,6 @@ sys.path.insert(0, str(ROOT))  # run from anywhere, installed or not
 from backends import FRAMEWORKS  # noqa: E402
 from common.page import source, topics  # noqa: E402
 from common.page.results import TITLES  # noqa: E402
-from common.parity.report import CHECKS_KEY  # noqa: E402
 
 SHOWN = ("conv", "inception", "layers", "head", "step", "optimizer", "evaluation")
 
@@ -119,13 +118,14 @@ for name, package in FRAMEWORKS.items():  # two frameworks cannot share a proces
     assert done.returncode == 0, done.stderr"""
 
 TABLE = """\
+from common.parity.report import CHECKS_KEY
 from common.terminal import table
 
-checks = [check["name"] for check in next(iter(found.values()))[0]["{key}"]]
+checks = [check["name"] for check in next(iter(found.values()))[0][CHECKS_KEY]]
 rows = []
 for at, check in enumerate(checks):
-    errors = [reports[0]["{key}"][at]["error"] for reports in found.values()]
-    rows.append([check, *("" if error is None else f"{{error:.0e}}" for error in errors)])
+    errors = [reports[0][CHECKS_KEY][at]["error"] for reports in found.values()]
+    rows.append([check, *("" if error is None else f"{error:.0e}" for error in errors)])
 print(table(rows, ["float64", *found]))"""
 
 
@@ -211,7 +211,7 @@ def of_all() -> str:
             "## The proof\n\nEach framework against the float64 reference, on the spec `mini`."
         ),
         code(COMPARE),
-        code(TABLE.format(key=CHECKS_KEY)),
+        code(TABLE),
         markdown("## The idioms"),
     ]
     for topic in chosen():

@@ -86,7 +86,7 @@ def flatten_order():
 
 
 def counted_padding():
-    """Paddle's own average pools leave the padding out unless they are told to count it."""
+    """Paddle's own average pools leave the padding out unless an option counts it."""
 
     def change(self):
         self.counted = False

@@ -72,7 +72,7 @@ def start(name: str, count: int, arguments: Sequence[str], stop: Callable[[], in
                 kill_all(children, folder)
             if not notes(folder):
                 require(name)  # without the framework there is no launcher
-            judge(folder, count, dead, stop())
+            raise_if_failed(folder, count, dead, stop())
 
 
 def environment(count: int) -> dict[str, str]:
@@ -219,7 +219,7 @@ def kill_all(children: list[subprocess.Popen], folder: Path) -> None:
         child.wait()
 
 
-def judge(folder: Path, count: int, dead: list[int], signum: int) -> None:
+def raise_if_failed(folder: Path, count: int, dead: list[int], signum: int) -> None:
     """Raise WorkersError with the most useful sentence, if a worker failed.
 
     `dead` are the processes that exited without reporting. `signum` is a received signal or 0.

@@ -15,7 +15,7 @@ from common.spec import Spec
 from common.weights import Weights, shapes
 
 
-class Misfit(Exception):
+class Mismatch(Exception):
     """The file does not have the layers of the spec; the message is a part of a sentence.
 
     `score` counts the convolutions that fit.
@@ -26,11 +26,11 @@ class Misfit(Exception):
         self.score = score
 
 
-class Ambiguous(Misfit):
+class Ambiguous(Mismatch):
     """Several assignments fit."""
 
 
-class OtherClasses(Misfit):
+class OtherClasses(Mismatch):
     """The auxiliary heads have other classes than the head."""
 
 
@@ -73,7 +73,7 @@ def assemble(spec: Spec, units: dict[str, Unit], folded: bool, by_order: bool, s
     try:
         spec = spec.at(classes=classes)
     except SpecError as error:
-        raise Misfit(str(error).rstrip("."), score) from error
+        raise Mismatch(str(error).rstrip("."), score) from error
     found = Match(spec, {}, by_order=by_order)
     expected = shapes(spec)
     no_norms = folded and all(unit.norm is None for unit in units.values())
@@ -86,7 +86,7 @@ def assemble(spec: Spec, units: dict[str, Unit], folded: bool, by_order: bool, s
         if f"{norm}.weight" in expected:
             norm_of(found, norm, unit, no_norms)
         elif unit.norm:
-            raise Misfit(f"{unit.norm.path} is a norm too many")
+            raise Mismatch(f"{unit.norm.path} is a norm too many")
     return found
 
 
@@ -96,11 +96,11 @@ def bias(found: Match, name: str, unit: Unit, expected: bool, none: bool) -> Non
         found.names[f"{name}.bias"] = unit.tensors["bias"]
         if not expected:
             if not unit.norm:
-                raise Misfit(f"{unit.tensors['bias']} is one tensor too many")
+                raise Mismatch(f"{unit.tensors['bias']} is one tensor too many")
             note(found, "The biases before the norms are subtracted from their running means.")
     elif expected:
         if not (none and found.spec.norm and len(unit.shape) == 4):
-            raise Misfit(f"{unit.path} has no bias for {name}.bias")
+            raise Mismatch(f"{unit.path} has no bias for {name}.bias")
         found.filled[f"{name}.bias"] = 0.0
         note(found, "Its convolutions have no bias: they get zeros, the same function.")
 
@@ -115,12 +115,12 @@ def norm_of(found: Match, name: str, unit: Unit, none: bool) -> None:
         note(found, "Its norms are folded into the convolutions: they become identities.")
         return
     if not unit.norm:
-        raise Misfit(f"{unit.path} has no norm for {name}")
+        raise Mismatch(f"{unit.path} has no norm for {name}")
     for leaf, value in zip(NUMBERED, (1.0, 0.0, None, None), strict=True):
         if leaf in unit.norm.tensors:
             found.names[f"{name}.{leaf}"] = unit.norm.tensors[leaf]
         elif value is None:
-            raise Misfit(f"{unit.norm.path} has no {leaf} ({name}.{leaf} is missing)")
+            raise Mismatch(f"{unit.norm.path} has no {leaf} ({name}.{leaf} is missing)")
         else:
             found.filled[f"{name}.{leaf}"] = value
             word = "gamma" if leaf == "weight" else "beta"

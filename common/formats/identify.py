@@ -16,7 +16,7 @@ import numpy as np
 
 from common.errors import SpecError, WeightsError
 from common.formats import matching
-from common.formats.assembly import Ambiguous, Match, Misfit, OtherClasses
+from common.formats.assembly import Ambiguous, Match, Mismatch, OtherClasses
 from common.formats.downscale import undo_downscale_in_infer
 from common.formats.family_names import PADDLE_V3, normalise
 from common.formats.naming import (
@@ -91,7 +91,7 @@ def identify(
             f"{file_name} holds nothing under {key!r}: it has {', '.join(tops(file))}."
         )
     found: list[tuple[Part, Known]] = []
-    problem: Misfit | None = None
+    problem: Mismatch | None = None
     for by_name in (True, False):
         for part in candidates:
             if any(part.overlaps(other) for other, _ in found):
@@ -100,8 +100,8 @@ def identify(
                 known = (by_naming if by_name else by_shape)(
                     part, specs, bool(spec_name), file_name
                 )
-            except Misfit as misfit:
-                problem = worse(problem, misfit)
+            except Mismatch as mismatch:
+                problem = worse(problem, mismatch)
                 continue
             if known and not any(same(known.weights, other.weights) for _, other in found):
                 found.append((part, known))
@@ -128,8 +128,8 @@ def same(one: Weights, other: Weights) -> bool:
     )
 
 
-def worse(one: Misfit | None, other: Misfit) -> Misfit:
-    """The misfit that says more: an ambiguity, or the one of the part that fits best."""
+def worse(one: Mismatch | None, other: Mismatch) -> Mismatch:
+    """The mismatch that says more: an ambiguity, or the one of the part that fits best."""
     if one is None or (isinstance(other, Ambiguous) and not isinstance(one, Ambiguous)):
         return other
     return one if isinstance(one, Ambiguous) or one.score >= other.score else other
@@ -149,11 +149,11 @@ def by_naming(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Kno
 
 
 def by_shape(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Known:
-    """The weights in a part of a file by shape and place; Misfit, with the best reason."""
-    problem: Misfit | None = None
+    """The weights in a part of a file by shape and place; Mismatch, with the best reason."""
+    problem: Mismatch | None = None
     fits: list[tuple[Match, Format]] = []
     if part.others and sum(array.ndim == 4 for array in part.file.arrays.values()) < LEAST:
-        raise Misfit("it has too few convolutions")
+        raise Mismatch("it has too few convolutions")
     layouts = {
         layout: matching.prepare(part.file.arrays, FORMATS[layout])
         for layout in LAYOUTS[part.file.format]
@@ -161,8 +161,8 @@ def by_shape(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Know
     for spec in specs:
         try:
             fits.append(matched(part.file, layouts, spec, asked))
-        except Misfit as misfit:
-            problem = worse(problem, misfit)
+        except Mismatch as mismatch:
+            problem = worse(problem, mismatch)
     if not fits:
         assert problem
         raise problem
@@ -204,25 +204,25 @@ def matched(
 
     Auxiliary heads with other classes than the head are left out, if a spec without them is known.
     """
-    best: Misfit | None = None
+    best: Mismatch | None = None
     for layout, prepared in layouts.items():
         form = FORMATS[layout]
         for one in (spec, *(with_auxiliary(spec) if asked else ())):
             try:
                 found = matching.match(prepared, one, file.format == "onnx")
-            except OtherClasses as misfit:
+            except OtherClasses as mismatch:
                 own = next(without_auxiliary(one), None)
                 if own is None:
-                    best = misfit
+                    best = mismatch
                     continue
                 found = matching.match(
                     matching.prepare(without_heads(file.arrays, prepared, one), form), own
                 )
                 found.notes.append(
-                    f"The auxiliary heads are left out: {misfit}. Evaluation does not use them."
+                    f"The auxiliary heads are left out: {mismatch}. Evaluation does not use them."
                 )
-            except Misfit as misfit:
-                best = best if best and best.score >= misfit.score else misfit
+            except Mismatch as mismatch:
+                best = best if best and best.score >= mismatch.score else mismatch
                 continue
             if one is not spec and found.spec.auxiliary:
                 found.names = {
@@ -360,7 +360,7 @@ def refusal(
     specs: list[Spec],
     spec_name: str | None,
     file_name: str,
-    problem: Misfit | None,
+    problem: Mismatch | None,
 ) -> str:
     """The message when no reading fits: the closest reading, and a spec that does fit."""
     if isinstance(problem, Ambiguous):
@@ -406,6 +406,6 @@ def fits_spec(candidates: list[Part], name: str) -> bool:
         try:
             if by_naming(part, [find(name)], True, "") or by_shape(part, [find(name)], True, ""):
                 return True
-        except Misfit:
+        except Mismatch:
             continue
     return False

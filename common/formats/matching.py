@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from common.errors import SpecError
-from common.formats.assembly import Ambiguous, Match, Misfit, assemble
+from common.formats.assembly import Ambiguous, Match, Mismatch, assemble
 from common.formats.layers import Layer, Unit, in_order, layers_of, units_of
 from common.formats.naming import Format
 from common.spec import Spec
@@ -65,16 +65,16 @@ def prepare(arrays: Weights, form: Format) -> Prepared:
 def match(prepared: Prepared, spec: Spec, folded: bool = False) -> Match:
     """Find the layers of a spec in a file; the channels and classes are the file's own.
 
-    `folded` accepts convolutions without norms, as an exporter leaves them after folding. Misfit
+    `folded` accepts convolutions without norms, as an exporter leaves them after folding. Mismatch
     says what does not fit, Ambiguous which tensors could be exchanged.
     """
-    failed: Misfit | None = None
+    failed: Mismatch | None = None
     found: list[Match] = []
     for units, rest in prepared:
         try:
             one = Matcher(units, rest, spec, folded).match()
-        except Misfit as misfit:
-            failed = failed if failed and failed.score >= misfit.score else misfit
+        except Mismatch as mismatch:
+            failed = failed if failed and failed.score >= mismatch.score else mismatch
             continue
         found.append(one)
         if not one.by_order:
@@ -118,9 +118,9 @@ class Matcher:
                 found |= {*unit.norm.tensors.values()} if unit.norm else set()
         return found
 
-    def misfit(self, reason: str) -> Misfit:
-        """A misfit with the score."""
-        return Misfit(reason, self.score)
+    def mismatch(self, reason: str) -> Mismatch:
+        """A mismatch with the score."""
+        return Mismatch(reason, self.score)
 
     def fitted(self, spec: Spec) -> Spec:
         """The spec with the channels of the file's first convolution."""
@@ -140,7 +140,7 @@ class Matcher:
         return own
 
     def match(self) -> Match:
-        """Assign every layer of the spec; Misfit unless all of the file's are used."""
+        """Assign every layer of the spec; Mismatch unless all of the file's are used."""
         self.require_shapes()
         blocks: dict[str, list[Wanted]] = defaultdict(list)
         for each in self.wanted:
@@ -160,18 +160,18 @@ class Matcher:
         )
         if self.rest:
             name = next(iter(self.rest[0].tensors.values()))
-            raise self.misfit(f"{name} is one tensor too many")
+            raise self.mismatch(f"{name} is one tensor too many")
         found = {each.name: self.units[assigned[each.name]] for each in self.wanted}
         return assemble(self.spec, found, self.folded, self.by_order, self.score)
 
     def require_shapes(self) -> None:
-        """Misfit, with the first convolution of the spec that the file lacks."""
+        """Mismatch, with the first convolution of the spec that the file lacks."""
         lacking: Counter[Shape] = Counter()
         lacking.update(each.shape for each in self.wanted if len(each.shape) == 4)
         lacking.subtract(self.shapes(range(len(self.units))))
         for each in self.wanted:
             if lacking[each.shape] > 0:
-                raise self.misfit(f"it has no convolution {each.shape} for {each.name}.weight")
+                raise self.mismatch(f"it has no convolution {each.shape} for {each.name}.weight")
 
     # --- blocks
     def places(self, blocks: dict[str, list[Wanted]]) -> dict[str, list[int]]:
@@ -217,7 +217,7 @@ class Matcher:
         for name in stages:
             members = blocks.get(name) or [each for each in self.wanted if each.name == name]
             if name.startswith("auxiliary") and name in blocks:
-                raise self.misfit(
+                raise self.mismatch(
                     "its auxiliary heads are not separated from the rest by their names"
                 )
             if any(len(each.shape) == 2 for each in members):
@@ -228,7 +228,7 @@ class Matcher:
                 odd = (Counter(e.shape for e in members) - self.shapes(taken)).elements()
                 missing = next(odd, members[-1].shape)
                 each = next(each for each in members if each.shape == missing)
-                raise self.misfit(f"it has no convolution {missing} for {each.name}.weight")
+                raise self.mismatch(f"it has no convolution {missing} for {each.name}.weight")
             if name in blocks:
                 found[name] = taken
         return found
@@ -251,7 +251,7 @@ class Matcher:
         found = list(solutions(allowed))
         if not found:
             name = next(iter(group))
-            raise self.misfit(
+            raise self.mismatch(
                 f"the layers of {name} do not have the places that they have in others"
             )
         best = self.decided(found, group)
@@ -312,7 +312,7 @@ class Matcher:
         for each in layers:
             fit = [index for index in left if self.units[index].shape == each.shape]
             if not fit:
-                raise self.misfit(f"it has no convolution {each.shape} for {each.name}.weight")
+                raise self.mismatch(f"it has no convolution {each.shape} for {each.name}.weight")
             if len(fit) > 1:
                 raise Ambiguous(
                     f"{' and '.join(self.units[index].path for index in fit)} fit {each.name}",
@@ -321,7 +321,7 @@ class Matcher:
             found[each.name] = fit[0]
             left.remove(fit[0])
         if left:
-            raise self.misfit(f"{self.units[left[0]].path} is one layer too many")
+            raise self.mismatch(f"{self.units[left[0]].path} is one layer too many")
         return found
 
     def head(self, layers: list[Wanted], indices: list[int]) -> dict[str, int]:
@@ -329,10 +329,12 @@ class Matcher:
         (head,) = layers
         fit = [index for index in indices if self.units[index].shape[1] == head.shape[1]]
         if not fit:
-            raise self.misfit(f"its head is missing: no linear layer has {head.shape[1]} features")
+            raise self.mismatch(
+                f"its head is missing: no linear layer has {head.shape[1]} features"
+            )
         if len(indices) > 1:
             odd = next((index for index in indices if index not in fit), fit[-1])
-            raise self.misfit(f"{self.units[odd].path} is one linear layer too many")
+            raise self.mismatch(f"{self.units[odd].path} is one linear layer too many")
         return {head.name: fit[0]}
 
 

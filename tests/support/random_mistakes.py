@@ -199,11 +199,11 @@ def trial(rng, plain):
     found = Trial(made)
     network = FakeNetwork(graph.edited(edits))
     found.report = Checker(network, MINI, 33, lambda words: None).run(1, 33)
-    found.wrong = [] if found.shorter else judge(graph, found)
+    found.wrong = [] if found.shorter else wrongly_named(graph, found)
     return found
 
 
-def judge(graph: Graph, found: Trial) -> list:
+def wrongly_named(graph: Graph, found: Trial) -> list:
     """The names in a report that are not those of the mistakes made."""
     wrong = []
     places = {}

@@ -189,7 +189,7 @@ def test_the_most_informative_error_is_reported(first, second, dead, status, sen
         (tmp_path / f"{pid}.json").write_text(json.dumps(facts))
     (tmp_path / "100.err").write_text("Traceback ...\nValueError: oh\n\n")
     with pytest.raises(WorkersError) as caught:
-        launcher.judge(tmp_path, 2, [] if dead is None else [100 + dead], 0)
+        launcher.raise_if_failed(tmp_path, 2, [] if dead is None else [100 + dead], 0)
     assert str(caught.value) == sentence
     assert caught.value.exit_code == status
 
@@ -201,20 +201,20 @@ def test_the_killed_worker_is_named_and_not_the_one_that_cplusplus_aborted(tmp_p
         (tmp_path / f"{pid}.json").write_text(json.dumps(facts))
     (tmp_path / "100.err").write_text("terminate called after throwing an instance of 'gloo'\n")
     with pytest.raises(WorkersError, match=r"^Worker 1 of 2 was killed: go on with"):
-        launcher.judge(tmp_path, 2, [100, 101], 0)
+        launcher.raise_if_failed(tmp_path, 2, [100, 101], 0)
 
 
-def test_a_run_that_went_well_is_not_judged(tmp_path):
+def test_a_run_that_went_well_raises_nothing(tmp_path):
     for pid in (100, 101):
         facts = {"worker": pid - 100, "role": "worker", "status": 0}
         (tmp_path / f"{pid}.json").write_text(json.dumps(facts))
-    launcher.judge(tmp_path, 2, [], 0)
+    launcher.raise_if_failed(tmp_path, 2, [], 0)
 
 
 def test_a_launcher_that_fails_is_quoted(tmp_path):
     (tmp_path / "launcher").write_text("No module named torch\n")
     with pytest.raises(WorkersError, match="The launcher failed: No module named torch"):
-        launcher.judge(tmp_path, 2, [], 0)
+        launcher.raise_if_failed(tmp_path, 2, [], 0)
 
 
 def test_bad_input_is_reported_once():

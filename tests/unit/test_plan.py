@@ -785,34 +785,34 @@ def test_events_that_cannot_be_written_are_refused(names, pocket):
 
 
 class Fake:
-    """A logging package that notes what it is told."""
+    """A logging package that notes its calls."""
 
     # ruff: noqa: D102 - the packages' own methods
 
     def __init__(self):
-        self.told = []
+        self.calls = []
 
     def init(self, **options):
-        self.told.append(("init", options["name"], options["config"]["size"]))
+        self.calls.append(("init", options["name"], options["config"]["size"]))
         return self
 
     def log(self, metrics, step):
-        self.told.append((step, metrics))
+        self.calls.append((step, metrics))
 
     def finish(self):
-        self.told.append("finish")
+        self.calls.append("finish")
 
     @contextmanager
     def start_run(self, run_name):
-        self.told.append(("init", run_name))
+        self.calls.append(("init", run_name))
         yield
-        self.told.append("finish")
+        self.calls.append("finish")
 
     def log_params(self, params):
-        self.told.append(params["size"])
+        self.calls.append(params["size"])
 
     def log_metrics(self, metrics, step):
-        self.told.append((step, metrics))
+        self.calls.append((step, metrics))
 
 
 @pytest.mark.parametrize("package", ["wandb", "mlflow"])
@@ -821,10 +821,10 @@ def test_other_packages_log_every_epoch_and_are_ended(call, monkeypatch, package
     monkeypatch.setitem(sys.modules, package, fake)
     assert call(f"{NEW} --out here --logger {package}")[0] == 0
     history = read_history(Path("here/history.jsonl"))
-    logged = [each for each in fake.told if isinstance(each, tuple) and isinstance(each[1], dict)]
+    logged = [each for each in fake.calls if isinstance(each, tuple) and isinstance(each[1], dict)]
     assert [step for step, _ in logged] == [1, 2]
     assert [m["test_accuracy"] for _, m in logged] == [epoch.test_accuracy for epoch in history]
-    assert (fake.told[0][:2], fake.told[-1]) == (("init", "here"), "finish")
+    assert (fake.calls[0][:2], fake.calls[-1]) == (("init", "here"), "finish")
 
 
 @pytest.mark.parametrize("package", ["wandb", "mlflow"])

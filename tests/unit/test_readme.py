@@ -138,7 +138,7 @@ def test_the_results_are_plain_json():
         json.loads(path.read_text(), parse_constant=refuse)
 
 
-def test_the_judge_runs_the_command_that_the_readme_gives():
+def test_ci_runs_the_command_that_the_readme_gives():
     (command,) = re.findall(r"^python -m pip install -c constraints/tox.txt .*$", README, re.M)
     assert command in (ROOT / ".ci" / "run").read_text()
 
