@@ -8,6 +8,7 @@ A message is a line of JSON, then the bytes of its arrays. Both directions have 
 own, so what the user's code prints goes where it always goes.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -73,6 +74,24 @@ def load(path, name):
     return module
 
 
+@contextlib.contextmanager
+def without_notices():
+    """Drop what a framework writes to stderr while it is imported: TensorFlow's notices."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(sink)
+        os.close(kept)
+
+
 def load_user(path):
     """Run the user's file, as part of its package if it is in one: relative imports work."""
     folder, stem = os.path.split(os.path.splitext(path)[0])
@@ -105,11 +124,13 @@ def serve(tracer_path, target, inlet, outlet):
         call, given = request["call"], request.get("with", {})
         try:
             if call == "load":
-                tracer = load(tracer_path, "_googlenet_tracer")
+                with without_notices():
+                    tracer = load(tracer_path, "_googlenet_tracer")
                 stage = "load"
                 if given["dtype"]:
                     tracer.DTYPES = (given["dtype"],)
-                tracer.prepare(folder)
+                with without_notices():
+                    tracer.prepare(folder)
                 module = load_user(path)
                 thing = getattr(module, name)
                 answer = {"version": tracer.VERSION}

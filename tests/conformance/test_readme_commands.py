@@ -54,6 +54,7 @@ def test_the_commands_of_the_readme_work_in_order(name, clone):
         expected = 3 if words[0] == "check" or "--inject" in words else 0
         assert done.returncode == expected, (command, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
+        assert words[0] != "check" or not re.search(r"cuda|absl|oneDNN", done.stderr), done.stderr
         printed[words[0], "--inject" in words] = done.stdout
     first = printed["train", False].splitlines()
     assert not re.search(r"cuda|absl|oneDNN", first[0])
