@@ -199,8 +199,8 @@ def runs(root: Path, name: str = "runs") -> tuple[list[Run], list[Unusable]]:
 def exercise_rows(found: list[Run]) -> list[tuple[Any, ...]]:
     """The rows of the exercise: name, parameters, multiply-adds, smallest image, accuracy, recipe.
 
-    The accuracy on the test set is the mean over the seeds, and half of its spread; None for a row
-    without runs. SpecError if the runs of a row differ in more than the seed.
+    The accuracy on the test set is the mean over the seeds, with half of the spread of several;
+    None for a row without runs. SpecError if the runs of a row differ in more than the seed.
     """
     rows: list[tuple[Any, ...]] = []
     for name, (spec_name, smoothing) in EXERCISES.items():
@@ -215,7 +215,8 @@ def exercise_rows(found: list[Run]) -> list[tuple[Any, ...]]:
         accuracy = amount = None
         if own:
             last = [run.epochs[-1].test_accuracy for run in own]
-            accuracy = f"{sum(last) / len(last):.4f} ± {(max(last) - min(last)) / 2:.4f}"
+            accuracy = f"{sum(last) / len(last):.4f}"
+            accuracy += f" ± {(max(last) - min(last)) / 2:.4f}" if len(last) > 1 else ""
             (recipe,) = recipes
             amount = f"{len(own[0].epochs)} epochs at {recipe.size}, {len(own)} seed(s)"
         costs = f"{parameters:,}", f"{multiply_adds / 1e6:.1f} M"
