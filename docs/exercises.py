@@ -3,9 +3,9 @@
 `python docs/exercises.py --backend torch` trains every row with three seeds on the full
 Fashion-MNIST and writes what docs/generate.py needs to docs/results/exercises. All rows have one
 recipe, the book's: SGD 0.1, batch 128, 96 pixels, 10 epochs. That takes about 45 seconds a run on
-an H100. Without a GPU use `--size 48 --epochs 3 --precision bfloat16`, and `--seeds 1` if an hour is
-too long. Fewer than two epochs say nothing: without a norm the loss is still on its first plateau.
-A run that is there is kept.
+an H100. Without a GPU use `--size 48 --epochs 3 --precision bfloat16`, and `--seeds 1` if an hour
+is too long. Fewer than two epochs say nothing: without a norm the loss is still on its first
+plateau. A run that is there is kept.
 """
 
 from __future__ import annotations
