@@ -325,6 +325,10 @@ class Network:
             raise TypeError("a file of weights needs a Gluon block, not a function")
         return self.net
 
+    def savable(self):
+        """Whether a file can hold the weights; TypeError if not."""
+        return self.parts() is not None
+
     def save(self, path):
         """Write the weights to a file, with the framework's own function."""
         self.parts().save_parameters(path)
@@ -336,11 +340,17 @@ class Network:
         if missing:
             raise KeyError(f"the file has no {missing}")
         for name, parameter in own.items():
+            shapes = arrays[name].shape, parameter.shape
+            if shapes[0] != shapes[1]:
+                raise ValueError(f"{name} is {shapes[0]} in the file, {shapes[1]} in the network")
+        for name, parameter in own.items():
             put(parameter.data(), arrays[name])
 
     def start(self, make_step):
         """Make the user's training step; the answer is whether it takes a rate too."""
         self.user_step = make_step(self.net)
+        if not callable(self.user_step):
+            raise TypeError(f"the step's function returned {self.user_step!r}, not a step")
         return len(required(self.user_step)) > 2
 
     def train(self, x, labels, rate):

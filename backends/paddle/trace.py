@@ -306,6 +306,10 @@ class Network:
             raise TypeError("a file of weights needs an nn.Layer, not a function")
         return self.net
 
+    def savable(self):
+        """Whether a file can hold the weights; TypeError if not."""
+        return self.parts() is not None
+
     def save(self, path):
         """Write the weights to a file, with the framework's own function."""
         paddle.save(self.parts().state_dict(), path)
@@ -313,7 +317,12 @@ class Network:
     def put(self, arrays):
         """Take over arrays by the names in a file."""
         own = self.parts().state_dict()
-        start = beginning(own, arrays)
+        names = list(own)
+        start = beginning(names, arrays)
+        for name in names:
+            shapes = tuple(arrays[start + name].shape), tuple(own[name].shape)
+            if shapes[0] != shapes[1]:
+                raise ValueError(f"{name} is {shapes[0]} in the file, {shapes[1]} in the network")
         self.net.set_state_dict({name: arrays[start + name] for name in own})
 
     def start(self, make_step):
@@ -321,6 +330,8 @@ class Network:
         if self.module:
             self.net.train()
         self.user_step = make_step(self.net)
+        if not callable(self.user_step):
+            raise TypeError(f"the step's function returned {self.user_step!r}, not a step")
         return len(required(self.user_step)) > 2
 
     def train(self, x, labels, rate):
@@ -362,9 +373,10 @@ class Network:
 
 def beginning(names, arrays):
     """How the names in a checkpoint begin: with the keys of the dicts around the weights."""
-    for start in ("", "state_dict.", "model_state_dict.", "model."):
-        if all(start + name in arrays for name in names):
-            return start
+    starts = ("", "state_dict.", "model_state_dict.", "model.")
+    found = [start for start in starts if all(start + name in arrays for name in names)]
+    if found:
+        return found[0]
     missing = next(name for name in names if name not in arrays)
     raise KeyError(f"the file has no {missing}")
 

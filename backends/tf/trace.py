@@ -303,6 +303,10 @@ class Network:
             raise TypeError("a file of weights needs a Keras model, not a function")
         return self.net
 
+    def savable(self):
+        """Whether a file can hold the weights; TypeError if not."""
+        return self.parts() is not None
+
     def save(self, path):
         """Write the weights to a file, with the framework's own function."""
         net = self.parts()
@@ -315,6 +319,8 @@ class Network:
     def start(self, make_step):
         """Make the user's training step; the answer is whether it takes a rate too."""
         self.user_step = make_step(self.net)
+        if not callable(self.user_step):
+            raise TypeError(f"the step's function returned {self.user_step!r}, not a step")
         return len(required(self.user_step)) > 2
 
     def train(self, x, labels, rate):

@@ -12,7 +12,7 @@ import numpy as np
 from common.check.against import Against
 from common.check.checker import Checker, Progress
 from common.check.process import Live, Process, UserError, backend_of, tracer
-from common.check.report import Report
+from common.check.report import Report, Training
 from common.check.training import TrainingCheck
 from common.formats import sandbox
 from common.formats.identify import identify
@@ -41,7 +41,7 @@ def check_file(
     """
     known = identify(sandbox.read_file(weights), spec, str(weights)) if weights else None
     asked = known.spec if known else find(spec) if spec else None
-    with Process(target, backend, python) as process:
+    with Process(target, backend, python, step=step) as process:
         say(f"{target} is loaded")
         channels, side = open_with(process.open, asked, size)
         checker = Checker(process, asked, size, say, known.weights if known else None)
@@ -62,7 +62,10 @@ def check_training(
         report.notes.append("The training step was not compared: mend the network first.")
         return
     match, weights = checker.fitted[report.spec]
-    found = TrainingCheck(process, match, report.sizes[0], weights, recipe).run(step)
+    try:
+        found = TrainingCheck(process, match, report.sizes[0], weights, recipe).run(step)
+    except UserError as error:  # the network's report stays
+        found = Training("", None, [], [str(error)], unexplained=True)
     found.recipe = recipe.name if recipe else ""
     report.training = found
     if at_end and found.rule and not any(each.name == "double-softmax" for each in found.findings):

@@ -215,6 +215,7 @@ MISTAKES = {
         Mistake("other-weights", "{theirs}", "{theirs}"),
         # of a training step
         Mistake("frozen-weights", "{theirs}", "{theirs}"),
+        Mistake("not-finite", "{theirs}", "{theirs}"),
         Mistake(
             "double-softmax",
             "the loss takes the softmax of probabilities",

@@ -58,11 +58,17 @@ def tracer_path(backend: str) -> Path:
 class Process:
     """A user's network in a process of its own, with the user's Python.
 
-    `dtype` is that of the runs; if None, float64 where the network can.
+    `dtype` is that of the runs; if None, float64 where the network can. `step` is the name of a
+    function that must be in the file too.
     """
 
     def __init__(
-        self, target: str, backend: str, python: str | None = None, dtype: str | None = None
+        self,
+        target: str,
+        backend: str,
+        python: str | None = None,
+        dtype: str | None = None,
+        step: str | None = None,
     ) -> None:
         path, _, name = target.rpartition(":")
         if not path or not name.isidentifier():
@@ -88,7 +94,7 @@ class Process:
             os.close(outlet)
         self.to, self.back = os.fdopen(ours, "wb"), os.fdopen(theirs, "rb")
         try:
-            self.version = self.ask("load", dtype=dtype)["version"]
+            self.version = self.ask("load", dtype=dtype, step=step)["version"]
         except BaseException:
             self.close()
             raise
@@ -140,6 +146,10 @@ class Process:
     def write(self, arrays: dict[int, np.ndarray]) -> None:
         """Copy arrays into weights, by number."""
         self.ask("write", arrays={str(key): array for key, array in arrays.items()})
+
+    def require_weights(self) -> None:
+        """UserError unless the network is one whose weights a file can hold."""
+        self.ask("savable")
 
     def save(self, path: str) -> None:
         """Write the network's weights to a file, with the framework's own function."""

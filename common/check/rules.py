@@ -21,6 +21,8 @@ KERNELS, BIASES, NORMS = "kernels", "biases", "norms"  #: the groups that weight
 EPS = (1e-8, 1e-7, 1e-3, 1e-6, 1e-5)
 DECAYS = (1e-4, 5e-4, 1e-3, 4e-3, 1e-2, 5e-2)
 BETAS = (0.9, 0.999)
+EXACT = 1e-6  #: the error of a rule in float64, by length of a tensor
+SMALLEST = {"float64": 1e-8, "float32": 2e-5}  #: weight decay that can be seen
 #: where eps stands in Adam: PyTorch's and Paddle's place first, then Keras's and MXNet's
 PLACES = {
     "outside": "outside the corrected root",
@@ -101,22 +103,32 @@ class Fit:
 
     def __init__(self, steps: list[Step], groups: dict[str, str], dtype: str) -> None:
         self.steps, self.groups = steps, groups
-        self.limit, self.digits = (1e-6, 6) if dtype == "float64" else (2e-2, 2)
+        self.limit, self.digits = (EXACT, 6) if dtype == "float64" else (2e-2, 2)
+        self.dtype = dtype
         self.ulp = 0.0 if dtype == "float64" else 2.0**-23
         self.names = list(steps[0].gradients)
 
     def best(self, wanted: Rule | None = None) -> Fitted | None:
-        """The first rule that gives all steps; None if there is none. The simplest come first."""
+        """The first rule that gives all steps; None if there is none. The simplest come first.
+
+        In float32 several may: then the first whose error is near the smallest.
+        """
+        found: list[Fitted] = []
         for rule in self.candidates(wanted):
-            found = self.fitted(rule)
-            if found is not None and found.error <= self.limit:
-                return found
-        return None
+            each = self.fitted(rule)
+            if each is not None:
+                found.append(each)
+                if each.error <= EXACT:
+                    break
+        least = min((each.error for each in found), default=0.0)
+        return next((each for each in found if each.error <= max(EXACT, 3 * least)), None)
 
     # ---- candidates
 
     def candidates(self, wanted: Rule | None) -> Iterator[Rule]:
         """The rules to try."""
+        if wanted:
+            yield wanted
         yield from self.sgd()
         eps = dict.fromkeys((*((wanted.eps,) if wanted else ()), *EPS))
         betas = dict.fromkeys((*((wanted.betas,) if wanted else ()), BETAS))
@@ -219,7 +231,7 @@ class Fit:
                 continue
             rates.append((d.size, rate))
             amount = self.short(product / rate)
-            decay[group] = amount if amount > self.limit * 1e-2 else 0.0
+            decay[group] = amount if amount > SMALLEST[self.dtype] else 0.0
         if not rates:
             return None, {}
         return max(rates)[1], decay if any(decay.values()) else {}
@@ -253,8 +265,9 @@ class Fit:
                 off = np.maximum(off - self.ulp * np.abs(step.weights[n]), 0)
                 length, missed = float(np.linalg.norm(change)), float(np.linalg.norm(off))
                 # a tensor may rest in one step: a ReLU in front of it is 0 everywhere
-                worst = max(worst, missed / length if length else np.inf if missed else 0.0)
-            if worst > self.limit:
+                ratio = missed / length if length else np.inf if missed else 0.0
+                worst = ratio if not ratio <= worst else worst
+            if not worst <= self.limit:  # NaN is no fit
                 return None
         return Fitted(rule, rate, worst)
 

@@ -105,6 +105,13 @@ def load_user(path):
     return load(path, stem if stem.isidentifier() and stem not in sys.modules else "user_network")
 
 
+def named(module, name):
+    """What a name in the user's file stands for."""
+    if not hasattr(module, name):
+        raise NameError(f"there is no {name} in it")
+    return getattr(module, name)
+
+
 def failure(error, folder):
     """An exception of the user's code as data: its type, its message and its line in their file."""
     where = ""
@@ -132,7 +139,9 @@ def serve(tracer_path, target, inlet, outlet):
                 with without_notices():
                     tracer.prepare(folder)
                 module = load_user(path)
-                thing = getattr(module, name)
+                thing = named(module, name)
+                if given["step"]:
+                    named(module, given["step"])
                 answer = {"version": tracer.VERSION}
             elif call == "open":
                 stage = "run"
@@ -146,8 +155,8 @@ def serve(tracer_path, target, inlet, outlet):
                 network.write({int(key): array for key, array in given["arrays"].items()})
                 answer = {}
             elif call == "start":
-                answer = network.start(getattr(module, given["name"]))
-            else:  # trace, shapes, read, train, save, put
+                answer = network.start(named(module, given["name"]))
+            else:  # trace, shapes, read, train, savable, save, put
                 answer = getattr(network, call)(**given)
             send(outlet, {"answer": answer})
         except (Exception, SystemExit) as error:

@@ -16,10 +16,20 @@ from backends.numpy.googlenet import GoogLeNet, cross_entropy
 from common.check.match import Match
 from common.check.process import Process
 from common.check.report import Finding, Training
-from common.check.rules import BIASES, KERNELS, NORMS, Fit, Fitted, Rule, Step
+from common.check.rules import (
+    BIASES,
+    KERNELS,
+    NORMS,
+    Fit,
+    Fitted,
+    Rule,
+    Step,
+    flat,
+    least_squares,
+)
 from common.recipe import Recipe
 from common.spec import Spec, arithmetic
-from common.weights import Weights, is_running
+from common.weights import Weights, is_running, not_finite, shapes
 
 STEPS, BATCH = 3, 4
 SAMPLE = 300  #: values of a tensor
@@ -34,6 +44,7 @@ class Loss:
     smoothing: float = 0.0
     softmax: bool = False  #: of the logits, before the loss takes its own
     auxiliary: bool = True
+    summed: bool = False  #: over the batch
     evaluation: bool = False
 
 
@@ -43,13 +54,15 @@ class TrainingCheck:
     def __init__(
         self, process: Process, match: Match, size: int, weights: Weights, recipe: Recipe | None
     ) -> None:
-        self.process, self.recipe, self.weights = process, recipe, weights
+        self.process, self.recipe = process, recipe
         self.spec = match.spec.at(size=size)
+        known = shapes(match.spec)  # without a bias in front of a norm that the spec has not
+        self.weights = {name: array for name, array in weights.items() if name in known}
         self.numbers = {
             f"{name}.{leaf}": number
             for name, layer in match.layers.items()
             for leaf, number in layer.leaves.items()
-            if f"{name}.{leaf}" in weights
+            if f"{name}.{leaf}" in self.weights
         }
         self.findings: list[Finding] = []
         self.notes: list[str] = []
@@ -69,6 +82,11 @@ class TrainingCheck:
             rate = self.rates[number : number + 1]
             self.process.train(images[number], labels[number], *rate)
             states.append(self.read())
+            odd = not_finite(states[-1])
+            if odd:
+                words = f"NaN or infinity in {odd[0]} after step {number + 1}"
+                self.add("not-finite", [], theirs=words)
+                return Training("", None, self.findings, self.notes)
         frozen = [
             n for n in self.trained() if all(np.array_equal(s[n], states[0][n]) for s in states)
         ]
@@ -82,6 +100,8 @@ class TrainingCheck:
             self.add("frozen-weights", [], theirs=words)
             return Training("", None, self.findings, self.notes)
         found, loss = self.explain(states, moving)
+        if not loss.auxiliary:  # then nothing trains the heads
+            still = [name for name in still if not name.startswith("auxiliary.")]
         if still:
             count = f"{len(still)} tensors" if len(still) > 1 else "one tensor"
             self.add("frozen-weights", still, theirs=f"{count} never changed")
@@ -90,7 +110,8 @@ class TrainingCheck:
         if found is None:
             self.notes.append(
                 "A step with dropout is random: set its rate to 0 for this check. Clipped "
-                "gradients and other losses are not known to it."
+                "gradients, a rate that changes between the steps, AMSGrad, other losses, and "
+                "auxiliary heads that run in training only are not known to it."
             )
         return self.report(found, loss)
 
@@ -131,7 +152,7 @@ class TrainingCheck:
             kept[name] = random.choice(size, min(SAMPLE, size), replace=False)
         groups = {name: self.group(name) for name in names}
         wanted = wanted_rule(self.recipe) if self.recipe else None
-        for loss in self.losses():
+        for loss in self.losses(states, names, kept):
             steps = []
             for number, each in enumerate(self.passes):
                 gradients = each.gradients(loss)
@@ -149,16 +170,39 @@ class TrainingCheck:
                 return found, loss
         return None, Loss()
 
-    def losses(self) -> Iterator[Loss]:
+    def losses(
+        self, states: list[Weights], names: list[str], kept: dict[str, np.ndarray]
+    ) -> Iterator[Loss]:
         """The losses to try: the recipe's first."""
         shares = dict.fromkeys((self.recipe.label_smoothing if self.recipe else 0.0, 0.0, 0.1))
         for smoothing in shares:
             yield Loss(smoothing)
-        yield Loss(softmax=True)
+        for smoothing in shares:
+            yield Loss(smoothing, softmax=True)
+        yield Loss(summed=True)
         if self.spec.auxiliary:
             yield Loss(auxiliary=False)
         if self.spec.norm:
             yield Loss(evaluation=True)
+        solved = self.smoothing(states, names, kept)
+        if 0 < solved < 1:
+            yield Loss(solved)
+
+    def smoothing(
+        self, states: list[Weights], names: list[str], kept: dict[str, np.ndarray]
+    ) -> float:
+        """The label smoothing that SGD's first step shows: the gradient is linear in it."""
+        hard, even = self.passes[0].gradients(Loss(0.0)), self.passes[0].gradients(Loss(1.0))
+        columns: list[list[np.ndarray]] = [[], [], [], []]
+        for name in names:
+            pick, weight = kept[name], states[0][name].ravel()[kept[name]]
+            columns[0].append(hard[name].ravel()[pick])
+            columns[1].append((even[name] - hard[name]).ravel()[pick])
+            columns[2].append(weight * (self.group(name) == KERNELS))
+            columns[3].append(weight - states[1][name].ravel()[pick])
+        *sources, change = map(flat, columns)
+        rate, share, _ = least_squares(sources, change)
+        return float(f"{share / rate:.3g}") if rate and share else 0.0
 
     # ---- running statistics
 
@@ -184,7 +228,7 @@ class TrainingCheck:
             if leaf == "running_var":
                 options.append((batch[name] * n / (n - 1), True))
             error, share, unbiased = min((*share_kept(old, new, b), u) for b, u in options)
-            if error > (1e-6 if self.process.dtype == "float64" else 1e-3):
+            if not error <= (1e-6 if self.process.dtype == "float64" else 1e-3):
                 self.notes.append(f"No momentum gives your {name}.")
                 continue
             if abs(share - want) > 1e-3:
@@ -211,6 +255,8 @@ class TrainingCheck:
         self.findings = []
         if loss.softmax:
             self.add("double-softmax", [])
+        if loss.summed:
+            self.add("summed-loss", [], theirs=str(BATCH))
         if loss.evaluation:
             self.add("norm-evaluation-mode", [])
         if not loss.auxiliary:
@@ -281,7 +327,8 @@ class Pass:
         take: Callable[[np.ndarray], np.ndarray]
 
         def plain(logits: np.ndarray) -> np.ndarray:
-            return cross_entropy(logits, self.labels, loss.smoothing)[1]
+            found = cross_entropy(logits, self.labels, loss.smoothing)[1]
+            return found * (BATCH if loss.summed else 1)
 
         def twice(logits: np.ndarray) -> np.ndarray:
             p = np.exp(logits - logits.max(1, keepdims=True))

@@ -87,12 +87,15 @@ def convert(
         need(target)
     expected = Expected.read(*expect) if expect else None
     if own and not own.into:
-        require_suffix(source, own.backend, "--from")
+        if own.backend == "tf":  # Keras reads it, by its ending
+            require_suffix(source, own.backend, "--from")
+        if eps is not None and not spec_name:
+            raise WeightsError("`--eps` with `--from` needs `--spec`: name the network's spec too.")
         spec = find(spec_name).at(eps=eps) if spec_name else None
-        with opened(own.target, own.backend, spec, own.python, source) as network:
-            known = known_from(network)
+        with opened(own.target, own.backend, spec, own.python) as network:
+            file, known = known_from(network, source, key)
             network.compare(known.weights, images(known.spec), "Nothing was written")
-        file = File(own.backend, known.weights, "float32")
+        file = File(own.backend, known.weights, file.stored)
     else:
         file = sandbox.read_file(source)
         known = identify(file, spec_name, str(source), key, eps)

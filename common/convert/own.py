@@ -25,8 +25,9 @@ from common.check.trace import of
 from common.errors import ParityError, WeightsError
 from common.formats import sandbox
 from common.formats.identify import Known
+from common.formats.readers.base import File
 from common.spec import Spec, find
-from common.weights import Weights, shapes
+from common.weights import Weights, not_finite, shapes
 
 #: the files that each framework's own function writes and reads, by their endings
 SUFFIXES = {
@@ -50,11 +51,12 @@ class Own:
     def spec(self) -> Spec:
         """The spec, with the network's channels and classes."""
         fitted = self.match.spec
-        return find(self.match.base.name).at(
+        found = find(self.match.base.name).at(
             channels=fitted.input[0],
             classes=fitted.head.width,
             eps=fitted.norm.eps if fitted.norm else None,
         )
+        return found if fitted.auxiliary else replace(found, auxiliary=())
 
     def number(self, name: str) -> int | None:
         """The number of the user's tensor for a canonical name; None if there is none."""
@@ -127,16 +129,14 @@ class Own:
 
 
 @contextmanager
-def opened(
-    target: str, backend: str, spec: Spec | None, python: str | None, reading: Path | None = None
-) -> Iterator[Own]:
+def opened(target: str, backend: str, spec: Spec | None, python: str | None) -> Iterator[Own]:
     """A user's network in its process, once it is proved to be the function of a spec.
 
-    With `reading`, a file of the user's own is read into it afterwards. UserError if it does not
-    run; ParityError if it is another function.
+    UserError if it does not run; ParityError if it is another function.
     """
     with Process(target, backend, python, dtype="float32") as process:
         channels, side = open_with(process.open, spec, None)
+        process.require_weights()
         checker = Checker(process, spec, None, lambda words: None)
         report = checker.run(channels, side)
         if not report.same:
@@ -146,29 +146,67 @@ def opened(
                 f"{target} is another function than {report.spec}{first}. `googlenet check "
                 f"{target} --backend {backend} --spec {report.spec}` says more."
             )
-        if reading:
-            read_into(process, reading)
         yield Own(process, checker.fitted[report.spec][0], target)
 
 
-def read_into(process: Process, path: Path) -> None:
-    """Read a file into a user's network. Our own reader comes first: it trusts no file."""
-    arrays = sandbox.read_file(path).arrays
+def read_into(process: Process, path: Path, key: str | None = None) -> File:
+    """Read a file into a user's network. Our own reader comes first: it trusts no file.
+
+    `key` chooses one of several dicts in the file; WeightsError if there is none of that name, or
+    several might be meant.
+    """
+    file = sandbox.read_file(path)
     if process.backend == "tf":
+        if key:
+            raise WeightsError(f"{path} is read by Keras, which knows no `--key`: leave it out.")
         process.put(path=str(path.resolve()))
-    else:
-        process.put(arrays=arrays)
+        return file
+    arrays = dict(file.arrays)
+    if key:
+        arrays = {
+            n.removeprefix(f"{key}."): a for n, a in arrays.items() if n.startswith(f"{key}.")
+        }
+        if not arrays:
+            raise WeightsError(f"{path} holds nothing under {key!r}.")
+    process.put(arrays=arrays)
+    return file
 
 
-def known_from(own: Own) -> Known:
-    """The weights of the file that was read into a user's network."""
-    return Known(own.spec, f"the names of {own.target}", own.read(), eps="your network's")
+def known_from(own: Own, source: Path, key: str | None) -> tuple[File, Known]:
+    """The weights of a file that a user's network reads, and the file as our reader sees it."""
+    file = read_into(own.process, source, key)
+    notes = (
+        ("The weights are rounded to float32, as the network has them.",)
+        if any(array.dtype == np.float64 for array in file.arrays.values())
+        else ()
+    )
+    names = f"the names of {own.target}"
+    return file, Known(own.spec, names, own.read(), notes=notes, eps="your network's")
 
 
 def save_into(
     own: Own, known: Known, written: Path, x: np.ndarray
 ) -> tuple[Known, dict[str, object]]:
-    """Put weights into a user's network and let it write its file; it is read again and run."""
+    """Put weights into a user's network and let it write its file; it is read again and run.
+
+    WeightsError if the network takes other images or has other classes.
+    """
+    if odd := not_finite(known.weights):
+        raise WeightsError(
+            f"{odd[0]} holds NaN or infinity, so nothing can be proved: nothing was written."
+        )
+    for what, theirs, ours in (
+        ("input channels", own.match.spec.input[0], known.spec.input[0]),
+        ("classes", own.match.spec.head.width, known.spec.head.width),
+    ):
+        if theirs != ours:
+            raise WeightsError(f"{own.target} has {theirs} {what}, and the weights are for {ours}.")
+    if known.spec.auxiliary and not own.match.spec.auxiliary:
+        known = replace(
+            known,
+            weights={n: a for n, a in known.weights.items() if not n.startswith("auxiliary.")},
+            notes=(*known.notes, "The auxiliary heads are left out: the network runs none."),
+        )
     if known.weights["head.weight"].dtype != np.float32:
         known = replace(
             known,
@@ -179,7 +217,12 @@ def save_into(
     before = own.process.read()
     own.process.save(str(written))
     own.process.write({n: np.zeros_like(array) for n, array in enumerate(before)})
-    read_into(own.process, written)
+    file = read_into(own.process, written)
+    if (rest := len(file.arrays) - len(before)) > 0:
+        notes.append(
+            f"{rest} tensors of your network do not run in evaluation: the file has its initial "
+            "values for them."
+        )
     for one, other in zip(before, own.process.read(), strict=True):
         if not np.array_equal(one, other, equal_nan=True):
             raise WeightsError("A tensor changed when the file was read back: nothing was written.")

@@ -50,8 +50,7 @@ def decode(path: Path, channels: int, height: int, width: int) -> tuple[UInt8, i
     mode = "L" if channels == 1 else "RGB"
     with _open(path) as image:
         image.load()
-        extrema = image.getextrema() if image.mode.startswith("I") else (0, 0)
-        largest = max(0, int(extrema[1]))  # type: ignore[arg-type]
+        largest = int(np.asarray(image).max()) if image.mode.startswith("I") else 0
         orientation = image.getexif().get(ORIENTATION, 1)
         flat = image
         if image.mode != mode or image.has_transparency_data:

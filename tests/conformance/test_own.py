@@ -34,7 +34,9 @@ def test_weights_go_into_a_network_of_ones_own_and_come_back(name, weights, tmp_
     theirs, back = tmp_path / f"theirs{SUFFIXES[name][0]}", tmp_path / "back.safetensors"
     done = convert(weights, theirs, "--into", network, "--backend", name, "--json")
     assert done.exit_code == 0, done.output
-    check = json.loads(done.stdout)["check"]
+    found = json.loads(done.stdout)
+    check = found["check"]
+    assert not any("do not run" in note for note in found["notes"])
     assert check["largest"] > 0
     assert check["difference"] < 1e-5 * check["largest"]
     done = convert(theirs, back, "--from", network, "--backend", name)
@@ -44,6 +46,23 @@ def test_weights_go_into_a_network_of_ones_own_and_come_back(name, weights, tmp_
         GoogLeNet(MINI, load(path, MINI)).forward(x)["head"] for path in (weights, back)
     )
     np.testing.assert_allclose(again, first, rtol=0, atol=1e-6 * np.abs(first).max())
+
+
+def test_a_file_of_another_shape_is_refused(name, weights, tmp_path):
+    network = f"{PORTS / f'{name}_own.py'}:net"
+    theirs, text = tmp_path / f"theirs{SUFFIXES[name][0]}", (PORTS / f"{name}_own.py").read_text()
+    assert convert(weights, theirs, "--into", network, "--backend", name).exit_code == 0
+    other = text.replace("(128, 10)", "(128, 7)").replace("Dense(10", "Dense(7")
+    assert other != text
+    (tmp_path / "net.py").write_text(other)
+    words = ["--from", f"{tmp_path / 'net.py'}:net", "--backend", name]
+    done = convert(theirs, tmp_path / "back.npz", *words)
+    assert done.exit_code == 2, done.output
+    assert not (tmp_path / "back.npz").exists()
+    words[0] = "--into"
+    done = convert(weights, tmp_path / f"seven{SUFFIXES[name][0]}", *words)
+    assert done.exit_code == 2, done.output
+    assert "has 7 classes, and the weights are for 10" in done.output
 
 
 def test_a_damaged_file_is_refused_by_our_own_reader(name, tmp_path):

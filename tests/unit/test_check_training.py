@@ -69,7 +69,7 @@ class Steps:
             return np.random.RandomState(self.time).standard_normal(out.shape)
         if wrong.get("loss") == "softmax":
             p = np.exp(out) / np.exp(out).sum(1, keepdims=True)
-            dp = cross_entropy(p, labels)[1]
+            dp = cross_entropy(p, labels, wrong.get("smoothing", 0.0))[1]
             return p * (dp - (dp * p).sum(1, keepdims=True))
         dy = cross_entropy(out, labels, wrong.get("smoothing", 0.0))[1]
         return dy * {"sum": len(labels), "divided": 1 / len(labels)}.get(wrong.get("loss"), 1)
@@ -104,7 +104,10 @@ class Steps:
 
 
 def check(recipe=None, takes_rate=False, **wrong):
-    network = Steps(takes_rate, **wrong)
+    return run(Steps(takes_rate, **wrong), recipe)
+
+
+def run(network, recipe=None):
     leaves = {}
     for number, name in enumerate(network.names):
         layer, _, leaf = name.rpartition(".")
@@ -145,6 +148,7 @@ def named(found):
             "weight decay 0.001 on kernels, added to the gradient",
         ),
         ({"smoothing": 0.1}, "label smoothing 0.1"),
+        ({"smoothing": 0.23, "rule": "momentum"}, "label smoothing 0.23"),
     ],
 )
 def test_a_right_step_is_described_and_no_mistake_is_named(wrong, words):
@@ -163,6 +167,8 @@ def test_a_right_step_is_described_and_no_mistake_is_named(wrong, words):
         ({"clear": False, "rule": "adam"}, {"gradient-twice"}),
         ({"loss": "softmax"}, {"double-softmax"}),
         ({"loss": "softmax", "rule": "adam"}, {"double-softmax"}),
+        ({"loss": "sum", "rule": "adam"}, {"summed-loss"}),
+        ({"loss": "softmax", "smoothing": 0.1}, {"double-softmax"}),
         ({"frozen": ("head.weight", "head.bias")}, {"frozen-weights"}),
         ({"momentum": 0.1}, {"norm-momentum"}),
         ({"kept": True}, {"norm-not-updated"}),
@@ -233,6 +239,32 @@ def test_a_step_that_changes_nothing_is_said_to():
     assert named(found) == {"frozen-weights"}
     assert "make_step" in found.findings[0].sentence()
     assert not found.same
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_step_that_leaves_no_numbers_is_said_to(value):
+    class Broken(Steps):
+        def train(self, x, labels, rate=None):
+            """The second step breaks one tensor."""
+            super().train(x, labels, rate)
+            if self.time == 2:
+                self.weights["head.bias"][0] = value
+
+    found = run(Broken())
+    assert named(found) == {"not-finite"}
+    assert found.findings[0].sentence() == "NaN or infinity in head.bias after step 2"
+    assert not found.same
+
+
+def test_biases_that_the_spec_has_not_are_left_out():
+    """A convolution in front of a norm has a bias by default; torchvision's have none."""
+    network = Steps()
+    extra = "stage1.0.conv.other"
+    network.weights[extra] = np.zeros(3)
+    network.names.append(extra)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Steps, "train", lambda self, x, labels, rate=None: None)
+        assert named(run(network)) == {"frozen-weights"}
 
 
 def test_an_unknown_step_is_unexplained():
