@@ -182,6 +182,7 @@ class Mode:
                     "out": to_numpy(t),
                 }
             )
+            self.network.single |= t.dtype == paddle.float32
             self.made[id(t)] = len(self.events) - 1
             self.keep.append(t)
 
@@ -214,6 +215,7 @@ class Network:
     """The user's network: an `nn.Layer`, its class, a function that makes it, or a function."""
 
     dtype = "float64"
+    single = False  # whether a run computed in float32
 
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NCHW"
@@ -248,6 +250,8 @@ class Network:
                 self.layout, self.dtype = layout, dtype
                 try:
                     self.trace(x)
+                    if self.single:  # it casts by itself
+                        self.dtype = "float32"
                     return
                 except Exception as error:
                     first = first or error

@@ -159,6 +159,7 @@ class Mode(TorchFunctionMode):
                 "out": to_numpy(t),
             }
             self.events.append(event)
+            self.network.single |= t.dtype == torch.float32
             self.made[id(t)] = len(self.events) - 1
             self.keep.append(t)
 
@@ -172,6 +173,7 @@ class Network:
     """The user's network: an `nn.Module`, its class, a function that makes it, or a function."""
 
     dtype = "float64"
+    single = False  # whether a run computed in float32
 
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NCHW"
@@ -205,6 +207,8 @@ class Network:
                 self.layout, self.dtype = layout, dtype
                 try:
                     self.trace(x)
+                    if self.single:  # it casts by itself
+                        self.dtype = "float32"
                     return
                 except Exception as error:
                     first = first or error

@@ -9,6 +9,7 @@ from common.check.mistakes import MISTAKES
 from common.errors import printable
 
 SAME, DIFFERS = 0, 3
+OPEN = 3  #: unexplained tensors in the text
 SHOWN = 16  #: places of a mistake in the text; the JSON has all
 
 
@@ -224,7 +225,7 @@ class Report:
 
     def _unexplained(self) -> list[str]:
         lines = []
-        for number, each in enumerate(self.unexplained):
+        for number, each in enumerate(self.unexplained[:OPEN]):
             label = "The first tensor" if number == 0 else "Another tensor"
             lines.append(
                 f"{label} that no known mistake explains is {each.name}"
@@ -237,6 +238,8 @@ class Report:
                     lines.append(f"     {whose}: shape {tuple(facts[0])}, first values {values}")
                 else:
                     lines.append(f"     {whose}: cannot be computed")
+        if len(self.unexplained) > OPEN:
+            lines.append(f"{len(self.unexplained) - OPEN} more tensors are not explained.")
         if self.unexplained and self.findings:
             lines.append(
                 "The mistakes listed above hold at their places, but with them alone "

@@ -183,10 +183,22 @@ def exchanged():
     return book(rows=rows)
 
 
+class Single(nn.Layer):
+    """A network that casts what it gets to float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = book()
+
+    def forward(self, x):
+        return self.net.to(dtype="float32")(x.astype("float32"))
+
+
 #: a last pool with a window of its own: right at 96 pixels
 FIXED = book, {"end": [nn.AvgPool2D(3), nn.Flatten(), nn.Linear(128, 10)]}
 
 RIGHT = {
+    "float32": Single,
     "sequential": book,
     "factory": lambda: book,
     "raw parameters": raw,

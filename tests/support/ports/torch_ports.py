@@ -138,6 +138,17 @@ class Capped(Block):
         return torch.cat((p1, p2, p3, p4), dim=1)
 
 
+class Single(nn.Module):
+    """A network that casts what it gets to float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = book()
+
+    def forward(self, x):
+        return self.net.float()(x.float())
+
+
 class OnePool(Block):
     """The reducing convolution of the 3x3 branch runs in the 5x5 branch too."""
 
@@ -301,6 +312,7 @@ RIGHT = {
     "dictionary": Dictionary,
     "tuple": Pair,
     "lazy": lazy,
+    "float32": Single,
     "functional": functional,
 }
 WRONG = {
