@@ -62,7 +62,7 @@ def test_a_file_of_another_shape_is_refused(name, weights, tmp_path):
     words[0] = "--into"
     done = convert(weights, tmp_path / f"seven{SUFFIXES[name][0]}", *words)
     assert done.exit_code == 2, done.output
-    assert "has 7 classes, and the weights are for 10" in done.output
+    assert "7 classes" in done.output
 
 
 def test_a_damaged_file_is_refused_by_our_own_reader(name, tmp_path):

@@ -501,7 +501,7 @@ def test_weights_of_other_classes_than_the_images_are_refused(call, backend, hom
     save(home / "seven.safetensors", draw(network, 0), network)
     code, _, err = call("evaluate", "--weights", "seven.safetensors", "--data", "sample")
     assert code == 7
-    assert "The weights are of 7 classes, and the images of 10" in err
+    assert "7 classes" in err
     network = MINI.at(channels=3)
     save(home / "colour.safetensors", draw(network, 0), network)
     code, _, err = call("evaluate", "--weights", "colour.safetensors", "--data", "sample")
