@@ -3,6 +3,7 @@
 It imports Paddle and NumPy only, so it runs in the user's environment, beside any module of the
 user's. Paddle's conventions: its functions call `paddle._C_ops`, operators such as `+` are methods
 of `Tensor`; convolutions are OIHW, linear layers (in, out); `eval()` switches the mode.
+Long because it imports nothing of ours: the file runs alone in the user's environment.
 """
 
 import inspect

@@ -228,7 +228,10 @@ def open_run(path: Path) -> tuple[Run, Checkpoint]:
     if path.exists() and not path.is_dir():
         folder = path.absolute().parent
         if folder.name != "checkpoints":
-            raise RunError(f"{path} is not in the folder `checkpoints` of a run: move it there.")
+            raise RunError(
+                f"{path} is not in the folder `checkpoints` of a run: move it there, or begin a run "
+                "from a file of weights with `--weights`."
+            )
         run = Run(folder.parent)
         run.require_inside(path.absolute())
         return run, read_checkpoint(path)
