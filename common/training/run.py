@@ -229,8 +229,8 @@ def open_run(path: Path) -> tuple[Run, Checkpoint]:
         folder = path.absolute().parent
         if folder.name != "checkpoints":
             raise RunError(
-                f"{path} is not in the folder `checkpoints` of a run: move it there, or begin a run "
-                "from a file of weights with `--weights`."
+                f"{path} is not in the folder `checkpoints` of a run: move it there, or begin a "
+                "run from a file of weights with `--weights`."
             )
         run = Run(folder.parent)
         run.require_inside(path.absolute())
