@@ -638,3 +638,23 @@ def test_the_fuzzer_sees_what_must_not_happen(monkeypatch):
 def test_a_file_of_our_own_is_known_by_its_content(tmp_path):
     save(tmp_path / "a", draw(MINI, 0), MINI)
     assert sandbox.read_file(tmp_path / "a").format == "safetensors"
+
+
+class PaddleTensor:
+    """Pickled as Paddle pickles a tensor in a dict of dicts: a `tuple` of its name and array."""
+
+    def __init__(self, *pair):
+        self.pair = pair
+
+    def __reduce__(self):
+        return tuple, (self.pair,)
+
+
+def test_paddles_dicts_of_dicts_are_read(tmp_path):
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    checkpoint = {"model": {"head.weight": PaddleTensor("linear_0.w_0", array)}, "epoch": 3}
+    checkpoint["odd"] = {"three": PaddleTensor("a", array, array), "none": PaddleTensor()}
+    (tmp_path / "a.pdparams").write_bytes(pickle.dumps(checkpoint, 4))
+    found = sandbox.read_file(tmp_path / "a.pdparams").arrays
+    assert list(found) == ["model.head.weight"]
+    np.testing.assert_array_equal(found["model.head.weight"], array)

@@ -160,6 +160,12 @@ def to_bytes(text: Any, code: Any) -> bytes:
     return text.encode("latin1")
 
 
+def named_tensor(pair: Any = ()) -> Any:
+    """`tuple` of a name and an array: a tensor in a dict of Paddle that holds other dicts."""
+    named = type(pair) is tuple and len(pair) == 2 and type(pair[0]) is str
+    return pair[1] if named else OPAQUE
+
+
 #: what a pickle may call, and the function that runs instead
 CALLS: dict[Name, Callable[..., Any]] = {
     Name("collections", "OrderedDict"): ordered,
@@ -173,6 +179,7 @@ CALLS: dict[Name, Callable[..., Any]] = {
     Name("numpy._core.multiarray", "_reconstruct"): reconstruct,
     Name("numpy", "dtype"): lambda code, align=False, copy=True: Dtype(code),
     Name("_codecs", "encode"): to_bytes,
+    Name("builtins", "tuple"): named_tensor,
 }
 #: what a pickle may name but not call
 VALUES = {ARRAY, *TORCH_TYPES}
