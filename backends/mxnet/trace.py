@@ -253,6 +253,7 @@ class Network:
                     mx.npx.reset_np()
                 for dtype in DTYPES:
                     self.layout, self.dtype, self.kind = layout, dtype, array
+                    self.single = False
                     try:
                         if self.module:  # deferred weights get their shapes in float32
                             self.net.cast("float32")
@@ -342,7 +343,7 @@ class Network:
         own = self.parts()._collect_params_with_prefix()
         missing = next((name for name in own if name not in arrays), None)
         if missing:
-            raise KeyError(f"the file has no {missing}")
+            raise ValueError(f"it has no {missing}")
         for name, parameter in own.items():
             shapes = arrays[name].shape, parameter.shape
             if shapes[0] != shapes[1]:

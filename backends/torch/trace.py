@@ -205,6 +205,7 @@ class Network:
         for layout in ("NCHW", "NHWC"):
             for dtype in DTYPES:
                 self.layout, self.dtype = layout, dtype
+                self.single = False
                 try:
                     self.trace(x)
                     if self.single:  # it casts by itself
@@ -332,12 +333,16 @@ class Network:
 
 def beginning(names, arrays):
     """How the names in a checkpoint begin: with the keys of the dicts around the weights."""
-    starts = ("", "state_dict.", "model_state_dict.", "model.")
+    starts = [each.removesuffix(names[0]) for each in arrays if each.endswith(names[0])]
+    starts = [start for start in starts if start[-1:] in ("", ".")]
     found = [start for start in starts if all(start + name in arrays for name in names)]
-    if found:
-        return found[0]
-    missing = next(name for name in names if name not in arrays)
-    raise KeyError(f"the file has no {missing}")
+    if len(found) > 1:
+        keys = ", ".join(start.rstrip(".") for start in found)
+        raise ValueError(f"it has several dicts of weights, {keys}: choose one with `--key`")
+    if not found:
+        missing = next((name for name in names if name not in arrays), names[0])
+        raise ValueError(f"it has no {missing}")
+    return found[0]
 
 
 def flat(out, name=""):

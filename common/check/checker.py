@@ -280,12 +280,16 @@ class Checker:
         for world, edits in zip(rest, fitted[1:], strict=True):
             new = {n: options for n, options in edits.items() if n not in fitted[0]}
             elsewhere = findings_of(graph, new, world)
-            report.elsewhere = self.without_fixed_pool(elsewhere, world)
-            if elsewhere != report.elsewhere:
-                report.sizes, rest = [first.size], []
+            report.elsewhere = [each for each in elsewhere if not fixed_pool(each)]
+            for each in filter(fixed_pool, elsewhere):
+                report.sizes = [first.size]
+                self.notes.append(
+                    f"At {world.size}x{world.size} your last pool takes the {each.words['theirs']}"
+                    ": it is right at the first size alone."
+                )
             report.unexplained_elsewhere = [difference(world, u) for u in world.found.unexplained]
         if (
-            rest
+            len(report.sizes) > 1
             and not report.elsewhere
             and not report.unexplained_elsewhere
             and report.residual is not None
@@ -411,20 +415,6 @@ class Checker:
                     chosen = rest
         return chosen
 
-    def without_fixed_pool(self, findings: list[Finding], world: World) -> list[Finding]:
-        """Leave out a last pool with a window for the first size: a note says it."""
-        kept = []
-        for each in findings:
-            window = each.name == "global-pool" and str(each.words["theirs"])
-            if window and window.startswith("mean of the first"):
-                self.notes.append(
-                    f"At {world.size}x{world.size} your last pool takes the {window}: it is right "
-                    "at the first size alone."
-                )
-            else:
-                kept.append(each)
-        return kept
-
     # ---- reporting
 
     def report(
@@ -464,6 +454,12 @@ class Checker:
 
 #: structural differences after which nothing else can be compared
 FATAL = {"extra-block", "block-branches", "branch-layers", "extra-layer", "missing-layer"}
+
+
+def fixed_pool(finding: Finding) -> bool:
+    """Whether it is a last pool with a window of its own: right at the size that it is for."""
+    words = str(finding.words.get("theirs", ""))
+    return finding.name == "global-pool" and words.startswith("mean of the first")
 
 
 def every_relu_acts(spec: Spec, weights: Weights) -> bool:

@@ -133,7 +133,9 @@ def _pools(p: Params, shape: Sequence[int], want: Sequence[int]) -> Iterator[Par
             strides = [p["stride"], *((s, s) for s in (1, 2, 3, 4, 5) if (s, s) != p["stride"])]
             for stride in strides:
                 base = {**p, "fn": fn, "kernel": kernel, "stride": stride}
-                tries = [base, {**base, "pad": "same", "ceil": False}][: 1 + (max(stride) > 1)]
+                tries = [base]
+                if max(stride) > 1:
+                    tries.append({**base, "pad": "same", "ceil": False})
                 for front in range(max(kernel) // 2 + 1):
                     pad = (front,) * 4
                     tries += [{**base, "pad": pad, "ceil": ceil} for ceil in (False, True)]

@@ -12,7 +12,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from common.check import topology
-from common.check.anatomy import Anatomy, Block, Pairs, align, block_cost, describe, heads, widths
+from common.check.anatomy import (
+    Anatomy,
+    Block,
+    Pairs,
+    align,
+    block_cost,
+    describe,
+    heads,
+    norm_name,
+    widths,
+)
 from common.check.graph import build
 from common.check.trace import Layer, Trace
 from common.errors import SpecError
@@ -33,7 +43,7 @@ from common.weights import shapes
 Place = tuple[str, int]  #: a stage and the number of a row
 
 BLOCK_GAP = 7.0  #: the cost of a block that one side lacks; a wrong width costs 1
-LAYER_GAP = 3.0  #: of a layer that one side lacks
+LAYER_GAP = topology.GAP  #: of a layer that one side lacks
 
 
 @dataclass
@@ -241,16 +251,8 @@ class Fit:
             self.note("layer-shape", "head", head.event, (head.shape[0], features), head.shape)
 
     def fit_norms(self) -> bool:
-        """The norm behind each convolution; the cost of norms and biases that one side lacks."""
-        match, layers = self.match, self.trace.layers
-        match.cost += 4.0 * (bool(self.found.norms) != (match.spec.norm is not None))
-        convs = {n: layer for n, layer in match.layers.items() if layer.kind == "conv"}
-        biased = any("bias" in layer.leaves for layer in convs.values())
-        match.cost += 0.5 * (biased != any(row.bias for row in all_convs(match.spec)))
-        for name, layer in convs.items():
-            norm = self.found.norms.get(layers.index(layer))
-            if norm is not None:
-                match.layers[name.removesuffix("conv") + "norm"] = layers[norm]
+        """The norm behind each convolution."""
+        add_norms(self.match, self.found)
         return True
 
     def rest(self) -> None:
@@ -281,10 +283,22 @@ def fit(trace: Trace, spec: Spec, channels: int, size: int) -> Match | None:
         return None
     if base.input[0] != channels:
         return None
-    return by_topology(trace, base) if forks(spec) else Fit(trace, found, base).match
+    return by_topology(trace, found, base) if forks(spec) else Fit(trace, found, base).match
 
 
-def by_topology(trace: Trace, base: Spec) -> Match:
+def add_norms(match: Match, found: Anatomy) -> None:
+    """The norm behind each convolution; the cost of norms and biases that one side lacks."""
+    match.cost += 4.0 * (bool(found.norms) != (match.spec.norm is not None))
+    convs = {n: layer for n, layer in match.layers.items() if layer.kind == "conv"}
+    biased = any("bias" in layer.leaves for layer in convs.values())
+    match.cost += 0.5 * (biased != any(row.bias for row in all_convs(match.spec)))
+    for name, layer in convs.items():
+        norm = found.norms.get(found.layers.index(layer))
+        if norm is not None:
+            match.layers[norm_name(name)] = found.layers[norm]
+
+
+def by_topology(trace: Trace, found: Anatomy, base: Spec) -> Match:
     """A spec with blocks that fork or add, fitted by the connections of its layers."""
     match = Match(base, base, {})
     ours, names = topology.of_spec(build(base), shapes(base))
@@ -307,9 +321,7 @@ def by_topology(trace: Trace, base: Spec) -> Match:
             match.cost += LAYER_GAP
             extra = Structure("extra-layer", "", layers[j].event, None, layers[j].shape)
             match.structure.append(extra)
-    match.layers |= topology.norms(trace, match.layers)
-    normed = any(layer.kind == "norm" for layer in match.layers.values())
-    match.cost += 4.0 * (normed != (base.norm is not None))
+    add_norms(match, found)
     return match
 
 

@@ -119,6 +119,8 @@ class Process:
         if error["stage"] == "framework":
             package = FRAMEWORKS[self.backend]
             return BackendError(f"{package} cannot be imported in the network's Python: {said}.")
+        if error["stage"] == "put":
+            return UserError(f"{self.file} cannot take the weights of the file: {said}")
         where = error["where"] or self.file
         doing = "loaded" if error["stage"] == "load" else "run"
         return UserError(f"{self.file} cannot be {doing}: {where} raises {said}")

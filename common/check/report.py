@@ -138,15 +138,14 @@ class Report:
         closest = self.spec if self.chosen else f"{self.spec}, the closest spec"
         head += f"; compared with {closest}" + (f", at {sizes}" if sizes else "")
         lines = [head, ""]
-        match self.outcome:
-            case _ if self.function_same:
-                lines.append(f"THE SAME FUNCTION. {self._outputs(self.plain)}")
-            case "structure":
-                lines.append("ANOTHER STRUCTURE. The first difference:")
-            case "unexplained":
-                lines.append("DIFFERS, UNEXPLAINED.")
-            case _:
-                lines.append("DIFFERS, and here is why:")
+        if self.function_same:
+            lines.append(f"THE SAME FUNCTION. {self._outputs(self.plain)}")
+        elif self.outcome == "structure":
+            lines.append("ANOTHER STRUCTURE. The first difference:")
+        elif self.outcome == "unexplained":
+            lines.append("DIFFERS, UNEXPLAINED.")
+        else:
+            lines.append("DIFFERS, and here is why:")
         number = 0
         for finding in (*self.structure, *self.findings):
             number += 1

@@ -99,7 +99,7 @@ class Fitted:
 
 
 class Fit:
-    """Fits rules to the steps of a user; `noise` is the relative error that rounding may make."""
+    """Fits rules to the steps of a user; `groups` has the group of each weight, by name."""
 
     def __init__(self, steps: list[Step], groups: dict[str, str], dtype: str) -> None:
         self.steps, self.groups = steps, groups
@@ -182,10 +182,8 @@ class Fit:
         a, b = least_squares([flat(new), flat(old)], flat(change))
         if a is None or b is None:
             return
-        share, fresh = b / rate, a / rate
         yield base
-        if abs(fresh - 1) < 0.2 or abs(share) > 1e-3:
-            yield from self.with_momentum(base, share, fresh)
+        yield from self.with_momentum(base, b / rate, a / rate)
 
     def with_momentum(self, base: Rule, share: float, fresh: float) -> Iterator[Rule]:
         """Rules in which the old gradient has that share, and the new one `fresh`, of the rate."""

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import sys
+import tempfile
 import traceback
 
 import numpy as np
@@ -76,20 +77,26 @@ def load(path, name):
 
 @contextlib.contextmanager
 def without_notices():
-    """Drop what a framework writes to stderr while it is imported: TensorFlow's notices."""
+    """Drop what a framework writes to stderr while it is imported, unless an exception leaves.
+
+    The twin of `backends.without_notices`, which this file cannot import.
+    """
     try:
         kept = os.dup(2)
     except OSError:  # there is no stderr
         yield
         return
-    sink = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(sink)
-        os.close(kept)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            file.seek(0)
+            os.write(kept, file.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def load_user(path):
@@ -133,11 +140,10 @@ def serve(tracer_path, target, inlet, outlet):
             if call == "load":
                 with without_notices():
                     tracer = load(tracer_path, "_googlenet_tracer")
-                stage = "load"
-                if given["dtype"]:
-                    tracer.DTYPES = (given["dtype"],)
-                with without_notices():
+                    if given["dtype"]:
+                        tracer.DTYPES = (given["dtype"],)
                     tracer.prepare(folder)
+                stage = "load"
                 module = load_user(path)
                 thing = named(module, name)
                 if given["step"]:
@@ -160,7 +166,8 @@ def serve(tracer_path, target, inlet, outlet):
                 answer = getattr(network, call)(**given)
             send(outlet, {"answer": answer})
         except (Exception, SystemExit) as error:
-            send(outlet, {"error": {"stage": stage, **failure(error, folder)}})
+            where = "put" if call == "put" else stage
+            send(outlet, {"error": {"stage": where, **failure(error, folder)}})
 
 
 if __name__ == "__main__":

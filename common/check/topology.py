@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from itertools import count
+from functools import cached_property
 
-from common.check.anatomy import Pairs, align, norm_name
+from common.check.anatomy import Pairs, align
 from common.check.graph import INPUT, Graph
 from common.check.trace import Layer, Trace
 
@@ -27,7 +27,7 @@ class Net:
     shapes: list[tuple[str, Shape]]
     before: list[set[int]]  # -1: the input
 
-    @property
+    @cached_property
     def behind(self) -> list[set[int]]:
         """The layers right behind each."""
         found: list[set[int]] = [set() for _ in self.shapes]
@@ -41,10 +41,8 @@ def of_spec(graph: Graph, shapes: dict[str, Shape]) -> tuple[Net, list[str]]:
     """The layers of the reference, and their names."""
     names = [node.name for node in graph.nodes.values() if node.kind in LAYERS]
     number = {name: n for n, name in enumerate(names)}
-    net = Net([(graph.nodes[n].kind, shapes[f"{n}.weight"]) for n in names], [])
-    for name in names:
-        net.before.append(nearest(graph, graph.nodes[name].inputs, number))
-    return net, names
+    before = [nearest(graph, graph.nodes[name].inputs, number) for name in names]
+    return Net([(graph.nodes[n].kind, shapes[f"{n}.weight"]) for n in names], before), names
 
 
 def nearest(graph: Graph, inputs: tuple[str, ...], number: dict[str, int]) -> set[int]:
@@ -76,23 +74,18 @@ def colours(nets: list[Net], begun: list[list[object]]) -> list[list[int]]:
     while True:
         found: list[list[object]] = []
         for net, each in zip(nets, now, strict=True):
-            behind = net.behind
             found.append(
                 [
                     (
                         each[n],
                         tuple(sorted(str(each[b]) if b >= 0 else "" for b in net.before[n])),
-                        tuple(sorted(str(each[b]) for b in behind[n])),
+                        tuple(sorted(str(each[b]) for b in net.behind[n])),
                     )
                     for n in range(len(net.shapes))
                 ]
             )
         names: dict[object, int] = {}
-        fresh = count()
-        numbered = [
-            [names[c] if c in names else names.setdefault(c, next(fresh)) for c in each]
-            for each in found
-        ]
+        numbered = [[names.setdefault(c, len(names)) for c in each] for each in found]
         if len(names) == kinds:
             return numbered
         kinds, now = len(names), [list(each) for each in numbered]
@@ -119,17 +112,3 @@ def nearly(ours: Net, theirs: Net) -> Pairs:
     """The cheapest pairs in the order in which layers run; None where one side has a gap."""
     costs = [[float(want != got) for got in theirs.shapes] for want in ours.shapes]
     return align(costs, GAP)
-
-
-def norms(trace: Trace, layers: dict[str, Layer]) -> dict[str, Layer]:
-    """The norms behind the convolutions, by name."""
-    behind: dict[int, Layer] = {}
-    for layer in trace.layers:
-        for up in layer.ups if layer.kind == "norm" else ():
-            behind.setdefault(up, layer)
-    found = {}
-    for name, layer in layers.items():
-        norm = behind.get(trace.layers.index(layer))
-        if layer.kind == "conv" and norm is not None:
-            found[norm_name(name)] = norm
-    return found

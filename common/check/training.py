@@ -7,7 +7,7 @@ loss and which update rule lead from one to the next; the running statistics sho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,7 +77,7 @@ class TrainingCheck:
         shape = (STEPS, BATCH, *self.spec.input)
         images = random.uniform(0, 1, shape).astype(np.float32).astype(np.float64)
         labels = random.randint(0, self.spec.head.width, (STEPS, BATCH))
-        states = [self.read()]
+        states = self.states = [self.read()]
         for number in range(STEPS):
             rate = self.rates[number : number + 1]
             self.process.train(images[number], labels[number], *rate)
@@ -99,14 +99,14 @@ class TrainingCheck:
             words = f"no weight changes: does it train the network that {make_step} is given?"
             self.add("frozen-weights", [], theirs=words)
             return Training("", None, self.findings, self.notes)
-        found, loss = self.explain(states, moving)
+        found, loss = self.explain(moving)
         if not loss.auxiliary:  # then nothing trains the heads
             still = [name for name in still if not name.startswith("auxiliary.")]
         if still:
             count = f"{len(still)} tensors" if len(still) > 1 else "one tensor"
             self.add("frozen-weights", still, theirs=f"{count} never changed")
         if self.spec.norm:
-            self.statistics(states)
+            self.statistics()
         if found is None:
             self.notes.append(
                 "A step with dropout is random: set its rate to 0 for this check. Clipped "
@@ -143,36 +143,34 @@ class TrainingCheck:
 
     # ---- loss and rule
 
-    def explain(self, states: list[Weights], names: list[str]) -> tuple[Fitted | None, Loss]:
-        """The loss and the rule that give the user's steps."""
+    def explain(self, names: list[str]) -> tuple[Fitted | None, Loss]:
+        """The loss and the rule that give the user's steps of these weights."""
         random = np.random.RandomState(0)
-        kept = {}
+        self.sample = {}
         for name in names:
-            size = states[0][name].size
-            kept[name] = random.choice(size, min(SAMPLE, size), replace=False)
+            size = self.weights[name].size
+            self.sample[name] = random.choice(size, min(SAMPLE, size), replace=False)
         groups = {name: self.group(name) for name in names}
         wanted = wanted_rule(self.recipe) if self.recipe else None
-        for loss in self.losses(states, names, kept):
-            steps = []
-            for number, each in enumerate(self.passes):
-                gradients = each.gradients(loss)
-                before, after = states[number], states[number + 1]
-                steps.append(
-                    Step(
-                        {n: before[n].ravel()[kept[n]] for n in names},
-                        {n: (before[n] - after[n]).ravel()[kept[n]] for n in names},
-                        {n: gradients[n].ravel()[kept[n]] for n in names},
-                        self.rates[number] if self.rates else 1.0,
-                    )
-                )
+        for loss in self.losses():
+            steps = [self.step(number, loss) for number in range(STEPS)]
             found = Fit(steps, groups, self.process.dtype).best(wanted)
             if found is not None:
                 return found, loss
         return None, Loss()
 
-    def losses(
-        self, states: list[Weights], names: list[str], kept: dict[str, np.ndarray]
-    ) -> Iterator[Loss]:
+    def sampled(self, arrays: Weights) -> Weights:
+        """A sample of each tensor that the rules are fitted to."""
+        return {name: arrays[name].ravel()[chosen] for name, chosen in self.sample.items()}
+
+    def step(self, number: int, loss: Loss) -> Step:
+        """One of the user's steps, with the reference's gradients of a loss."""
+        before, after = map(self.sampled, self.states[number : number + 2])
+        change = {name: before[name] - after[name] for name in before}
+        gradients = self.sampled(self.passes[number].gradients(loss))
+        return Step(before, change, gradients, self.rates[number] if self.rates else 1.0)
+
+    def losses(self) -> Iterator[Loss]:
         """The losses to try: the recipe's first."""
         shares = dict.fromkeys((self.recipe.label_smoothing if self.recipe else 0.0, 0.0, 0.1))
         for smoothing in shares:
@@ -184,29 +182,25 @@ class TrainingCheck:
             yield Loss(auxiliary=False)
         if self.spec.norm:
             yield Loss(evaluation=True)
-        solved = self.smoothing(states, names, kept)
+        solved = self.smoothing()
         if 0 < solved < 1:
             yield Loss(solved)
 
-    def smoothing(
-        self, states: list[Weights], names: list[str], kept: dict[str, np.ndarray]
-    ) -> float:
+    def smoothing(self) -> float:
         """The label smoothing that SGD's first step shows: the gradient is linear in it."""
-        hard, even = self.passes[0].gradients(Loss(0.0)), self.passes[0].gradients(Loss(1.0))
-        columns: list[list[np.ndarray]] = [[], [], [], []]
-        for name in names:
-            pick, weight = kept[name], states[0][name].ravel()[kept[name]]
-            columns[0].append(hard[name].ravel()[pick])
-            columns[1].append((even[name] - hard[name]).ravel()[pick])
-            columns[2].append(weight * (self.group(name) == KERNELS))
-            columns[3].append(weight - states[1][name].ravel()[pick])
-        *sources, change = map(flat, columns)
-        rate, share, _ = least_squares(sources, change)
+        hard, even = (self.step(0, Loss(smoothing)) for smoothing in (0.0, 1.0))
+        columns: list[list[np.ndarray]] = [[], [], []]
+        for name, gradient in hard.gradients.items():
+            columns[0].append(gradient)
+            columns[1].append(even.gradients[name] - gradient)
+            columns[2].append(hard.weights[name] * (self.group(name) == KERNELS))
+        change = flat(list(hard.change.values()))
+        rate, share, _ = least_squares([flat(each) for each in columns], change)
         return float(f"{share / rate:.3g}") if rate and share else 0.0
 
     # ---- running statistics
 
-    def statistics(self, states: list[Weights]) -> None:
+    def statistics(self) -> None:
         """How the norms' running statistics moved in the first step."""
         assert self.spec.norm is not None
         want = self.spec.norm.momentum
@@ -219,7 +213,7 @@ class TrainingCheck:
         kinds: dict[tuple[str, str, str], list[str]] = {}
         for name in (n for n in self.weights if n in self.numbers and is_running(n)):
             layer, _, leaf = name.rpartition(".")
-            old, new = states[0][name], states[1][name]
+            old, new = self.states[0][name], self.states[1][name]
             if np.array_equal(old, new):
                 kinds.setdefault(("norm-not-updated", "", ""), []).append(name)
                 continue
@@ -324,7 +318,6 @@ class Pass:
     def gradients(self, loss: Loss) -> Weights:
         """The gradients of the weights."""
         net = self.net(training=not loss.evaluation)
-        take: Callable[[np.ndarray], np.ndarray]
 
         def plain(logits: np.ndarray) -> np.ndarray:
             found = cross_entropy(logits, self.labels, loss.smoothing)[1]
@@ -337,11 +330,10 @@ class Pass:
             return p * (dp - (dp * p).sum(1, keepdims=True))
 
         take = twice if loss.softmax else plain
-        shares = {f"auxiliary.{i}": row.share for i, row in enumerate(self.spec.auxiliary)}
         found = {"head": take(net.outputs["head"])}
-        for name, share in shares.items():
-            its = take(net.outputs[name])
-            found[name] = its * (share if loss.auxiliary else 0.0)
+        for index, row in enumerate(self.spec.auxiliary):
+            name = f"auxiliary.{index}"
+            found[name] = take(net.outputs[name]) * (row.share if loss.auxiliary else 0.0)
         return net.backward(found)
 
 

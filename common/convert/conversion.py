@@ -68,10 +68,9 @@ def convert(
 ) -> Converted:
     """Write the weights of `source` to `destination`, whose suffix selects the format.
 
-    `own` is a user's network that the destination is for, or that alone can read the source.
-
     `key` chooses one of several dicts in the source, `eps` is that of its norms. `expect` names
     images and the logits that the source's own program gives for them. `names` is a key of WRITTEN.
+    `own` is a user's network that the destination is for, or that alone can read the source.
 
     WeightsError for an unusable source, network or destination; BackendError if a framework is not
     installed; ParityError if the two files compute different logits, or others than the expected
@@ -99,6 +98,8 @@ def convert(
     else:
         file = sandbox.read_file(source)
         known = identify(file, spec_name, str(source), key, eps)
+        if own:
+            return into(source, file, known, own, destination, suffix)
     dtype, odd = known.weights["head.weight"].dtype.name, not_finite(known.weights)
     if compare:
         if odd:
@@ -113,8 +114,6 @@ def convert(
         need(file.format)
         if target == ONNX:
             onnx.package("onnxruntime")
-    if own and own.into:
-        return into(source, file, known, own, destination, suffix)
     records = names == "ours" and (target in RECORDS_EPS or suffix == ".keras")
     made = known if records else with_own_eps(known)
     layout = named_layout(made, target, suffix, names)

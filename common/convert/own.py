@@ -69,33 +69,29 @@ class Own:
 
         WeightsError if the network has no tensor for one.
         """
-        arrays: dict[int, np.ndarray] = {}
-        given, folded = dict(weights), 0
-        for name, array in weights.items():
-            number = self.number(name)
+        given, notes = dict(weights), []
+        lacking = [name for name in weights if self.number(name) is None]
+        for name in lacking:
             layer, _, leaf = name.rpartition(".")
-            if number is not None:
-                arrays[number] = given[name]
-            elif leaf == "bias" and self.number(f"{norm_name(layer)}.running_mean") is not None:
-                mean = f"{norm_name(layer)}.running_mean"  # the norm subtracts it after the bias
-                given[mean] = given[mean] - array
-                arrays[self.number(mean) or 0] = given[mean]
-                folded += bool(array.any())
-            else:
+            mean = f"{norm_name(layer)}.running_mean"
+            if leaf != "bias" or self.number(mean) is None:
                 raise WeightsError(f"{self.target} has no tensor for {name}.")
-        for layer, found in self.match.layers.items():
-            if "bias" in found.leaves and f"{layer}.bias" not in weights:
-                shape = self.process.shapes()[found.leaves["bias"]]
-                arrays[found.leaves["bias"]] = np.zeros(shape)
-        self.process.write(arrays)
-        return (
-            [
+            given[mean] = given[mean] - given.pop(name)  # the norm subtracts it after the bias
+        folded = sum(bool(weights[name].any()) for name in lacking)
+        if folded:
+            notes.append(
                 f"{folded} biases went into the running means of the norms behind them, because "
                 "the network has no bias there: the same function in evaluation."
-            ]
-            if folded
-            else []
-        )
+            )
+        found = self.process.shapes()
+        extra = {  # biases that the spec has not
+            layer.leaves["bias"]: np.zeros(found[layer.leaves["bias"]])
+            for name, layer in self.match.layers.items()
+            if "bias" in layer.leaves and f"{name}.bias" not in weights
+        }
+        numbered = {self.number(name): array for name, array in given.items()}
+        self.process.write({**extra, **{n: a for n, a in numbered.items() if n is not None}})
+        return notes
 
     def read(self) -> Weights:
         """The canonical weights, float32; a bias that the network has not is 0."""
@@ -152,8 +148,8 @@ def opened(target: str, backend: str, spec: Spec | None, python: str | None) -> 
 def read_into(process: Process, path: Path, key: str | None = None) -> File:
     """Read a file into a user's network. Our own reader comes first: it trusts no file.
 
-    `key` chooses one of several dicts in the file; WeightsError if there is none of that name, or
-    several might be meant.
+    `key` chooses one of several dicts in the file. WeightsError if there is none of that name;
+    UserError if the network cannot take the weights.
     """
     file = sandbox.read_file(path)
     if process.backend == "tf":

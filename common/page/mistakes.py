@@ -205,6 +205,4 @@ def lines(name: str) -> dict[str, str]:
 def sentence(name: str, language: int) -> str:
     """What `check` says, with dots for what it fills in; the language is 0 or 1."""
     text = (MISTAKES[name].en, MISTAKES[name].zh)[language]
-    for field in ("theirs", "ours", "what"):
-        text = text.replace(f"{{{field}}}", "" if field == "what" else "…")
-    return text.strip()
+    return text.format(theirs="…", ours="…", what="")

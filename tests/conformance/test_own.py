@@ -1,5 +1,6 @@
 """Weights into a user's own network and out of its file, whose names only that network knows."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -46,6 +47,25 @@ def test_weights_go_into_a_network_of_ones_own_and_come_back(name, weights, tmp_
         GoogLeNet(MINI, load(path, MINI)).forward(x)["head"] for path in (weights, back)
     )
     np.testing.assert_allclose(again, first, rtol=0, atol=1e-6 * np.abs(first).max())
+
+
+def test_one_of_several_dicts_is_chosen_by_its_key(name, weights, tmp_path):
+    if name not in ("torch", "paddle"):
+        pytest.skip("only PyTorch's and Paddle's files hold dicts")
+    network = f"{PORTS / f'{name}_own.py'}:net"
+    theirs, both = (tmp_path / f"{each}{SUFFIXES[name][0]}" for each in ("theirs", "both"))
+    assert convert(weights, theirs, "--into", network, "--backend", name).exit_code == 0
+    framework = importlib.import_module(name)
+    one = framework.load(str(theirs))
+    framework.save({"model": one, "ema": {n: 0 * a for n, a in one.items()}}, str(both))
+    words = ["--from", network, "--backend", name]
+    done = convert(both, tmp_path / "back.safetensors", *words)
+    assert done.exit_code == 2
+    assert "model, ema" in done.output
+    assert "`--key`" in done.output
+    done = convert(both, tmp_path / "back.safetensors", *words, "--key", "model")
+    assert done.exit_code == 0, done.output
+    assert load(tmp_path / "back.safetensors", MINI)["head.weight"].any()
 
 
 def test_a_file_of_another_shape_is_refused(name, weights, tmp_path):
