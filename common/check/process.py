@@ -119,8 +119,11 @@ class Process:
         if error["stage"] == "framework":
             package = FRAMEWORKS[self.backend]
             return BackendError(f"{package} cannot be imported in the network's Python: {said}.")
+        if error["type"] == server.MissingError.__name__:
+            return UserError(f"{self.file} has no {error['message']}: name what is in it.")
         if error["stage"] == "put":
-            return UserError(f"{self.file} cannot take the weights of the file: {said}")
+            reason = one_line(Exception(error["message"]))
+            return UserError(f"{self.file} cannot take the weights of the file: {reason}.")
         where = error["where"] or self.file
         doing = "loaded" if error["stage"] == "load" else "run"
         return UserError(f"{self.file} cannot be {doing}: {where} raises {said}")

@@ -202,7 +202,7 @@ class Fit:
         if abs(share - 1) <= self.limit:
             yield replace(base, kept=True)
         mu = self.short(share - 1)
-        if 0 < mu < 1:
+        if self.limit < mu < 1:
             yield replace(base, momentum=mu, kept=True)
         mu = self.short(share)
         if 0 < mu < 1 and fresh < 1 - 1e-3:

@@ -112,10 +112,14 @@ def load_user(path):
     return load(path, stem if stem.isidentifier() and stem not in sys.modules else "user_network")
 
 
+class MissingError(Exception):
+    """A name that the user's file does not have."""
+
+
 def named(module, name):
-    """What a name in the user's file stands for."""
+    """What a name in the user's file stands for; MissingError if there is none."""
     if not hasattr(module, name):
-        raise NameError(f"there is no {name} in it")
+        raise MissingError(name)
     return getattr(module, name)
 
 

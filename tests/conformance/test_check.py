@@ -237,7 +237,7 @@ def test_a_file_runs_beside_the_users_own_modules_and_its_errors_are_reported(
     ):
         with Process(f"{file}:{bad}", name) as process, pytest.raises(UserError, match=words):
             process.open(x)
-    with pytest.raises(UserError, match="there is no absent"):
+    with pytest.raises(UserError, match="has no absent"):
         Process(f"{file}:absent", name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["common.py", "mynet.py", "train.py"]
 

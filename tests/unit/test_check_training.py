@@ -184,6 +184,13 @@ def test_a_mistake_is_named_and_nothing_else(wrong, names):
     assert named(found) == names
 
 
+@pytest.mark.parametrize(
+    ("rule", "words"), [("sgd", "SGD without momentum"), ("momentum", "SGD with momentum 0.9")]
+)
+def test_the_rule_is_found_beside_gradients_that_are_never_cleared(rule, words):
+    assert check(clear=False, rule=rule).rule.startswith(words)
+
+
 def test_the_unbiased_variance_is_named():
     areas = {
         layer.name: layer.shape[2] * layer.shape[3]
