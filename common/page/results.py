@@ -218,7 +218,8 @@ def exercise_rows(found: list[Run]) -> list[tuple[Any, ...]]:
             accuracy = f"{sum(last) / len(last):.4f}"
             accuracy += f" ± {(max(last) - min(last)) / 2:.4f}" if len(last) > 1 else ""
             (recipe,) = recipes
-            amount = f"{len(own[0].epochs)} epochs at {recipe.size}, {len(own)} seed(s)"
+            seeds = f"{len(own)} seed{'s' * (len(own) > 1)}"
+            amount = f"{len(own[0].epochs)} epochs at {recipe.size}, {seeds}"
         costs = f"{parameters:,}", f"{multiply_adds / 1e6:.1f} M"
         rows.append((f"`{name}`", *costs, smallest_input(spec), accuracy, amount))
     return rows

@@ -163,7 +163,7 @@ def refusing_to_wait(torch, refusing):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("spec", ["mini", "narrow"])
+@pytest.mark.parametrize("spec", ["mini", "narrow", "mini-family"])
 def test_replayed_steps_are_the_steps(backend, name, gpu, spec):
     """A framework that captures its steps on a GPU does what it does without, batch by batch."""
     if name != "torch":

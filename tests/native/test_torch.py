@@ -9,6 +9,7 @@ import torch
 
 from backends.torch import GoogLeNet
 from backends.torch.fused import FusedInception, fuse_1x1
+from backends.torch.streams import ParallelBranches, ParallelInception, parallelize_branches
 from common.spec import D2L, SPECS
 
 #: of each kind: without and with norm, small, the later rows, auxiliary heads, no ReLU behind some
@@ -139,6 +140,18 @@ def test_copies_are_independent():
         other.head.bias += 1
     assert not model.head.bias.any()
     assert other.head.bias.all()
+
+
+@pytest.mark.parametrize("name", ["d2l", "mini-family"])
+def test_blocks_with_parallel_branches_are_the_same_network(name):
+    """Off a GPU the branches run one after the other; tests/conformance/test_device.py has one."""
+    model, x = network(name), batch(name, 2)
+    want, state = model(x), list(model.state_dict())
+    parallelize_branches(model)
+    kinds = {type(each) for each in model.modules()}
+    assert kinds & {ParallelInception, ParallelBranches}
+    assert_same(model(x), want)
+    assert list(model.state_dict()) == state
 
 
 @pytest.mark.parametrize("name", ["d2l", "paddle-vision"])
