@@ -1,0 +1,455 @@
+"""Small mistakes in the source, drawn from a seed: do the tests notice them?
+
+`python tests/mutation/mutants.py run` draws mutants, runs the tests that can see each in a copy of
+the last commit, and adds a line of JSON for each to docs/results/mutants.jsonl, so that a stopped
+run goes on later. `--groups` names some of GROUPS, `--count` how many of each, `--jobs` how many at
+once. `again` runs the survivors anew, with the tests of today; `table` prints what docs/proof.md
+shows. `--env` names the folder of tox's environments, `.tox` by default; those that run unit tests
+need `pytest-cov`, which tells the tests that reach a line.
+
+A mutant is *killed* if a test fails or takes too long. It is *equivalent* if no test can notice it,
+because the function is the same; a person writes the reason into the file. All others survive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import json
+import os
+import random
+import re
+import sqlite3
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "docs" / "results" / "mutants.jsonl"
+LIMIT = 900  #: seconds for the tests of one mutant
+
+CONFORMANCE = [
+    *(f"tests/conformance/test_{name}.py" for name in ("parity", "train", "recipes", "optimizers")),
+    *(f"tests/conformance/test_{name}.py" for name in ("weights", "device", "parallel")),
+    "tests/conformance",
+    "tests/native",
+]
+UNIT = "unit", ["tests/unit"]
+#: what a group is made of, and the tests that can see it: environments with paths, in order
+GROUPS: dict[str, tuple[list[str], list[tuple[str, list[str]]]]] = {
+    **{
+        name: ([f"backends/{name}"], [(name, CONFORMANCE)])
+        for name in ("torch", "tf", "mxnet", "paddle")
+    },
+    "numpy": (["backends/numpy"], [UNIT, ("torch", CONFORMANCE[:3])]),
+    "bench": (["common/bench"], [UNIT, ("mxnet", ["tests/conformance/test_bench.py"])]),
+    "check": (
+        ["common/check"],
+        [UNIT, ("torch", [f"tests/conformance/test_{name}.py" for name in ("check", "own")])],
+    ),
+    "cli": (["common/cli"], [UNIT, ("mxnet", ["tests/conformance/test_readme_commands.py"])]),
+    "convert": (["common/convert"], [UNIT, ("torch", ["tests/conformance/test_own.py"])]),
+    "data": (["common/data"], [UNIT]),
+    "distributed": (
+        ["common/distributed", "common/rendezvous.py"],
+        [UNIT, ("mxnet", ["tests/conformance/test_parallel.py"])],
+    ),
+    "formats": (["common/formats"], [UNIT]),
+    "page": (["common/page"], [UNIT, ("page", ["tests/page/test_source.py"])]),
+    "parity": (["common/parity"], [UNIT, ("torch", CONFORMANCE[:1])]),
+    "spec": (["common/spec"], [UNIT]),
+    "training": (["common/training"], [UNIT, ("torch", CONFORMANCE[1:4])]),
+    "weights": (["common/weights"], [UNIT]),
+    "the rest": (
+        [f"common/{name}.py" for name in ("device", "doctor", "errors", "files", "inference")]
+        + [f"common/{name}.py" for name in ("limits", "processor", "recipe", "terminal")],
+        [UNIT],
+    ),
+}
+#: tests that compare documents with the source as text: they notice every change, and prove nothing
+TEXTUAL = ("test_readme.py", "test_notebooks.py", "test_structure.py", "test_manuals.py")
+
+SWAPS = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.FloorDiv,
+    ast.Pow: ast.Mult,
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+    ast.BitOr: ast.BitAnd,
+    ast.BitAnd: ast.BitOr,
+}
+Place = tuple[ast.expr | ast.stmt, str, ast.AST]  # what is replaced, the kind, what comes there
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """Lines of a file, and what stands there instead."""
+
+    group: str
+    file: str
+    line: int  #: the first of the lines, counted from 1, when it was drawn
+    kind: str
+    before: str
+    after: str
+
+    def apply(self, root: Path) -> None:
+        """Change the file below `root`; LookupError if the lines are gone."""
+        path = root / self.file
+        text = path.read_text()
+        starts = [0, *(found.end() for found in re.finditer("\n", text))]
+        found = [n for n, at in enumerate(starts) if text.startswith(self.before + "\n", at)]
+        if not found:
+            raise LookupError(f"{self.file} has no longer the lines of line {self.line}.")
+        at = starts[min(found, key=lambda n: abs(n + 1 - self.line))]
+        path.write_text(text[:at] + self.after + text[at + len(self.before) :])
+
+
+def places(tree: ast.Module) -> Iterator[Place]:
+    """Every small mistake that can be made in a module, in the order of its lines."""
+    skipped: set[int] = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            skipped |= {id(child) for child in ast.iter_child_nodes(node)}
+            continue
+        skipped |= {id(child) for child in left_alone(node)}
+        yield from mistakes(node)
+
+
+def left_alone(node: ast.AST) -> Iterator[ast.AST]:
+    """The parts of a node that say nothing a test should hold: types, messages, options' texts."""
+    for name in ("annotation", "returns"):
+        if child := getattr(node, name, None):
+            yield child
+    match node:
+        case ast.Raise(exc=ast.Call(args=args)):
+            yield from args
+        case ast.Call(func=ast.Name(id="isinstance"), args=[_, classes]):
+            yield classes  # in any order
+        case ast.Compare(ops=[ast.In() | ast.NotIn()], comparators=[ast.Tuple() as elements]):
+            yield elements
+        case ast.ExceptHandler(type=ast.Tuple() as classes):
+            yield classes
+        case ast.JoinedStr():
+            yield from ast.iter_child_nodes(node)
+        case ast.Assert() | ast.Import() | ast.ImportFrom():
+            yield from ast.iter_child_nodes(node)
+        case ast.FunctionDef() | ast.ClassDef():
+            yield from node.decorator_list
+        case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            yield from ast.iter_child_nodes(node)
+        case ast.Subscript() if isinstance(node.value, ast.Name) and node.value.id.istitle():
+            yield from ast.iter_child_nodes(node)
+
+
+def mistakes(node: ast.AST) -> Iterator[Place]:
+    """The small mistakes in one node."""
+
+    def changed(**fields: object) -> ast.AST:
+        new = copy.deepcopy(node)
+        for name, value in fields.items():
+            setattr(new, name, value)
+        return new
+
+    match node:
+        case ast.Constant(value=bool(value)):
+            yield node, "truth", ast.Constant(not value)
+        case ast.Constant(value=int(value) | float(value)):
+            yield node, "number", ast.Constant(value + 1 if isinstance(value, int) else value * 2)
+        case ast.UnaryOp(op=ast.USub() | ast.Not()):
+            yield node, "sign", node.operand
+        case ast.BinOp(op=op):
+            if type(op) in SWAPS and not texts(node):
+                yield node, "operator", changed(op=SWAPS[type(op)]())
+                yield node, "dropped term", node.left
+        case ast.BoolOp(op=op, values=values):
+            yield node, "operator", changed(op=SWAPS[type(op)]())
+            yield node, "dropped term", changed(values=values[:-1]) if values[2:] else values[0]
+        case ast.Compare(ops=[op]):
+            yield node, "comparison", changed(ops=[SWAPS[type(op)]()])
+        case ast.Tuple(elts=[*elements], ctx=ast.Load()) | ast.List(elts=[*elements]):
+            if elements[1:] and ast.dump(elements[0]) != ast.dump(elements[1]):
+                yield node, "order", changed(elts=[elements[1], elements[0], *elements[2:]])
+        case ast.Call(args=args, keywords=keywords):
+            if args[1:] and not any(isinstance(each, ast.Starred) for each in args[:2]):
+                yield node, "arguments", changed(args=[args[1], args[0], *args[2:]])
+            if keywords and keywords[-1].arg:
+                yield node, "dropped argument", changed(keywords=keywords[:-1])
+        case ast.Expr(value=ast.Call()) | ast.AugAssign():
+            yield node, "dropped statement", ast.Pass()
+        case ast.IfExp(test=test, body=body, orelse=orelse):
+            yield node, "order", changed(body=orelse, orelse=body)
+
+
+def texts(node: ast.BinOp) -> bool:
+    """Whether the operation joins texts or types."""
+    sides = (node.left, node.right)
+    return any(
+        isinstance(side, ast.JoinedStr)
+        or (isinstance(side, ast.Constant) and isinstance(side.value, (str, type(None))))
+        for side in sides
+    )
+
+
+def candidates(group: str) -> list[Mutant]:
+    """Every mutant of a group."""
+    found = []
+    for folder in GROUPS[group][0]:
+        path = ROOT / folder
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            text = file.read_text()
+            for old, kind, new in places(ast.parse(text)):
+                mutant = lines_of(text, old, new)
+                if mutant:
+                    line, before, after = mutant
+                    name = file.relative_to(ROOT).as_posix()
+                    found.append(Mutant(group, name, line, kind, before, after))
+    return found
+
+
+def lines_of(text: str, old: ast.expr | ast.stmt, new: ast.AST) -> tuple[int, str, str] | None:
+    """The lines of a node before and after; None if that changes nothing or does not parse."""
+    lines = text.split("\n")
+    first, last = old.lineno - 1, (old.end_lineno or old.lineno) - 1
+    before = "\n".join(lines[first : last + 1])
+    head = lines[first].encode()[: old.col_offset].decode()
+    tail = lines[last].encode()[old.end_col_offset :].decode()
+    written = ast.unparse(ast.fix_missing_locations(new))
+    binds = (ast.BinOp, ast.BoolOp, ast.Compare, ast.UnaryOp, ast.IfExp, ast.Tuple)
+    if isinstance(old, ast.expr) and isinstance(new, binds):
+        written = f"({written})"
+    after = head + written + tail
+    whole = "\n".join([*lines[:first], after, *lines[last + 1 :]])
+    try:
+        tree = ast.parse(whole)
+    except SyntaxError:
+        return None
+    return None if ast.dump(tree) == ast.dump(ast.parse(text)) else (first + 1, before, after)
+
+
+def draw(group: str, count: int, seed: int) -> list[Mutant]:
+    """`count` mutants of a group: no two of one line."""
+    mutants, lines, drawn = candidates(group), set(), []
+    random.Random(f"{group} {seed}").shuffle(mutants)
+    for mutant in mutants:
+        if len(drawn) < count and (mutant.file, mutant.line) not in lines:
+            lines.add((mutant.file, mutant.line))
+            drawn.append(mutant)
+    return drawn
+
+
+class Tree:
+    """A copy of the last commit, in which one mutant at a time is tested."""
+
+    def __init__(self, folder: Path, environments: Path) -> None:
+        self.folder, self.environments = folder, environments
+        subprocess.run(["git", "clone", "-q", "--shared", ROOT, folder], check=True)
+
+    def run(self, mutant: Mutant, reach: Reach) -> tuple[str, str]:
+        """`killed` and by which test, or `survived`."""
+        mutant.apply(self.folder)
+        try:
+            for environment, paths in GROUPS[mutant.group][1]:
+                tests = paths
+                if environment == "unit":
+                    tests = reach.tests(mutant)
+                    if not tests:
+                        continue
+                if killer := self.pytest(environment, tests):
+                    return "killed", killer
+            return "survived", ""
+        finally:
+            subprocess.run(["git", "checkout", "-q", "."], cwd=self.folder, check=True)
+
+    def pytest(self, environment: str, tests: list[str]) -> str:
+        """The test that failed, `timeout`, or nothing if all passed."""
+        listed = self.folder.parent / f"{self.folder.name}.txt"
+        listed.write_text("\n".join(tests))
+        command = [self.environments / environment / "bin" / "python", "-m", "pytest", "-x", "-q"]
+        command += ["-p", "no:cacheprovider", f"@{listed}"]
+        if environment in ("torch", "tf", "mxnet", "paddle"):
+            command += ["--backend", environment]
+        command += [f"--ignore-glob=*/{name}" for name in TEXTUAL]
+        own = {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", "CI": "1"}
+        own |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", "PYTEST_ADDOPTS": ""}
+        own |= {"PYTHONDONTWRITEBYTECODE": "1"}
+        try:
+            done = subprocess.run(
+                [str(each) for each in command],
+                cwd=self.folder,
+                env=os.environ | own,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+            )
+        except subprocess.TimeoutExpired:
+            return "timeout"
+        if done.returncode in (0, 5):  # 5: no tests were collected
+            return ""
+        failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+        return failed[0] if failed else "the import"
+
+
+class Reach:
+    """Which unit tests run a line, from one run of them under `pytest-cov`."""
+
+    def __init__(self, folder: Path, environments: Path) -> None:
+        self.data = folder / "coverage"
+        if self.data.exists():
+            return
+        command = [environments / "unit" / "bin" / "python", "-m", "pytest", "-q", "tests/unit"]
+        command += ["-n", "2", "--dist", "worksteal", "--cov=common", "--cov=backends"]
+        command += ["--cov-context=test", "--cov-report="]
+        own = {"COVERAGE_FILE": str(self.data), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        # a test that measures time may fail under coverage: what was reached is written all the same
+        subprocess.run([str(each) for each in command], cwd=ROOT, env=os.environ | own, check=False)
+
+    def tests(self, mutant: Mutant) -> list[str]:
+        """The tests that run a line of the mutant, those that run the fewest lines first."""
+        lines = range(mutant.line, mutant.line + mutant.before.count("\n") + 1)
+        with sqlite3.connect(self.data) as database:
+            rows = database.execute(
+                "select context.context, line_bits.numbits from line_bits "
+                "join file on file.id = line_bits.file_id "
+                "join context on context.id = line_bits.context_id where file.path = ?",
+                (str(ROOT / mutant.file),),
+            ).fetchall()
+        sizes: dict[str, int] = {}
+        for context, bits in rows:
+            ran = {
+                8 * at + bit for at, byte in enumerate(bits) for bit in range(8) if byte >> bit & 1
+            }
+            if context and ran & {*lines}:
+                sizes[context.partition("|")[0]] = len(ran)
+        if not sizes:  # a line that runs when the module is imported
+            return ["tests/unit"]
+        found = [test for test in sizes if not any(name in test for name in TEXTUAL)]
+        return sorted(found, key=lambda test: sizes[test])
+
+
+def known() -> list[dict[str, object]]:
+    """The results so far."""
+    return (
+        [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    )
+
+
+def examine(mutants: list[Mutant], asked: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """Test the mutants, some at once; yield each one's row."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(asked.jobs) as pool:
+        folder = Path(name)
+        reach = Reach(Path(asked.reach) if asked.reach else folder, asked.env)
+        free = [Tree(folder / f"tree{job}", asked.env) for job in range(asked.jobs)]
+
+        def one(mutant: Mutant) -> dict[str, object]:
+            tree, start = free.pop(), time.monotonic()
+            try:
+                result, test = tree.run(mutant, reach)
+            finally:
+                free.append(tree)
+            seconds = round(time.monotonic() - start, 1)
+            row = {**asdict(mutant), "result": result, "test": test, "seconds": seconds}
+            return row | {"commit": commit, "date": time.strftime("%Y-%m-%d")}
+
+        yield from pool.map(one, mutants)
+
+
+def run(asked: argparse.Namespace) -> None:
+    """Draw, and test what has no result yet."""
+    done = {(row["file"], row["line"], row["after"]) for row in known()}
+    drawn = [draw(group, asked.count, asked.seed) for group in asked.groups]
+    mixed = [mutants[at] for at in range(asked.count) for mutants in drawn if at < len(mutants)]
+    todo = [each for each in mixed if (each.file, each.line, each.after) not in done]
+    print(f"seed {asked.seed}: {len(todo)} of {len(mixed)} mutants to test", flush=True)
+    for row in examine(todo, asked):
+        with RESULTS.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        say(row)
+
+
+def again(asked: argparse.Namespace) -> None:
+    """Test the survivors anew, and write the file with their new results."""
+    rows = known()
+    survivors = [
+        row for row in rows if row["result"] == "survived" and row["group"] in asked.groups
+    ]
+    fields = Mutant.__dataclass_fields__
+    mutants = [Mutant(**{name: row[name] for name in fields}) for row in survivors]  # type: ignore[arg-type]
+    for old, new in zip(survivors, examine(mutants, asked), strict=True):
+        rows[rows.index(old)] = old | {
+            key: new[key] for key in ("result", "test", "seconds", "commit", "date")
+        }
+        RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        say(new)
+
+
+def say(row: dict[str, object]) -> None:
+    """Print one result; of a survivor also the lines."""
+    where = f"{row['file']}:{row['line']}"
+    print(
+        f"{row['result']:9} {row['seconds']:6} s  {where} {row['kind']} {row['test']}", flush=True
+    )
+    if row["result"] == "survived":
+        print(f"    - {row['before']}\n    + {row['after']}", flush=True)
+
+
+def table(rows: list[dict[str, object]]) -> list[tuple[object, ...]]:
+    """A row for each group: drawn, killed, equivalent, survived, and the share caught."""
+    found = []
+    for group in [*GROUPS, "all"]:
+        own = [row for row in rows if group in (row["group"], "all")]
+        counts = [
+            sum(row["result"] == what for row in own)
+            for what in ("killed", "equivalent", "survived")
+        ]
+        if own:
+            share = counts[0] / max(1, len(own) - counts[1])
+            found.append((group, len(own), *counts, f"{100 * share:.1f} %"))
+    return found
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("what", choices=["run", "again", "table"])
+    parser.add_argument("--groups", type=lambda text: text.split(","), default=[*GROUPS])
+    parser.add_argument("--count", type=int, default=20, help="of each group")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--env", type=Path, default=ROOT / ".tox")
+    parser.add_argument("--reach", help="a folder that keeps what pytest-cov found")
+    asked = parser.parse_args()
+    if asked.what == "table":
+        for row in table(known()):
+            print(*row, sep="\t")
+    else:
+        {"run": run, "again": again}[asked.what](asked)
+
+
+if __name__ == "__main__":
+    main()
