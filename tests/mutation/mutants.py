@@ -195,7 +195,7 @@ def mistakes(node: ast.AST) -> Iterator[Place]:
                 yield node, "dropped argument", changed(keywords=keywords[:-1])
         case ast.Expr(value=ast.Call()) | ast.AugAssign():
             yield node, "dropped statement", ast.Pass()
-        case ast.IfExp(test=test, body=body, orelse=orelse):
+        case ast.IfExp(body=body, orelse=orelse):
             yield node, "order", changed(body=orelse, orelse=body)
 
 
@@ -319,7 +319,7 @@ class Reach:
         command += ["-n", "2", "--dist", "worksteal", "--cov=common", "--cov=backends"]
         command += ["--cov-context=test", "--cov-report="]
         own = {"COVERAGE_FILE": str(self.data), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        # a test that measures time may fail under coverage: what was reached is written all the same
+        # a test may fail under coverage: what was reached is written all the same
         subprocess.run([str(each) for each in command], cwd=ROOT, env=os.environ | own, check=False)
 
     def tests(self, mutant: Mutant) -> list[str]:
