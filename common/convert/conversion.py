@@ -8,9 +8,6 @@ runs both files on the same images. `--expect` compares with logits that the use
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,24 +18,22 @@ from typing import Any
 import numpy as np
 
 from backends import FRAMEWORKS, require
-from backends.numpy import resize
 from common.convert import onnx
 from common.convert.expect import Expected
 from common.convert.onnx import ONNX
 from common.convert.own import known_from, opened, require_suffix, save_into
+from common.convert.process import Work, images, started, verify
 from common.convert.report import Converted
-from common.data.sources import load as load_data
-from common.errors import BackendError, ParityError, WeightsError
-from common.files import ROOT, write_whole
+from common.errors import ParityError, WeightsError
+from common.files import write_whole
 from common.formats import sandbox
 from common.formats.assumptions import assumptions
-from common.formats.downscale import redo_downscale_in_infer
 from common.formats.identify import Known, identify, with_own_eps
-from common.formats.naming import FORMATS, NAMINGS, WRITTEN, Layers, belongs, ours, paddle_vision
+from common.formats.naming import FORMATS, NAMINGS, WRITTEN, Layers, belongs, ours
 from common.formats.readers import detect
 from common.formats.readers.base import File
-from common.spec import Spec, find
-from common.weights import Weights, not_finite, save, sha256, shapes
+from common.spec import find
+from common.weights import Weights, not_finite, sha256, shapes
 
 SUFFIXES = {form.suffix: name for name, form in FORMATS.items()}
 SUFFIXES |= {".pth": "torch", ".keras": "tf"}  #: a `.keras` file is the whole model
@@ -48,7 +43,6 @@ RUNS = {
     "npz": "NumPy",
     ONNX: "onnxruntime",
 }  #: what runs the formats that have no framework
-IMAGES = 8  #: number of images that `--check` runs
 TOLERANCE = {
     "float32": 1e-5,
     "float64": 1e-12,
@@ -85,54 +79,71 @@ def convert(
     else:
         need(target)
     expected = Expected.read(*expect) if expect else None
-    if own and not own.into:
-        if own.backend == "tf":  # Keras reads it, by its ending
-            require_suffix(source, own.backend, "--from")
-        if eps is not None and not spec_name:
-            raise WeightsError("`--eps` with `--from` needs `--spec`: name the network's spec too.")
-        spec = find(spec_name).at(eps=eps) if spec_name else None
-        with opened(own.target, own.backend, spec, own.python) as network:
-            file, known = known_from(network, source, key)
-            network.compare(known.weights, images(known.spec), "Nothing was written")
-        file = File(own.backend, known.weights, file.stored)
-    else:
-        file = sandbox.read_file(source)
-        known = identify(file, spec_name, str(source), key, eps)
-        if own:
-            return into(source, file, known, own, destination, suffix)
-    dtype, odd = known.weights["head.weight"].dtype.name, not_finite(known.weights)
-    if compare:
-        if odd:
-            raise WeightsError(
-                f"{source} holds NaN or infinity in {odd[0]}, so its logits cannot be compared: "
-                "leave out `--check`."
-            )
-        if target == ONNX and dtype != "float32":
-            raise WeightsError(
-                f"{source} holds {dtype}, which onnxruntime does not run: leave out `--check`."
-            )
-        need(file.format)
-        if target == ONNX:
-            onnx.package("onnxruntime")
-    records = names == "ours" and (target in RECORDS_EPS or suffix == ".keras")
-    made = known if records else with_own_eps(known)
-    layout = named_layout(made, target, suffix, names)
-    comparison = expected.compare(known, made, str(source)) if expected else None
-    with temporary_folder() as folder:
-        work = Work(folder, made, compare)
-        written = folder / f"weights{suffix}"
-        if layout:
-            logits = work.write_named(target, written, layout)
-        else:
-            logits = work.write(target, written)
-            verify(read_back(written, made, records), made, destination)
-        check = None
-        if logits is not None:
-            first = (work if made is known else Work(folder, known, compare)).run(file.format)
-            check = compared(file.format, first, target, logits, destination)
-        put(destination, written.read_bytes())
+    if own and own.into:
+        file, known = read_source(source, spec_name, key, eps, None)
+        return into(source, file, known, own, destination, suffix)
+    with started(target) as process:
+        file, known = read_source(source, spec_name, key, eps, own)
+        if compare:
+            require_comparable(source, file, known, target)
+        records = names == "ours" and (target in RECORDS_EPS or suffix == ".keras")
+        made = known if records else with_own_eps(known)
+        layout = named_layout(made, target, suffix, names)
+        comparison = expected.compare(known, made, str(source)) if expected else None
+        with temporary_folder() as folder:
+            work = Work(folder, made, compare)
+            written = folder / f"weights{suffix}"
+            if layout:
+                logits = work.write_named(target, written, layout, process)
+            else:
+                logits = work.write(target, written, process)
+                verify(read_back(written, made, records), made, destination)
+            check = None
+            if logits is not None:
+                first = (work if made is known else Work(folder, known, compare)).run(file.format)
+                check = compared(file.format, first, target, logits, destination)
+            put(destination, written.read_bytes())
     found = converted(source, file, known, made, destination)
     return replace(found, expected=comparison, check=check)
+
+
+def read_source(
+    source: Path,
+    spec_name: str | None,
+    key: str | None,
+    eps: float | None,
+    own: OwnNetwork | None,
+) -> tuple[File, Known]:
+    """What the source holds, and the network that it is; `own` reads it in place of our readers."""
+    if own is None:
+        file = sandbox.read_file(source)
+        return file, identify(file, spec_name, str(source), key, eps)
+    if own.backend == "tf":  # Keras reads it, by its ending
+        require_suffix(source, own.backend, "--from")
+    if eps is not None and not spec_name:
+        raise WeightsError("`--eps` with `--from` needs `--spec`: name the network's spec too.")
+    spec = find(spec_name).at(eps=eps) if spec_name else None
+    with opened(own.target, own.backend, spec, own.python) as network:
+        file, known = known_from(network, source, key)
+        network.compare(known.weights, images(known.spec), "Nothing was written")
+    return File(own.backend, known.weights, file.stored), known
+
+
+def require_comparable(source: Path, file: File, known: Known, target: str) -> None:
+    """WeightsError or BackendError unless both files can be run on images."""
+    if odd := not_finite(known.weights):
+        raise WeightsError(
+            f"{source} holds NaN or infinity in {odd[0]}, so its logits cannot be compared: "
+            "leave out `--check`."
+        )
+    dtype = known.weights["head.weight"].dtype.name
+    if target == ONNX and dtype != "float32":
+        raise WeightsError(
+            f"{source} holds {dtype}, which onnxruntime does not run: leave out `--check`."
+        )
+    need(file.format)
+    if target == ONNX:
+        onnx.package("onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -237,20 +248,6 @@ def put(destination: Path, data: bytes) -> None:
         raise WeightsError(f"{destination} holds other bytes than were written: check the disk.")
 
 
-def verify(back: Weights, known: Known, destination: Path) -> None:
-    """WeightsError unless the weights that were read back have the same bits."""
-    for name, array in known.weights.items():
-        found = back.get(name)
-        if found is None or found.dtype != array.dtype or found.tobytes() != array.tobytes():
-            raise WeightsError(
-                f"{destination} was not written: {name} changed when the file was read back."
-            )
-    if len(back) != len(known.weights):
-        raise WeightsError(
-            f"{destination} was not written: the file has other tensors when it is read back."
-        )
-
-
 def read_back(written: Path, known: Known, records_eps: bool) -> Weights:
     """The canonical weights in a file that was just written."""
     back = identify(sandbox.read_file(written), known.spec.name, written.name)
@@ -279,94 +276,6 @@ def named_layout(known: Known, target: str, suffix: str, names: str) -> Layers |
         f"`--names {names}` writes {' or '.join(where)} files of the networks that have these "
         f"names, and not {known.spec.name} as {suffix}."
     )
-
-
-@dataclass(frozen=True)
-class Work:
-    """Known weights in a temporary folder, and the processes that write and run them there.
-
-    Each format is run in a process of its own: by its framework, by the reference (NumPy) for
-    safetensors, or by onnxruntime for ONNX.
-    """
-
-    folder: Path
-    known: Known
-    compare: bool
-
-    def __post_init__(self) -> None:
-        save(self.folder / "canonical.safetensors", self.known.weights, self.known.spec)
-        if self.compare:
-            dtype = self.known.weights["head.weight"].dtype
-            np.save(self.folder / "images.npy", images(self.known.spec).astype(dtype))
-
-    def write(self, target: str, path: Path) -> np.ndarray | None:
-        """Write the file; if logits are compared, run it and return its logits."""
-        if target == ONNX:
-            path.write_bytes(onnx.encode(self.known.spec, self.known.weights))
-        elif target not in FRAMEWORKS:
-            save(path, self.known.weights, self.known.spec)
-        if target in FRAMEWORKS or self.compare:
-            return self.run(target, path)
-        return None
-
-    def write_named(self, target: str, path: Path, layers: Layers) -> np.ndarray | None:
-        """Write the tensors under other names, read them again, and run what was read.
-
-        WeightsError if a tensor changed or another network is identified.
-        """
-        form, weights = FORMATS[target], self.known.weights
-        if layers["head"] == next(paddle_vision(self.known.spec))["head"]:
-            weights = redo_downscale_in_infer(self.known.spec, weights)
-        arrays = {form.name(layers, name): form.native(weights[name]) for name in weights}
-        np.savez(self.folder / "named.npz", **arrays)  # type: ignore[arg-type]
-        do(self.job(target, path, named=str(self.folder / "named.npz")))
-        file = sandbox.read_file(path)
-        verify(file.arrays, replace(self.known, weights=arrays), path)
-        back = identify(file, self.known.spec.name, path.name)
-        return replace(self, known=back).run(target) if self.compare else None
-
-    def run(self, form: str, path: Path | None = None) -> np.ndarray | None:
-        """Run one format; with a path, the framework first writes the file there and reads it."""
-        job = self.job(form, path)
-        do(job)
-        return np.load(job["logits"]) if self.compare else None
-
-    def job(self, form: str, path: Path | None, named: str | None = None) -> dict[str, Any]:
-        """What a process has to do, as plain data."""
-        spec = self.known.spec
-        return {
-            "form": form,
-            "spec": [spec.name, spec.input[0], spec.head.width, spec.norm and spec.norm.eps],
-            "weights": str(self.folder / "canonical.safetensors"),
-            "named": named,
-            "file": str(path) if path else None,
-            "images": str(self.folder / "images.npy") if self.compare else None,
-            "logits": str(self.folder / f"{form}.npy"),
-        }
-
-
-def do(job: dict[str, Any]) -> None:
-    """Run a job in a process of its own; BackendError if it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "common.convert.work"],
-        cwd=ROOT,
-        input=json.dumps(job),
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
-    if done.returncode:
-        last = (done.stderr.splitlines() or [f"status {done.returncode}"])[-1]
-        if done.returncode != BackendError.exit_code:
-            last = f"{job['form']} could not write or run the weights: {last}"
-        raise BackendError(last)
-
-
-def images(spec: Spec) -> np.ndarray:
-    """The first images of the shipped sample as the network's input: float64 (N, C, H, W)."""
-    channels, height, width = spec.input
-    sample = load_data("sample").test_images[:IMAGES]
-    return np.repeat(resize(sample, height, width), channels, axis=1)
 
 
 def compared(

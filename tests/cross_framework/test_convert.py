@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from itertools import permutations
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from backends import FRAMEWORKS
 from backends.numpy import GoogLeNet
 from common import spec
 from common.cli.app import main
-from common.convert import conversion, onnx
+from common.convert import conversion, onnx, process
 from common.formats import sandbox
 from common.formats.identify import identify
 from common.formats.naming import FORMATS
@@ -43,22 +44,23 @@ def processes():
     """A process of each end's own, as `convert` starts them, that lives through all of them."""
     alive = {}
 
-    def do(job):
+    def do(job, begun=None):
         if job["form"] not in alive:
             command = [sys.executable, "-m", "common.convert.work"]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             alive[job["form"]] = subprocess.Popen(command, cwd=ROOT, **pipes)
-        process = alive[job["form"]]
-        print(json.dumps(job), file=process.stdin, flush=True)
-        assert any(line == "done\n" for line in process.stdout)
+        own = alive[job["form"]]
+        print(json.dumps(job), file=own.stdin, flush=True)
+        assert any(line == "done\n" for line in own.stdout)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conversion, "do", do)
+        patch.setattr(process, "do", do)
+        patch.setattr(conversion, "started", lambda form: nullcontext())
         yield alive
-    for process in alive.values():
-        process.stdin.close()
-        assert process.wait() == 0
-        process.stdout.close()
+    for own in alive.values():
+        own.stdin.close()
+        assert own.wait() == 0
+        own.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +107,13 @@ def test_ends_that_differ_are_told_and_nothing_is_written(native, tmp_path, monk
     """Were a framework to compute something else with the same bits, `--check` would say so."""
     _, files = native
     far = 2 * conversion.TOLERANCE["float32"]
-    run = conversion.Work.run
+    run = process.Work.run
 
-    def other(self, form, path=None):
+    def other(self, form, path=None, begun=None):
         logits = run(self, form, path)
         return logits * np.float32(1 + far) if path else logits
 
-    monkeypatch.setattr(conversion.Work, "run", other)
+    monkeypatch.setattr(process.Work, "run", other)
     with pytest.raises(conversion.ParityError, match="logits that differ by"):
         conversion.convert(files["torch"], tmp_path / "there.params", compare=True)
     assert not list(tmp_path.iterdir())
@@ -186,7 +188,7 @@ def test_a_reader_s_file_goes_on_in_another_framework(books, processes, tmp_path
     converted = conversion.convert(books / f"{one}-norm{FORMATS[one].suffix}", there)
     known = identify(sandbox.read_file(there), None, "it")
     assert sha256(known.weights) == converted.sha256
-    work = conversion.Work(tmp_path, known, True)
+    work = process.Work(tmp_path, known, True)
     np.save(tmp_path / "images.npy", np.load(books / "images.npy"))  # instead of the sample's
     logits = work.write(other, tmp_path / f"again{FORMATS[other].suffix}")
     assert tensor_error(logits, np.load(books / f"{one}-norm.npy")) < 1e-12

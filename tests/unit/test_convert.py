@@ -6,6 +6,7 @@ Long because everything that the command says of a file is here.
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,9 @@ from backends import FRAMEWORKS
 from backends.numpy import GoogLeNet
 from common import files
 from common.cli.app import main
-from common.convert import conversion, onnx, work
-from common.convert.conversion import SUFFIXES, Work
+from common.convert import conversion, onnx, process, work
+from common.convert.conversion import SUFFIXES
+from common.convert.process import Work
 from common.errors import BackendError, ParityError, WeightsError
 from common.formats import sandbox
 from common.formats.family_names import PADDLE_V3
@@ -150,8 +152,8 @@ def test_check_runs_both_ends_on_the_same_images(tmp_path, capsys):
 
 
 def test_the_images_of_the_check_are_real_and_fit(monkeypatch):
-    x = conversion.images(MINI.at(channels=3))
-    assert x.shape == (conversion.IMAGES, 3, 33, 33)
+    x = process.images(MINI.at(channels=3))
+    assert x.shape == (process.IMAGES, 3, 33, 33)
     assert 0 <= x.min() < 0.1 < 0.5 < x.max() <= 1
     np.testing.assert_array_equal(x[:, 0], x[:, 2])
 
@@ -234,7 +236,7 @@ def test_a_destination_that_comes_back_otherwise_is_not_kept(source, tmp_path, m
     """A writer that changes one bit of one tensor."""
     write = Work.write
 
-    def wrong(self, target, path):
+    def wrong(self, target, path, begun=None):
         logits = write(self, target, path)
         weights = load(path, MINI)
         weights["stage2.1.conv.bias"].view(np.uint8)[0] ^= 1
@@ -248,14 +250,14 @@ def test_a_destination_that_comes_back_otherwise_is_not_kept(source, tmp_path, m
 
 def test_a_tensor_that_comes_back_more_is_seen():
     known = conversion.Known(MINI, "our names", draw(MINI, 0))
-    conversion.verify(draw(MINI, 0), known, Path("a"))
+    process.verify(draw(MINI, 0), known, Path("a"))
     with pytest.raises(WeightsError, match="other tensors"):
-        conversion.verify(draw(MINI, 0) | {"more": np.zeros(1)}, known, Path("a"))
+        process.verify(draw(MINI, 0) | {"more": np.zeros(1)}, known, Path("a"))
     with pytest.raises(WeightsError, match=r"head\.bias changed"):
-        conversion.verify({**draw(MINI, 0), "head.bias": np.zeros(10)}, known, Path("a"))
+        process.verify({**draw(MINI, 0), "head.bias": np.zeros(10)}, known, Path("a"))
     negative = {**draw(MINI, 0), "head.bias": -np.zeros(10, np.float32)}  # equal, not the same bits
     with pytest.raises(WeightsError, match=r"head\.bias changed"):
-        conversion.verify(negative, known, Path("a"))
+        process.verify(negative, known, Path("a"))
 
 
 @pytest.mark.parametrize("at", ["write", "fsync", "replace"])
@@ -311,7 +313,7 @@ def test_ends_that_differ_have_status_3_and_nothing_is_written(tmp_path, monkeyp
     save(tmp_path / "a.safetensors", draw(MINI, 0), MINI)
     saved = Work.run
 
-    def other(self, form, path=None):
+    def other(self, form, path=None, begun=None):
         return saved(self, form, path) + np.float32(1e-3 if path else 0)
 
     monkeypatch.setattr(Work, "run", other)
@@ -344,7 +346,7 @@ def test_the_check_runs_the_weights_in_the_written_file(form, tmp_path, referenc
     save(path, other, MINI)
     monkeypatch.setattr(reference, "save", lambda model, path: save(path, other, MINI))
     monkeypatch.setattr(work, "load", lambda name: reference)
-    x = conversion.images(MINI).astype(np.float32)
+    x = process.images(MINI).astype(np.float32)
     logits = work.end(form, MINI, known, path, x)
     of_file, of_known = (work.end(form, MINI, each, None, x) for each in (other, known))
     assert np.array_equal(logits, of_file)
@@ -358,12 +360,30 @@ def test_a_difference_that_is_no_number_is_a_difference():
 
 
 def test_a_process_that_fails_is_one_sentence(monkeypatch):
-    def start(command, **options):
-        return subprocess.CompletedProcess(command, 1, "", "Traceback\nValueError: no room\n")
+    def start(form):
+        failing = "import sys; sys.exit('Traceback\\nValueError: no room')"
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([sys.executable, "-c", failing], text=True, **pipes)
 
-    monkeypatch.setattr(conversion.subprocess, "run", start)
+    monkeypatch.setattr(process, "start", start)
     with pytest.raises(BackendError, match="torch could not write or run the weights: ValueError"):
-        conversion.do({"form": "torch"})
+        process.do({"form": "torch"})
+
+
+def test_a_process_that_waits_ends_when_the_source_is_refused(source, tmp_path, monkeypatch):
+    waiting = []
+
+    def start(form):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        waiting.append(subprocess.Popen(["sleep", "600"], **pipes))
+        return waiting[0]
+
+    monkeypatch.setattr(process, "start", start)
+    monkeypatch.setattr(conversion, "need", lambda form: None)  # the framework is not installed
+    source.write_bytes(b"no weights")
+    with pytest.raises(WeightsError, match="in none of the formats"):
+        conversion.convert(source, tmp_path / "a.weights.h5")
+    assert [each.poll() for each in waiting] == [-signal.SIGKILL]
 
 
 def test_every_framework_has_a_format_and_a_suffix_of_its_own():
@@ -538,13 +558,13 @@ def test_names_that_do_not_belong_to_the_network_are_refused(source, tmp_path, c
 
 
 def test_a_named_file_that_comes_back_otherwise_is_not_kept(source, tmp_path, monkeypatch, capsys):
-    def wrong(job):
+    def wrong(job, begun=None):
         with np.load(job["named"]) as arrays:
             changed = dict(arrays)
         changed["0.0.bias"] = changed["0.0.bias"] + 1
         np.savez(job["file"], **changed)
 
-    monkeypatch.setattr(conversion, "do", wrong)
+    monkeypatch.setattr(process, "do", wrong)
     said = refused(capsys, source, tmp_path / "a.npz", "--names", "book")
     assert "was not written: 0.0.bias changed" in said
 
