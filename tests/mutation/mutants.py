@@ -9,6 +9,7 @@ need `pytest-cov`, which tells the tests that reach a line.
 
 A mutant is *killed* if a test fails or takes too long. It is *equivalent* if no test can notice it,
 because the function is the same; a person writes the reason into the file. All others survive.
+Long because the mistakes, the tests that see them and the results are one script.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results" / "mutants.jsonl"
 LIMIT = 900  #: seconds for the tests of one mutant
 
+FRAMEWORKS = ("torch", "tf", "mxnet", "paddle")
 CONFORMANCE = [
     *(f"tests/conformance/test_{name}.py" for name in ("parity", "train", "recipes", "optimizers")),
     *(f"tests/conformance/test_{name}.py" for name in ("weights", "device", "parallel")),
@@ -42,10 +44,7 @@ CONFORMANCE = [
 UNIT = "unit", ["tests/unit"]
 #: what a group is made of, and the tests that can see it: environments with paths, in order
 GROUPS: dict[str, tuple[list[str], list[tuple[str, list[str]]]]] = {
-    **{
-        name: ([f"backends/{name}"], [(name, CONFORMANCE)])
-        for name in ("torch", "tf", "mxnet", "paddle")
-    },
+    **{name: ([f"backends/{name}"], [(name, CONFORMANCE)]) for name in FRAMEWORKS},
     "numpy": (["backends/numpy"], [UNIT, ("torch", CONFORMANCE[:3])]),
     "bench": (["common/bench"], [UNIT, ("mxnet", ["tests/conformance/test_bench.py"])]),
     "check": (
@@ -209,20 +208,14 @@ def texts(node: ast.BinOp) -> bool:
     )
 
 
-def candidates(group: str) -> list[Mutant]:
-    """Every mutant of a group."""
-    found = []
+def candidates(group: str) -> Iterator[tuple[str, str, Place]]:
+    """Every mistake that can be made in a group: the file, its text, and the place."""
     for folder in GROUPS[group][0]:
         path = ROOT / folder
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            text = file.read_text()
-            for old, kind, new in places(ast.parse(text)):
-                mutant = lines_of(text, old, new)
-                if mutant:
-                    line, before, after = mutant
-                    name = file.relative_to(ROOT).as_posix()
-                    found.append(Mutant(group, name, line, kind, before, after))
-    return found
+            name, text = file.relative_to(ROOT).as_posix(), file.read_text()
+            for place in places(ast.parse(text)):
+                yield name, text, place
 
 
 def lines_of(text: str, old: ast.expr | ast.stmt, new: ast.AST) -> tuple[int, str, str] | None:
@@ -247,12 +240,15 @@ def lines_of(text: str, old: ast.expr | ast.stmt, new: ast.AST) -> tuple[int, st
 
 def draw(group: str, count: int, seed: int) -> list[Mutant]:
     """`count` mutants of a group: no two of one line."""
-    mutants, lines, drawn = candidates(group), set(), []
-    random.Random(f"{group} {seed}").shuffle(mutants)
-    for mutant in mutants:
-        if len(drawn) < count and (mutant.file, mutant.line) not in lines:
-            lines.add((mutant.file, mutant.line))
-            drawn.append(mutant)
+    found, drawn = [*candidates(group)], []
+    random.Random(f"{group} {seed}").shuffle(found)
+    lines: set[tuple[str, int]] = set()
+    for file, text, (old, kind, new) in found:
+        if len(drawn) == count:
+            break
+        if (file, old.lineno) not in lines and (changed := lines_of(text, old, new)):
+            lines.add((file, old.lineno))
+            drawn.append(Mutant(group, file, changed[0], kind, *changed[1:]))
     return drawn
 
 
@@ -273,39 +269,40 @@ class Tree:
                     tests = reach.tests(mutant)
                     if not tests:
                         continue
-                if killer := self.pytest(environment, tests):
+                python = self.environments / environment / "bin" / "python"
+                backend = environment if environment in FRAMEWORKS else ""
+                if killer := first_failure(self.folder, python, tests, backend):
                     return "killed", killer
             return "survived", ""
         finally:
             subprocess.run(["git", "checkout", "-q", "."], cwd=self.folder, check=True)
 
-    def pytest(self, environment: str, tests: list[str]) -> str:
-        """The test that failed, `timeout`, or nothing if all passed."""
-        listed = self.folder.parent / f"{self.folder.name}.txt"
-        listed.write_text("\n".join(tests))
-        command = [self.environments / environment / "bin" / "python", "-m", "pytest", "-x", "-q"]
-        command += ["-p", "no:cacheprovider", f"@{listed}"]
-        if environment in ("torch", "tf", "mxnet", "paddle"):
-            command += ["--backend", environment]
+
+def first_failure(folder: Path, python: Path, tests: list[str], backend: str = "") -> str:
+    """The test that fails in the copy of the project, `timeout`, or nothing if all pass."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as listed:  # too many for a command line
+        listed.write("\n".join(tests))
+        listed.flush()
+        command = [str(python), "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
         command += [f"--ignore-glob=*/{name}" for name in TEXTUAL]
-        own = {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", "CI": "1"}
-        own |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", "PYTEST_ADDOPTS": ""}
-        own |= {"PYTHONDONTWRITEBYTECODE": "1"}
+        command += [f"--backend={backend}"] * bool(backend) + [f"@{listed.name}"]
+        own = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_ADDOPTS": ""}
+        own |= {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
         try:
             done = subprocess.run(
-                [str(each) for each in command],
-                cwd=self.folder,
-                env=os.environ | own,
+                command,
+                cwd=folder,
+                env=os.environ | own | {"CI": "1"},
                 capture_output=True,
                 text=True,
                 timeout=LIMIT,
             )
         except subprocess.TimeoutExpired:
             return "timeout"
-        if done.returncode in (0, 5):  # 5: no tests were collected
-            return ""
-        failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-        return failed[0] if failed else "the import"
+    if done.returncode in (0, 5):  # 5: no tests were collected
+        return ""
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return failed[0] if failed else "the import"
 
 
 class Reach:
@@ -329,8 +326,8 @@ class Reach:
             rows = database.execute(
                 "select context.context, line_bits.numbits from line_bits "
                 "join file on file.id = line_bits.file_id "
-                "join context on context.id = line_bits.context_id where file.path = ?",
-                (str(ROOT / mutant.file),),
+                "join context on context.id = line_bits.context_id where file.path like ?",
+                (f"%/{mutant.file}",),
             ).fetchall()
         sizes: dict[str, int] = {}
         for context, bits in rows:

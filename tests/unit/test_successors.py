@@ -296,6 +296,6 @@ def test_the_rows_of_the_exercise_are_generated():
         return SimpleNamespace(name=f"d2l-bn-{seed}", config=config, epochs=epochs)
 
     found = results.exercise_rows([run(0, 0.90), run(1, 0.91)])[1]
-    assert found[4:] == ("0.9050 ± 0.0050", "2 epochs at 96, 2 seed(s)")
+    assert found[4:] == ("0.9050 ± 0.0050", "2 epochs at 96, 2 seeds")
     for change in ({"size": 64}, {"label_smoothing": 0.1}):
         refusal(lambda change=change: results.exercise_rows([run(0, 0.9), run(1, 0.9, **change)]))

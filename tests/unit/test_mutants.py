@@ -1,0 +1,112 @@
+"""The mutation run itself, and a small fixed sample of its last result."""
+
+import ast
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "mutation"))
+
+import mutants  # noqa: E402
+
+SAMPLE = 8  #: mutants of the last result that are tested anew
+QUICK = 8.0  #: seconds that their tests took at most
+
+
+def changed(text):
+    """What each mistake makes of one line."""
+    found = [mutants.lines_of(text, old, new) for old, _, new in mutants.places(ast.parse(text))]
+    return [each[2] for each in found if each]
+
+
+@pytest.mark.parametrize(
+    ("line", "after"),
+    [
+        ("x = f(a, axis=1)", ["x = f(a)", "x = f(a, axis=2)"]),
+        ("x = a - b * 2", ["x = (a + b * 2)", "x = a", "x = a - (b / 2)"]),
+        ("x = -a", ["x = a"]),
+        ("x = f(a, b)", ["x = f(b, a)"]),
+        ("x = a < b and not c", ["x = (a < b or not c)", "x = (a < b)", "x = (a <= b) and not c"]),
+        ("f(x)", ["pass"]),
+        ("x += 1", ["pass", "x += 2"]),
+        ("x = [a, b, c]", ["x = [b, a, c]"]),
+        ("x = a if b else c", ["x = (c if b else a)"]),
+    ],
+)
+def test_the_small_mistakes_of_a_line(line, after):
+    found = changed(line)
+    assert [each for each in after if each not in found] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from a import b",
+        "raise ValueError(f'{a + 1}')",
+        "x: Literal[1, 2] = None",
+        "x = 'a' + 'b'",
+    ],
+)
+def test_what_no_test_should_hold_is_left_alone(line):
+    assert changed(line) == []
+
+
+def test_the_order_of_classes_is_left_alone():
+    assert changed("x = isinstance(a, (b, c))") == ["x = isinstance((b, c), a)"]
+
+
+def test_the_draw_is_fixed_by_its_seed_and_covers_every_file():
+    once, again, other = (mutants.draw("spec", 30, seed) for seed in (0, 0, 1))
+    assert once == again != other
+    assert len({(each.file, each.line) for each in once}) == 30
+    every = {path for paths, _ in mutants.GROUPS.values() for path in paths}
+    for path in [*(ROOT / "backends").iterdir(), *(ROOT / "common").iterdir()]:
+        name = path.relative_to(ROOT).as_posix()
+        if name not in every and path.suffix in ("", ".py") and path.name != "__pycache__":
+            assert name in UNTOUCHED, name
+
+
+#: what only describes, says which others there are, or injects bugs itself
+UNTOUCHED = {
+    "backends/__init__.py",
+    "backends/mutations",
+    "backends/simulated",
+    "common/__init__.py",
+    "common/contract.py",
+}
+
+
+def test_a_mutant_finds_its_lines_where_they_have_moved(tmp_path):
+    mutant = mutants.Mutant("spec", "a.py", 3, "number", "    x = 1", "    x = 2")
+    (tmp_path / "a.py").write_text("if a:\n    x = 1\n\n\nif b:\n    x = 1\n")
+    mutant.apply(tmp_path)
+    assert (tmp_path / "a.py").read_text() == "if a:\n    x = 2\n\n\nif b:\n    x = 1\n"
+    (tmp_path / "a.py").write_text("x = 1\n")
+    with pytest.raises(LookupError, match="line 3"):
+        mutant.apply(tmp_path)
+
+
+def sample():
+    """Mutants that a quick unit test has killed, and whose lines are still there."""
+    rows = mutants.known()
+    quick = [
+        row for row in rows if row["test"].startswith("tests/unit/") and row["seconds"] < QUICK
+    ]
+    groups = {
+        row["group"]: row for row in quick if row["before"] in (ROOT / row["file"]).read_text()
+    }
+    return [*groups.values()][:SAMPLE]
+
+
+@pytest.mark.parametrize("row", sample(), ids=lambda row: f"{row['file']}:{row['line']}")
+def test_a_sample_of_the_last_result_is_still_killed(row, tmp_path):
+    for name in ("backends", "common", "tests", "docs", "pyproject.toml", "README.md"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
+        copy(ROOT / name, tmp_path / name)
+    mutant = mutants.Mutant(**{name: row[name] for name in mutants.Mutant.__dataclass_fields__})
+    assert mutants.first_failure(tmp_path, Path(sys.executable), [row["test"]]) == ""
+    mutant.apply(tmp_path)
+    assert mutants.first_failure(tmp_path, Path(sys.executable), [row["test"]]) == row["test"]
