@@ -41,6 +41,19 @@ CONFORMANCE = [
     "tests/conformance",
     "tests/native",
 ]
+#: the tests that see a file of a backend soonest
+FIRST = {
+    "trace.py": ["check", "own"],
+    "parallel.py": ["parallel"],
+    "device.py": ["device"],
+    "optimizers.py": ["optimizers", "recipes"],
+    "train.py": ["train", "recipes"],
+    "weights.py": ["weights"],
+    "probes.py": ["device"],
+    "saving.py": ["weights"],
+    "layers.py": ["properties"],
+    "googlenet.py": ["properties"],
+}
 UNIT = "unit", ["tests/unit"]
 #: what a group is made of, and the tests that can see it: environments with paths, in order
 GROUPS: dict[str, tuple[list[str], list[tuple[str, list[str]]]]] = {
@@ -264,7 +277,8 @@ class Tree:
         mutant.apply(self.folder)
         try:
             for environment, paths in GROUPS[mutant.group][1]:
-                tests = paths
+                first = FIRST.get(Path(mutant.file).name, []) if paths is CONFORMANCE else []
+                tests = [*(f"tests/conformance/test_{name}.py" for name in first), *paths]
                 if environment == "unit":
                     tests = reach.tests(mutant)
                     if not tests:
