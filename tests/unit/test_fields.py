@@ -307,7 +307,7 @@ SMALL = Recipe(
     name="small", spec="base", size=9, batch_size=4, epochs=2, momentum=0.5, flip=True, seed=1
 )
 ADAM = replace(SMALL, optimizer="adam", momentum=0.0)
-RUN = {"batches", "mirrored", "rates", "seeds"}  # what has an entry for each step
+STEPS = {"batches", "rates", "seeds"}  # they have an entry for each step
 COUNTS = (0, -1, 1.5, 2.0, True, "3", None)
 RATES = (-0.1, NAN, INF, -INF, 1e60, "1", [0.1], True, None)
 WORDS = ("", "SGD", "linear", "float64", "bf16", None)
@@ -317,8 +317,8 @@ RECIPES = {
     "name": (SMALL, "other", {"name"}, (3, None, "a\nb", "a" * 101)),
     "spec": (SMALL, "wider", {"network", "start", "update"}, (3, None, "a\nb", "a" * 101)),
     "size": (SMALL, 11, {"network", "update"}, COUNTS),
-    "batch_size": (SMALL, 3, RUN, COUNTS),
-    "epochs": (SMALL, 3, RUN, COUNTS),
+    "batch_size": (SMALL, 3, STEPS, COUNTS),
+    "epochs": (SMALL, 3, STEPS | {"mirrored"}, COUNTS),
     "optimizer": (replace(SMALL, momentum=0.0), "adam", {"update", "state"}, WORDS),
     "lr": (SMALL, 0.2, {"rates"}, RATES),
     "momentum": (SMALL, 0.75, {"update"}, (*SHARES, 0.99999999999)),
@@ -353,7 +353,7 @@ def run(known, reference, pictures):
     numbers = {image.tobytes(): number for number, image in enumerate(data.train_images)}
 
     def observe(recipe):
-        steps, built = [], []
+        steps, mirrored, built = [], [], []
 
         class Noted(Trainer):
             def set_step(self, rate, seed):
@@ -361,9 +361,11 @@ def run(known, reference, pictures):
                 steps.append([rate, seed])
 
             def prepare(self, images, flip_mask=None):
-                if all(image.tobytes() in numbers for image in images):
-                    steps[-1].append([numbers[image.tobytes()] for image in images])
-                    steps[-1].append(None if flip_mask is None else flip_mask.tolist())
+                found = [numbers.get(image.tobytes()) for image in images]
+                if None not in found:  # no images of the evaluation
+                    steps[-1].append(found)
+                    flags = [None] * len(found) if flip_mask is None else flip_mask.tolist()
+                    mirrored.extend(zip(found, flags, strict=True))
                 return super().prepare(images, flip_mask)
 
         def build(spec, dtype, device):
@@ -373,7 +375,7 @@ def run(known, reference, pictures):
         backend = SimpleNamespace(**vars(reference) | {"Trainer": Noted, "build": build})
         first = Checkpoint.first(Config.of(recipe, "numpy", data))
         TrainingLoop(backend, "numpy", first, data, "cpu")()
-        rates, seeds, batches, mirrored = zip(*steps, strict=True)
+        rates, seeds, batches = zip(*steps, strict=True)
         ((spec, precision),) = built
         trainer = Trainer(GoogLeNet(spec, weights_of(spec)), recipe)
         trainer.set_step(0.1, 0)
@@ -388,7 +390,7 @@ def run(known, reference, pictures):
             "rates": rates,
             "seeds": seeds,
             "batches": batches,
-            "mirrored": mirrored,
+            "mirrored": sorted(mirrored),
             "update": trainer.model.weights,
             "state": sorted(trainer.read_state()),
         }
