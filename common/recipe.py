@@ -84,7 +84,8 @@ class Recipe:
         shares = ("momentum", "beta1", "beta2", "warmup", "label_smoothing", "dropout")
         for field in ("lr", "weight_decay", "eps", *shares):
             value = getattr(self, field)
-            _require(isinstance(value, (int, float)), field, value, "a number")
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            _require(number, field, value, "a number")
         for field in ("lr", "weight_decay", "eps"):
             value = float32(getattr(self, field))
             _require(0 <= value < math.inf, field, value, "at least 0 and finite in float32")

@@ -42,6 +42,17 @@ def _whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _require_flags(row: object, *names: str) -> None:
+    """SpecError unless these fields of the row are true or false."""
+    for name in names:
+        value = getattr(row, name)
+        _require(isinstance(value, bool), f"{type(row).__name__}.{name}", value, "True or False")
+
+
 def _normalise_window(row: Conv | MaxPool | AvgPool) -> None:
     """Turn kernel, stride and padding into pairs; SpecError for invalid ones."""
     for field, least in (("kernel", 1), ("stride", 1), ("padding", 0)):
@@ -85,6 +96,7 @@ class Conv:
     def __post_init__(self) -> None:
         _require(_whole(self.width, 1), "Conv.width", self.width, "a whole number of at least 1")
         _normalise_window(self)
+        _require_flags(self, "activation", "bias", "norm")
 
     def channels(self, incoming: int) -> int:
         """Channels that leave this row when `incoming` enter it."""
@@ -105,6 +117,7 @@ class MaxPool:
 
     def __post_init__(self) -> None:
         _normalise_window(self)
+        _require_flags(self, "ceil")
         steps = zip(pair(self.stride), pair(self.kernel), pair(self.padding), strict=True)
         holds = not self.ceil or all(stride <= kernel and not pad for stride, kernel, pad in steps)
         rule = "False with a padding or a stride above the kernel: frameworks differ there"
@@ -170,8 +183,9 @@ class Residual:
 
     def __post_init__(self) -> None:
         _require_body("Residual.rows", self.rows)
-        holds = isinstance(self.scale, (int, float)) and 0 < abs(self.scale) < math.inf
+        holds = _number(self.scale) and 0 < abs(self.scale) < math.inf
         _require(holds, "Residual.scale", self.scale, "finite and not 0")
+        _require_flags(self, "activation")
 
     def channels(self, incoming: int) -> int:
         """Channels that leave this block, which are those that enter it; SpecError otherwise."""
@@ -201,7 +215,7 @@ class LocalNorm:
         _require(holds, "LocalNorm.size", self.size, "an odd whole number of at least 1")
         for field in ("alpha", "beta", "k"):
             value = getattr(self, field)
-            holds = isinstance(value, (int, float)) and 0 < value < math.inf
+            holds = _number(value) and 0 < value < math.inf
             _require(holds, f"LocalNorm.{field}", value, "larger than 0 and finite")
 
     def channels(self, incoming: int) -> int:
@@ -233,6 +247,7 @@ class AvgPool:
 
     def __post_init__(self) -> None:
         _normalise_window(self)
+        _require_flags(self, "counted")
         _require_half(self)
         steps = zip(pair(self.stride), pair(self.kernel), pair(self.padding), strict=True)
         holds = self.counted or all((s, k) == (1, p + 1 + p) for s, k, p in steps)
@@ -274,7 +289,7 @@ class AdaptiveAvgPool:
     size: Size
 
     def __post_init__(self) -> None:
-        holds = all(_whole(side, 1) for side in pair(self.size))
+        holds = len(pair(self.size)) == 2 and all(_whole(side, 1) for side in pair(self.size))
         _require(holds, "AdaptiveAvgPool.size", self.size, "one or two whole numbers, at least 1")
         object.__setattr__(self, "size", pair(self.size))
 
@@ -303,7 +318,12 @@ class Affine:
     shift: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        holds = len(self.scale) == len(self.shift) and bool(self.scale)
+        for field in ("scale", "shift"):
+            value = getattr(self, field)
+            holds = isinstance(value, tuple) and bool(value)
+            holds = holds and all(_number(each) and math.isfinite(each) for each in value)
+            _require(holds, f"Affine.{field}", value, "a tuple of one or more finite numbers")
+        holds = len(self.scale) == len(self.shift)
         _require(holds, "Affine.shift", self.shift, f"as long as scale {self.scale}")
 
     def channels(self, incoming: int) -> int:
@@ -322,6 +342,7 @@ class Linear:
 
     def __post_init__(self) -> None:
         _require(_whole(self.width, 1), "Linear.width", self.width, "a whole number of at least 1")
+        _require_flags(self, "activation")
 
     def channels(self, incoming: int) -> int:
         """Features that leave this row."""
@@ -363,8 +384,9 @@ class Auxiliary:
             holds = self.features == self.hidden.width
             rule = f"{self.hidden.width}, the width of the hidden convolution"
             _require(holds, "Auxiliary.features", self.features, rule)
-        _require(0 <= self.dropout < 1, "Auxiliary.dropout", self.dropout, "at least 0 and below 1")
-        holds = 0 < self.share < math.inf
+        holds = _number(self.dropout) and 0 <= self.dropout < 1
+        _require(holds, "Auxiliary.dropout", self.dropout, "at least 0 and below 1")
+        holds = _number(self.share) and 0 < self.share < math.inf
         _require(holds, "Auxiliary.share", self.share, "larger than 0 and finite")
 
     def rows(self, head: Linear) -> dict[str, Row]:
@@ -425,6 +447,9 @@ class Norm:
     momentum: float
 
     def __post_init__(self) -> None:
+        for field in ("eps", "momentum"):
+            value = getattr(self, field)
+            _require(_number(value), f"Norm.{field}", value, "a number")
         eps, momentum = float32(self.eps), float32(self.momentum)
         _require(0 < eps < math.inf, "Norm.eps", self.eps, "larger than 0, in float32 too")
         rule = "at least 0 and below 1, in float32 too"
@@ -437,8 +462,9 @@ class Norm:
 class Spec:
     """A network: its input (channels, height, width), five stages, a head and an optional norm.
 
-    `dropout` is the share of the features before the head that training sets to zero. A network
-    with auxiliary heads also returns their logits, in the order of `auxiliary`.
+    The head has no ReLU: its outputs are the logits. `dropout` is the share of the features before
+    the head that training sets to zero. A network with auxiliary heads also returns their logits,
+    in the order of `auxiliary`.
     """
 
     name: str
@@ -454,6 +480,7 @@ class Spec:
     auxiliary: tuple[Auxiliary, ...] = ()
 
     def __post_init__(self) -> None:
+        _require(isinstance(self.name, str), "Spec.name", self.name, "a text")
         holds = isinstance(self.input, tuple) and len(self.input) == 3
         holds = holds and all(_whole(side, 1) for side in self.input)
         _require(
@@ -467,8 +494,16 @@ class Spec:
             _require_body(f"{self.name}.{name}", (row,))
         holds = isinstance(last[1], GlobalAvgPool)
         _require(holds, f"{self.name}.stage5", last[1], "a GlobalAvgPool in its last row")
-        holds = 0 <= self.dropout < 1
+        holds = isinstance(self.head, Linear) and not self.head.activation
+        rule = "a Linear without activation: its outputs are logits"
+        _require(holds, f"{self.name}.head", self.head, rule)
+        holds = self.norm is None or isinstance(self.norm, Norm)
+        _require(holds, f"{self.name}.norm", self.norm, "a Norm, or None")
+        holds = _number(self.dropout) and 0 <= self.dropout < 1
         _require(holds, f"{self.name}.dropout", self.dropout, "at least 0 and below 1")
+        holds = isinstance(self.auxiliary, tuple)
+        holds = holds and all(isinstance(side, Auxiliary) for side in self.auxiliary)
+        _require(holds, f"{self.name}.auxiliary", self.auxiliary, "a tuple of Auxiliary heads")
         rule = f"a row of stage4, 0 to {len(self.stage4) - 1}"
         places = [side.after for side in self.auxiliary]
         order = "in the order of stage4's rows"

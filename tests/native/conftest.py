@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
 
 def pytest_ignore_collect(collection_path, config):
     """The tests of the other frameworks."""
-    others = {f"test_{name}.py" for name in FRAMEWORKS if name != config.getoption("--backend")}
-    return True if collection_path.name in others else None
+    others = [f"test_{name}" for name in FRAMEWORKS if name != config.getoption("--backend")]
+    return True if collection_path.name.startswith(tuple(others)) else None
 
 
 @pytest.fixture

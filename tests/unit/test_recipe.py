@@ -58,40 +58,6 @@ def test_a_recipe_s_network_has_its_size_and_dropout(name):
     assert recipe.network(3, 7).at(channels=1, classes=10) == network
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        *(("optimizer", value) for value in ("SGD", "", None, "adamw")),
-        *(("schedule", value) for value in ("linear", None)),
-        *(("precision", value) for value in ("float64", "float16", "bf16", None)),
-        *(("size", value) for value in (0, -1, 96.0, True, "96", None)),
-        *(("batch_size", value) for value in (0, -1, 1.5, True)),
-        *(("epochs", value) for value in (0, -1, 2.0, False)),
-        *(("seed", value) for value in (-1, 2**32, 0.0, True)),
-        *(("lr", value) for value in (-0.1, math.nan, math.inf, -math.inf, 1e60)),
-        *(("weight_decay", value) for value in (-1e-4, math.nan, math.inf)),
-        *(("eps", value) for value in (-1e-8, math.nan, math.inf)),
-        *(("momentum", value) for value in (-0.1, 1, 1.5, math.nan, 0.99999999999)),
-        *(("beta1", value) for value in (-0.1, 1, math.nan)),
-        *(("beta2", value) for value in (-0.1, 1, math.nan)),
-        *(("warmup", value) for value in (-0.1, 1, math.nan)),
-        *(("label_smoothing", value) for value in (-0.1, 1, math.nan)),
-        *(("dropout", value) for value in (-0.1, 1, math.nan)),
-        ("nesterov", True),
-    ],
-)
-def test_what_makes_no_sense_is_refused_by_name(field, value):
-    with pytest.raises(SpecError, match=rf"^The recipe's {field} is .*: it must be .*\.$"):
-        Recipe(**{field: value})
-
-
-@pytest.mark.parametrize("field", ["lr", "momentum", "weight_decay", "dropout"])
-@pytest.mark.parametrize("value", ["0.1", None, [0.1]])
-def test_a_number_that_is_none_is_refused_by_name(field, value):
-    with pytest.raises(SpecError, match=rf"^The recipe's {field} is "):
-        Recipe(**{field: value})
-
-
 def test_nesterov_takes_a_momentum():
     assert Recipe(nesterov=True, momentum=0.9).nesterov
     with pytest.raises(SpecError):
