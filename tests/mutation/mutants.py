@@ -35,47 +35,53 @@ RESULTS = ROOT / "docs" / "results" / "mutants.jsonl"
 LIMIT = 900  #: seconds for the tests of one mutant
 
 FRAMEWORKS = ("torch", "tf", "mxnet", "paddle")
-CONFORMANCE = [
-    *(f"tests/conformance/test_{name}.py" for name in ("parity", "train", "recipes", "optimizers")),
-    *(f"tests/conformance/test_{name}.py" for name in ("weights", "device", "parallel")),
-    "tests/conformance",
-    "tests/native",
-]
-#: the tests that see a file of a backend soonest
-FIRST = {
+#: the conformance tests that can see a file of a backend, the quickest to see it first; `native`
+#: stands for the framework's own tests
+SEES = {
     "trace.py": ["check", "own"],
-    "parallel.py": ["parallel"],
-    "device.py": ["device"],
-    "optimizers.py": ["optimizers", "recipes"],
-    "train.py": ["train", "recipes"],
-    "weights.py": ["weights"],
-    "probes.py": ["device"],
-    "saving.py": ["weights"],
-    "layers.py": ["properties"],
-    "googlenet.py": ["properties"],
+    "parallel.py": ["parallel", "device"],
+    "device.py": ["device", "train", "bench"],
+    "optimizers.py": ["optimizers", "recipes", "train", "same_run"],
+    "train.py": ["train", "recipes", "device", "parity", "same_run", "bench"],
+    "weights.py": ["weights", "native", "runs", "parity"],
+    "saving.py": ["native", "weights"],
+    "probes.py": ["device", "train"],
+    "layers.py": ["properties", "native", "recipes", "parity"],
+    "googlenet.py": ["properties", "native", "recipes", "parity"],
+    "bias.py": ["properties", "native", "parity"],
+    "fused.py": ["native", "parity"],
+    "graph.py": ["native", "device"],
+    "streams.py": ["native", "device"],
+    "__init__.py": ["weights", "properties", "native"],
 }
 UNIT = "unit", ["tests/unit"]
+
+
+def conformance(backend: str, *names: str) -> tuple[str, list[str]]:
+    """The environment of a backend, and its test files of these names."""
+    native = f"tests/native/test_{backend}.py"
+    files = [native if name == "native" else f"tests/conformance/test_{name}.py" for name in names]
+    return backend, files
+
+
 #: what a group is made of, and the tests that can see it: environments with paths, in order
 GROUPS: dict[str, tuple[list[str], list[tuple[str, list[str]]]]] = {
-    **{name: ([f"backends/{name}"], [(name, CONFORMANCE)]) for name in FRAMEWORKS},
-    "numpy": (["backends/numpy"], [UNIT, ("torch", CONFORMANCE[:3])]),
-    "bench": (["common/bench"], [UNIT, ("mxnet", ["tests/conformance/test_bench.py"])]),
-    "check": (
-        ["common/check"],
-        [UNIT, ("torch", [f"tests/conformance/test_{name}.py" for name in ("check", "own")])],
-    ),
-    "cli": (["common/cli"], [UNIT, ("mxnet", ["tests/conformance/test_readme_commands.py"])]),
-    "convert": (["common/convert"], [UNIT, ("torch", ["tests/conformance/test_own.py"])]),
+    **{name: ([f"backends/{name}"], [(name, [])]) for name in FRAMEWORKS},
+    "numpy": (["backends/numpy"], [UNIT, conformance("torch", "properties", "parity")]),
+    "bench": (["common/bench"], [UNIT, conformance("mxnet", "bench")]),
+    "check": (["common/check"], [UNIT, conformance("torch", "check", "own")]),
+    "cli": (["common/cli"], [UNIT, conformance("mxnet", "readme_commands")]),
+    "convert": (["common/convert"], [UNIT, conformance("torch", "own")]),
     "data": (["common/data"], [UNIT]),
     "distributed": (
         ["common/distributed", "common/rendezvous.py"],
-        [UNIT, ("mxnet", ["tests/conformance/test_parallel.py"])],
+        [UNIT, conformance("mxnet", "parallel")],
     ),
     "formats": (["common/formats"], [UNIT]),
     "page": (["common/page"], [UNIT, ("page", ["tests/page/test_source.py"])]),
-    "parity": (["common/parity"], [UNIT, ("torch", CONFORMANCE[:1])]),
+    "parity": (["common/parity"], [UNIT, conformance("torch", "parity")]),
     "spec": (["common/spec"], [UNIT]),
-    "training": (["common/training"], [UNIT, ("torch", CONFORMANCE[1:4])]),
+    "training": (["common/training"], [UNIT, conformance("torch", "train", "recipes", "runs")]),
     "weights": (["common/weights"], [UNIT]),
     "the rest": (
         [f"common/{name}.py" for name in ("device", "doctor", "errors", "files", "inference")]
@@ -252,16 +258,23 @@ def lines_of(text: str, old: ast.expr | ast.stmt, new: ast.AST) -> tuple[int, st
 
 
 def draw(group: str, count: int, seed: int) -> list[Mutant]:
-    """`count` mutants of a group: no two of one line."""
-    found, drawn = [*candidates(group)], []
-    random.Random(f"{group} {seed}").shuffle(found)
+    """`count` mutants of a group: as many in each file as there are, no two of one line."""
+    found: dict[str, list[tuple[str, Place]]] = {}
+    for file, text, place in candidates(group):
+        found.setdefault(file, []).append((text, place))
+    for file, own in found.items():
+        random.Random(f"{file} {seed}").shuffle(own)
+    drawn: list[Mutant] = []
     lines: set[tuple[str, int]] = set()
-    for file, text, (old, kind, new) in found:
-        if len(drawn) == count:
-            break
-        if (file, old.lineno) not in lines and (changed := lines_of(text, old, new)):
-            lines.add((file, old.lineno))
-            drawn.append(Mutant(group, file, changed[0], kind, *changed[1:]))
+    while len(drawn) < count and any(found.values()):
+        for file, own in found.items():
+            while own and len(drawn) < count:
+                text, (old, kind, new) = own.pop()
+                changed = lines_of(text, old, new)
+                if changed and (file, old.lineno) not in lines:
+                    lines.add((file, old.lineno))
+                    drawn.append(Mutant(group, file, changed[0], kind, *changed[1:]))
+                    break
     return drawn
 
 
@@ -277,8 +290,7 @@ class Tree:
         mutant.apply(self.folder)
         try:
             for environment, paths in GROUPS[mutant.group][1]:
-                first = FIRST.get(Path(mutant.file).name, []) if paths is CONFORMANCE else []
-                tests = [*(f"tests/conformance/test_{name}.py" for name in first), *paths]
+                tests = paths or conformance(environment, *SEES[Path(mutant.file).name])[1]
                 if environment == "unit":
                     tests = reach.tests(mutant)
                     if not tests:
