@@ -268,7 +268,7 @@ BUGS: dict[str, str] = {
     "silent-fallback": "不管选了什么设备，都在 CPU 上运行",
 }
 
-#: the pitfalls of docs/porting.md; one that is not here keeps its English title
+#: the pitfalls of docs/porting; one that is not here keeps its English title
 PITFALLS: dict[str, str] = {
     "counted-padding": "平均池化是否把填充计入分母",
     "local-norm-alpha": "局部响应归一化的 alpha 是否除以窗口大小",
