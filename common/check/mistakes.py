@@ -177,7 +177,7 @@ MISTAKES = {
             "porting/local-norm",
         ),
         Mistake("local-norm", "{theirs}, not {ours}", "{theirs}，应为 {ours}"),
-        Mistake("missing-local-norm", "no local norm", "缺少局部归一化"),
+        Mistake("missing-local-norm", "no local norm", "缺少局部响应归一化"),
         Mistake(
             "shared-layer",
             "a layer of yours runs here a second time: the reference has two layers",
@@ -277,24 +277,24 @@ MISTAKES = {
         Mistake(
             "norm-evaluation-mode",
             "the norms use their running statistics in training",
-            "批量归一化在训练时使用滑动统计量",
+            "批量归一化在训练时使用移动统计量",
         ),
         Mistake(
             "norm-not-updated",
             "the running statistics never change",
-            "滑动统计量从未更新",
+            "移动统计量从未更新",
         ),
         Mistake(
             "norm-momentum",
             "the running statistics keep {theirs} of their old value, not {ours}{what}",
-            "滑动统计量保留旧值的 {theirs}，应为 {ours}",
+            "移动统计量保留旧值的 {theirs}，应为 {ours}",
             "norm-momentum",
             "porting/batch-norm",
         ),
         Mistake(
             "norm-variance",
             "the running variance is the unbiased one, divided by n - 1",
-            "滑动方差是除以 n - 1 的无偏方差",
+            "移动方差是除以 n - 1 的无偏方差",
             "norm-variance",
             "porting/batch-norm",
         ),

@@ -29,6 +29,10 @@ def test_no_section_is_about_a_mistake_that_does_not_exist():
     }
 
 
+def test_the_chinese_page_has_every_mistake_of_the_english_one():
+    assert anchors("docs/check.zh.md") == anchors("docs/check.md")
+
+
 def test_the_guide_begins_with_the_check():
     text = (ROOT / "docs" / "porting" / "index.md").read_text()
     assert re.search(r"^## (.*)$", text, re.MULTILINE)[1] == "Is my port right?"
