@@ -74,13 +74,12 @@ def main() -> int:
         environment = {**os.environ, "VIRTUAL_ENV": str(venv)}
         environment["PATH"] = os.pathsep.join((str(venv / "bin"), os.environ["PATH"]))
         environment.pop("PYTHONPATH", None)  # a newcomer has none
+        clone.mkdir()
         setup = [
-            shlex.join(("git", "clone", "--quiet", str(ROOT), str(clone))),
+            shlex.join(("git", "clone", "--quiet", str(ROOT), ".")),
             shlex.join((sys.executable, "-m", "venv", str(venv))),
         ]
-        return play(setup, Path(temporary), environment) or play(
-            commands(options.tox), clone, environment
-        )
+        return play([*setup, *commands(options.tox)], clone, environment)
 
 
 if __name__ == "__main__":
