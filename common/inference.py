@@ -102,8 +102,9 @@ def read(path: Path, which: str) -> tuple[Run, Checkpoint]:
             f"{path} is a file, not the folder of a run: give a file of weights with `--weights`."
         )
     if not path.is_dir():
-        why = "it is a file" if path.exists() else "there is no such folder"
-        raise RunError(f"{path} is not a run: {why}.")
+        raise RunError(f"{path} is not a run: there is no such folder.")
+    if not (path / "checkpoints").is_dir():
+        raise RunError(f"{path} is not a run: it holds no folder `checkpoints`.")
     if which == "best" and not run.checkpoint("best").exists() and run.checkpoint("last").exists():
         raise RunError(
             f"{path} has no best checkpoint before the end of its first epoch: use "

@@ -213,5 +213,8 @@ def read_recipe(path: Path) -> Recipe:
 def find_recipe(name: str) -> Recipe:
     """The recipe with this name; SpecError lists the known names if there is none."""
     if name not in RECIPES:
-        raise SpecError(f"There is no recipe named {name!r}; choose one of {', '.join(RECIPES)}.")
+        raise SpecError(
+            f"There is no recipe named {name!r}; choose one of {', '.join(RECIPES)}, or "
+            "give a file that ends in .toml."
+        )
     return RECIPES[name]

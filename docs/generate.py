@@ -30,6 +30,7 @@ from common.page import (  # noqa: E402
     results,
     words,
 )
+from common.page.guide import GUIDE, guide_titles  # noqa: E402
 from common.page.results import TITLES  # noqa: E402
 from common.parity.mutations import INJECTED_BUGS  # noqa: E402
 from common.spec import PEERS  # noqa: E402
@@ -162,6 +163,9 @@ def pages() -> Iterator[tuple[Path, str]]:
         for language, ending in enumerate(ENDINGS):
             path = ROOT / "docs" / f"{name}{ending}"
             yield path, generate(path.read_text(), parts, language)
+    for name in GUIDE:
+        path = ROOT / "docs" / "porting" / f"{name}.md"
+        yield path, guide(generate(path.read_text(), (pitfall_table,) if name == "index" else ()))
 
 
 def generate(text: str, parts: Sequence[Callable[[int], str]], language: int = 0) -> str:
@@ -174,16 +178,16 @@ def generate(text: str, parts: Sequence[Callable[[int], str]], language: int = 0
 
 
 #: a link to a line of the source: the text is its code, the title in quotes is the code's owner
-LINK = re.compile(r'(\[`([^`]+)`\]\((\.\./[\w./]+\.py))(?:#L\d+)? "([\w.]+)"\)')
+LINK = re.compile(r'(\[`([^`]+)`\]\((?:\.\./)+([\w/]+\.py))(?:#L\d+)? "([\w.]+)"\)')
 FIGURES = re.compile(r"(<!-- begin figures ([\w-]+) -->\n).*?(<!-- end figures -->)", re.DOTALL)
 
 
 def guide(text: str) -> str:
-    """The guide to porting with all its line numbers and figures rewritten."""
+    """A page of the guide to porting with all its line numbers and figures rewritten."""
 
     def link(match: re.Match) -> str:
         start, code, path, owner = match.groups()
-        return f'{start}#L{line(path.removeprefix("../"), owner, code)} "{owner}")'
+        return f'{start}#L{line(path, owner, code)} "{owner}")'
 
     def table(match: re.Match) -> str:
         return f"{match[1]}{figures(match[2])}\n{match[3]}"
@@ -205,7 +209,7 @@ def line(path: str, owner: str, code: str) -> int:
         for name in owner.split("."):
             found = [inner for inner in node.body if getattr(inner, "name", "") == name]
             if not found:
-                raise LookupError(f"docs/porting.md: there is no {owner} in {path}.")
+                raise LookupError(f"docs/porting: there is no {owner} in {path}.")
             node = found[0]
         first, last = node.lineno, node.end_lineno
     text, numbers = "", []  # without white space, because a formatter may break a call
@@ -215,7 +219,7 @@ def line(path: str, owner: str, code: str) -> int:
     at = text.find("".join(code.split()))
     if at >= 0:
         return numbers[at]
-    raise LookupError(f"docs/porting.md: there is no line `{code}` in {owner} of {path}.")
+    raise LookupError(f"docs/porting: there is no line `{code}` in {owner} of {path}.")
 
 
 def pitfalls(backend: str) -> dict[str, tuple[str, str]]:
@@ -237,8 +241,22 @@ def figures(pitfall: str) -> str:
             path, test = pitfalls(backend)[pitfall]
             where = line(path, test, f"def {test}(")
             cells = (f"{error:.2g}" for error in measured)
-            rows.append([title, *cells, f"[`{test}`](../{path}#L{where})"])
+            rows.append([title, *cells, f"[`{test}`](../../{path}#L{where})"])
     heads = ("", "without", "with the fix", "test")
+    return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
+
+
+def pitfall_table(language: int) -> str:
+    """Every pitfall of the guide with its error in each framework without the fix."""
+    measured = [results.pitfalls(ROOT, backend) for backend in TITLES]
+    rows, last = [], ""
+    for name, (page, title) in guide_titles(ROOT).items():
+        errors = (f"{found[name][0]:.2g}" if name in found else "" for found in measured)
+        first = (ROOT / "docs" / "porting" / f"{page}.md").read_text().partition("\n")[0]
+        link = f"[{first.removeprefix('# ')}]({page}.md)" if page != last else ""
+        rows.append([link, f"[{title}]({page}.md#{name})", *errors])
+        last = page
+    heads = ("page", "pitfall", *TITLES.values())
     return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
 
 
@@ -336,7 +354,5 @@ def tables_of_profiles() -> str:
 if __name__ == "__main__":
     benchmarks_page = ROOT / "benchmarks" / "README.md"
     benchmarks_page.write_text(benchmarks(benchmarks_page.read_text()))
-    guide_page = ROOT / "docs" / "porting.md"
-    guide_page.write_text(guide(guide_page.read_text()))
     for path, text in pages():
         path.write_text(text)

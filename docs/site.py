@@ -27,15 +27,16 @@ listings: set[str] = set()  # the files that documents link to
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Rewrite links that lead out of `docs`, or to the page, which is there once."""
     up = posixpath.relpath(FOLDER, posixpath.dirname(page.file.dest_uri) or ".")
+    here = posixpath.join("docs", posixpath.dirname(page.file.src_uri))
 
     def rewrite(match: re.Match[str]) -> str:
-        text, target = match[1], match[2].removeprefix("../")
+        text, target = match[1], posixpath.normpath(posixpath.join(here, match[2]))
+        if target.startswith("docs/"):
+            return match[0]
         path, _, line = target.partition("#L")
         if path.endswith(".py") and (ROOT / path).is_file():
             listings.add(path)
             return f"[{text}]({up}/{source.listing(path, int(line or 1))})"
-        if target.startswith("docs/"):
-            return f"[{text}]({target.removeprefix('docs/')})"
         return text
 
     return LINK.sub(rewrite, markdown.replace("](page/", f"]({up}/"))

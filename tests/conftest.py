@@ -22,7 +22,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--write-results",
         action="store_true",
-        help="write what tests/porting measured to docs/results/pitfalls-NAME.json",
+        help="write what tests/pitfalls measured to docs/results/pitfalls-NAME.json",
     )
 
 

@@ -1,8 +1,8 @@
 """The mistakes that `googlenet check` can name, as data.
 
-A mistake has a name, words in English and Chinese, and the anchor of a section of
-docs/porting.md or docs/check.md. Names that an injected bug of `common.parity.mutations` has too
-mean the same. `edits.py` has the edit of a step for each.
+A mistake has a name, words in English and Chinese, and the anchor of a section of docs/check.md or
+of a page in docs/porting. Names that an injected bug of `common.parity.mutations` has too mean the
+same. `edits.py` has the edit of a step for each.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MISTAKES = {
             "padded off centre: {theirs}",
             "填充偏离中心：{theirs}",
             "same-padding",
-            "porting",
+            "porting/layout",
         ),
         Mistake("padding", "padding {theirs}, not {ours}", "填充为 {theirs}，应为 {ours}"),
         Mistake("stride", "stride {theirs}, not {ours}", "步幅为 {theirs}，应为 {ours}"),
@@ -44,7 +44,7 @@ MISTAKES = {
             "the kernel is {theirs}",
             "卷积核 {theirs}",
             "conv-layout",
-            "porting",
+            "porting/layout",
         ),
         Mistake("missing-bias", "no bias{theirs}", "缺少偏置{theirs}"),
         Mistake("extra-bias", "a bias that the reference does not have", "多了参考实现没有的偏置"),
@@ -53,7 +53,7 @@ MISTAKES = {
             "eps {theirs}, not {ours}",
             "eps 为 {theirs}，应为 {ours}",
             "norm-defaults",
-            "porting",
+            "porting/batch-norm",
         ),
         Mistake(
             "norm-batch-statistics",
@@ -72,7 +72,7 @@ MISTAKES = {
             "eps is added to the standard deviation, not to the variance",
             "eps 加在标准差上，应加在方差上",
             "norm-defaults",
-            "porting",
+            "porting/batch-norm",
         ),
         Mistake("missing-relu", "no ReLU", "缺少 ReLU"),
         Mistake("activation", "{theirs} instead of ReLU", "激活函数是 {theirs}，应为 ReLU"),
@@ -87,7 +87,7 @@ MISTAKES = {
             "padded with 0, not with minus infinity",
             "用 0 填充，应为负无穷",
             "pool-padding",
-            "porting",
+            "porting/layout",
         ),
         Mistake("ceil-pool", "the output size is rounded up", "输出尺寸向上取整"),
         Mistake("floor-pool", "the output size is rounded down", "输出尺寸向下取整"),
@@ -119,7 +119,7 @@ MISTAKES = {
             "features flattened as (H, W, C), not (C, H, W)",
             "特征按 (H, W, C) 展平，应为 (C, H, W)",
             "flatten-order",
-            "porting",
+            "porting/layout",
         ),
         Mistake(
             "missing-global-pool",
@@ -132,7 +132,7 @@ MISTAKES = {
             "that takes {what}",
             "网络以 {theirs} 结尾，返回的不是 logits；仅当损失函数接受{what}时正确",
             "from-logits",
-            "porting",
+            "porting/loss",
         ),
         Mistake("activation-at-end", "{theirs} on the logits", "logits 上有 {theirs}"),
         Mistake("scaled", "multiplied by {theirs}", "数值被变换：{theirs}"),
@@ -161,7 +161,7 @@ MISTAKES = {
             "the padding {theirs} in the mean",
             "平均池化的填充：{theirs}",
             "counted-padding",
-            "porting",
+            "porting/layout",
         ),
         Mistake(
             "unscaled-residual",
@@ -174,10 +174,10 @@ MISTAKES = {
             "alpha is not divided by the size of the window",
             "alpha 没有除以窗口大小",
             "local-norm-alpha",
-            "porting",
+            "porting/local-norm",
         ),
         Mistake("local-norm", "{theirs}, not {ours}", "{theirs}，应为 {ours}"),
-        Mistake("missing-local-norm", "no local norm", "缺少局部归一化"),
+        Mistake("missing-local-norm", "no local norm", "缺少局部响应归一化"),
         Mistake(
             "shared-layer",
             "a layer of yours runs here a second time: the reference has two layers",
@@ -210,7 +210,7 @@ MISTAKES = {
             "the weight is reshaped where it should be transposed",
             "权重应转置，却被 reshape",
             "linear-layout",
-            "porting",
+            "porting/layout",
         ),
         Mistake("other-weights", "{theirs}", "{theirs}"),
         # of a training step
@@ -221,28 +221,28 @@ MISTAKES = {
             "the loss takes the softmax of probabilities",
             "损失函数对概率又取了一次 softmax",
             "from-logits",
-            "porting",
+            "porting/loss",
         ),
         Mistake(
             "summed-loss",
             "the loss is summed over the {theirs} images, where the reference takes the mean",
             "损失对 {theirs} 幅图像求和，参考实现取平均值",
             "loss-per-example",
-            "porting",
+            "porting/loss",
         ),
         Mistake(
             "step-divides",
             "the mean loss is divided by the batch size of {theirs} once more",
             "平均损失又除以了一次批量大小 {theirs}",
             "step-divides",
-            "porting",
+            "porting/optimizer",
         ),
         Mistake(
             "label-smoothing",
             "label smoothing {theirs}, not {ours}",
             "标签平滑为 {theirs}，应为 {ours}",
             "label-smoothing",
-            "porting",
+            "porting/loss",
         ),
         Mistake(
             "auxiliary-left-out",
@@ -254,7 +254,7 @@ MISTAKES = {
             "the gradients are never cleared: each step uses their sum",
             "梯度从未清零，每一步都用累加的梯度",
             "gradients-add",
-            "porting",
+            "porting/optimizer",
         ),
         Mistake(
             "learning-rate", "the rate is {theirs}, not {ours}", "学习率为 {theirs}，应为 {ours}"
@@ -264,7 +264,7 @@ MISTAKES = {
             "the velocity holds rate times gradient: after a change of the rate it is another step",
             "速度里含有学习率，学习率改变后就是另一种更新",
             "momentum-rate",
-            "porting",
+            "porting/optimizer",
         ),
         Mistake("update-rule", "{theirs}, not {ours}", "更新规则是 {theirs}，应为 {ours}"),
         Mistake(
@@ -272,31 +272,31 @@ MISTAKES = {
             "{theirs}; the recipe has {ours}",
             "权重衰减：{theirs}；训练方案是 {ours}",
             "weight-decay",
-            "porting",
+            "porting/optimizer",
         ),
         Mistake(
             "norm-evaluation-mode",
             "the norms use their running statistics in training",
-            "批量归一化在训练时使用滑动统计量",
+            "批量归一化在训练时使用移动统计量",
         ),
         Mistake(
             "norm-not-updated",
             "the running statistics never change",
-            "滑动统计量从未更新",
+            "移动统计量从未更新",
         ),
         Mistake(
             "norm-momentum",
             "the running statistics keep {theirs} of their old value, not {ours}{what}",
-            "滑动统计量保留旧值的 {theirs}，应为 {ours}",
+            "移动统计量保留旧值的 {theirs}，应为 {ours}",
             "norm-momentum",
-            "porting",
+            "porting/batch-norm",
         ),
         Mistake(
             "norm-variance",
             "the running variance is the unbiased one, divided by n - 1",
-            "滑动方差是除以 n - 1 的无偏方差",
+            "移动方差是除以 n - 1 的无偏方差",
             "norm-variance",
-            "porting",
+            "porting/batch-norm",
         ),
     )
 }

@@ -70,10 +70,10 @@ def convert(
     installed; ParityError if the two files compute different logits, or others than the expected
     ones. The destination is written only after the new weights have been checked.
     """
+    sandbox.require_file(source)
     target, suffix = destination_format(source, destination)
     if spec_name:
         find(spec_name)
-    sandbox.require_file(source)
     if own and own.into:
         require_suffix(destination, own.backend, "--into")
     else:
@@ -216,9 +216,10 @@ def destination_format(source: Path, destination: Path) -> tuple[str, str]:
         raise WeightsError(f"{destination} is a folder: name the file to write in it.")
     suffix = next((each for each in SUFFIXES if destination.name.endswith(each)), None)
     if suffix is None or destination.name in SUFFIXES:
-        raise WeightsError(
-            f"{destination} names no format: its name must end in {', '.join(SUFFIXES)}."
-        )
+        ending = f"its name must end in {', '.join(SUFFIXES)}"
+        if destination.suffix == ".h5":
+            ending = f"Keras writes weights to {destination.with_suffix('.weights.h5')}"
+        raise WeightsError(f"{destination} names no format: {ending}.")
     if destination.exists() and source.exists() and destination.samefile(source):
         raise WeightsError(f"{destination} is the source itself: name another file to write.")
     if destination.exists() or destination.is_symlink():

@@ -107,6 +107,8 @@ class Folder:
             entries = set(os.listdir(self.path))
         except FileNotFoundError:
             return {}
+        except NotADirectoryError:
+            raise DataError(f"{self.path} is a file, not a folder; {self.way_out}") from None
         except (OSError, ValueError) as reason:
             raise DataError(
                 f"the folder {self.path} cannot be read ({_short(reason)}); {self.way_out}"

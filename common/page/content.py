@@ -22,7 +22,8 @@ from common.check.mistakes import MISTAKES
 from common.errors import PageError
 from common.page import align, drawing, manuals, mistakes, results, source
 from common.page.drawing import DRAWN as SPECS
-from common.page.markup import guide_titles, inline, markdown_table
+from common.page.guide import DOCUMENTS, guide_titles
+from common.page.markup import inline, markdown_table
 from common.page.results import TITLES, Unusable
 from common.page.topics import CALLS, CODE_FILES, PARTS, TOPICS, WITHOUT, Text, Topic
 from common.page.words import BUGS as BUGS_ZH
@@ -62,7 +63,7 @@ class Page:
     def __init__(self, language: str, root: Path) -> None:
         self.index, self.root = LANGUAGES.index(language), root
         self.reference = REFERENCES[language]
-        self.guide = guide_titles(root / "docs" / "porting.md")
+        self.guide = guide_titles(root)
         self.pitfalls = {
             name: self.usable(partial(results.pitfalls, root, name)) for name in TITLES
         }
@@ -166,10 +167,15 @@ class Page:
                 if not isinstance(found, Unusable) and name in found
             }
             if figures:
-                title = chinese.get(name) or self.guide.get(name, name)
-                language = LANGUAGES[name in chinese]
+                page, title = self.guide.get(name, ("index", name))
                 rows.append(
-                    SimpleNamespace(id=name, title=title, language=language, figures=figures)
+                    SimpleNamespace(
+                        id=name,
+                        href=f"{DOCUMENTS[f'docs/porting/{page}.md']}#{name}",
+                        title=chinese.get(name) or title,
+                        language=LANGUAGES[name in chinese],
+                        figures=figures,
+                    )
                 )
         return rows
 
@@ -182,22 +188,24 @@ class Page:
 
     def mistakes(self) -> list[SimpleNamespace]:
         """The mistakes that `googlenet check` names: what it says, and a wrong line of each."""
-        return [
-            SimpleNamespace(
-                id=name,
-                text=mistakes.sentence(name, self.index),
-                lines=mistakes.lines(name),
-                guide=mistake.page == "porting",
-                anchor=mistake.anchor or name,
+        rows = []
+        for name, mistake in MISTAKES.items():
+            document, _, anchor = mistake.link.partition("#")
+            rows.append(
+                SimpleNamespace(
+                    id=name,
+                    href=f"{DOCUMENTS[document]}#{anchor}",
+                    text=mistakes.sentence(name, self.index),
+                    lines=mistakes.lines(name),
+                )
             )
-            for name, mistake in MISTAKES.items()
-        ]
+        return rows
 
     def pitfall_notes(self) -> list[Markup]:
         """Notes on the results of the pitfalls, and on the guide that names them."""
         notes = [self.note(each) for each in self.pitfalls.values() if isinstance(each, Unusable)]
         if not self.guide:
-            notes.insert(0, self.note(Unusable("missing", self.root / "docs" / "porting.md")))
+            notes.insert(0, self.note(Unusable("missing", self.root / "docs" / "porting")))
         return notes
 
     # ---- picture

@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 PLAIN = MarkdownIt("zero").enable(["backticks", "emphasis"])  #: of a sentence: code and strong
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable("table")
-
-
-def guide_titles(path: Path) -> dict[str, str]:
-    """The heading of each section of the guide that has an anchor, by the anchor."""
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError):
-        return {}
-    anchored = r'<a id="([^"]+)"></a>\s*(?:#+ *([^\n]+))?|^#+ *([^\n]*?) *<a id="([^"]+)"></a>'
-    found = {}
-    for before, heading, title, after in re.findall(anchored, text, re.M):
-        found[before or after] = heading or title or before or after
-    return found
 
 
 def markdown_table(text: str, head: str) -> list[list[str]]:

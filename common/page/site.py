@@ -1,7 +1,7 @@
 """Build, write and serve the page.
 
-One file for each language shows everything. Beside it are the guide to porting and the listings
-that the page links to. No file needs the network.
+One file for each language shows everything. Beside it are the guides (to porting, to `googlenet
+check`) and the listings that the page links to. No file needs the network.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from common.errors import BackendError, PageError, one_line
 from common.files import ROOT, install_command, write_whole
+from common.page.guide import DOCUMENTS
 from common.page.results import TITLES
 from common.page.words import LANGUAGES
 
@@ -32,8 +33,6 @@ except ImportError as error:
     ) from error
 
 FILES = {"en": "index.html", "zh-CN": "index.zh-CN.html"}
-GUIDE, CHECK = "guide.html", "check.html"
-GUIDES = {GUIDE: ("porting.md", "Porting"), CHECK: ("check.md", "Is my port right?")}
 FOLDER = Path(__file__).parent
 
 
@@ -49,8 +48,7 @@ def render(language: str, root: Path = ROOT) -> str:
         language=language,
         other=next(name for name in LANGUAGES if name != language),
         files=FILES,
-        guide=GUIDE,
-        check=CHECK,
+        guide=DOCUMENTS["docs/porting/index.md"],
         titles=TITLES,
         script=Markup((FOLDER / "page.js").read_text()),
     )
@@ -80,26 +78,27 @@ def _fill(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
-def guide(root: Path = ROOT, name: str = GUIDE) -> str | None:
-    """A guide, to porting or to `googlenet check`, as an HTML file; None if there is none."""
-    file, title = GUIDES[name]
-    path = root / "docs" / file
+def guide(name: str, root: Path = ROOT) -> str | None:
+    """A document of `DOCUMENTS` as an HTML file; None if there is none."""
+    path, top = (root / name).resolve(), root.resolve()
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError):
         return None
 
     def link(target: str) -> str | None:
-        name, _, line = target.partition("#L")
         file, _, anchor = target.partition("#")
-        for made, (source_file, _) in GUIDES.items():
-            if file == source_file:
-                return f"{made}#{anchor}" if anchor else made
-        found = (path.parent / name).resolve()
-        if found.suffix == ".py" and found.is_file() and found.is_relative_to(root.resolve()):
-            return source.listing(found.relative_to(root.resolve()).as_posix(), int(line or 1))
+        found = (path.parent / file).resolve()
+        if not found.is_relative_to(top):
+            return None
+        place = found.relative_to(top).as_posix()
+        if place in DOCUMENTS:
+            return f"{DOCUMENTS[place]}#{anchor}" if anchor else DOCUMENTS[place]
+        if found.suffix == ".py" and found.is_file():
+            return source.listing(place, int(anchor.removeprefix("L") or 1))
         return None
 
+    title = text.partition("\n")[0].removeprefix("# ")
     body, headings = document(text, link)
     return _fill("plain.html", title=title, body=body, headings=headings, up="")
 
@@ -107,9 +106,9 @@ def guide(root: Path = ROOT, name: str = GUIDE) -> str | None:
 def site(root: Path = ROOT) -> dict[str, bytes]:
     """The content of every file of the site, by its path in the site."""
     made = {FILES[language]: render(language, root) for language in LANGUAGES}
-    for name in GUIDES:
-        if (text := guide(root, name)) is not None:
-            made[name] = text
+    for name, file in DOCUMENTS.items():
+        if (text := guide(name, root)) is not None:
+            made[file] = text
     names = {link for text in made.values() for link in re.findall(r'href="(source/[^"#]+)', text)}
     files = {_place(path): path for path in _python_files(root)}
     found = {name: text.encode() for name, text in made.items()}

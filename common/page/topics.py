@@ -1,7 +1,7 @@
 """The code that the page shows, by name: topics, parts of the drawing, calls.
 
 Every text is a pair, English and Chinese. A pitfall is named by the anchor of its section in
-docs/porting.md. Long because it is one table: a split would separate topics that a reader compares.
+docs/porting. Long because it is one table: a split would separate topics that a reader compares.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ BUGS: dict[str, str] = {
     "counted-padding": "带填充的平均池化按 Keras `'same'` 的方式求均值",
     "swapped-forks": "块的各分支按相反顺序拼接",
     "unscaled-residual": "残差相加时没有乘比例系数",
-    "local-norm-alpha": "局部归一化的 alpha 没有除以窗口大小",
+    "local-norm-alpha": "局部响应归一化的 alpha 没有除以窗口大小",
     "norm-eps": "批量归一化的 eps 用了 1e-5，而不是 1e-3",
     "double-softmax": "损失函数要 logits，传入的却是概率",
     "detached-branch": "池化分支没有梯度回传",
@@ -268,7 +268,7 @@ BUGS: dict[str, str] = {
     "silent-fallback": "不管选了什么设备，都在 CPU 上运行",
 }
 
-#: the pitfalls of docs/porting.md; one that is not here keeps its English title
+#: the pitfalls of docs/porting; one that is not here keeps its English title
 PITFALLS: dict[str, str] = {
     "counted-padding": "平均池化是否把填充计入分母",
     "local-norm-alpha": "局部响应归一化的 alpha 是否除以窗口大小",

@@ -1,7 +1,7 @@
 """The book's network `d2l`, its variants, the paper's network, and two small networks for tests.
 
 Sources: Szegedy et al., "Going Deeper with Convolutions" (2014), in the version of *Dive into Deep
-Learning* (d2l), section GoogLeNet; two published posts for the variants (docs/porting.md describes
+Learning* (d2l), section GoogLeNet; two published posts for the variants (docs/porting describes
 them). `D2L` has the order of the book's page, so the two can be compared line by line. Three
 variants answer an exercise of the book, which asks for the ideas of the later papers: Szegedy et
 al., "Rethinking the Inception Architecture" (2015) and "Inception-v4" (2016).

@@ -112,11 +112,13 @@ def read_history(path: Path) -> list[Epoch]:
                 raise ValueError(f"it is epoch {epoch.number}")
             epochs.append(epoch)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            if path.name != NAME:
+                raise RunError(
+                    f"{path} is not the history of a run: its line {line_number} is not an epoch."
+                ) from error
             reason = str(error) if type(error) is ValueError else "it is damaged"
-            way_out = "this is not the history of a run"
-            if path.name == NAME:
-                way_out = "`--resume` rewrites the file from the last checkpoint"
             raise RunError(
-                f"{path}, line {line_number}, is not a valid epoch ({reason}): {way_out}."
+                f"{path}, line {line_number}, is not a valid epoch ({reason}): `--resume` rewrites "
+                "the file from the last checkpoint."
             ) from error
     return epochs

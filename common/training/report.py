@@ -41,7 +41,7 @@ class Lines:
         )
         if ended == recipe.epochs:
             click.echo(
-                f"{printable(plan.run.folder)} is complete after {ended} epochs; "
+                f"{printable(plan.run.folder)} is complete after {ended} epoch{'s' * (ended > 1)}; "
                 f"`--epochs {2 * ended}` would extend it"
             )
         elif plan.extended:

@@ -71,7 +71,7 @@ class Run:
                 "or choose another folder with `--out`."
             )
         if not existing.is_dir():
-            raise self.unusable(f"{existing} is not a folder")
+            raise self.unusable(f"{existing} is a file")
 
     def unusable(self, reason: str | None) -> RunError:
         """Return the error for a folder that cannot be made."""

@@ -10,19 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import newcomer  # in tests/support
 import pytest
 
 ROOT = Path(__file__).parents[2]
 LEAST = 0.8  #: test accuracy that the README promises after the first command
-
-
-def commands():
-    """The lines of the README's blocks of shell, without what installs."""
-    text = (ROOT / "README.md").read_text()
-    lines = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)).splitlines()
-    steps = [step.strip() for line in lines for step in line.split("&&")]
-    assert [step for step in steps if step.startswith("tox ")]
-    return [step for step in steps if step.startswith("googlenet ")]
 
 
 def answers():
@@ -42,8 +34,10 @@ def test_the_commands_of_the_readme_work_in_order(name, clone):
     if name != "tf":
         pytest.skip("the README's commands use TensorFlow")
     printed = {}
-    for command in commands():
-        words = command.split()[1:]
+    for command in newcomer.commands():
+        tool, *words = command.split()
+        if tool != "googlenet":  # pip
+            continue
         done = subprocess.run(
             [sys.executable, "-m", "common.cli", *words],
             cwd=clone,
@@ -51,7 +45,7 @@ def test_the_commands_of_the_readme_work_in_order(name, clone):
             capture_output=True,
             text=True,
         )
-        expected = 3 if words[0] == "check" or "--inject" in words else 0
+        expected = newcomer.expected(command)
         assert done.returncode == expected, (command, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
         assert words[0] != "check" or not re.search(r"cuda|absl|oneDNN", done.stderr), done.stderr

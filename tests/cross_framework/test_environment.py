@@ -41,5 +41,5 @@ def test_tensorflow_before_paddle_ends_the_process():
         subprocess.run([sys.executable, "-c", f"import {order}"], capture_output=True).returncode
         for order in ("tensorflow, paddle", "paddle, tensorflow")
     ]
-    assert ends[0] < 0, "docs/porting.md is stale: it no longer dies"
+    assert ends[0] < 0, "docs/porting/runtime.md is stale: it no longer dies"
     assert ends[1] == 0

@@ -88,7 +88,7 @@ def checkout(tmp_path):
 
 
 PITFALLS = {"version": "1", "traps": {"same-padding": {"without": 0.59, "with": 2e-16}}}
-GUIDE = '<a id="same-padding"></a>\n\n### `same` pads off centre\n'
+GUIDE = '<a id="same-padding"></a>\n\n## `same` pads off centre\n'
 
 
 @pytest.fixture
@@ -97,5 +97,5 @@ def measured(checkout):
     for name in FRAMEWORKS:
         path = checkout.root / "docs" / "results" / f"pitfalls-{name}.json"
         path.write_text(json.dumps(PITFALLS | {"backend": name}))
-    (checkout.root / "docs" / "porting.md").write_text(GUIDE)
+    (checkout.root / "docs" / "porting" / "layout.md").write_text(GUIDE)
     return checkout

@@ -124,8 +124,8 @@ def test_a_listing_leads_to_its_line_and_a_pitfall_to_its_place_in_the_guide(vis
     )
     page.go_back()
     page.locator("#conv [data-pitfall=same-padding] a").click()
-    page.wait_for_url("**/guide.html#same-padding")
-    heading = page.locator("a#same-padding + h3, p:has(> a#same-padding) + h3")
+    page.wait_for_url("**/guide-layout.html#same-padding")
+    heading = page.locator("p:has(> a#same-padding) + h2")
     assert 0 <= heading.bounding_box()["y"] < 900
 
 
@@ -332,7 +332,9 @@ def test_axe_finds_nothing(visit, name, device, scheme):
     check(page)
 
 
-@pytest.mark.parametrize("name", ["guide.html", "source/backends-tf-googlenet.py.html"])
+@pytest.mark.parametrize(
+    "name", ["guide.html", "guide-layout.html", "source/backends-tf-googlenet.py.html"]
+)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_in_the_guide_and_the_listings(visit, name, scheme):
     check(visit(name, color_scheme=scheme))

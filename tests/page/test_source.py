@@ -24,8 +24,9 @@ from markupsafe import escape
 from backends import FRAMEWORKS
 from common.check.mistakes import MISTAKES
 from common.errors import PageError
-from common.page import align, content, markup, results, topics, words
+from common.page import align, content, results, topics, words
 from common.page import site as pages
+from common.page.guide import DOCUMENTS, guide_titles
 from common.page.mistakes import WRONG as LINES
 from common.page.mistakes import sentence
 from common.parity.mutations import INJECTED_BUGS
@@ -428,7 +429,7 @@ def test_every_link_leads_to_a_place_in_the_site_or_to_a_manual(whole_site):
             if element["tag"] != "a" or not target:
                 continue
             if target.startswith("https://"):
-                assert element.get("rel") == "external" or name == pages.GUIDE, target
+                assert element.get("rel") == "external" or name in DOCUMENTS.values(), target
                 continue
             file, _, anchor = target.partition("#")
             file = file.removeprefix("../") or name
@@ -437,14 +438,22 @@ def test_every_link_leads_to_a_place_in_the_site_or_to_a_manual(whole_site):
 
 
 def test_the_guide_keeps_every_section_and_names_no_file_that_is_not_there(whole_site, checkout):
-    anchors = {e.get("id") for e in Tree(whole_site[pages.GUIDE]).found}
-    assert {*markup.guide_titles(ROOT / "docs" / "porting.md")} <= anchors
-    (checkout.root / "docs" / "porting.md").write_text("# P\n\n[a](../x.py) [b](../../../etc/p)\n")
-    body = pages.guide(checkout.root)
-    assert not [e for e in Tree(body).found if e["tag"] == "a" and "etc" in (e.get("href") or "")]
-    (checkout.root / "docs" / "porting.md").unlink()
-    assert pages.guide(checkout.root) is None
-    assert pages.GUIDE not in pages.site(checkout.root)
+    found = guide_titles(ROOT)
+    assert len(found) > 60
+    for anchor, (page, _) in found.items():
+        file = DOCUMENTS[f"docs/porting/{page}.md"]
+        assert anchor in {e.get("id") for e in Tree(whole_site[file]).found}
+    name = "docs/porting/loss.md"
+    (checkout.root / name).write_text(
+        "# P\n\n[a](../x.py) [b](../../../etc/p) [c](../check.md#d)\n"
+    )
+    body = pages.guide(name, checkout.root)
+    links = [e.get("href") for e in Tree(body).found if e["tag"] == "a"]
+    assert "check.html#d" in links
+    assert not [link for link in links if link and ("etc" in link or "x.py" in link)]
+    (checkout.root / name).unlink()
+    assert pages.guide(name, checkout.root) is None
+    assert DOCUMENTS[name] not in pages.site(checkout.root)
 
 
 def test_every_link_of_the_page_has_its_anchor(html):
@@ -539,9 +548,7 @@ def test_the_chinese_readme_has_the_structure_of_the_english_one():
 
 
 def test_every_pitfall_of_the_guide_has_a_chinese_title():
-    titles = markup.guide_titles(ROOT / "docs" / "porting.md")
-    others = {"untested", "words", "errata"}  # sections that are not a pitfall
-    assert {*titles} - others <= {*words.PITFALLS}
+    assert {*guide_titles(ROOT)} <= {*words.PITFALLS}
 
 
 def test_the_page_takes_its_words_from_the_reference_in_its_language(html):
@@ -562,7 +569,7 @@ def test_every_mistake_of_check_has_a_row_that_leads_to_its_section(whole_site):
         text = whole_site[name]
         for mistake in MISTAKES.values():
             row = text.partition(f'<li data-mistake="{mistake.name}">')[2].partition("</li>")[0]
-            (target, anchor) = re.search(r'href="([a-z]+\.html)#([^"]+)"', row).groups()
+            (target, anchor) = re.search(r'href="([a-z-]+\.html)#([^"]+)"', row).groups()
             assert f'id="{anchor}"' in whole_site[target], mistake.name
             assert escape(sentence(mistake.name, language))[:12] in row
             assert row.count("<code") in (0, 4), mistake.name
@@ -573,7 +580,7 @@ def test_the_command_writes_both_files(tmp_path):
     done = run("--out", tmp_path / "deep" / "site")
     assert done.returncode == 0, done.stderr
     made = {p.name for p in (tmp_path / "deep" / "site").iterdir()}
-    assert made == {*pages.FILES.values(), *pages.GUIDES, "source"}
+    assert made == {*pages.FILES.values(), *DOCUMENTS.values(), "source"}
 
 
 def test_the_command_refuses_in_one_sentence(tmp_path):
@@ -592,7 +599,7 @@ def test_the_server_gives_the_pages_to_this_machine_alone():
         Thread(target=server.serve_forever, daemon=True).start()
         try:
             listing = "source/backends-tf-train.py.html"
-            for path in ("", "index.zh-CN.html#idioms", "?show=tf", pages.GUIDE, listing):
+            for path in ("", "index.zh-CN.html#idioms", "?show=tf", "guide.html", listing):
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}") as answer:
                     assert b"</html>" in answer.read()
             for path in ("pyproject.toml", "../pyproject.toml"):

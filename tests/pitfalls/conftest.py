@@ -1,7 +1,7 @@
 """The pitfalls of porting: a test runs the real framework and shows two numbers, how far it is from
 the reference without our fix and with it.
 
-A pitfall is named as its test is, and has a section of that name in docs/porting.md. Its test fails
+A pitfall is named as its test is, and has a section of that name in docs/porting. Its test fails
 when the framework no longer deviates (the guide would be stale) and when the fix no longer helps.
 """
 
@@ -68,7 +68,7 @@ def shows(request):
     def hold(without, fixed, least, most=1e-12):
         assert pitfall not in measured, "shown twice"
         without, fixed = float(without), float(fixed)
-        assert without >= least, f"it deviates by {without} only: docs/porting.md is stale"
+        assert without >= least, f"it deviates by {without} only: docs/porting is stale"
         assert fixed <= most, f"the fix leaves {fixed}"
         measured[pitfall] = {"without": float(f"{without:.2g}"), "with": float(f"{fixed:.2g}")}
 

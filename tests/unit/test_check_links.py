@@ -14,21 +14,27 @@ ROOT = Path(__file__).parents[2]
 
 
 def anchors(page):
-    return set(re.findall(r'<a id="([^"]+)"></a>', (ROOT / "docs" / page).read_text()))
+    return set(re.findall(r'<a id="([^"]+)"></a>', (ROOT / page).read_text()))
 
 
 @pytest.mark.parametrize("mistake", MISTAKES.values(), ids=list(MISTAKES))
 def test_the_link_of_a_mistake_leads_to_a_section(mistake):
     path, _, anchor = mistake.link.partition("#")
-    assert anchor in anchors(Path(path).name)
+    assert anchor in anchors(path)
 
 
 def test_no_section_is_about_a_mistake_that_does_not_exist():
-    assert anchors("check.md") <= {mistake.link.partition("#")[2] for mistake in MISTAKES.values()}
+    assert anchors("docs/check.md") <= {
+        mistake.link.partition("#")[2] for mistake in MISTAKES.values()
+    }
+
+
+def test_the_chinese_page_has_every_mistake_of_the_english_one():
+    assert anchors("docs/check.zh.md") == anchors("docs/check.md")
 
 
 def test_the_guide_begins_with_the_check():
-    text = (ROOT / "docs" / "porting.md").read_text()
+    text = (ROOT / "docs" / "porting" / "index.md").read_text()
     assert re.search(r"^## (.*)$", text, re.MULTILINE)[1] == "Is my port right?"
 
 

@@ -165,7 +165,7 @@ def test_the_images_of_the_check_are_real_and_fit(monkeypatch):
     ("name", "said"),
     [
         ("a.bin", r"names no format: its name must end in \.pt, \.weights\.h5, \.params, "),
-        ("a.h5", "names no format"),
+        ("a.h5", r"names no format: Keras writes weights to .*/a\.weights\.h5\."),
         (".pt", "names no format"),
         ("missing/a.pt", "is not a folder"),
         (".", "is a folder"),
@@ -173,6 +173,10 @@ def test_the_images_of_the_check_are_real_and_fit(monkeypatch):
 )
 def test_a_destination_that_will_not_do_is_refused(source, tmp_path, capsys, name, said):
     assert re.search(said, refused(capsys, source, tmp_path / name))
+
+
+def test_a_missing_source_is_named_before_the_destination(tmp_path, capsys):
+    assert "none.pt is not there" in refused(capsys, tmp_path / "none.pt", tmp_path / "a.h5")
 
 
 def test_the_source_is_never_its_own_destination(source, capsys):

@@ -183,9 +183,9 @@ def test_folders_that_cannot_be_read(home, monkeypatch):
     )
     refusal(lambda: sources.load("a\0b"), "null")
     file = folder / f"{TRAIN_LABELS}.gz"
-    refusal(lambda: sources.load(str(file)), str(file), "Not a directory")
+    refusal(lambda: sources.load(str(file)), f"{file} is a file, not a folder; give")
     monkeypatch.setenv("GOOGLENET_CACHE", str(file))
-    refusal(sources.load, str(file), "Not a directory", "GOOGLENET_CACHE")
+    refusal(sources.load, f"{file} is a file, not a folder", "GOOGLENET_CACHE")
     os.mkfifo(folder / TRAIN_IMAGES)
     refusal(lambda: sources.load(str(folder)), TRAIN_IMAGES, "is not a file")
 

@@ -1,6 +1,6 @@
 """What published versions of the network say of themselves and their own code does not bear out.
 
-Those that show in a framework are in tests/pitfalls; all are described in docs/porting.md.
+Those that show in a framework are in tests/pitfalls; all are described in docs/porting/errata.md.
 """
 
 from dataclasses import replace

@@ -321,7 +321,15 @@ def test_plot_without_a_history(refused, home):
     (home / "empty" / "history.jsonl").write_text("")
     refused(("plot", "empty"), 7, "empty")
     (home / "empty" / "history.jsonl").write_text("{}\n")
-    refused(("plot", "empty"), 7, "line 1")
+    refused(("plot", "empty"), 7, "line 1", "--resume")
+    (home / "notes.md").write_text("# Notes\n")
+    refused(("plot", "notes.md"), 7, "notes.md is not the history of a run: its line 1 is not an")
+
+
+def test_a_folder_that_is_no_run_is_named(refused, backend, home):
+    image(home / "good.png")
+    for words in (("evaluate", "run/checkpoints"), ("predict", "run/checkpoints", "good.png")):
+        refused(words, 7, "run/checkpoints is not a run: it holds no folder `checkpoints`.")
 
 
 # A folder from a stranger

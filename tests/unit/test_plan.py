@@ -166,6 +166,7 @@ def test_a_dry_resume_tells_how_far_it_is_and_writes_nothing(call):
     [
         (SMALL, 2, "--backend is needed: torch, tf, mxnet, paddle."),
         (f"{NEW} --recipe worst", 2, "There is no recipe named 'worst'; choose one of d2l, "),
+        (f"{NEW} --recipe my.yaml", 2, "quick, or give a file that ends in .toml."),
         ("--backend tf --data sample --spec resnet", 2, "no spec named 'resnet'"),
         ("--backend tf --data sample --spec blog-224 --size 20", 2, "stage2.2: the kernel 3x3"),
         ("--backend tf --data sample --lr -1", 2, "--lr is -1.0: it must be at least 0 and finite"),
@@ -455,7 +456,7 @@ def test_a_default_folder_that_cannot_be_made_is_refused(call):
     Path("runs").write_text("mine")
     code, _, err = call(NEW)
     assert code == 7
-    assert "runs is not a folder" in err
+    assert "(runs is a file)" in err
 
 
 def test_a_name_that_is_too_long_is_one_sentence_everywhere(call):
@@ -625,6 +626,8 @@ def test_a_finished_run_says_what_it_came_to_again(call):
     assert (code, err) == (0, "")
     assert out.splitlines()[1] == "here is complete after 2 epochs; `--epochs 4` would extend it"
     assert out.splitlines()[2:] == before.splitlines()[3:]
+    call(f"{NEW} --epochs 1 --out short")
+    assert "short is complete after 1 epoch; `--epochs 2` " in call("--resume short")[1]
 
 
 def test_more_epochs_extend_a_run_and_its_files_say_so(call):

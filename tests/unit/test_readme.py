@@ -11,16 +11,19 @@ import pytest
 
 from backends import FRAMEWORKS
 from common.cli.app import main
+from common.page.guide import DOCUMENTS as SITE
+from common.page.guide import GUIDE as PAGES
+from common.page.guide import guide_titles
 from common.parity.mutations import INJECTED_BUGS
 from common.parity.report import CHECK_KEY, CHECKS_KEY
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-GUIDE = (ROOT / "docs" / "porting.md").read_text()
+GUIDE = {page: (ROOT / "docs" / "porting" / f"{page}.md").read_text() for page in PAGES}
 
 DOCUMENTS = sorted(
     str(path.relative_to(ROOT))
-    for folder in (ROOT, ROOT / "docs", ROOT / "benchmarks")
+    for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "porting", ROOT / "benchmarks")
     for path in folder.glob("*.md")
 )
 
@@ -44,7 +47,7 @@ def generator():
 
 def test_the_generated_parts_are_up_to_date(generator):
     found = list(generator.pages())
-    assert len(found) == 2 * len(generator.PAGES)
+    assert len(found) == 2 * len(generator.PAGES) + len(PAGES)
     for path, text in found:
         assert path.read_text() == text, "run python docs/generate.py"
 
@@ -110,8 +113,12 @@ def test_what_is_not_measured_yet_says_so_and_what_cannot_be_read_is_refused(gen
         generator.benchmarks(text)
 
 
-def test_the_guides_links_and_figures_are_up_to_date(generator):
-    assert generator.guide(GUIDE) == GUIDE, "run python docs/generate.py"
+def test_every_page_of_the_guide_is_generated_and_in_both_sites():
+    folder = [str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "porting").iterdir()]
+    assert sorted(folder) == sorted(f"docs/porting/{page}.md" for page in PAGES)
+    assert {"docs/check.md", *folder} == set(SITE)
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    assert tuple(re.findall(r"\bporting/([\w-]+)\.md$", navigation, re.M)) == PAGES
 
 
 @pytest.mark.parametrize("backend", FRAMEWORKS)
@@ -154,7 +161,7 @@ def test_every_command_of_the_readme_is_one():
 
 
 def test_every_link_of_the_guides_leads_somewhere():
-    assert {"README.md", "README.zh-CN.md", "docs/porting.md"} < set(DOCUMENTS)
+    assert {"README.md", "README.zh-CN.md", "docs/porting/index.md"} < set(DOCUMENTS)
     for document in DOCUMENTS:
         page = ROOT / document
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
@@ -171,53 +178,74 @@ def test_every_pitfall_was_measured_and_has_its_section_in_the_guide(generator, 
     assert set(found["traps"]) == set(generator.pitfalls(backend))
     for pitfall, figures in found["traps"].items():
         assert figures["with"] < figures["without"]
-        (section,) = re.findall(
-            rf'<a id="{pitfall}"></a>\n\n### (.+?)(?=<a id=)', GUIDE + "<a id=", re.S
-        )
-        assert f"<!-- begin figures {pitfall} -->" in section
+        page, title = guide_titles(ROOT)[pitfall]
+        section = GUIDE[page].partition(f'<a id="{pitfall}"></a>\n\n## {title}\n')[2]
+        assert f"<!-- begin figures {pitfall} -->" in section.partition("\n## ")[0]
 
 
 def test_the_guide_shows_no_figure_that_was_not_measured():
     measured = {pitfall for b in FRAMEWORKS for pitfall in results("pitfalls", b)["traps"]}
-    shown = re.findall(r"<!-- begin figures ([\w-]+) -->\n\|", GUIDE)
+    shown = [
+        pitfall
+        for text in GUIDE.values()
+        for pitfall in re.findall(r"<!-- begin figures ([\w-]+) -->\n\|", text)
+    ]
     assert sorted(shown) == sorted(measured)
 
 
-def test_every_link_within_the_guide_has_its_anchor():
-    anchors = re.findall(r'<a id="([\w-]+)"></a>', GUIDE)
-    assert len(set(anchors)) == len(anchors)
-    assert set(re.findall(r"\]\(#([\w-]+)\)", GUIDE)) <= set(anchors)
-    listed = GUIDE.partition("## Padding and layout")[0]
-    pitfalls = [each for each in anchors if not each.startswith("published")]
-    assert {*re.findall(r"\]\(#([\w-]+)\)", listed)} >= set(pitfalls)
+def test_every_pitfall_has_one_anchor_and_its_heading_and_is_in_the_table():
+    anchors = [a for text in GUIDE.values() for a in re.findall(r'<a id="([\w-]+)"></a>', text)]
+    assert anchors == [*guide_titles(ROOT)]
+    assert len(set(anchors)) == len(anchors) > 60
+    table = GUIDE["index"].partition("<!-- begin pitfall_table -->")[2]
+    assert re.findall(r"\.md#([\w-]+)\)", table) == anchors
+
+
+def anchors_of(path):
+    """The anchors of a document: those that it sets, and those that GitHub makes of headings."""
+    text = path.read_text()
+    made = [re.sub(r"[^\w -]", "", title.lower()) for title in re.findall(r"^#+ (.*)$", text, re.M)]
+    return {*re.findall(r'<a id="([\w-]+)"></a>', text), *(each.replace(" ", "-") for each in made)}
+
+
+def test_every_anchor_of_a_link_between_the_documents_is_there():
+    count = 0
+    for document in DOCUMENTS:
+        page = ROOT / document
+        links = re.findall(r"\]\(((?:[^)#\s:]+\.md)?)#([^)\s]+)\)", page.read_text())
+        for target, anchor in links:
+            leads = page.parent / target if target else page
+            assert anchor in anchors_of(leads), (document, target, anchor)
+        count += len(links)
+    assert count > 100
 
 
 def test_every_link_to_source_names_the_line_that_it_quotes(generator):
     """And is one that the generator keeps: none without the name of what it points into."""
-    quoted = re.findall(r"\[`([^`]+)`\]\(\.\./([\w./]+\.py)#L(\d+)", GUIDE)
+    text = "\n".join(GUIDE.values())
+    quoted = re.findall(r"\[`([^`]+)`\]\(\.\./\.\./([\w/]+\.py)#L(\d+)", text)
     assert len(quoted) > 200
     for code, path, number in quoted:
         first, *more = (ROOT / path).read_text().splitlines()[int(number) - 1 :]
         found, code = "".join("".join([first, *more[:5]]).split()), "".join(code.split())
         assert 0 <= found.find(code) < len("".join(first.split())), (path, code)
-    by_hand = generator.FIGURES.sub("", GUIDE)
+    by_hand = generator.FIGURES.sub("", text)
     assert len(re.findall(r"#L\d+", by_hand)) == len(generator.LINK.findall(by_hand))
 
 
 def test_every_word_is_linked_in_each_of_the_four_languages():
-    table = GUIDE.partition("## The words, in four languages")[2].partition("\n<a id=")[0]
-    rows = [row for row in table.splitlines() if row.startswith("| ")][2:]
+    rows = [row for row in GUIDE["words"].splitlines() if row.startswith("| ")][2:]
     assert len(rows) > 30
     for row in rows:
         for backend, cell in zip(TABS, row.split(" | ")[1:], strict=True):
-            assert f"](../backends/{backend}/" in cell or cell.rstrip(" |") in UNSAID, row
+            assert f"](../../backends/{backend}/" in cell or cell.rstrip(" |") in UNSAID, row
 
 
 def test_a_link_that_rots_is_mended_or_refused(generator):
-    link = '[`nn.ReLU()`](../backends/torch/googlenet.py#L1 "Conv.__init__")'
+    link = '[`nn.ReLU()`](../../backends/torch/googlenet.py#L1 "Conv.__init__")'
     number = generator.line("backends/torch/googlenet.py", "Conv.__init__", "nn.ReLU()")
     assert number > 1
     assert f"#L{number} " in generator.guide(link)
     for old, new in (("nn.ReLU()", "nn.GELU()"), ("Conv.__init__", "Conv.gone")):
-        with pytest.raises(LookupError, match=r"docs/porting.md: there is no"):
+        with pytest.raises(LookupError, match=r"docs/porting: there is no"):
             generator.guide(link.replace(old, new))
