@@ -32,6 +32,7 @@ from common.page import (  # noqa: E402
 )
 from common.page.guide import GUIDE, guide_titles  # noqa: E402
 from common.page.results import TITLES  # noqa: E402
+from common.parity.checks import FORWARD  # noqa: E402
 from common.parity.mutations import INJECTED_BUGS  # noqa: E402
 from common.spec import PEERS  # noqa: E402
 from common.spec.arithmetic import totals, walk  # noqa: E402
@@ -111,6 +112,22 @@ def parity(language: int) -> str:
     )
 
 
+def ordinary(language: int) -> str:
+    """What ties do to float32 gradients of ordinary inputs."""
+    rows = []
+    for backend, title in TITLES.items():
+        found = results.ordinary(ROOT, backend)
+        tied = [row for row in found if row[0] > FORWARD["float32"]]
+        rest = max(row[0] for row in found if row not in tied)
+        worst, length = (f"{max(column):.0e}" for column in zip(*tied, strict=True))
+        rows.append((title, f"{len(tied)} / {len(found)}", worst, length, f"{rest:.0e}"))
+    heads = (
+        ("framework", "seeds with a tie", "largest error", "by length", "without a tie"),
+        ("框架", "遇到临界值的种子", "最大误差", "按范数", "没有临界值时"),
+    )
+    return tabulate(rows, heads[language], tablefmt="github", disable_numparse=True)
+
+
 def versions(language: int) -> str:
     """The versions of the frameworks in the results."""
     found = ", ".join(f"{TITLES[b]} {results.verified(ROOT, b)[0].version}" for b in FRAMEWORKS)
@@ -151,7 +168,7 @@ def exercises(language: int) -> str:
 #: the generated parts of each document
 PAGES: dict[str, tuple[Callable[[int], str], ...]] = {
     "idioms": (inception_blocks,),
-    "proof": (parity, versions, bug_matrix, shapes_alone),
+    "proof": (parity, ordinary, versions, bug_matrix, shapes_alone),
     "training": (training,),
     "family": (exercises,),
 }

@@ -8,8 +8,8 @@ Each file holds what a command printed with `--json`, for a backend B:
   several values of that option; `peer-B.json`: with `--peer`; `profile-B.json`: with `--profile`;
   `workers-B.json`: with `--workers 1,2`
 
-`pitfalls-B.json` comes from the tests in tests/pitfalls. `runs/NAME/` holds the `config.json` and
-the `history.jsonl` of a training run.
+`ordinary-B.json` is what docs/ordinary.py writes. `pitfalls-B.json` comes from the tests in
+tests/pitfalls. `runs/NAME/` holds the `config.json` and the `history.jsonl` of a training run.
 """
 
 from __future__ import annotations
@@ -134,6 +134,15 @@ def caught(root: Path, backend: str) -> dict[str, dict[str, Any]]:
         return rows
 
     return read(root / "docs" / "results" / f"bugs-{backend}.json", parse)
+
+
+def ordinary(root: Path, backend: str) -> list[tuple[float, float]]:
+    """For each seed the error of float32 gradients: by the largest difference, and by length."""
+
+    def parse(found: Any) -> list[tuple[float, float]]:
+        return [(_number(row["largest"]), _number(row["length"])) for row in found["rows"]]
+
+    return read(root / "docs" / "results" / f"ordinary-{backend}.json", parse)
 
 
 def pitfalls(root: Path, backend: str) -> dict[str, tuple[float, float]]:
@@ -266,7 +275,8 @@ def training_rows(found: list[Run]) -> list[tuple[Any, ...]]:
         what = f"{name}, batch {recipe.batch_size}" + (
             f", seed {recipe.seed}" if recipe.seed else ""
         )
-        titles = list(dict.fromkeys(TITLES[epoch.backend] for epoch in run.epochs))
+        each = [f"{TITLES[one.backend]} {one.version.partition('+')[0]}" for one in run.epochs]
+        titles = list(dict.fromkeys(each))
         where = f"**ours**, {' then '.join(titles)}, {last.device}, {recipe.precision}"
         amount = f"{last.examples:,} x {len(run.epochs)}"
         accuracies = (round(last.train_accuracy, 3), round(last.test_accuracy, 4))

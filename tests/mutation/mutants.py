@@ -25,7 +25,7 @@ import sqlite3
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -283,7 +283,10 @@ class Tree:
 
     def __init__(self, folder: Path, environments: Path) -> None:
         self.folder, self.environments = folder, environments
-        subprocess.run(["git", "clone", "-q", "--shared", ROOT, folder], check=True)
+        self.passing: set[str] = set()  #: tests that pass without a mutant
+        self.broken: set[str] = set()  #: tests that do not, and prove nothing
+        quiet = ["-c", "advice.detachedHead=false", "-q", "--shared"]
+        subprocess.run(["git", "clone", *quiet, ROOT, folder], check=True)
 
     def run(self, mutant: Mutant, reach: Reach) -> tuple[str, str]:
         """`killed` and by which test, or `survived`."""
@@ -297,20 +300,40 @@ class Tree:
                         continue
                 python = self.environments / environment / "bin" / "python"
                 backend = environment if environment in FRAMEWORKS else ""
-                if killer := first_failure(self.folder, python, tests, backend):
-                    return "killed", killer
+                while killer := first_failure(self.folder, python, tests, backend, self.broken):
+                    if self.passes(python, killer, backend):
+                        return "killed", killer
+                    self.broken.add(killer)
+                    mutant.apply(self.folder)
             return "survived", ""
         finally:
-            subprocess.run(["git", "checkout", "-q", "."], cwd=self.folder, check=True)
+            self.restore()
+
+    def restore(self) -> None:
+        """Take the mutant out."""
+        subprocess.run(["git", "checkout", "-q", "."], cwd=self.folder, check=True)
+
+    def passes(self, python: Path, test: str, backend: str) -> bool:
+        """Whether the test passes without the mutant, which is taken out."""
+        self.restore()
+        if test in self.passing or "::" not in test:
+            return True
+        if first_failure(self.folder, python, [test], backend):
+            return False
+        self.passing.add(test)
+        return True
 
 
-def first_failure(folder: Path, python: Path, tests: list[str], backend: str = "") -> str:
+def first_failure(
+    folder: Path, python: Path, tests: list[str], backend: str = "", without: Iterable[str] = ()
+) -> str:
     """The test that fails in the copy of the project, `timeout`, or nothing if all pass."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as listed:  # too many for a command line
         listed.write("\n".join(tests))
         listed.flush()
         command = [str(python), "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
         command += [f"--ignore-glob=*/{name}" for name in TEXTUAL]
+        command += [f"--deselect={test}" for test in without]
         command += [f"--backend={backend}"] * bool(backend) + [f"@{listed.name}"]
         own = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_ADDOPTS": ""}
         own |= {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
@@ -355,17 +378,17 @@ class Reach:
                 "join context on context.id = line_bits.context_id where file.path like ?",
                 (f"%/{mutant.file}",),
             ).fetchall()
-        sizes: dict[str, int] = {}
+        reached: dict[str, set[int]] = {}  # the lines that each test runs
         for context, bits in rows:
             ran = {
                 8 * at + bit for at, byte in enumerate(bits) for bit in range(8) if byte >> bit & 1
             }
-            if context and ran & {*lines}:
-                sizes[context.partition("|")[0]] = len(ran)
-        if not sizes:  # a line that runs when the module is imported
-            return ["tests/unit"]
-        found = [test for test in sizes if not any(name in test for name in TEXTUAL)]
-        return sorted(found, key=lambda test: sizes[test])
+            test = context.partition("|")[0]
+            if test and not any(name in test for name in TEXTUAL):
+                reached[test] = reached.get(test, set()) | ran
+        # lines that run when the module is imported belong to all tests of the file
+        found = [test for test, ran in reached.items() if ran & {*lines}] or [*reached]
+        return sorted(found, key=lambda test: len(reached[test]))
 
 
 def known() -> list[dict[str, object]]:
