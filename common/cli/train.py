@@ -72,7 +72,11 @@ LOGGERS = ("tensorboard", "wandb", "mlflow")
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Share of each class for testing, if --data holds class folders that are not divided.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="[default: runs/RECIPE-BACKEND]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="[default: runs/RECIPE-BACKEND, or RECIPE-SPEC-BACKEND with another spec]",
+)
 @weights_option
 @weights_key_option
 @weights_eps_option

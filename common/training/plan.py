@@ -17,7 +17,7 @@ from common.data.sources import load as load_data
 from common.device import choose, own_device
 from common.errors import RunError, SpecError, printable
 from common.formats.identify import Known, with_own_eps
-from common.recipe import AUTO, Recipe, recipe_of
+from common.recipe import AUTO, RECIPES, Recipe, recipe_of
 from common.spec import summary
 from common.spec.arithmetic import layers
 from common.terminal import table
@@ -84,7 +84,7 @@ class Plan:
             return
         run, choose = self.run, self.new and not self.named and workers == 1
         if choose:
-            run = Run(make_free_folder(run.folder, f"{self.recipe.name}-{self.backend_name}"))
+            run = Run(make_free_folder(run.folder, run_name(self.recipe, self.backend_name)))
         with run.locked(made=choose):
             if self.new:
                 run.check_free(locked=True)
@@ -134,7 +134,7 @@ def begin(
     recipe = replace(recipe_of(recipe_name), **changes)
     recipe.network()  # raises SpecError for an unknown spec
     try:
-        folder = out or free_folder(Path("runs"), f"{recipe.name}-{backend_name}")
+        folder = out or free_folder(Path("runs"), run_name(recipe, backend_name))
     except OSError as error:
         raise RunError(
             f"runs cannot be used ({error.strerror}): choose a folder with `--out`."
@@ -253,6 +253,13 @@ def backend_name(given: str | None, resumed: Path | None) -> str:
     if resumed:
         return open_run(resumed)[1].config.backend
     raise SpecError(f"--backend is needed: {', '.join(FRAMEWORKS)}.")
+
+
+def run_name(recipe: Recipe, backend_name: str) -> str:
+    """Return the name of a run's folder; it has the spec if that is not the named recipe's own."""
+    named = RECIPES.get(recipe.name)
+    spec = [recipe.spec] if named and recipe.spec != named.spec else []
+    return "-".join([recipe.name, *spec, backend_name])
 
 
 def free_folder(parent: Path, name: str) -> Path:

@@ -26,9 +26,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results" / "mutants.jsonl"
@@ -115,6 +116,7 @@ SWAPS = {
     ast.BitOr: ast.BitAnd,
     ast.BitAnd: ast.BitOr,
 }
+Row = dict[str, Any]  # a mutant with its result
 Place = tuple[ast.expr | ast.stmt, str, ast.AST]  # what is replaced, the kind, what comes there
 
 
@@ -391,14 +393,14 @@ class Reach:
         return sorted(found, key=lambda test: len(reached[test]))
 
 
-def known() -> list[dict[str, object]]:
+def known() -> list[Row]:
     """The results so far."""
     return (
         [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
     )
 
 
-def examine(mutants: list[Mutant], asked: argparse.Namespace) -> Iterator[dict[str, object]]:
+def examine(mutants: list[Mutant], asked: argparse.Namespace) -> Iterator[Row]:
     """Test the mutants, some at once; yield each one's row."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
@@ -412,7 +414,7 @@ def examine(mutants: list[Mutant], asked: argparse.Namespace) -> Iterator[dict[s
         reach = Reach(Path(asked.reach) if asked.reach else folder, asked.env)
         free = [Tree(folder / f"tree{job}", asked.env) for job in range(asked.jobs)]
 
-        def one(mutant: Mutant) -> dict[str, object]:
+        def one(mutant: Mutant) -> Row:
             tree, start = free.pop(), time.monotonic()
             try:
                 result, test = tree.run(mutant, reach)
@@ -422,15 +424,16 @@ def examine(mutants: list[Mutant], asked: argparse.Namespace) -> Iterator[dict[s
             row = {**asdict(mutant), "result": result, "test": test, "seconds": seconds}
             return row | {"commit": commit, "date": time.strftime("%Y-%m-%d")}
 
-        yield from pool.map(one, mutants)
+        for done in as_completed([pool.submit(one, mutant) for mutant in mutants]):
+            yield done.result()
 
 
 def run(asked: argparse.Namespace) -> None:
     """Draw, and test what has no result yet."""
-    done = {(row["file"], row["line"], row["after"]) for row in known()}
+    done = {identity(row) for row in known()}
     drawn = [draw(group, asked.count, asked.seed) for group in asked.groups]
     mixed = [mutants[at] for at in range(asked.count) for mutants in drawn if at < len(mutants)]
-    todo = [each for each in mixed if (each.file, each.line, each.after) not in done]
+    todo = [each for each in mixed if identity(asdict(each)) not in done]
     print(f"seed {asked.seed}: {len(todo)} of {len(mixed)} mutants to test", flush=True)
     for row in examine(todo, asked):
         with RESULTS.open("a") as file:
@@ -440,21 +443,24 @@ def run(asked: argparse.Namespace) -> None:
 
 def again(asked: argparse.Namespace) -> None:
     """Test the survivors anew, and write the file with their new results."""
-    rows = known()
+    rows = {identity(row): row for row in known()}
     survivors = [
-        row for row in rows if row["result"] == "survived" and row["group"] in asked.groups
+        Mutant(**{name: row[name] for name in Mutant.__dataclass_fields__})
+        for row in rows.values()
+        if row["result"] == "survived" and row["group"] in asked.groups
     ]
-    fields = Mutant.__dataclass_fields__
-    mutants = [Mutant(**{name: row[name] for name in fields}) for row in survivors]  # type: ignore[arg-type]
-    for old, new in zip(survivors, examine(mutants, asked), strict=True):
-        rows[rows.index(old)] = old | {
-            key: new[key] for key in ("result", "test", "seconds", "commit", "date")
-        }
-        RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        say(new)
+    for row in examine(survivors, asked):
+        rows[identity(row)] = row
+        RESULTS.write_text("".join(json.dumps(each) + "\n" for each in rows.values()))
+        say(row)
 
 
-def say(row: dict[str, object]) -> None:
+def identity(row: Row) -> tuple[object, ...]:
+    """What makes a mutant this one."""
+    return row["file"], row["line"], row["after"]
+
+
+def say(row: Row) -> None:
     """Print one result; of a survivor also the lines."""
     where = f"{row['file']}:{row['line']}"
     print(
@@ -464,7 +470,7 @@ def say(row: dict[str, object]) -> None:
         print(f"    - {row['before']}\n    + {row['after']}", flush=True)
 
 
-def table(rows: list[dict[str, object]]) -> list[tuple[object, ...]]:
+def table(rows: list[Row]) -> list[tuple[object, ...]]:
     """A row for each group: drawn, killed, equivalent, survived, and the share caught."""
     found = []
     for group in [*GROUPS, "all"]:

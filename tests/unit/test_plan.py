@@ -25,14 +25,14 @@ from common.errors import BackendError, RunError, SpecError
 from common.files import ROOT
 from common.formats import sandbox
 from common.formats.identify import identify
-from common.recipe import Recipe
+from common.recipe import Recipe, find_recipe
 from common.spec import SPECS
 from common.training import lock, plan, report
 from common.training.checkpoint import Config
 from common.training.history import read_history
 from common.training.loggers import logging
 from common.training.loop import TrainingLoop
-from common.training.plan import begin, free_folder, resume
+from common.training.plan import begin, free_folder, resume, run_name
 from common.training.run import Run, open_run
 from common.training.train import train
 from common.weights import draw, is_running, save, with_eps
@@ -79,7 +79,7 @@ def test_a_run_says_what_it_does_and_keeps_it(call, names):
     first, one, two, where, kept, book, speed = out.splitlines()
     assert first == (
         "torch 0.0 on cpu, float32: recipe d2l with pocket at 9, 20 images from sample, batch 8; "
-        "in runs/d2l-torch"
+        "in runs/d2l-pocket-torch"
     )
     numbers = r"loss \d\.\d{3}, train acc \d\.\d{3}, test loss \d\.\d{3}, test acc \d\.\d{3}"
     for number, line in ((1, one), (2, two)):
@@ -88,12 +88,12 @@ def test_a_run_says_what_it_does_and_keeps_it(call, names):
     assert where == (
         "parameters on cpu; gradients on cpu; batch on cpu; outputs on cpu; evaluation on cpu"
     )
-    assert kept == "kept in runs/d2l-torch"
+    assert kept == "kept in runs/d2l-pocket-torch"
     assert re.fullmatch(r"loss \d\.\d{3}, train acc \d\.\d{3}, test acc \d\.\d{3}", book)
     assert book.split(", ")[0] in two
     assert re.fullmatch(r"\d+\.\d examples/sec on cpu", speed)
     assert names == ["torch"]
-    run = "runs/d2l-torch"
+    run = "runs/d2l-pocket-torch"
     assert list(files()) == [
         f"{run}/checkpoints/best.safetensors",
         f"{run}/checkpoints/last.safetensors",
@@ -136,7 +136,7 @@ def test_a_dry_run_tells_all_and_writes_nothing(call):
         ("classes", "10"),
         ("steps", "6"),
         ("steps done", "0"),
-        ("folder", "runs/d2l-torch"),
+        ("folder", "runs/d2l-pocket-torch"),
     ):
         assert wanted in lines, wanted
     for word in ("parameters", "multiply-adds", "total size (MB)", "batch_size 8", "stage3"):
@@ -144,7 +144,7 @@ def test_a_dry_run_tells_all_and_writes_nothing(call):
     code, out, err = call(f"{NEW} --dry-run --json --tensorboard")
     assert (code, err, files()) == (0, "", {}), "no events either"
     found = json.loads(out)
-    assert (found["steps"], found["steps done"], found["folder"]) == (6, 0, "runs/d2l-torch")
+    assert (found["steps"], found["steps done"], found["folder"]) == (6, 0, "runs/d2l-pocket-torch")
     assert found["recipe"]["batch_size"] == 8
     assert {"parameters", "multiply_adds", "memory"} <= set(found["network"])
 
@@ -230,8 +230,8 @@ def test_a_folder_that_holds_something_else_is_taken(call):
 
 
 def test_each_run_gets_a_folder_of_its_own(call, tmp_path):
-    for folder in ("runs/d2l-torch", "runs/d2l-torch-2", "runs/d2l-torch-3"):
-        assert free_folder(Path("runs"), "d2l-torch") == Path(folder)
+    for folder in ("runs/d2l-pocket-torch", "runs/d2l-pocket-torch-2", "runs/d2l-pocket-torch-3"):
+        assert free_folder(Path("runs"), "d2l-pocket-torch") == Path(folder)
         code, out, _ = call(f"{NEW} --epochs 1")
         assert code == 0
         assert f"kept in {folder}\n" in out
@@ -321,17 +321,25 @@ def test_a_run_holds_its_lock_while_it_trains(call, monkeypatch):
     assert call("--resume here --backend tf")[0] == 0
 
 
+def test_the_default_folder_names_the_spec_if_it_is_another_than_the_recipe_s():
+    d2l, best = (find_recipe(name) for name in ("d2l", "best"))
+    assert run_name(d2l, "tf") == "d2l-tf"
+    assert run_name(replace(d2l, spec="d2l-bn"), "tf") == "d2l-d2l-bn-tf"
+    assert run_name(replace(best, spec="mini"), "tf") == "best-mini-tf"
+    assert run_name(replace(best, name="mine", spec="mini"), "tf") == "mine-tf"
+
+
 def test_of_two_that_take_the_default_folder_each_gets_its_own(call, pocket):
     changes = {"spec": pocket, "size": 9}
     plans = [begin("torch", "d2l", changes, "sample", (8, 4), None) for _ in range(3)]
-    assert {plan.run.folder for plan in plans} == {Path("runs/d2l-torch")}
+    assert {plan.run.folder for plan in plans} == {Path("runs/d2l-pocket-torch")}
     with ExitStack() as stack:
         claimed = [stack.enter_context(plan.claimed()) for plan in plans]
         plans = [begin("torch", "d2l", changes, "sample", (8, 4), None) for _ in range(2)]
         claimed += [stack.enter_context(plan.claimed()) for plan in plans]  # they planned "-4"
         folders = [plan.run.folder for plan in claimed]
         ends = ("", "-2", "-3", "-4", "-5")
-        assert folders == [Path(f"runs/d2l-torch{end}") for end in ends]
+        assert folders == [Path(f"runs/d2l-pocket-torch{end}") for end in ends]
     assert list(Path("runs").iterdir()) == [], "nothing was written in them"
 
 
@@ -350,9 +358,9 @@ def test_of_two_that_take_the_same_folder_one_is_refused(call, pocket):
 
 def test_workers_keep_the_folder_that_they_agreed_on(call, pocket):
     plan = begin("torch", "d2l", {"spec": pocket, "size": 9}, "sample", (8, 4), None)
-    Path("runs/d2l-torch").mkdir(parents=True)
+    Path("runs/d2l-pocket-torch").mkdir(parents=True)
     with plan.claimed(0, 2) as claimed:
-        assert claimed.run.folder == Path("runs/d2l-torch")
+        assert claimed.run.folder == Path("runs/d2l-pocket-torch")
 
 
 def test_a_run_that_went_on_while_it_was_resumed_elsewhere_is_not_overwritten(call, stopped):
