@@ -1,7 +1,7 @@
 """Plays a newcomer: a clean clone, a new virtual environment, and the README's commands in order.
 
 `python tests/support/newcomer.py` clones what is committed into a temporary folder and prints the
-seconds of each command. It ends with status 1 at the first command that fails. `--tox` also types
+seconds of each command; the last writes the page. It ends with status 1 at the first command that fails. `--tox` also types
 the second set-up command, which runs all the tests.
 """
 
@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+#: the four frameworks side by side, which the README describes in a sentence
+PAGE = ["python -m pip install -c constraints/page.txt -e .[page]", "googlenet page --out site"]
 DIFFERS = 3  #: the status of a command that finds the mistake that it was given
 SHOWN = 30  #: lines of the output of a command that fails
 
@@ -79,7 +81,7 @@ def main() -> int:
             shlex.join(("git", "clone", "--quiet", str(ROOT), ".")),
             shlex.join((sys.executable, "-m", "venv", str(venv))),
         ]
-        return play([*setup, *commands(options.tox)], clone, environment)
+        return play([*setup, *commands(options.tox), *PAGE], clone, environment)
 
 
 if __name__ == "__main__":
