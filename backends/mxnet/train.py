@@ -1,7 +1,7 @@
 """Training in MXNet Gluon: mixed precision, one step, evaluation.
 
 Gluon's conventions: operations are queued and an error may show up later; `autograd.record` is
-training mode; `Trainer.step(n)` divides the gradients by n; a batch norm updates its running
+training mode; `Trainer.update(n)` divides the gradients by n; a batch norm updates its running
 statistics in the backward pass.
 """
 
@@ -96,8 +96,11 @@ class Trainer:
 
     def __init__(self, model: GoogLeNet, recipe: Recipe) -> None:
         self.model, self.recipe = model, recipe
+        for parameter in optimizers.trained(model).values():  # Gluon writes gradients by default
+            parameter.grad_req = "add" if recipe.accumulate > 1 else "write"
         self.network = autocast(model)
         self.optimizer = optimizers.make(model, recipe)
+        self.waiting = False  # whether there are gradients of earlier parts of the batch
 
     def set_step(self, rate: float, seed: int) -> None:
         """The learning rate of the next step, and the seed of its dropout."""
@@ -122,15 +125,21 @@ class Trainer:
         return x[(..., *middle)] if 1 in size else x
 
     def train_step(
-        self, inputs: np.ndarray, labels: np.ndarray, weight: float = 1.0
+        self, inputs: np.ndarray, labels: np.ndarray, weight: float = 1.0, last: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
         """One step; the mean loss and the number correct before it, as scalars on the device."""
+        if self.recipe.accumulate > 1 and not self.waiting:
+            self.model.collect_params().zero_grad()
         with autograd.record():
             outputs = self.network(inputs)
             loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
             scaled = parallel.scale_loss(loss, weight)
         scaled.backward()
-        self.optimizer.step(1)  # the loss is a mean already
+        self.waiting = not last
+        if last:
+            self.optimizer.allreduce_grads()
+            optimizers.clip_gradients(self.model, self.recipe.clip)
+            self.optimizer.update(1)  # the loss is a mean already
         return loss.detach(), count_correct(logits, labels)
 
     def logits(self, images: numpy.ndarray) -> np.ndarray:

@@ -165,10 +165,10 @@ def begin(backend, name, rank, count, run=None, stop=lambda shown: 0):
                 self.images = [int(image.sum()) for image in images]
             return super().prepare(images, flip_mask)
 
-        def train_step(self, inputs, labels, weight=1.0):
+        def train_step(self, inputs, labels, weight=1.0, last=True):
             """One step."""
             shown.append(self.images if weight else [])
-            return super().train_step(inputs, labels, weight)
+            return super().train_step(inputs, labels, weight, last)
 
     with mock.patch.object(backend, "Trainer", Noting):
         where = {"rank": rank, "workers": count}
