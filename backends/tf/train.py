@@ -116,7 +116,8 @@ class Trainer:
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The whole step, as it becomes a graph: loss, number correct, gradients."""
         loss, correct, gradients = self.part_step(inputs, labels, weight, earlier)
-        self.optimizer.apply(optimizers.clip_gradients(gradients, self.recipe.clip))
+        gradients = optimizers.clip_gradients(gradients, self.recipe.clip)
+        self.optimizer.apply(gradients)
         return loss, correct, gradients
 
     def part_step(
