@@ -96,11 +96,9 @@ class Trainer:
 
     def __init__(self, model: GoogLeNet, recipe: Recipe) -> None:
         self.model, self.recipe = model, recipe
-        for parameter in optimizers.trained(model).values():  # Gluon writes gradients by default
-            parameter.grad_req = "add" if recipe.accumulate > 1 else "write"
         self.network = autocast(model)
         self.optimizer = optimizers.make(model, recipe)
-        self.waiting = False  # whether there are gradients of earlier parts of the batch
+        self.earlier: list[np.ndarray] = []  # the gradients of the batch's parts until now
 
     def set_step(self, rate: float, seed: int) -> None:
         """The learning rate of the next step, and the seed of its dropout."""
@@ -128,14 +126,16 @@ class Trainer:
         self, inputs: np.ndarray, labels: np.ndarray, weight: float = 1.0, last: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
         """One step; the mean loss and the number correct before it, as scalars on the device."""
-        if self.recipe.accumulate > 1 and not self.waiting:
-            self.model.collect_params().zero_grad()
         with autograd.record():
             outputs = self.network(inputs)
             loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
             scaled = parallel.scale_loss(loss, weight)
         scaled.backward()
-        self.waiting = not last
+        # not by `grad_req = "add"`, with which mixed precision leaves the gradients at zero
+        gradients = [parameter.grad() for parameter in optimizers.trained(self.model).values()]
+        for gradient, earlier in zip(gradients, self.earlier, strict=False):
+            gradient += earlier
+        self.earlier = [] if last else [gradient.copy() for gradient in gradients]
         if last:
             self.optimizer.allreduce_grads()
             optimizers.clip_gradients(self.model, self.recipe.clip)

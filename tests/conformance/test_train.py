@@ -161,6 +161,23 @@ def test_mixed_precision_keeps_float32_weights_and_is_near_the_reference(backend
     assert errors[1] < 0.08
 
 
+def test_parts_add_up_in_mixed_precision_too(backend, name):
+    if name in WITHOUT_BFLOAT16:
+        pytest.skip(f"{name} has no bfloat16 on a CPU, and refuses it")
+    spec = SMALL.at(size=33)
+    fixture, found = draw_fixture(spec), []
+    random = np.random.RandomState(0)
+    x, labels = random.rand(6, *spec.input).astype(np.float32), random.randint(0, 10, 6)
+    for parts in (1, 3):
+        model = backend.build(spec, "bfloat16", "cpu")
+        backend.write_weights(model, fixture.weights)
+        trainer = backend.Trainer(model, Recipe(lr=1.0, accumulate=parts))
+        step_in_parts(backend, trainer, x, labels)
+        after = backend.read_weights(model)
+        found.append({n: after[n].astype(float) - fixture.weights[n] for n in after})
+    assert relative(*found) < 0.02
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_network_with_auxiliary_heads_trains_on_all_and_answers_with_its_own(
     backend, name, precision
