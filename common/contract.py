@@ -38,12 +38,16 @@ class Trainer(Protocol):
         `flip_mask`, bool (N,), says which are mirrored, left to right.
         """
 
-    def train_step(self, inputs: Any, labels: Any, weight: float = 1.0) -> tuple[Any, Any]:
+    def train_step(
+        self, inputs: Any, labels: Any, weight: float = 1.0, last: bool = True
+    ) -> tuple[Any, Any]:
         """One optimizer step on native inputs and labels; the mean loss and the number correct.
 
         Both are native scalars on the device, of these examples and of the weights before the step.
         `weight` is the share of these examples in the whole batch, that of all workers: the step
         descends the whole batch's mean loss. All workers must take part; the weights sum to 1.
+        These examples may be one part of several: unless it is the `last`, no weight changes, and
+        the gradients wait for those of the next part.
         """
 
     def evaluate(self, batches: Batches) -> tuple[Any, Any, int]:

@@ -28,15 +28,23 @@ class Recipe:
 
     Every framework uses these formulas for a gradient g of the mean loss:
 
-    - weight decay, for convolutions and linear layers, not for biases and norms: g = g + decay w
+    - clipping: g = g min(1, clip / n), where n is the L2 norm of all gradients of the batch
+      together; exactly, without the 1e-6 that PyTorch's `clip_grad_norm_` adds to n
+    - then weight decay, for convolutions and linear layers, not for biases and norms:
+      g = g + decay w
     - sgd: v = momentum v + g; w = w - rate v, or with Nesterov w = w - rate (g + momentum v)
     - adam: m = beta1 m + (1 - beta1) g; s = beta2 s + (1 - beta2) g^2;
       w = w - rate m / (1 - beta1^t) / (sqrt(s / (1 - beta2^t)) + eps)
 
+    With `accumulate`, a batch is computed in that many parts, which need less memory. Each part
+    counts by its number of examples, so g is still that of the mean over the whole batch. A batch
+    norm normalises each part by itself.
+
     The optimizer's state does not contain the learning rate, so the rate may change at any step.
     Real numbers are rounded to float32, because some frameworks store them as float32.
     Sources: Sutskever et al. (2013) for sgd, Kingma and Ba (2015) for adam, Loshchilov and Hutter
-    (2017) for the cosine schedule, Szegedy et al. (2016) for label smoothing.
+    (2017) for the cosine schedule, Szegedy et al. (2016) for label smoothing, Pascanu et al. (2013)
+    for clipping.
     """
 
     name: str = "d2l"
@@ -53,6 +61,8 @@ class Recipe:
     eps: float = 1e-8
     schedule: str = "constant"
     warmup: float = 0.0  #: share of all steps in which the rate rises from almost 0
+    clip: float = 0.0  #: largest L2 norm of all gradients together; 0 is no clipping
+    accumulate: int = 1  #: parts of a batch, whose gradients add up to one step
     weight_decay: float = 0.0
     label_smoothing: float = 0.0  #: share of the target that is spread over all classes
     dropout: float = 0.0  #: before every head; it replaces the spec's dropout
@@ -75,18 +85,20 @@ class Recipe:
         ):
             value = getattr(self, field)
             _require(value in known, field, value, f"one of {', '.join(known)}")
-        for field in ("size", "batch_size", "epochs", "seed"):
+        for field in ("size", "batch_size", "epochs", "accumulate", "seed"):
             value = getattr(self, field)
             least = 0 if field == "seed" else 1
             whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
             _require(whole, field, value, f"a whole number of at least {least}")
+        parts = self.accumulate <= self.batch_size
+        _require(parts, "accumulate", self.accumulate, f"at most batch_size, {self.batch_size}")
         _require(self.seed < 2**32, "seed", self.seed, "below 2^32")
         shares = ("momentum", "beta1", "beta2", "warmup", "label_smoothing", "dropout")
-        for field in ("lr", "weight_decay", "eps", *shares):
+        for field in ("lr", "clip", "weight_decay", "eps", *shares):
             value = getattr(self, field)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             _require(number, field, value, "a number")
-        for field in ("lr", "weight_decay", "eps"):
+        for field in ("lr", "clip", "weight_decay", "eps"):
             value = float32(getattr(self, field))
             _require(0 <= value < math.inf, field, value, "at least 0 and finite in float32")
             object.__setattr__(self, field, value)

@@ -185,9 +185,9 @@ def norm_momentum():
 def norm_variance():
     train_step = train.Trainer.train_step
 
-    def wrong(self, inputs, labels, weight=1.0):
+    def wrong(self, inputs, labels, weight=1.0, last=True):
         before = weights.read_weights(self.model)
-        result = train_step(self, inputs, labels, weight)
+        result = train_step(self, inputs, labels, weight, last)
         now = weights.read_weights(self.model)
         spec = self.model.spec
         weights.write_weights(self.model, unbiased(spec, len(labels), before, now))
@@ -240,9 +240,9 @@ def labels_not_moved():
 def model_not_moved():
     train_step = train.Trainer.train_step
 
-    def wrong(self, inputs, labels, weight=1.0):
+    def wrong(self, inputs, labels, weight=1.0, last=True):
         self.model.collect_params().reset_ctx(mx.cpu())
-        return train_step(self, inputs, labels, weight)
+        return train_step(self, inputs, labels, weight, last)
 
     return finished(mock.patch.object(train.Trainer, "train_step", wrong))
 

@@ -171,9 +171,9 @@ def norm_momentum():
 def norm_variance():
     train_step = train.Trainer.train_step
 
-    def wrong(self, inputs, labels, weight=1.0):
+    def wrong(self, inputs, labels, weight=1.0, last=True):
         before = weights.read_weights(self.model)
-        result = train_step(self, inputs, labels, weight)
+        result = train_step(self, inputs, labels, weight, last)
         now = weights.read_weights(self.model)
         spec = self.model.spec
         weights.write_weights(self.model, unbiased(spec, len(labels), before, now))

@@ -196,9 +196,9 @@ def labels_not_moved():
 def model_not_moved():
     train_step = train.Trainer.train_step
 
-    def wrong(self, inputs, labels, weight=1.0):
+    def wrong(self, inputs, labels, weight=1.0, last=True):
         self.model.cpu()
-        return train_step(self, inputs, labels, weight)
+        return train_step(self, inputs, labels, weight, last)
 
     return mock.patch.object(train.Trainer, "train_step", wrong)
 

@@ -80,6 +80,18 @@ def set_rate(optimizer: gluon.Trainer, rate: float) -> None:
     optimizer.set_learning_rate(rate)
 
 
+def clip_gradients(model: GoogLeNet, clip: float) -> None:
+    """Scale the gradients down to a global norm of at most `clip`; 0 is no limit.
+
+    Gluon's own `clip_global_norm` adds 1e-8 to the norm, and waits for it by default.
+    """
+    if clip:
+        gradients = [parameter.grad() for parameter in trained(model).values()]
+        norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
+        for gradient in gradients:
+            gradient *= clip / np.maximum(norm, clip)
+
+
 def read_state(optimizer: gluon.Trainer, model: GoogLeNet, recipe: Recipe) -> dict[str, Weights]:
     """Copies of the state by slot and canonical name; zeros before the first step."""
     (updater,), slots = optimizer._updaters, recipe.slots()

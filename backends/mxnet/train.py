@@ -1,7 +1,7 @@
 """Training in MXNet Gluon: mixed precision, one step, evaluation.
 
 Gluon's conventions: operations are queued and an error may show up later; `autograd.record` is
-training mode; `Trainer.step(n)` divides the gradients by n; a batch norm updates its running
+training mode; `Trainer.update(n)` divides the gradients by n; a batch norm updates its running
 statistics in the backward pass.
 """
 
@@ -98,6 +98,7 @@ class Trainer:
         self.model, self.recipe = model, recipe
         self.network = autocast(model)
         self.optimizer = optimizers.make(model, recipe)
+        self.earlier: list[np.ndarray] = []  # the gradients of the batch's parts until now
 
     def set_step(self, rate: float, seed: int) -> None:
         """The learning rate of the next step, and the seed of its dropout."""
@@ -122,7 +123,7 @@ class Trainer:
         return x[(..., *middle)] if 1 in size else x
 
     def train_step(
-        self, inputs: np.ndarray, labels: np.ndarray, weight: float = 1.0
+        self, inputs: np.ndarray, labels: np.ndarray, weight: float = 1.0, last: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
         """One step; the mean loss and the number correct before it, as scalars on the device."""
         with autograd.record():
@@ -130,7 +131,15 @@ class Trainer:
             loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
             scaled = parallel.scale_loss(loss, weight)
         scaled.backward()
-        self.optimizer.step(1)  # the loss is a mean already
+        # not by `grad_req = "add"`, with which mixed precision leaves the gradients at zero
+        gradients = [parameter.grad() for parameter in optimizers.trained(self.model).values()]
+        for gradient, earlier in zip(gradients, self.earlier, strict=False):
+            gradient += earlier
+        self.earlier = [] if last else [gradient.copy() for gradient in gradients]
+        if last:
+            self.optimizer.allreduce_grads()
+            optimizers.clip_gradients(self.model, self.recipe.clip)
+            self.optimizer.update(1)  # the loss is a mean already
         return loss.detach(), count_correct(logits, labels)
 
     def logits(self, images: numpy.ndarray) -> np.ndarray:

@@ -50,6 +50,7 @@ class Trainer:
     def __init__(self, model: GoogLeNet, recipe: Recipe) -> None:
         self.model, self.recipe = model, recipe
         self.rate, self.steps = recipe.lr, 0
+        self.gradients: Weights = {}  # of the parts of a batch until its last
         trained = {n: weight for n, weight in model.weights.items() if not is_running(n)}
         self.state = {
             slot: {name: np.zeros_like(weight) for name, weight in trained.items()}
@@ -67,22 +68,24 @@ class Trainer:
         return resize(images, *self.model.spec.input[1:])
 
     def train_step(
-        self, inputs: np.ndarray, labels: np.ndarray, weight: float = 1.0
+        self, inputs: np.ndarray, labels: np.ndarray, weight: float = 1.0, last: bool = True
     ) -> tuple[float, int]:
-        """One step; returns the mean loss and the number correct, both before the update.
-
-        `weight` is 1: the reference is always the only worker.
-        """
+        """One step; returns the mean loss and the number correct, both before the update."""
         loss, gradients = self.model.gradients(inputs, labels, self.recipe.label_smoothing)
-        logits = self.model.outputs["head"]
-        self.apply(gradients)
-        return loss, count_correct(logits, labels)
+        correct = count_correct(self.model.outputs["head"], labels)
+        for name, gradient in gradients.items():
+            self.gradients[name] = self.gradients.get(name, 0) + weight * gradient
+        if last:
+            self.apply(self.gradients)
+            self.gradients = {}
+        return loss, correct
 
     def apply(self, gradients: Weights) -> None:
         """Update every weight from its gradient with the formulas of `Recipe`."""
         self.steps += 1
+        share = clip_share(gradients, self.recipe.clip)
         for name, gradient in gradients.items():
-            weight = self.model.weights[name]
+            weight, gradient = self.model.weights[name], share * gradient
             if weight.ndim > 1:
                 gradient = gradient + self.recipe.weight_decay * weight
             rule = self.adam if self.recipe.optimizer == "adam" else self.sgd
@@ -143,6 +146,15 @@ class Trainer:
         for slot, arrays in self.state.items():
             for name, array in arrays.items():
                 array[:] = state[slot][name]
+
+
+def clip_share(gradients: Weights, clip: float) -> float:
+    """The factor that leaves all gradients together with an L2 norm of at most `clip`; 0 is none.
+
+    Source: Pascanu et al. (2013).
+    """
+    norm = np.sqrt(sum(np.square(gradient).sum() for gradient in gradients.values()))
+    return float(clip / np.maximum(clip, norm)) if clip else 1.0
 
 
 def count_correct(logits: np.ndarray, labels: np.ndarray) -> int:

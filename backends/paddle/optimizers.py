@@ -47,6 +47,17 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
     optimizer.set_lr(rate)
 
 
+def clip_gradients(model: GoogLeNet, clip: float) -> None:
+    """Scale the gradients down to a global norm of at most `clip`; 0 is no limit.
+
+    Not by the optimizer's `grad_clip`, which takes the norm of each group of parameters.
+    """
+    if clip:
+        found = [(tensor, tensor.grad) for tensor in trained(model).values()]
+        for tensor, gradient in paddle.nn.ClipGradByGlobalNorm(clip)(found):
+            tensor.grad = gradient
+
+
 def read_state(optimizer: Optimizer, model: GoogLeNet, recipe: Recipe) -> dict[str, Weights]:
     """Copies of the state by slot and canonical name; zeros before the first step."""
     return {

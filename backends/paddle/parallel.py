@@ -5,6 +5,7 @@ addresses; a DataParallel around the model averages the gradients while `backwar
 """
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import paddle
@@ -56,6 +57,12 @@ def wrap_model(model: GoogLeNet) -> nn.Layer:
     if model.head.weight.place.is_gpu_place():  # Paddle has no other
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return paddle.DataParallel(model)
+
+
+def sync_gradients(network: nn.Layer, last: bool) -> AbstractContextManager[None]:
+    """Inside it, `backward` sums over the workers only with the last part of a batch."""
+    alone = not isinstance(network, paddle.DataParallel)
+    return nullcontext() if alone or last else network.no_sync()
 
 
 def scale_loss(loss: Tensor, weight: float) -> Tensor:

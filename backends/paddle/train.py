@@ -86,6 +86,7 @@ class Trainer:
         self.network = parallel.wrap_model(model)
         paddle.set_device(device_name(model.head.weight))  # where the optimizer's state will lie
         self.optimizer = optimizers.make(model, recipe)
+        self.waiting = False  # whether there are gradients of earlier parts of the batch
 
     def set_step(self, rate: float, seed: int) -> None:
         """The learning rate of the next step, and the seed of its dropout."""
@@ -108,16 +109,21 @@ class Trainer:
         return x[(..., *middle)] if 1 in sides else x
 
     def train_step(
-        self, inputs: Tensor, labels: Tensor, weight: float = 1.0
+        self, inputs: Tensor, labels: Tensor, weight: float = 1.0, last: bool = True
     ) -> tuple[Tensor, Tensor]:
         """One step; the mean loss and the number correct before it, as scalars on the device."""
         self.model.train()
-        self.optimizer.clear_grad()
-        with autocast(self.model):
-            outputs = self.network(inputs)
-        loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
-        parallel.scale_loss(loss, weight).backward()
-        self.optimizer.step()
+        if not self.waiting:
+            self.optimizer.clear_grad()
+        with parallel.sync_gradients(self.network, last):
+            with autocast(self.model):
+                outputs = self.network(inputs)
+            loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
+            parallel.scale_loss(loss, weight).backward()
+        self.waiting = not last
+        if last:
+            optimizers.clip_gradients(self.model, self.recipe.clip)
+            self.optimizer.step()
         return loss.detach(), count_correct(logits, labels)
 
     def logits(self, images: np.ndarray) -> Tensor:

@@ -13,6 +13,7 @@ from keras import Variable
 from keras.optimizers import Optimizer
 from tensorflow import Tensor
 
+from backends.tf import parallel
 from backends.tf.googlenet import GoogLeNet
 from backends.tf.saving import serialisable
 from backends.tf.weights import tensors, to_canonical, to_native
@@ -94,6 +95,18 @@ def make(model: GoogLeNet, recipe: Recipe) -> Optimizer:
 def set_rate(optimizer: Optimizer, rate: float) -> None:
     """The learning rate from the next step on; a variable, so no graph is traced anew."""
     optimizer.learning_rate = rate
+
+
+def clip_gradients(gradients: list[Tensor], clip: float) -> list[Tensor]:
+    """The gradients, scaled down to a global norm of at most `clip`; 0 is no limit.
+
+    The norm is that of the sum over all workers. Keras's own `global_clipnorm` takes each worker's:
+    it clips before `apply` sums.
+    """
+    if clip:
+        norm = tf.linalg.global_norm(parallel.sum_gradients(gradients))
+        gradients, _ = tf.clip_by_global_norm(gradients, clip, norm)
+    return gradients
 
 
 def read_state(optimizer: Optimizer, model: GoogLeNet, recipe: Recipe) -> dict[str, Weights]:

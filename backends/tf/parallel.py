@@ -70,6 +70,11 @@ def wrap_model(step: Callable[..., Any]) -> Callable[..., Any]:
     return parallel_step
 
 
+def sum_gradients(gradients: list[Tensor]) -> list[Tensor]:
+    """The sum of all workers' gradients, which `apply` makes only for itself."""
+    return tf.distribute.get_replica_context().all_reduce("SUM", gradients)
+
+
 def scale_loss(loss: Tensor, weight: Tensor) -> Tensor:
     """The loss to differentiate: the sum of all workers' is that of the whole batch."""
     return loss * weight

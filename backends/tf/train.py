@@ -71,9 +71,14 @@ class Trainer:
         inputs = tf.TensorSpec((None, None, None, model.spec.input[0]), model.variable_dtype)
         labels = tf.TensorSpec((None,), tf.int64)
         weight = tf.TensorSpec((), model.variable_dtype)
-        self.step_graph = tf.function(
-            parallel.wrap_model(self.whole_step), (inputs, labels, weight)
-        )
+        with device_of(model):
+            trained = model.trainable_variables if recipe.accumulate > 1 else []
+            self.zeros = [tf.zeros_like(variable) for variable in trained]
+        self.earlier = self.zeros  # the gradients of the batch's parts until now
+        earlier = [tf.TensorSpec.from_tensor(gradient) for gradient in self.zeros]
+        signature = (inputs, labels, weight, earlier)
+        self.part_graph = tf.function(parallel.wrap_model(self.part_step), signature)
+        self.step_graph = tf.function(parallel.wrap_model(self.whole_step), signature)
         self.logits_graph = tf.function(self.eval_logits, (inputs,))
 
     def set_step(self, rate: float, seed: int) -> None:
@@ -96,24 +101,36 @@ class Trainer:
             return tf.cast(x, self.model.variable_dtype)  # the resize gives float32, always
 
     def train_step(
-        self, inputs: Tensor, labels: Tensor, weight: float = 1.0
+        self, inputs: Tensor, labels: Tensor, weight: float = 1.0, last: bool = True
     ) -> tuple[Tensor, Tensor]:
         """One step; the mean loss and the number correct before it, as scalars on the device."""
         with device_of(self.model):
             weight = tf.constant(weight, self.model.variable_dtype)
-            loss, correct, self.gradients = self.step_graph(inputs, labels, weight)
+            graph = self.step_graph if last else self.part_graph
+            loss, correct, self.gradients = graph(inputs, labels, weight, self.earlier)
+            self.earlier = self.zeros if last else self.gradients
         return loss, correct
 
     def whole_step(
-        self, inputs: Tensor, labels: Tensor, weight: Tensor
+        self, inputs: Tensor, labels: Tensor, weight: Tensor, earlier: list[Tensor]
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The whole step, as it becomes a graph: loss, number correct, gradients."""
+        loss, correct, gradients = self.part_step(inputs, labels, weight, earlier)
+        gradients = optimizers.clip_gradients(gradients, self.recipe.clip)
+        self.optimizer.apply(gradients)
+        return loss, correct, gradients
+
+    def part_step(
+        self, inputs: Tensor, labels: Tensor, weight: Tensor, earlier: list[Tensor]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The same without changing a weight: for each part of a batch, the last one too."""
         with tf.GradientTape() as tape:
             outputs = self.model(inputs, training=True)
             loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
             scaled = parallel.scale_loss(loss, weight)
         gradients = tape.gradient(scaled, self.model.trainable_variables)
-        self.optimizer.apply(gradients)
+        if earlier:
+            gradients = [new + old for new, old in zip(gradients, earlier, strict=True)]
         return loss, count_correct(logits, labels), gradients
 
     def logits(self, images: np.ndarray) -> Tensor:

@@ -4,7 +4,7 @@ Launched one by one, the kernels of a GoogLeNet take longer to start than to run
 notes on CUDA graphs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ class Graphs:
     """Runs `passes(inputs, labels, weight)`; on a GPU captured as a graph.
 
     There is one graph for each shape of batch and each weight, from its third step on: an epoch has
-    at most two.
+    at most two, or four if batches are divided into parts.
     """
 
     def __init__(self, model: nn.Module, passes: Callable[..., tuple[Tensor, ...]]) -> None:
@@ -38,7 +38,10 @@ class Graphs:
 
 
 class Graph:
-    """One captured pass: its tensors stay where they are, and each replay writes them anew."""
+    """One captured pass: its tensors stay where they are, and each replay writes them anew.
+
+    So gradients of earlier parts of a batch are added to it afterwards.
+    """
 
     def __init__(
         self,
@@ -50,16 +53,27 @@ class Graph:
     ) -> None:
         self.inputs, self.labels = inputs.clone(), labels.clone()
         self.parameters = list(model.parameters())
+        earlier = [parameter.grad for parameter in self.parameters]
+        self.replace_gradients([None] * len(earlier))  # or the pass would add to them
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):  # nothing is computed here
             self.outputs = passes(self.inputs, self.labels, weight)
         self.gradients = [parameter.grad for parameter in self.parameters]
+        self.replace_gradients(earlier)
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         """The same pass over another batch."""
+        found = [parameter.grad for parameter in self.parameters]
+        earlier = [gradient.clone() for gradient in found if gradient is not None]
         self.inputs.copy_(inputs)
         self.labels.copy_(labels)
         self.graph.replay()
-        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
-            parameter.grad = gradient
+        self.replace_gradients(self.gradients)
+        if earlier:
+            torch._foreach_add_(self.gradients, earlier)
         return tuple(output.clone() for output in self.outputs)
+
+    def replace_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        """Give every parameter its gradient."""
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient

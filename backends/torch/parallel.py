@@ -6,6 +6,7 @@ around the model averages the gradients while `backward` makes them.
 
 import os
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -83,6 +84,12 @@ class SyncBatchNorm(nn.SyncBatchNorm):
             dist.all_reduce(count)
             self.running_var.sub_(before).mul_((count - 1) / count).add_(before)
         return y
+
+
+def sync_gradients(network: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Inside it, `backward` sums over the workers only with the last part of a batch."""
+    alone = not isinstance(network, DistributedDataParallel)
+    return nullcontext() if alone or last else network.no_sync()
 
 
 def scale_loss(loss: Tensor, weight: float) -> Tensor:

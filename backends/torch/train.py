@@ -73,6 +73,7 @@ class Trainer:
         self.model, self.recipe = model, recipe
         self.network = parallel.wrap_model(model)
         self.optimizer = optimizers.make(model, recipe)
+        self.waiting = False  # whether there are gradients of earlier parts of the batch
         alone = self.network is model
         self.passes = Graphs(model, self.forward_backward) if alone else self.forward_backward
 
@@ -94,13 +95,18 @@ class Trainer:
         return x.contiguous(memory_format=self.model.layout)
 
     def train_step(
-        self, inputs: Tensor, labels: Tensor, weight: float = 1.0
+        self, inputs: Tensor, labels: Tensor, weight: float = 1.0, last: bool = True
     ) -> tuple[Tensor, Tensor]:
         """One step; the mean loss and the number correct before it, as scalars on the device."""
         self.model.train()
-        self.optimizer.zero_grad()
-        loss, correct = self.passes(inputs, labels, weight)
-        self.optimizer.step()
+        if not self.waiting:
+            self.optimizer.zero_grad()
+        with parallel.sync_gradients(self.network, last):
+            loss, correct = self.passes(inputs, labels, weight)
+        self.waiting = not last
+        if last:
+            optimizers.clip_gradients(self.model, self.recipe.clip)
+            self.optimizer.step()
         return loss, correct
 
     def forward_backward(

@@ -91,6 +91,11 @@ def check(
         )
     else:
         recipe = recipe_of(recipe_name) if recipe_name else None
+        if recipe and (recipe.clip or recipe.accumulate > 1):
+            raise SpecError(
+                "--step compares no clipping and no parts of a batch: leave `clip` and "
+                "`accumulate` out of the recipe."
+            )
         report = check_file(target, backend, spec_name, size, python, say, weights, step, recipe)
     click.echo(json.dumps(report.as_json(), indent=2) if as_json else report.text())
     ctx.exit(report.status)

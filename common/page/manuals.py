@@ -38,7 +38,7 @@ MEANS: dict[str, dict[str, str]] = {
         "F.np.concatenate": "mxnet.np.concatenate",
         "logits.argmax": "mxnet.np.ndarray.argmax",
         "loss.backward": "mxnet.np.ndarray.backward",
-        "optimizer.step": "mxnet.gluon.Trainer.step",
+        "optimizer.update": "mxnet.gluon.Trainer.update",
         "optimizer.set_learning_rate": "mxnet.gluon.Trainer.set_learning_rate",
         "model.collect_params": "mxnet.gluon.Block.collect_params",
         "parameter.set_data": "mxnet.gluon.Parameter.set_data",

@@ -192,7 +192,7 @@ TOPICS = (
         ("Trainer.train_step", "objective"),
         also={
             "torch": ("Trainer.forward_backward",),
-            "tf": ("Trainer.whole_step", "cross_entropy"),
+            "tf": ("Trainer.whole_step", "Trainer.part_step", "cross_entropy"),
             "mxnet": ("cross_entropy",),
             "paddle": ("cross_entropy",),
         },
@@ -217,7 +217,7 @@ TOPICS = (
             "教科书公式的 SGD、动量与 Adam：框架自带的优化器与公式一致就直接用，不一致就按公式写出来。",
         ),
         "optimizers.py",
-        ("make", "set_rate"),
+        ("make", "set_rate", "clip_gradients"),
         also={"tf": ("SGD", "Adam"), "mxnet": ("SGD", "Adam")},
         pitfalls=("momentum-rate", "adam-eps", "weight-decay", "published-optimizer"),
     ),
@@ -448,7 +448,7 @@ CALLS = (
         ("step of the optimizer", "优化器更新一步"),
         "optimizer.step",
         "optimizer.apply",
-        "optimizer.step",
+        "optimizer.update",
         "optimizer.step",
     ),
     Call(

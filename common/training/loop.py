@@ -27,8 +27,8 @@ EVALUATION_BATCH = 256  # at most; the result does not depend on it
 LOG_EVERY = 20  # steps between metric syncs; each of them waits for the device
 SIGNAL_POLL_SECONDS = 2.0  # several workers poll for signals about this often
 
-#: images, labels, flip mask or None, this worker's fraction of the batch
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray | None, float]
+#: of each part of a batch: images, labels, flip mask or None, this worker's fraction of the batch
+Batch = list[tuple[np.ndarray, np.ndarray, np.ndarray | None, float]]
 
 
 class TrainingLoop:
@@ -77,8 +77,9 @@ class TrainingLoop:
             self.trainer = backend.Trainer(self.model, self.recipe)
             if checkpoint.state:
                 self.trainer.write_state(checkpoint.state, self.progress.steps)
-        # of the steps since the last sync: loss and number correct, on the device, and the weight
-        self.pending: list[tuple[Any, Any, float]] = []
+        # of the steps since the last sync, of each part: loss and number correct, on the device,
+        # and the weight
+        self.pending: list[list[tuple[Any, Any, float]]] = []
         self.last: dict[str, tuple[Any, ...]] = {}  # native tensors of the last step and evaluation
         self.saved = self.synced = time.monotonic()
 
@@ -143,7 +144,6 @@ class TrainingLoop:
 
     def step(self, batch: Batch) -> None:
         """One optimizer step; its metrics stay on the device until `sync_metrics`."""
-        images, labels, mirrored, weight = batch
         progress, recipe = self.progress, self.recipe
         rate = recipe.rate(progress.steps, recipe.epochs * self.steps_an_epoch)
         seed = recipe.seed + 1_000_003 * progress.steps + 15_485_863 * self.rank
@@ -151,11 +151,14 @@ class TrainingLoop:
         first = not self.last  # of this process: a resumed run may begin with an evaluation
         if first:
             self.check_devices()  # the step would move an optimizer's state from a wrong device
-        inputs = self.trainer.prepare(images, mirrored)
-        native_labels = self.backend.place_labels(self.model, labels)
-        loss, correct = self.trainer.train_step(inputs, native_labels, weight)
-        self.last |= {"batch": (inputs, native_labels), "outputs": (loss, correct)}
-        self.pending.append((loss, correct, weight))
+        self.pending.append([])
+        for number, (images, labels, mirrored, weight) in enumerate(batch, 1):
+            inputs = self.trainer.prepare(images, mirrored)
+            native_labels = self.backend.place_labels(self.model, labels)
+            last = number == len(batch)
+            loss, correct = self.trainer.train_step(inputs, native_labels, weight, last)
+            self.last |= {"batch": (inputs, native_labels), "outputs": (loss, correct)}
+            self.pending[-1].append((loss, correct, weight))
         progress.steps += 1
         if first:
             self.check_devices()
@@ -167,8 +170,9 @@ class TrainingLoop:
         number of steps until the next sync.
         """
         progress = self.progress
-        losses = [weight * float(loss) for loss, _, weight in self.pending]
-        correct = sum(int(correct) for _, correct, weight in self.pending if weight)
+        losses = [sum(weight * float(loss) for loss, _, weight in parts) for parts in self.pending]
+        counted = ((correct, weight) for parts in self.pending for _, correct, weight in parts)
+        correct = sum(int(correct) for correct, weight in counted if weight)
         if self.workers > 1:
             signum = self.stop()
             received = [float(signum == each) for each in (signal.SIGTERM, signal.SIGINT)]
@@ -286,15 +290,24 @@ class TrainingLoop:
         return batches(len(self.data.train_labels), recipe.batch_size, recipe.seed, number)
 
     def train_batches(self, number: int, done: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch, without the first `done`."""
+        """Yield the batches of an epoch, without the first `done`.
+
+        A batch is divided into the recipe's parts first, and each part among the workers: so the
+        parts are the same for any number of workers.
+        """
         data, recipe = self.data, self.recipe
         count = len(data.train_labels)
         mirrored = flip_mask(count, recipe.seed, number) if recipe.flip else None
         for step, indices in enumerate(self.order(number)):
-            if step >= done:
-                part, weight = shard(indices, self.rank, self.workers)
+            if step < done:
+                continue
+            batch: Batch = []
+            for piece in np.array_split(indices, min(recipe.accumulate, len(indices))):
+                part, weight = shard(piece, self.rank, self.workers)
+                weight *= len(piece) / len(indices)
                 chosen = None if mirrored is None else mirrored[part]
-                yield data.train_images[part], data.train_labels[part], chosen, weight
+                batch.append((data.train_images[part], data.train_labels[part], chosen, weight))
+            yield batch
 
     def test_batches(self, first: int, end: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the test examples from `first` up to `end`, exclusive, in order.

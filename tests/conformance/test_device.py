@@ -24,8 +24,17 @@ from common.recipe import Recipe
 from common.training.checkpoint import Checkpoint, Config
 from common.training.loop import TrainingLoop
 
-STEPS = 2
-RECIPE = Recipe(spec="mini", size=33, batch_size=8, epochs=1, lr=0.02, momentum=0.9)
+STEPS, PARTS = 2, 2
+RECIPE = Recipe(
+    spec="mini",
+    size=33,
+    batch_size=8,
+    epochs=1,
+    lr=0.02,
+    momentum=0.9,
+    clip=1.0,  # the norm must not be read
+    accumulate=PARTS,
+)
 PLACES = ["parameters", "gradients", "state", "batch", "outputs", "evaluation"]
 DEVICE_BUGS = [bug.name for bug in INJECTED_BUGS.values() if bug.simulated]
 
@@ -98,8 +107,8 @@ def test_a_step_never_waits_for_the_host(backend, name, simulated_device):
 def test_a_step_that_waits_for_the_host_is_seen(backend, name, simulated_device):
     train_step = backend.Trainer.train_step
 
-    def waiting(self, inputs, labels, weight=1.0):
-        loss, correct = train_step(self, inputs, labels, weight)
+    def waiting(self, inputs, labels, weight=1.0, last=True):
+        loss, correct = train_step(self, inputs, labels, weight, last)
         return float(loss), correct
 
     with mock.patch.object(backend.Trainer, "train_step", waiting):
@@ -109,7 +118,7 @@ def test_a_step_that_waits_for_the_host_is_seen(backend, name, simulated_device)
 def copies_of_five_steps(backend, name, device):
     """How often five steps after the first read a tensor on the host."""
     run = start(backend, name, device)
-    images, labels, *_ = next(run.train_batches(0, 0))
+    (images, labels, *_), _ = next(run.train_batches(0, 0))
     step_on_images(backend, run.trainer, images, labels)
     before = simulated.copies(name)
     for step in range(5):
@@ -129,9 +138,9 @@ def test_an_epoch_reads_its_metrics_once_at_the_end_of_it(backend, name, simulat
 
     with mock.patch.object(run, "sync_metrics", noted):
         run()
-    assert syncs == [(0, 2 * STEPS)]  # of each step the loss and the number correct
+    assert syncs == [(0, 2 * PARTS * STEPS)]  # of each part the loss and the number correct
     evaluation = 2  # its sums of the same
-    assert simulated.copies(name) - before == 2 * STEPS + evaluation
+    assert simulated.copies(name) - before == 2 * PARTS * STEPS + evaluation
 
 
 @pytest.mark.gpu
@@ -141,7 +150,7 @@ def test_a_step_never_waits_for_the_gpu(backend, name, gpu):
     import torch
 
     run = start(backend, name, gpu)
-    images, labels, *_ = next(run.train_batches(0, 0))
+    (images, labels, *_), _ = next(run.train_batches(0, 0))
     for step in range(6):  # the first ones choose their kernels, the fourth replays a graph
         run.trainer.set_step(0.01, step)
         with refusing_to_wait(torch, step > 3):
@@ -163,12 +172,14 @@ def refusing_to_wait(torch, refusing):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("spec", ["mini", "narrow", "mini-family"])
-def test_replayed_steps_are_the_steps(backend, name, gpu, spec):
+def test_replayed_steps_are_the_steps(backend, name, gpu, spec, parts):
     """A framework that captures its steps on a GPU does what it does without, batch by batch."""
     if name != "torch":
         pytest.skip("PyTorch alone captures its steps")
     recipe = replace(RECIPE, spec=spec, flip=True, label_smoothing=0.1, weight_decay=1e-3)
+    recipe = replace(recipe, accumulate=parts)
     data = load("sample").limit(train=60, test=8)  # 8 a batch, and 4 at the end
     weights = []
     for captured in (True, False):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from small_specs import NARROW  # in tests/support
-from steps import step
+from steps import step, step_in_parts
 
 from backends.numpy import GoogLeNet, Trainer
 from common.parity.fixtures import draw_fixture
@@ -14,6 +14,8 @@ from common.recipe import Recipe
 
 SPEC = NARROW  # without a norm gradients agree to the last bits
 STEPS = 6
+EXAMPLES = 5
+CLIP = 4.0
 
 RULES = {
     "sgd": Recipe(lr=1e-3),
@@ -26,6 +28,14 @@ DECAYED = {
     for name, rule in RULES.items()
 }
 RULES |= DECAYED
+#: about half of the norm: the weight decay is added to what is clipped
+RULES |= {f"{name}, clipped": replace(rule, clip=CLIP) for name, rule in DECAYED.items()}
+#: parts of 2, 2 and 1 examples: of the norm of the whole batch, and of no part's
+RULES |= {
+    "nesterov, parts": replace(RULES["nesterov"], accumulate=3),
+    "adam, clipped, parts": replace(RULES["adam"], clip=CLIP, accumulate=3),
+    "more parts than examples": replace(RULES["sgd"], clip=CLIP, accumulate=7),
+}
 
 
 def pair(backend, built, recipe):
@@ -37,15 +47,18 @@ def pair(backend, built, recipe):
     return fixture, backend.Trainer(model, recipe), Trainer(reference, recipe)
 
 
-def both_step(backend, fixture, ours, theirs, number):
-    """One step of both, with the rate and a batch of that number; the difference of the losses."""
+def both_step(backend, ours, theirs, number):
+    """One step of both, with the rate and a batch of that number; the difference of the losses.
+
+    Ours is in the parts of its recipe.
+    """
     rate = replace(ours.recipe, schedule="cosine", warmup=0.3).rate(number, STEPS)
     random = np.random.RandomState(number)
-    x, labels = random.rand(*fixture.inputs.shape), random.randint(0, 10, len(fixture.labels))
+    x, labels = random.rand(EXAMPLES, *SPEC.input), random.randint(0, 10, EXAMPLES)
     ours.set_step(rate, number)
     theirs.set_step(rate, number)
-    loss, _ = step(backend, ours, x, labels)
-    return abs(float(loss) - theirs.train_step(x, labels)[0])
+    loss = step_in_parts(backend, ours, x, labels)
+    return abs(loss - theirs.train_step(x, labels)[0])
 
 
 def assert_same(backend, ours, theirs):
@@ -61,9 +74,9 @@ def assert_same(backend, ours, theirs):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_steps_at_changing_rates_are_the_textbooks(backend, built, rule):
-    fixture, ours, theirs = pair(backend, built, RULES[rule])
+    _, ours, theirs = pair(backend, built, RULES[rule])
     for number in range(STEPS):
-        assert both_step(backend, fixture, ours, theirs, number) < 1e-11
+        assert both_step(backend, ours, theirs, number) < 1e-11
     assert_same(backend, ours, theirs)
 
 
@@ -73,7 +86,7 @@ def test_the_state_goes_from_one_trainer_into_another(backend, built, rule, used
     """Into a new one and into one that has made steps of its own already."""
     fixture, ours, theirs = pair(backend, built, RULES[rule])
     for number in range(3):
-        both_step(backend, fixture, ours, theirs, number)
+        both_step(backend, ours, theirs, number)
     weights, state = backend.read_weights(ours.model), ours.read_state()
     other = backend.Trainer(ours.model, RULES[rule])
     if used:
@@ -81,7 +94,7 @@ def test_the_state_goes_from_one_trainer_into_another(backend, built, rule, used
     backend.write_weights(other.model, weights)
     other.write_state(state, 3)
     for number in range(3, STEPS):
-        both_step(backend, fixture, other, theirs, number)
+        both_step(backend, other, theirs, number)
     assert_same(backend, other, theirs)
 
 
@@ -94,3 +107,14 @@ def test_a_new_trainers_state_is_zero(backend, built):
     assert not any(array.any() for arrays in state.values() for array in arrays.values())
     assert ours.recipe.slots() == ("mean", "square")
     assert pair(backend, built, RULES["sgd"])[1].read_state() == {}
+
+
+def test_a_norm_below_the_largest_changes_nothing(backend, built):
+    """To the last bit, but for Keras, which multiplies by clip / clip."""
+    found = []
+    for clip in (0.0, 100.0):
+        _, ours, theirs = pair(backend, built, replace(RULES["sgd"], clip=clip))
+        both_step(backend, ours, theirs, 0)
+        found.append(backend.read_weights(ours.model))
+    check = compare("weights", *found, 1e-15)
+    assert check.passed, check

@@ -124,6 +124,8 @@ def test_a_sum_is_that_of_all_workers(two):
 TOLERANCES = {
     "narrow float32": (1e-4, 3e-6),
     "narrow float64": (1e-12, 1e-12),
+    "parts float32": (1e-4, 3e-6),
+    "parts float64": (1e-12, 1e-12),
     "d2l float32": (2e-2, 3e-6),
     "d2l float64": (1e-11, 1e-12),
 }

@@ -6,8 +6,9 @@ import re
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from steps import as_numpy, channels_first, evaluate, step, step_on_images
+from steps import as_numpy, channels_first, evaluate, step, step_in_parts, step_on_images
 
+from backends import numpy
 from backends.numpy import GoogLeNet, cross_entropy, resize
 from common.cli.app import main
 from common.data.sources import load
@@ -15,6 +16,7 @@ from common.device import has_avx512
 from common.errors import DeviceError
 from common.parity.fixtures import draw_fixture
 from common.parity.mutations import SMALL, SMALL_AUX, SMALL_BN
+from common.parity.report import compare
 from common.recipe import Recipe
 from common.spec import MINI
 from common.training.history import read_history
@@ -159,6 +161,23 @@ def test_mixed_precision_keeps_float32_weights_and_is_near_the_reference(backend
     assert errors[1] < 0.08
 
 
+def test_parts_add_up_in_mixed_precision_too(backend, name):
+    if name in WITHOUT_BFLOAT16:
+        pytest.skip(f"{name} has no bfloat16 on a CPU, and refuses it")
+    spec = SMALL.at(size=33)
+    fixture, found = draw_fixture(spec), []
+    random = np.random.RandomState(0)
+    x, labels = random.rand(6, *spec.input).astype(np.float32), random.randint(0, 10, 6)
+    for parts in (1, 3):
+        model = backend.build(spec, "bfloat16", "cpu")
+        backend.write_weights(model, fixture.weights)
+        trainer = backend.Trainer(model, Recipe(lr=1.0, accumulate=parts))
+        step_in_parts(backend, trainer, x, labels)
+        after = backend.read_weights(model)
+        found.append({n: after[n].astype(float) - fixture.weights[n] for n in after})
+    assert relative(*found) < 0.02
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_network_with_auxiliary_heads_trains_on_all_and_answers_with_its_own(
     backend, name, precision
@@ -224,6 +243,25 @@ def backends_device(where):
     assert len(found) == 1, where
     assert {part.partition(" on ")[0] for part in where.split("; ")} >= {"parameters", "state"}
     return found.pop()
+
+
+def test_each_part_of_a_batch_is_normalised_by_itself(backend, built):
+    """5 images in parts of 2, 2 and 1: so is the reference, and the step is of all of them."""
+    fixture = draw_fixture(SMALL_BN.at(size=33))
+    random = np.random.RandomState(0)
+    x, labels = random.rand(5, *fixture.spec.input), random.randint(0, 10, 5)
+    found = {}
+    for parts in (1, 3):
+        model, reference = built(fixture.spec, "float64"), GoogLeNet(fixture.spec, fixture.weights)
+        backend.write_weights(model, fixture.weights)
+        recipe = Recipe(lr=0.1, clip=1.0, accumulate=parts)
+        loss = step_in_parts(backend, backend.Trainer(model, recipe), x, labels)
+        want = step_in_parts(numpy, numpy.Trainer(reference, recipe), x, labels)
+        assert loss == pytest.approx(want, rel=1e-11)
+        found[parts] = backend.read_weights(model)
+        check = compare("weights", found[parts], reference.weights, 1e-8)
+        assert check.passed, (parts, check)
+    assert not compare("weights", *found.values(), 1e-3).passed, "parts would not show"
 
 
 def test_a_last_batch_of_one_image_is_normalised_as_the_reference_does(backend, built):

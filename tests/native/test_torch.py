@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ import torch
 
 from backends.torch import GoogLeNet
 from backends.torch.fused import FusedInception, fuse_1x1
+from backends.torch.graph import Graph
 from backends.torch.streams import ParallelBranches, ParallelInception, parallelize_branches
+from backends.torch.train import Trainer
+from common.recipe import Recipe
 from common.spec import D2L, SPECS
 
 #: of each kind: without and with norm, small, the later rows, auxiliary heads, no ReLU behind some
@@ -167,3 +171,53 @@ def test_fused_blocks_are_the_same_function_and_script_too(name):
         warnings.simplefilter("ignore", DeprecationWarning)
         assert_same(torch.jit.script(model)(x), want)
     assert_same(torch.fx.symbolic_trace(model)(x), want)
+
+
+class Replayed:
+    """A CUDA graph without a GPU: to replay it is to compute into the tensors of its capture."""
+
+    def replay(self):
+        """Another pass."""
+        one = self.of
+        found = [parameter.grad for parameter in one.parameters]
+        one.replace_gradients([None] * len(found))
+        outputs = one.passes(one.inputs, one.labels, one.weight)
+        fresh = [parameter.grad for parameter in one.parameters]
+        one.replace_gradients(found)
+        for kept, now in zip((*one.gradients, *one.outputs), (*fresh, *outputs), strict=True):
+            kept.copy_(now)
+
+
+@pytest.fixture
+def graph(monkeypatch):
+    """Makes captured passes of a network."""
+
+    def captured(model, passes, *batch):
+        made = Graph(model, passes, *batch)
+        made.graph.of, made.passes, made.weight = made, passes, batch[-1]
+        return made
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Replayed)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext())
+    return captured
+
+
+@pytest.mark.parametrize("captured_at", [0, 1, 2])
+def test_gradients_of_captured_parts_add_up(graph, captured_at):
+    """Each replay writes the same tensors: also the second, and the first after eager passes."""
+    model = GoogLeNet(SMALL["d2l"])
+    trainer = Trainer(model, Recipe())
+    x, labels = batch("d2l", 6), torch.arange(6)
+    parts = [(x[at : at + 2], labels[at : at + 2], 1 / 3) for at in (0, 2, 4)]
+    for part in parts:
+        trainer.forward_backward(*part)
+    wanted = [parameter.grad for parameter in model.parameters()]
+    for _ in range(2):  # the second step finds the graph's own gradients of the first
+        model.zero_grad()
+        for part in parts[:captured_at]:
+            trainer.forward_backward(*part)
+        replay = graph(model, trainer.forward_backward, *parts[captured_at])
+        for images, numbers, _ in parts[captured_at:]:
+            replay(images, numbers)
+        for parameter, want in zip(model.parameters(), wanted, strict=True):
+            assert torch.allclose(parameter.grad, want, rtol=1e-4, atol=1e-6)

@@ -1,8 +1,8 @@
 """Plays a newcomer: a clean clone, a new virtual environment, and the README's commands in order.
 
 `python tests/support/newcomer.py` clones what is committed into a temporary folder and prints the
-seconds of each command; the last writes the page. It ends with status 1 at the first command that fails. `--tox` also types
-the second set-up command, which runs all the tests.
+seconds of each command; the last writes the page. It ends with status 1 at the first command that
+fails. `--tox` also types the second set-up command, which runs all the tests.
 """
 
 from __future__ import annotations

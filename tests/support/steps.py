@@ -16,10 +16,20 @@ def channels_first(native):
     return np.moveaxis(got, -1, 1) if got.shape[1] != 1 else got
 
 
-def step(backend, trainer, x, labels, weight=1.0):
+def step(backend, trainer, x, labels, weight=1.0, last=True):
     """One step on a float batch (N, C, H, W); the loss and the number correct, native."""
     inputs = backend.place(trainer.model, x)
-    return trainer.train_step(inputs, backend.place_labels(trainer.model, labels), weight)
+    return trainer.train_step(inputs, backend.place_labels(trainer.model, labels), weight, last)
+
+
+def step_in_parts(backend, trainer, x, labels):
+    """One step on a batch, as the loop divides it by the recipe; the mean loss."""
+    parts, loss = np.array_split(np.arange(len(x)), min(trainer.recipe.accumulate, len(x))), 0.0
+    for part in parts:
+        weight = len(part) / len(x)
+        found, _ = step(backend, trainer, x[part], labels[part], weight, part is parts[-1])
+        loss += weight * float(found)
+    return loss
 
 
 def step_on_images(backend, trainer, images, labels, flip_mask=None):

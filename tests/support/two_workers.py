@@ -50,11 +50,19 @@ def small():
 NETWORKS = {
     "narrow float32": (NARROW, lambda: load_weights(FILE, NARROW), "float32", 0.01, STEPS),
     "narrow float64": (NARROW, lambda: load_weights(FILE, NARROW), "float64", 0.01, STEPS),
+    "parts float32": (NARROW, lambda: load_weights(FILE, NARROW), "float32", 0.01, STEPS),
+    "parts float64": (NARROW, lambda: load_weights(FILE, NARROW), "float64", 0.01, STEPS),
     "d2l float32": (D2L, lambda: draw_fixture(D2L).weights, "float32", 0.001, FEW),
     "d2l float64": (D2L, lambda: draw_fixture(D2L).weights, "float64", 0.001, FEW),
     "norm float32": (MINI, lambda: draw_fixture(MINI).weights, "float32", 0.01, (32,)),
     "norm float64": (MINI, lambda: draw_fixture(MINI).weights, "float64", 0.01, (32,)),
 }
+
+
+def recipe_of(network):
+    """Momentum; in parts, with a clip that is well below the norms."""
+    more = {"accumulate": 3, "clip": 0.5} if network.startswith("parts") else {}
+    return Recipe(lr=NETWORKS[network][3], momentum=0.9, **more)
 
 
 def networks(name):
@@ -63,25 +71,30 @@ def networks(name):
     return [each for each in NETWORKS if each == "narrow float32" or other not in each]
 
 
-def parts(sizes, rank, count):
-    """This worker's images, labels and weight of every step."""
+def parts(sizes, rank, count, accumulate=1):
+    """This worker's images, labels and weight of every part of a step; whether it is the last."""
     data, at = load("sample"), FIRST
     for size in sizes:
-        part, weight = loop.shard(np.arange(at, at + size), rank, count)
-        yield data.train_images[part], data.train_labels[part], weight
+        pieces = np.array_split(np.arange(at, at + size), min(accumulate, size))
+        for piece in pieces:
+            part, weight = loop.shard(piece, rank, count)
+            weight *= len(piece) / size
+            yield data.train_images[part], data.train_labels[part], weight, piece is pieces[-1]
         at += size
 
 
 def steps(backend, network, rank, count):
     """Momentum steps: weights, this worker's part of the metrics; last, an evaluation."""
-    spec, weights, dtype, rate, sizes = NETWORKS[network]
+    spec, weights, dtype, _, sizes = NETWORKS[network]
+    recipe = recipe_of(network)
     model = backend.build(spec, dtype, "cpu")
     backend.write_weights(model, weights())
-    trainer = backend.Trainer(model, Recipe(lr=rate, momentum=0.9))
+    trainer = backend.Trainer(model, recipe)
     losses, corrects = [], []
-    for images, labels, weight in parts(sizes, rank, count):
+    for images, labels, weight, last in parts(sizes, rank, count, recipe.accumulate):
         inputs = backend.place(model, resize(images, *spec.input[1:]))
-        loss, correct = trainer.train_step(inputs, backend.place_labels(model, labels), weight)
+        native_labels = backend.place_labels(model, labels)
+        loss, correct = trainer.train_step(inputs, native_labels, weight, last)
         losses.append(weight * float(loss))
         corrects.append(int(correct) if weight else 0)
     found = {"losses": losses, "rights": corrects}
@@ -165,10 +178,10 @@ def begin(backend, name, rank, count, run=None, stop=lambda shown: 0):
                 self.images = [int(image.sum()) for image in images]
             return super().prepare(images, flip_mask)
 
-        def train_step(self, inputs, labels, weight=1.0):
+        def train_step(self, inputs, labels, weight=1.0, last=True):
             """One step."""
             shown.append(self.images if weight else [])
-            return super().train_step(inputs, labels, weight)
+            return super().train_step(inputs, labels, weight, last)
 
     with mock.patch.object(backend, "Trainer", Noting):
         where = {"rank": rank, "workers": count}

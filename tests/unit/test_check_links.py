@@ -77,6 +77,15 @@ def test_bad_input_is_reported_in_one_sentence(arguments, words):
     assert found.output.count("\n") == 1
 
 
+@pytest.mark.parametrize("field", ["clip = 0.5", "accumulate = 2"])
+def test_a_step_is_not_compared_with_what_it_cannot_show(tmp_path, field):
+    (tmp_path / "mine.toml").write_text(field)
+    words = ["--backend", "torch", "--step", "make_step", "--recipe", str(tmp_path / "mine.toml")]
+    found = CliRunner().invoke(main, ["check", "net.py:net", *words])
+    assert found.exit_code == 2
+    assert "leave `clip` and `accumulate` out of the recipe" in found.output
+
+
 def test_a_missing_framework_has_status_4(tmp_path):
     """The unit tests' environment has none of the frameworks."""
     (tmp_path / "net.py").write_text("net = None\n")

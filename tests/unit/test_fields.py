@@ -328,6 +328,8 @@ RECIPES = {
     "eps": (ADAM, 0.5, {"update"}, (0, *RATES)),
     "schedule": (SMALL, "cosine", {"rates"}, WORDS),
     "warmup": (SMALL, 0.5, {"rates"}, SHARES),
+    "clip": (SMALL, 0.01, {"update"}, RATES),
+    "accumulate": (SMALL, 2, {"batches"}, (*COUNTS, 5)),  # of the four in a batch
     "weight_decay": (SMALL, 0.5, {"update"}, RATES),
     "label_smoothing": (SMALL, 0.25, {"update"}, SHARES),
     "dropout": (SMALL, 0.25, {"network"}, SHARES),
@@ -375,7 +377,7 @@ def run(known, reference, pictures):
         backend = SimpleNamespace(**vars(reference) | {"Trainer": Noted, "build": build})
         first = Checkpoint.first(Config.of(recipe, "numpy", data))
         TrainingLoop(backend, "numpy", first, data, "cpu")()
-        rates, seeds, batches = zip(*steps, strict=True)
+        rates, seeds = zip(*(step[:2] for step in steps), strict=True)
         ((spec, precision),) = built
         trainer = Trainer(GoogLeNet(spec, weights_of(spec)), recipe)
         trainer.set_step(0.1, 0)
@@ -389,7 +391,7 @@ def run(known, reference, pictures):
             "start": first.weights,
             "rates": rates,
             "seeds": seeds,
-            "batches": batches,
+            "batches": [step[2:] for step in steps],  # of each step its parts
             "mirrored": sorted(mirrored),
             "update": trainer.model.weights,
             "state": sorted(trainer.read_state()),

@@ -68,16 +68,15 @@ def run(reference, recipe, data, count, stops=None, seen=None):
 
     def work(rank):
         class Part(reference.Trainer):
-            """Sums the gradients of all, each by its weight."""
+            """Sums the gradients of all."""
 
-            def train_step(self, inputs, labels, weight=1.0):
+            def train_step(self, inputs, labels, weight=1.0, last=True):
                 if seen is not None:
                     seen[rank].append(len(labels) if weight else 0)
-                self.weight = weight
-                return super().train_step(inputs, labels, weight)
+                return super().train_step(inputs, labels, weight, last)
 
             def apply(self, gradients):
-                flat = np.concatenate([self.weight * g.ravel() for g in gradients.values()])
+                flat = np.concatenate([g.ravel() for g in gradients.values()])
                 flat, at, summed = all_reduce_sum(flat), 0, {}
                 for name, gradient in gradients.items():
                     summed[name] = flat[at : at + gradient.size].reshape(gradient.shape)
@@ -112,11 +111,17 @@ def recipe(pocket, monkeypatch):
     return Recipe(spec=pocket, size=9, batch_size=8, epochs=2, momentum=0.9, lr=0.05, flip=True)
 
 
-@pytest.mark.parametrize("count", [2, 3, 5])
-def test_whatever_the_number_of_workers_a_run_is_the_same(reference, recipe, pictures, count):
-    """The last of three batches has 2 images: with more workers some get none."""
+@pytest.mark.parametrize(
+    ("count", "parts"), [(2, [8]), (3, [8]), (5, [8]), (1, [3, 3, 2]), (3, [3, 3, 2])]
+)
+def test_whatever_the_number_of_workers_and_parts_a_run_is_the_same(
+    reference, recipe, pictures, count, parts
+):
+    """The last of three batches has 2 images: with more workers, or parts, some get none."""
     data, seen = pictures(18, 7), {rank: [] for rank in range(count)}
+    recipe = replace(recipe, clip=1.0)
     (alone,) = run(reference, recipe, data, 1)
+    recipe = replace(recipe, accumulate=len(parts))
     for one in run(reference, recipe, data, count, seen=seen):
         for epoch, other in zip(one.progress.epochs, alone.progress.epochs, strict=True):
             assert epoch.losses == pytest.approx(other.losses, rel=1e-6)
@@ -125,7 +130,8 @@ def test_whatever_the_number_of_workers_a_run_is_the_same(reference, recipe, pic
             assert epoch.test_accuracy == pytest.approx(other.test_accuracy)
         for name, array in alone.model.weights.items():
             assert is_running(name) or np.abs(one.model.weights[name] - array).max() < 1e-6
-    assert [sum(step) for step in zip(*seen.values(), strict=True)] == [8, 8, 2] * 2
+    few = [2] if parts == [8] else [1, 1]
+    assert [sum(step) for step in zip(*seen.values(), strict=True)] == [*parts, *parts, *few] * 2
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

@@ -88,7 +88,7 @@ class World:
     def __init__(self):
         self.now, self.looks = 0.0, 0
         self.log, self.steps, self.tests, self.epochs = [], [], [], []
-        self.tuned, self.mirrored = [], []
+        self.tuned, self.mirrored, self.parts = [], [], []
         self.accuracies = iter([0.125] * 99)
         self.devices = {what: {"gpu:3"} for what in PLACES}
         self.named = count()
@@ -128,12 +128,16 @@ class World:
     def place_labels(self, model, labels):
         return labels
 
-    def train_step(self, images, labels, weight=1.0):
-        assert len(self.tuned) == len(self.steps) + 1, "the rate is set before every step"
+    def train_step(self, images, labels, weight=1.0, last=True):
         self.now += STEP
         found = numbers(images)
         assert (labels.tolist(), labels.dtype) == (labels_of(found), np.int64)
-        self.steps.append(found)
+        if self.parts and not self.parts[-1][2]:
+            self.steps[-1] += found
+        else:
+            self.steps.append(found)
+        self.parts.append((len(found), weight, last))
+        assert len(self.tuned) == len(self.steps), "the rate is set before every step"
         # As if the loss of every example were its number, and every third were correct.
         return Scalar(self, np.mean(found)), Scalar(self, sum(n % 3 == 0 for n in found))
 
@@ -232,6 +236,23 @@ def test_every_epoch_takes_every_example_once_in_the_order_of_batches(world):
     assert world.mirrored == [None] * 30
 
 
+def test_a_batch_comes_in_the_parts_of_the_recipe(world):
+    """The last one too, of 3 examples: it has no empty parts. The losses stay those of a batch."""
+    recipe = replace(RECIPE, epochs=1, flip=True)
+    whole = fitted(world, recipe, train=35)().epochs[0]
+    steps, mirrored = world.steps, np.concatenate(world.mirrored).tolist()
+    world.__init__()
+    epoch = fitted(world, replace(recipe, accumulate=5), train=35)().epochs[0]
+    assert world.steps == steps
+    assert np.concatenate(world.mirrored).tolist() == mirrored
+    sizes, weights, last = zip(*world.parts, strict=True)
+    assert sizes == (7, 7, 6, 6, 6, 1, 1, 1)
+    assert weights == tuple(size / 32 for size in sizes[:5]) + (1 / 3,) * 3
+    assert last == (False,) * 4 + (True,) + (False,) * 2 + (True,)
+    assert epoch.losses == pytest.approx(whole.losses, rel=1e-12)
+    assert epoch.train_accuracy == whole.train_accuracy
+
+
 def test_mirrored_are_those_of_flips_each_epoch_anew(world):
     fitted(world, replace(RECIPE, flip=True))()
     for epoch in range(3):
@@ -271,7 +292,7 @@ def test_a_worker_without_examples_counts_nothing(world):
     """It takes one example with weight 0, so that it takes part in the step."""
     summed, train_step = [], world.train_step
     world.all_reduce_sum = lambda numbers: (summed.append(numbers.tolist()), numbers)[1]
-    world.train_step = lambda images, labels, weight: (
+    world.train_step = lambda images, labels, weight, last: (
         train_step(images, labels)[0],
         Scalar(world, 1),
     )
@@ -427,7 +448,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
     step = World.train_step
 
-    def bad(images, labels, weight=1.0):
+    def bad(images, labels, weight=1.0, last=True):
         loss, correct = step(world, images, labels)
         if len(world.steps) == at:
             loss.value = value
@@ -641,7 +662,7 @@ def three(pocket, monkeypatch):
     plain = Recipe(spec=pocket, size=9, batch_size=3, epochs=2, seed=4, lr=0.05)
     nesterov = replace(plain, momentum=0.9, nesterov=True, weight_decay=5e-4, label_smoothing=0.1)
     nesterov = replace(nesterov, flip=True, schedule="cosine", warmup=0.2)
-    adam = replace(plain, optimizer="adam", lr=0.01, schedule="cosine")
+    adam = replace(plain, optimizer="adam", lr=0.01, schedule="cosine", clip=0.5, accumulate=2)
     return {"plain": plain, "nesterov": nesterov, "adam": adam}
 
 

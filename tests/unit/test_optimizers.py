@@ -88,6 +88,29 @@ def test_adam_under_a_changing_rate():
     assert found == close([-0.375, -0.5625, -0.5625, -1.3125], rel=1e-12)
 
 
+# Clipping: of the gradients 3 and 4 together the norm is 5
+
+
+def clipped(recipe):
+    one = trainer(recipe, w=[[1.0]], bias=[1.0])
+    one.apply({"w": np.array([[3.0]]), "bias": np.array([4.0])})
+    return [one.model.weights[name].item() for name in ("w", "bias")]
+
+
+def test_clipping_by_pencil():
+    assert clipped(Recipe(lr=1, clip=2.5)) == [1 - 1.5, 1 - 2]
+    for clip in (0, 5, 6):
+        assert clipped(Recipe(lr=1, clip=clip)) == [1 - 3, 1 - 4]
+
+
+def test_the_weight_decay_is_not_clipped():
+    assert clipped(Recipe(lr=1, clip=2.5, weight_decay=8)) == [1 - (1.5 + 8), 1 - 2]
+
+
+def test_gradients_of_zero_have_no_norm_to_divide_by():
+    assert walk(Recipe(lr=1, clip=1), 1, [0, 4, 0.5]) == [1, 0, -0.5]
+
+
 # Closed forms, for any gradients
 
 gradients_of = st.lists(st.floats(-4, 4, width=16), min_size=1, max_size=8)

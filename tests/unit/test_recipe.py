@@ -22,6 +22,7 @@ def test_the_defaults_are_the_book_s():
     assert Recipe() == D2L == RECIPES["d2l"]
     assert (D2L.spec, D2L.size, D2L.batch_size, D2L.epochs) == ("d2l", 96, 128, 10)
     assert (D2L.optimizer, D2L.lr, D2L.momentum) == ("sgd", single(0.1), 0)
+    assert (D2L.clip, D2L.accumulate) == (0, 1)
     assert (D2L.schedule, D2L.weight_decay, D2L.label_smoothing) == ("constant", 0, 0)
     assert (D2L.dropout, D2L.flip, D2L.precision, D2L.seed) == (0, False, "float32", 0)
 
@@ -76,10 +77,10 @@ def test_edges_that_make_sense_are_taken():
     assert (recipe.seed, recipe.lr) == (2**32 - 1, 0)
 
 
-REALS = ("lr", "momentum", "beta1", "beta2", "eps", "warmup", "weight_decay", "label_smoothing")
+REALS = ("lr", "clip", "momentum", "beta1", "beta2", "eps", "warmup", "weight_decay", "dropout")
 
 
-@pytest.mark.parametrize("field", [*REALS, "dropout"])
+@pytest.mark.parametrize("field", [*REALS, "label_smoothing"])
 @settings(deadline=None)
 @given(value=st.floats(0, 1, exclude_max=True))
 def test_real_numbers_are_rounded_to_float32_once(field, value):
@@ -188,6 +189,8 @@ def test_a_toml_file_changes_fields_of_a_recipe(tmp_path):
     path = written(tmp_path, 'recipe = "best"\nspec = "mini"\nlr = 0.05\nepochs = 3\n')
     found = recipe_of(str(path))
     assert found == replace(RECIPES["best"], name="mine", spec="mini", lr=0.05, epochs=3)
+    found = recipe_of(str(written(tmp_path, "clip = 0.1\naccumulate = 4\n")))
+    assert found == replace(Recipe(), name="mine", clip=0.1, accumulate=4)
     assert recipe_of(str(written(tmp_path, ""))) == replace(Recipe(), name="mine")
     assert recipe_of("best") == RECIPES["best"]
 
@@ -201,6 +204,7 @@ def test_a_toml_file_changes_fields_of_a_recipe(tmp_path):
         ("recipe = 3", "no recipe named '3'"),
         ("lr = ", "is not a TOML file"),
         ("epochs = 1.5", "epochs is 1.5: it must be a whole number"),
+        ("accumulate = 200", "accumulate is 200: it must be at most batch_size, 128."),
         ('lr = "high"', "lr is 'high': it must be a number"),
     ],
 )

@@ -30,6 +30,7 @@ EXCEPTIONS = {
         "memory must be pinned, or the host waits": ["to_device"],
         "what a CUDA graph captures is a function": ["Trainer.forward_backward"],
         "it keeps the unbiased running variance": ["SyncBatchNorm.*"],
+        "its `backward` sums over the workers": ["sync_gradients"],
     },
     "tf": {
         "Keras asks a layer for its weights and shapes": [
@@ -37,13 +38,18 @@ EXCEPTIONS = {
             for name in ("Conv", "Inception", "Branches", "Residual", "Auxiliary", "GoogLeNet")
             for method in ("build", "compute_output_shape")
         ],
-        "what a tf.function traces is a function": ["Trainer.whole_step", "Trainer.eval_logits"],
+        "what a tf.function traces is a function": [
+            "Trainer.whole_step",
+            "Trainer.part_step",
+            "Trainer.eval_logits",
+        ],
         "a device is a context": ["device_of"],
         "a layer gets its precision when it is made": ["autocast"],
         "the sparse loss has no float64 kernel on a GPU": ["cross_entropy"],
         "Keras's optimizers are other formulas": ["SGD.*", "Adam.*", "decayed", "slot_of"],
         "variables are found by their path": ["variable"],
         "a sum over replicas is a graph": ["add_up"],
+        "its optimizer sums over the workers, behind any clipping": ["sum_gradients"],
     },
     "mxnet": {
         "Gluon's loss has no label smoothing": ["cross_entropy"],
@@ -54,6 +60,7 @@ EXCEPTIONS = {
         "its device names are the contract's": ["native_device"],
         "its loss clips logits, and smooths in float32": ["cross_entropy"],
         "set_value does not convert": ["dtype"],
+        "its `backward` sums over the workers": ["sync_gradients"],
     },
 }
 
