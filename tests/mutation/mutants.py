@@ -170,7 +170,7 @@ def left_alone(node: ast.AST) -> Iterator[ast.AST]:
             yield classes
         case ast.JoinedStr():
             yield from ast.iter_child_nodes(node)
-        case ast.Assert() | ast.Import() | ast.ImportFrom():
+        case ast.Assert() | ast.Assign(targets=[ast.Name(id="__all__")]):
             yield from ast.iter_child_nodes(node)
         case ast.FunctionDef() | ast.ClassDef():
             yield from node.decorator_list

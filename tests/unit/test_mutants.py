@@ -47,6 +47,7 @@ def test_the_small_mistakes_of_a_line(line, after):
         "from a import b",
         "raise ValueError(f'{a + 1}')",
         "x: Literal[1, 2] = None",
+        "__all__ = ['a', 'b']",
         "x = 'a' + 'b'",
     ],
 )
