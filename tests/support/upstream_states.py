@@ -210,8 +210,8 @@ def torch_package(original):
 def paddle(original):
     """The version of Paddle, the shapes of its network's state, its logits by mode and head.
 
-    Its training mode differs by what is dropped at random, and its dropout makes the features
-    smaller in evaluation: only evaluation is recorded.
+    Its dropout makes the features smaller in evaluation, and drops some in training. It is in
+    evaluation in both modes: the mean of what training gives.
     """
     import paddle
 
@@ -223,13 +223,15 @@ def paddle(original):
     state = draw_state(tensors, "paddle")
     net.set_state_dict({n: paddle.to_tensor(a) for n, a in state.items()})
     x = paddle.to_tensor(draw_images(original.size))
-    net.eval()
-    with paddle.no_grad():
-        outputs = net(x)
-    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-    names = ("head", "auxiliary.0", "auxiliary.1")
-    found = {n: o.numpy() for n, o in zip(names, outputs, strict=False)}
-    return paddle.__version__, tensors, {"evaluation": found}
+    heads, names = {}, ("head", "auxiliary.0", "auxiliary.1")
+    for mode in ("evaluation", "training"):
+        for layer in net.sublayers(include_self=True):
+            layer.training = mode == "training" and not isinstance(layer, paddle.nn.Dropout)
+        with paddle.no_grad():
+            outputs = net(x)
+        outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        heads[mode] = {n: o.numpy() for n, o in zip(names, outputs, strict=False)}
+    return paddle.__version__, tensors, heads
 
 
 def gluon(original):
