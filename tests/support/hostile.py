@@ -234,8 +234,8 @@ def field(number, value):
     return varint(number << 3 | 2) + varint(len(value)) + value
 
 
-def onnx(shape=(2, 1, 1, 1), kind=1, data=bytes(8), more=b"", eps=1e-5):
-    """An ONNX file of a convolution and a norm."""
+def onnx(shape=(2, 1, 1, 1), kind=1, data=bytes(8), more=b"", eps=1e-5, tensors=()):
+    """An ONNX file of a convolution and a norm, and of more tensors that nothing uses."""
     dims = b"".join(field(1, length) for length in shape)
     weight = dims + field(2, kind) + field(8, b"c.weight") + field(9, data) + more
     ones = field(1, 2) + field(2, 1) + field(9, struct.pack("<2f", 1, 1))
@@ -246,6 +246,7 @@ def onnx(shape=(2, 1, 1, 1), kind=1, data=bytes(8), more=b"", eps=1e-5):
     norm += field(4, b"BatchNormalization") + field(5, attribute)
     graph = field(1, conv) + field(1, norm) + field(5, weight)
     graph += b"".join(field(5, ones + field(8, word)) for word in words)
+    graph += b"".join(field(5, each) for each in tensors)
     return field(1, 8) + field(7, graph)
 
 

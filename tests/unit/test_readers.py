@@ -17,7 +17,7 @@ import hostile  # in tests/support
 import make_weight_files  # in tests/support
 import numpy as np
 import pytest
-from hostile import WEIGHT_FILES, Watch, archive, entry, mxnet, tensor
+from hostile import WEIGHT_FILES, Watch, archive, entry, field, mxnet, onnx, tensor
 
 from common.errors import WeightsError
 from common.formats import sandbox
@@ -158,6 +158,68 @@ def test_a_norm_that_an_exporter_folded_is_in_the_convolution():
     np.testing.assert_allclose(found["Conv_0.weight"], weight, 1e-6)
     np.testing.assert_allclose(found["Conv_0.bias"], bias, 1e-6)
     np.testing.assert_array_equal(found["3.weight"], values["2.weight"])
+
+
+def outside(location, offset=0, length=8):
+    """An ONNX tensor's entries about a second file that holds its values."""
+    told = {"location": location, "offset": str(offset), "length": str(length)}
+    entries = (field(1, key.encode()) + field(2, value.encode()) for key, value in told.items())
+    return b"".join(field(13, entry) for entry in entries) + field(14, 1)
+
+
+def test_onnx_values_in_a_second_file_are_read(tmp_path):
+    """PyTorch's newer exporter writes NAME.onnx and NAME.onnx.data."""
+    made = onnx(data=b"", more=outside("net.onnx.data", 4))
+    (tmp_path / "net.onnx").write_bytes(made)
+    (tmp_path / "net.onnx.data").write_bytes(struct.pack("<4f", 1, 2, 3, 4))
+    found = sandbox.read_file(tmp_path / "net.onnx")
+    assert found.arrays["c.weight"].tolist() == [[[[2.0]]], [[[3.0]]]]
+
+
+@pytest.mark.parametrize(
+    ("location", "offset", "length", "said"),
+    [
+        ("../net.onnx.data", 0, 8, "does not begin as its own"),
+        ("/etc/passwd", 0, 8, "does not begin as its own"),
+        ("other.data", 0, 8, "does not begin as its own"),
+        ("net.onnx.link", 0, 8, "put that file beside it"),
+        ("net.onnx.missing", 0, 8, "put that file beside it"),
+        ("net.onnx.folder", 0, 8, "put that file beside it"),
+        ("net.onnx.data", 12, 8, "values lie outside"),
+        ("net.onnx.data", -4, 8, "values lie outside"),
+        ("net.onnx.data", 0, -8, "values lie outside"),
+        ("net.onnx.data", "one", 8, "cut or damaged"),
+        ("net.onnx.data", 0, 4, "holds too few|damaged"),
+    ],
+)
+def test_an_onnx_graph_names_no_other_file(tmp_path, location, offset, length, said):
+    (tmp_path / "net.onnx").write_bytes(onnx(data=b"", more=outside(location, offset, length)))
+    (tmp_path / "net.onnx.data").write_bytes(bytes(16))
+    (tmp_path / "other.data").write_bytes(bytes(16))
+    (tmp_path / "net.onnx.link").symlink_to(tmp_path / "other.data")
+    (tmp_path / "net.onnx.folder").mkdir()
+    with pytest.raises(WeightsError, match=said):
+        sandbox.read_file(tmp_path / "net.onnx")
+
+
+def test_the_bytes_of_onnx_values_count_once(tmp_path):
+    """Else a small file would fill the memory: here two tensors share one's bytes."""
+    other = field(1, 2) + field(2, 1) + field(8, b"other") + outside("net.onnx.data")
+    made = onnx(data=b"", more=outside("net.onnx.data"), tensors=[other])
+    (tmp_path / "net.onnx").write_bytes(made)
+    (tmp_path / "net.onnx.data").write_bytes(bytes(8))
+    with pytest.raises(WeightsError, match="values lie outside"):
+        sandbox.read_file(tmp_path / "net.onnx")
+
+
+def test_a_bias_that_an_exporter_left_out_is_zero():
+    """The newer exporter leaves out what is zero; before a norm, a network may have none."""
+    conv = field(1, b"x") + field(1, b"c.weight") + field(2, b"y") + field(4, b"Conv")
+    weight = b"".join(field(1, length) for length in (2, 1, 1, 1)) + field(2, 1)
+    weight += field(8, b"c.weight") + field(9, bytes(8))
+    plain = field(1, 8) + field(7, field(1, conv) + field(5, weight))
+    assert parse(plain).arrays["c.bias"].tolist() == [0.0, 0.0]
+    assert "c.bias" not in parse(onnx()).arrays
 
 
 @pytest.mark.parametrize("file", ["export", "old"])

@@ -46,6 +46,7 @@ class Content:
     tensors: Mapping[Any, Any]
     eps: float | None = None
     classes: list[str] = field(default_factory=list)  #: the file asks for them; none was imported
+    beside: int = 0  #: bytes of a second file that belongs to this one
 
 
 Reader = Callable[[BinaryIO], Content]
@@ -85,8 +86,8 @@ def numbers(form: str, content: Content, size: int) -> File:
             raise asks(content.classes[0])
         end = "." if ":" in odd else ": save only the network's state_dict."
         raise Unreadable(f"{odd or 'holds no arrays'}{end}")
-    if (
-        sum(array.nbytes for array in arrays.values()) > 2 * size
+    if sum(array.nbytes for array in arrays.values()) > 2 * (
+        size + content.beside
     ):  # twice, because float16 became float32
         raise Unreadable("declares more values than it has room for: its tensors overlap.")
     return File(form, arrays, ", ".join(dict.fromkeys(kinds)), content.eps)

@@ -66,7 +66,8 @@ def parse(path: Path) -> File:
 def parse_open(file: BinaryIO, name: str = "", path: Path | None = None) -> File:
     """The same for an open file; the name only improves the message.
 
-    `path` is where a file of Paddle's parameters finds the program with their names.
+    `path` is where a file of Paddle's parameters finds the program with their names, and an ONNX
+    graph the file of its values.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -116,7 +117,7 @@ def detect_format(file: BinaryIO, name: str, path: Path | None = None) -> tuple[
         if name.endswith(end):
             raise Unreadable(said)
     if name.endswith(".onnx") or start[:1] == b"\x08":
-        return "onnx", read_onnx
+        return "onnx", lambda file: read_onnx(file, path)
     raise Unreadable(f"is in none of the formats that are read: {READ}.")
 
 

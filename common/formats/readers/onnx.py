@@ -7,18 +7,19 @@ https://github.com/onnx/onnx for the fields, and its list of operators.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from common.formats.readers.base import Content, Unreadable, array_of, require_few
+from common.formats.readers.base import LARGEST, Content, Unreadable, array_of, require_few
 from common.formats.readers.protobuf import Message, float32
 
 #: fields: of a model, a graph, a node, an attribute, a tensor
 GRAPH, NODE, INITIALIZER = 7, 1, 5
 INPUT, OUTPUT, NAME, OPERATOR, ATTRIBUTE = 1, 2, 3, 4, 5
 FLOAT, WHOLE, TENSOR = 2, 3, 5
-DIMS, KIND, FLOATS, LABEL, RAW, DOUBLES, EXTERNAL = 1, 2, 4, 8, 9, 10, 14
+DIMS, KIND, FLOATS, LABEL, RAW, DOUBLES, EXTERNAL, OUTSIDE = 1, 2, 4, 8, 9, 10, 13, 14
 
 TYPES = {
     **{1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool"},
@@ -29,18 +30,23 @@ QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger")
 SMALLEST_EPS = 1e-12
 
 
-def read_onnx(file: BinaryIO) -> Content:
-    """The tensors of all layers, and the eps of the norms."""
-    model = Message(file.read())
+def read_onnx(file: BinaryIO, path: Path | None = None) -> Content:
+    """The tensors of all layers, and the eps of the norms.
+
+    PyTorch's newer exporter writes the values into a second file, which is looked for beside
+    `path`.
+    """
+    model, data = Message(file.read()), DataFile(path)
     graphs = model.messages(GRAPH)
     if len(graphs) != 1:
         raise Unreadable("is an ONNX file without a graph, or damaged.")
     values = dict[str, np.ndarray]()
     for each in graphs[0].messages(INITIALIZER):
         require_few(len(values) + 1)
-        values[each.text(LABEL)] = array(each)
+        values[each.text(LABEL)] = array(each, data)
     found, eps = dict[str, Any](), set[float]()
     adds: dict[str, str] = {}  # the output of a product of matrices: its layer
+    unbiased = dict[str, np.ndarray]()  # the weight of each layer without a bias
     pooled = set[str]()  # images multiplied from the left: half of an adaptive pool, no layer
     for index, node in enumerate(graphs[0].messages(NODE)):
         kind, inputs, outputs = node.text(OPERATOR), node.texts(INPUT), node.texts(OUTPUT)
@@ -49,7 +55,7 @@ def read_onnx(file: BinaryIO) -> Content:
         if kind == "Constant" and outputs:
             for attribute in node.messages(ATTRIBUTE):
                 for each in attribute.messages(TENSOR):
-                    values[outputs[0]] = array(each)
+                    values[outputs[0]] = array(each, data)
         elif kind == "Identity" and inputs and inputs[0] in values:
             values[outputs[0]] = values[inputs[0]]
         elif kind == "Transpose" and inputs[:1] and values.get(inputs[0], np.zeros(1)).ndim == 2:
@@ -75,7 +81,51 @@ def read_onnx(file: BinaryIO) -> Content:
             found[f"{layer}.{leaf}"] = value
         if kind == "BatchNormalization":
             eps.add(epsilon(node))
-    return Content(found, eps.pop() if len(eps) == 1 else None)
+        elif kind in ("Conv", "Gemm") and len(given) == 1:
+            unbiased[layer] = values[given[0]]
+    if not eps:  # exporters leave out a bias that is zero; before a norm there may be none
+        for layer, weight in unbiased.items():
+            found[f"{layer}.bias"] = np.zeros(len(found[f"{layer}.weight"]), weight.dtype)
+    return Content(found, eps.pop() if len(eps) == 1 else None, beside=data.size)
+
+
+class DataFile:
+    """The file of a graph's values, beside the graph.
+
+    Its name must be plain and begin as the graph's own, so that a graph cannot name another file
+    of the reader's; each byte is read once.
+    """
+
+    def __init__(self, graph: Path | None) -> None:
+        self.graph, self.name = graph, ""
+        self.size = self.left = 0  # bytes
+
+    def read(self, tensor: Message) -> bytes:
+        """The bytes of one tensor; Unreadable if there is no such file, or they are not in it."""
+        told = {each.text(1): each.text(2) for each in tensor.messages(EXTERNAL)}
+        name = told.get("location", "")
+        plain = self.graph and re.fullmatch(r"[\w.-]{1,150}", name, re.ASCII)
+        if not (self.graph and plain and name.startswith(self.graph.stem)):
+            raise Unreadable(
+                "keeps its weights in another file, whose name does not begin as its own: export "
+                "it with them inside."
+            )
+        path = self.graph.with_name(name)
+        if path.is_symlink() or not path.is_file():
+            raise Unreadable(f"keeps its weights in {name}: put that file beside it.")
+        if not self.name:
+            self.name, self.size = name, path.stat().st_size
+            self.left = self.size
+        offset = int(told.get("offset", "0"))
+        length = int(told.get("length", str(self.size - offset)))
+        self.left -= length
+        if self.size > LARGEST or self.name != name:
+            raise Unreadable("keeps its weights in several files, or in one that is too large.")
+        if min(offset, length, self.left, self.size - offset - length) < 0:
+            raise Unreadable(f"is damaged, or {name} is not its own: values lie outside of it.")
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
 
 
 def layer_name(weight: str, other: str, found: dict[str, Any]) -> str:
@@ -104,15 +154,15 @@ def epsilon(node: Message) -> float:
     return 1e-5
 
 
-def array(tensor: Message) -> np.ndarray:
+def array(tensor: Message, outside: DataFile) -> np.ndarray:
     """The values of a tensor; a scalar and an empty tensor belong to no layer."""
     shape, kind = tensor.whole(DIMS), (tensor.whole(KIND) or [0])[0]
-    if tensor.whole(EXTERNAL)[-1:] == [1] or tensor.fields.get(13):
-        raise Unreadable("keeps its weights in another file: export it with them inside.")
     if not shape or 0 in shape:
         return np.zeros(())
     if kind not in TYPES:
         raise Unreadable(f"is damaged, or holds ONNX tensors of an unknown type ({kind}).")
+    if tensor.whole(OUTSIDE)[-1:] == [1] or tensor.fields.get(EXTERNAL):
+        return array_of(outside.read(tensor), TYPES[kind], shape)
     data = b"".join(tensor.bytes(RAW))
     if not data and kind == 1:
         data = b"".join(tensor.bytes(FLOATS))
