@@ -659,19 +659,20 @@ def contenders(folder: Path, count: int, seed: int, processes: int = 4) -> dict[
     Each says when it gets the lock, and looks whether a living process is inside already.
     """
     chance, run = random.Random(seed), Run(folder / "run")
-    kills = 0
+    kills, inside = 0, run.folder / "entered"
     started = [here("contender", run.folder) for _ in range(processes)]
     try:
-        while kills < count:
+        while kills < count or not inside.exists():  # each may be killed before it is inside
             time.sleep(chance.uniform(0.005, 0.05))
             with suppress(OSError, ValueError):
                 pid = json.loads((run.folder / ".lock").read_text())["pid"]
                 index = [each.pid for each in started].index(pid)  # ValueError: killed before
-                started[index].kill()
-                output = started[index].communicate()[0]
-                require(not output, "two processes held one lock", output)
-                kills += 1
-                started[index] = here("contender", run.folder)
+                if kills < count:
+                    started[index].kill()
+                    output = started[index].communicate()[0]
+                    require(not output, "two processes held one lock", output)
+                    kills += 1
+                    started[index] = here("contender", run.folder)
             for each in started:
                 require(each.poll() is None, "a contender left", each.returncode)
     finally:
@@ -680,7 +681,7 @@ def contenders(folder: Path, count: int, seed: int, processes: int = 4) -> dict[
             output = each.communicate()[0]
             require(not output, "a contender said", output)
     with run.locked():  # nobody holds it any more
-        entered = len((run.folder / "entered").read_bytes())
+        entered = len(inside.read_bytes())
     return {"kills": kills, "locks taken": entered}
 
 
