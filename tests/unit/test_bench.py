@@ -355,22 +355,22 @@ OPERATOR = {"name": "o" * 99, "calls": 2.0, "seconds": 0.003, "share": 0.375}
     [
         (
             report.render({"machine": "m", "data": "d", "rows": [ROW]}),
-            ["b", "ours", "bfloat16", "7.5", "6.5 to 8.5", "2.5", "12.5% of 1000 GFLOP/s"]
-            + ["300 MB, 50 MB on the GPU", "4.5 s", "1.5 s", "0.5", "25.0%"],
+            "b|ours|bfloat16|7.5|6.5 to 8.5|2.5|12.5% of 1000 GFLOP/s|300 MB, 50 MB on the GPU|"
+            "4.5 s|1.5 s|0.5|25.0%",
         ),
         (
             report.render_scaling({"machine": "m", "data": "d", "scaling": [ROW]}),
-            ["3", "7.5", "6.5 to 8.5", "2.5"],
+            "3|7.5|6.5 to 8.5|2.5",
         ),
         (
             report.render_profile({"machine": "m", "profiles": [ROW | {"operators": [OPERATOR]}]}),
-            ["o" * 60, "2.0", "3.0", "37.5%"],
+            f"{'o' * 60}|2.0|3.0|37.5%",
         ),
     ],
 )
 def test_a_table_shows_every_value_below_its_setting(text, cells):
     lines = text.splitlines()
-    assert re.split(r" {2,}", lines[-1].strip()) == cells
+    assert re.sub(r" {2,}", "|", lines[-1].strip()) == cells
     (setting,) = [line for line in lines if line.startswith("torch")]
     for value in ("torch 0.1 on gpu:0", "batch 4", "33 pixels"):
         assert value in setting
