@@ -192,7 +192,7 @@ class Process:
             found, error = self.pipe.recv()
         except (EOFError, OSError) as closed:
             self.process.join()
-            status, name = self.process.exitcode or 0, f"{self.loop.backend}'s loop"
+            status, name = self.process.exitcode, f"{self.loop.backend}'s loop"
             if status == -signal.SIGKILL:  # systems do this when the memory runs out
                 raise OutOfMemoryError(
                     f"The process of {name} was killed: try a smaller `--batch-size`."

@@ -79,7 +79,7 @@ GROUPS: dict[str, tuple[list[str], list[tuple[str, list[str]]]]] = {
         [UNIT, conformance("mxnet", "parallel")],
     ),
     "formats": (["common/formats"], [UNIT]),
-    "page": (["common/page"], [UNIT, ("page", ["tests/page/test_source.py"])]),
+    "page": (["common/page"], [("page", ["tests/page/test_source.py"]), UNIT]),
     "parity": (["common/parity"], [UNIT, conformance("torch", "parity")]),
     "spec": (["common/spec"], [UNIT]),
     "training": (["common/training"], [UNIT, conformance("torch", "train", "recipes", "runs")]),
@@ -298,8 +298,6 @@ class Tree:
                 tests = paths or conformance(environment, *SEES[Path(mutant.file).name])[1]
                 if environment == "unit":
                     tests = reach.tests(mutant)
-                    if not tests:
-                        continue
                 python = self.environments / environment / "bin" / "python"
                 backend = environment if environment in FRAMEWORKS else ""
                 while killer := first_failure(self.folder, python, tests, backend, self.broken):
@@ -371,7 +369,11 @@ class Reach:
         subprocess.run([str(each) for each in command], cwd=ROOT, env=os.environ | own, check=False)
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """The tests that run a line of the mutant, those that run the fewest lines first."""
+        """The tests that run a line of the mutant, those that run the fewest lines first.
+
+        All of them if none runs a line of the file: what runs only in the imports before the first
+        test, or in another process, has no test of its own.
+        """
         lines = range(mutant.line, mutant.line + mutant.before.count("\n") + 1)
         with sqlite3.connect(self.data) as database:
             rows = database.execute(
@@ -390,7 +392,7 @@ class Reach:
                 reached[test] = reached.get(test, set()) | ran
         # lines that run when the module is imported belong to all tests of the file
         found = [test for test, ran in reached.items() if ran & {*lines}] or [*reached]
-        return sorted(found, key=lambda test: len(reached[test]))
+        return sorted(found, key=lambda test: len(reached[test])) or UNIT[1]
 
 
 def known() -> list[Row]:

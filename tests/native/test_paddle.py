@@ -198,6 +198,26 @@ def test_summary_counts_the_parameters(name, built, capsys):
     assert printed.count("MatmulBiasConv2D-") == biased
 
 
+WARNED = """
+import warnings
+import numpy as np
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    from backends.paddle import Trainer, build, place, place_labels
+    from common.recipe import Recipe
+    from common.spec import MINI
+    net = build(MINI, "float32", "cpu")
+    x, labels = np.zeros((2, 1, 33, 33), np.float32), np.zeros(2, np.int64)
+    Trainer(net, Recipe(spec="mini")).train_step(place(net, x), place_labels(net, labels))
+    warnings.warn("of the user's")
+print([str(each.message) for each in seen])
+"""
+
+
+def test_paddle_s_advice_is_left_out_and_no_other_warning(fresh):
+    assert fresh(WARNED) == str(["of the user's"]) + "\n"
+
+
 @pytest.mark.parametrize("name", ["d2l-bn", "paddle-vision"])
 def test_a_state_dict_goes_from_the_class_to_a_built_network_and_back(name, tmp_path):
     alone, built, x = network(name), network(name, built=True), batch(name, 2)

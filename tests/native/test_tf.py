@@ -106,6 +106,13 @@ def test_a_saved_network_is_the_same_in_a_fresh_process_and_trains_there(fresh, 
     assert not here, "a network did not come back"
 
 
+def test_keras_runs_on_tensorflow_whatever_the_user_s_own_file_says(fresh, tmp_path, monkeypatch):
+    (tmp_path / "keras.json").write_text('{"backend": "jax"}')
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    assert fresh("import backends.tf, keras; print(keras.backend.backend())") == "tensorflow\n"
+
+
 def test_a_clone_is_the_same_network_with_weights_of_its_own():
     model = kept(AUX)
     clone = keras.models.clone_model(model)

@@ -17,6 +17,7 @@ from html.parser import HTMLParser
 from http.client import RemoteDisconnected
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 from markupsafe import escape
@@ -388,6 +389,25 @@ def test_the_benchmarks_of_one_machine_are_one_table(checkout, few):
     (folder / "bench-d.json").write_text(json.dumps(found))
     (note,) = [each for each in notes(pages.render("en", checkout.root)) if "bench-d" in each]
     assert "another version" in note
+
+
+@pytest.mark.parametrize("accuracies", [[0.5, 0.7], [0.7], [0.1, 0.1]])
+def test_a_chart_holds_every_point_of_a_run_also_where_nothing_changes(page, accuracies):
+    epochs = [
+        SimpleNamespace(backend="tf", number=number, losses=[2.0 * each], test_accuracy=each)
+        for number, each in enumerate(accuracies, 1)
+    ]
+    chart = page.curves(("a", "mini", 33), [SimpleNamespace(epochs=epochs)])
+    assert (chart.backends, list(chart.epochs)) == (["tf"], list(range(len(epochs) + 1)))
+    for (word, line, x, y, marks), scale in zip(chart.panels, (2.0, 1.0), strict=True):
+        assert y.low < scale * min(accuracies) <= scale * max(accuracies) < y.high, word
+        assert marks == [each for each in marks if y.low <= each <= y.high] != []
+        pairs = re.search('points="(.*)"', line)[1].split()
+        points = [tuple(map(float, pair.split(","))) for pair in pairs]
+        wanted = [(x(number), y(scale * each)) for number, each in enumerate(accuracies, 1)]
+        assert [at for _, at in points] == [at for _, at in wanted]
+        assert word == "loss" or points == wanted
+        assert all(12 < at < 220 for _, at in points)
 
 
 def test_the_numbers_of_the_picture_are_those_of_the_files(page):

@@ -32,10 +32,10 @@ class FakeNetwork:
 
     dtype, layout = "float64", "NCHW"
 
-    def __init__(self, graph):
+    def __init__(self, graph, spec=MINI):
         self.graph, self.notes = graph, []
         self.numbers, self.weights = {}, {}
-        for name, array in draw_fixture(MINI).weights.items():
+        for name, array in draw_fixture(spec).weights.items():
             self.numbers[name] = len(self.numbers)
             self.weights[name] = array.astype(np.float64)
 

@@ -6,6 +6,7 @@ Long because one play of processes serves all tests.
 import importlib
 import json
 import os
+import re
 import time
 from types import SimpleNamespace
 
@@ -336,6 +337,44 @@ def test_a_profile_shares_out_the_time_of_the_operators_and_gives_the_floor(play
     text = report.render_profile(found)
     assert "ours in float32, batch 4 at 33 pixels: 2000.0 ms a step" in text
     assert "75.0%" in text
+
+
+ROW = {
+    "machine": "m",
+    **{"backend": "torch", "version": "0.1", "device": "gpu:0", "spec": "mini", "batch_size": 4},
+    **{"size": 33, "threads": 2, "role": "b", "loop": "ours", "precision": "bfloat16"},
+    **{"median": 7.5, "lowest": 6.5, "highest": 8.5, "ratio": 2.5, "share": 0.125, "peak": 1e3},
+    **{"memory": 300, "device_memory": 50, "start": 4.5, "compile": 1.5, "real": 0.5, "wait": 0.25},
+    **{"workers": 3, "step": 0.02, "floor": 0.005},
+}
+OPERATOR = {"name": "o" * 99, "calls": 2.0, "seconds": 0.003, "share": 0.375}
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"),
+    [
+        (
+            report.render({"machine": "m", "data": "d", "rows": [ROW]}),
+            "b|ours|bfloat16|7.5|6.5 to 8.5|2.5|12.5% of 1000 GFLOP/s|300 MB, 50 MB on the GPU|"
+            "4.5 s|1.5 s|0.5|25.0%",
+        ),
+        (
+            report.render_scaling({"machine": "m", "data": "d", "scaling": [ROW]}),
+            "3|7.5|6.5 to 8.5|2.5",
+        ),
+        (
+            report.render_profile({"machine": "m", "profiles": [ROW | {"operators": [OPERATOR]}]}),
+            f"{'o' * 60}|2.0|3.0|37.5%",
+        ),
+    ],
+)
+def test_a_table_shows_every_value_below_its_setting(text, cells):
+    lines = text.splitlines()
+    assert re.sub(r" {2,}", "|", lines[-1].strip()) == cells
+    (setting,) = [line for line in lines if line.startswith("torch")]
+    for value in ("torch 0.1 on gpu:0", "batch 4", "33 pixels"):
+        assert value in setting
+    assert "--threads 2" in setting or "bfloat16" in setting
 
 
 def test_too_little_memory_is_one_sentence(play, monkeypatch):

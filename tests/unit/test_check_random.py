@@ -1,12 +1,16 @@
 """A fixed sample of random mistakes: each is reproduced, and none is named wrongly."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import random_mistakes  # in tests/support
 
 from common.check import values
 from common.check.against import Against
-from common.check.graph import build
+from common.check.checker import Checker
+from common.check.graph import ACTIVATIONS, build
+from common.check.process import UserError
 from common.parity.fixtures import draw_fixture
 from common.spec import MINI
 
@@ -64,3 +68,52 @@ def test_what_became_of_a_weight_is_said(name, change, words):
     (finding,) = values.compare({**want, name: change(want[name])}, want, {})
     assert finding.places == [name]
     assert words in finding.sentence()
+
+
+class Unknown(random_mistakes.FakeNetwork):
+    """A network with an activation that the check does not know."""
+
+    def trace(self, x):
+        """A sine where the graph has a tanh."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(ACTIVATIONS, "tanh", np.sin)
+            return super().trace(x)
+
+
+class OneSize(random_mistakes.FakeNetwork):
+    """A network that refuses images of every other size."""
+
+    def trace(self, x):
+        """The run, at 33 pixels."""
+        if x.shape[2] != 33:
+            raise UserError("It takes 33 pixels.")
+        return super().trace(x)
+
+
+def noted(network, size=33, source=None):
+    """The notes at the end of a check's report."""
+    report = Checker(network, MINI, size, lambda words: None, source).run(1, 33)
+    lines = report.text().splitlines()
+    return report, [line for line in lines if line.startswith("Note: ")]
+
+
+def test_what_was_not_compared_or_counts_as_the_same_is_noted():
+    assert noted(network())[1] == []
+    report, (note,) = noted(network(("stage1.0.conv", {"bias": False})))
+    assert report.same
+    assert "1 convolution" in note
+    report, (note,) = noted(OneSize(build(MINI)), size=None)
+    assert (report.same, report.sizes) == (True, [33])
+    assert "34x34" in note
+    deeper = replace(MINI, stage4=(MINI.stage4[0], *MINI.stage4))
+    other = random_mistakes.FakeNetwork(build(deeper), deeper)
+    report, (note,) = noted(other, source=draw_fixture(MINI).weights)
+    assert (report.outcome, report.weights) == ("structure", None)
+    assert "weights were not compared" in note
+    odd = build(MINI).edited({"stage3.0.branch3x3.0.relu": {"fn": "tanh"}})
+    first, second = Unknown(odd), Unknown(odd)
+    first.notes, second.notes = ["The first is compiled."], ["The second is compiled."]
+    report = Against(first, second, lambda words: None).compare_networks(1, [34, 35])
+    assert (report.same, report.sizes) == (True, [34])
+    for words in (*first.notes, *second.notes, "values alone"):
+        assert words in report.text()

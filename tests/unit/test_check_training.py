@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from backends.numpy.googlenet import GoogLeNet, cross_entropy
+from common.check import api
 from common.check.match import Match
+from common.check.process import UserError
+from common.check.report import Finding, Report, Training
 from common.check.training import TrainingCheck
 from common.parity.fixtures import draw_fixture
 from common.recipe import D2L as BOOK
@@ -56,6 +59,8 @@ class Steps:
                 array -= self.change(name, array, gradients[name], rate)
             elif wrong.get("kept"):
                 array[:] = old[name]
+            elif wrong.get("statistics") == name:
+                array += np.random.RandomState(0).uniform(0, 1, array.shape)
             elif wrong.get("unbiased") and name.endswith("var"):
                 n = x.shape[0] * wrong["unbiased"][name.rpartition(".")[0]]
                 share = norm.momentum
@@ -274,8 +279,53 @@ def test_biases_that_the_spec_has_not_are_left_out():
         assert named(run(network)) == {"frozen-weights"}
 
 
+def test_statistics_that_no_momentum_gives_are_noted():
+    (name,) = [each for each in Steps().names if each == "stage2.0.norm.running_mean"]
+    found = check(statistics=name)
+    assert found.rule
+    assert [name in note for note in found.notes] == [True]
+
+
 def test_an_unknown_step_is_unexplained():
     found = check(loss="noise")
     assert found.unexplained
     assert not found.same
     assert any("dropout" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("network", "step", "left", "noted"),
+    [
+        ([], [], [], []),
+        (["missing-relu"], None, ["missing-relu"], ["mend the network"]),
+        (["softmax-at-end"], [], [], ["takes probabilities"]),
+        (["softmax-at-end"], ["double-softmax"], ["softmax-at-end"], []),
+        ([], "It has no such step.", [], ["It has no such step."]),
+    ],
+)
+def test_a_step_belongs_to_a_right_network_or_one_whose_softmax_its_loss_wants(
+    monkeypatch, network, step, left, noted
+):
+    """`step` is what is found in the step; None if it must not run, a text if it fails."""
+
+    class Check:
+        def __init__(self, process, match, size, weights, recipe):
+            assert (match, size, weights, recipe) == ("match", SIZE, "weights", BOOK)
+
+        def run(self, name):
+            assert name == "make_step"
+            if isinstance(step, str):
+                raise UserError(step)
+            return Training("SGD", 0.0, [Finding(each, {}, [], "") for each in step], [])
+
+    monkeypatch.setattr(api, "TrainingCheck", Check)
+    findings = [Finding(name, {"what": "", "theirs": ""}, [], "") for name in network]
+    report = Report("mini", [SIZE], "float64", [], findings, [], 0.0, 0.0, [], True)
+    checker = SimpleNamespace(fitted={"mini": ("match", "weights")})
+    api.check_training(None, checker, report, "make_step", BOOK)
+    assert [each.name for each in report.findings] == left
+    assert (report.training is None) == (step is None)
+    assert report.training is None or report.training.recipe == BOOK.name
+    assert report.same == (step == [] and not left)
+    notes = [line for line in report.text().splitlines() if line.startswith("Note: ")]
+    assert [words in note for words, note in zip(noted, notes, strict=True)] == [True] * len(noted)

@@ -19,7 +19,7 @@ from backends import FRAMEWORKS
 from backends.numpy import GoogLeNet
 from common import files
 from common.cli.app import main
-from common.convert import conversion, onnx, process, work
+from common.convert import conversion, expect, onnx, process, work
 from common.convert.conversion import SUFFIXES
 from common.convert.process import Work
 from common.errors import BackendError, ParityError, WeightsError
@@ -503,7 +503,9 @@ def test_the_user_s_own_logits_are_compared(trained, tmp_path, capsys, last):
     assert not (tmp_path / "b.safetensors").exists()
 
 
-def test_probabilities_are_not_logits(trained, tmp_path, capsys):
+def test_probabilities_are_not_logits(trained, tmp_path, capsys, monkeypatch):
+    """The tolerance is 0: what agrees to the last bit agrees."""
+    monkeypatch.setattr(expect, "TOLERANCE", 0.0)
     path, weights, x = trained
     logits = GoogLeNet(MINI, weights).forward(x)["head"]
     powers = np.exp(logits - logits.max(1, keepdims=True))
@@ -513,6 +515,10 @@ def test_probabilities_are_not_logits(trained, tmp_path, capsys):
     words = expectation(tmp_path, x, logits * 1.5)
     assert run(path, tmp_path / "a.safetensors", *words) == 3
     assert "the usual reasons" in capsys.readouterr().err
+    words = expectation(tmp_path, x, logits)
+    assert run(path, tmp_path / "a.safetensors", *words) == 0
+    assert run(path, tmp_path / "b.safetensors", "--eps", 1e-5, *words) == 3
+    assert "with `--eps 0.001` they differ by" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -252,6 +253,30 @@ def test_a_launcher_that_is_not_installed_is_reported_with_the_way_to_install_it
     monkeypatch.setattr(launcher, "require", lambda name: None)
     with pytest.raises(WorkersError, match=r"^The launcher failed: .*no_such_launcher"):
         launcher.start("torch", 2, [], lambda: 0)
+
+
+PARENT = """
+import os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+open(sys.argv[1], "w").write(f"{os.getpgrp()} {child.pid}")
+"""
+
+
+def test_processes_get_no_signal_but_the_forwarded_one_and_end_with_all_that_they_started(
+    monkeypatch, tmp_path
+):
+    """Ctrl-C goes to the whole group of the terminal's process."""
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "noted")]
+    monkeypatch.setitem(launcher.LAUNCHERS, "torch", lambda *_: [(command, {})])
+    monkeypatch.setattr(launcher, "require", lambda name: None)
+    with pytest.raises(WorkersError):
+        launcher.start("torch", 1, [], lambda: 0)
+    group, child = map(int, (tmp_path / "noted").read_text().split())
+    assert group != os.getpgrp()
+    deadline = time.monotonic() + 20
+    while launcher.alive(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 IN_IT = """
