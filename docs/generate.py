@@ -20,6 +20,9 @@ from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run from anywhere, installed or not
+sys.path.insert(0, str(ROOT / "tests" / "mutation"))
+
+import mutants as mutation  # noqa: E402
 
 from backends import FRAMEWORKS  # noqa: E402
 from common.bench.report import (  # noqa: E402
@@ -128,6 +131,16 @@ def ordinary(language: int) -> str:
     return tabulate(rows, heads[language], tablefmt="github", disable_numparse=True)
 
 
+def mutants(language: int) -> str:
+    """The result of the mutation run, for each part of the source."""
+    rows = mutation.table(mutation.known())
+    heads = (
+        ("part", "drawn", "noticed at first", "by a test since", "equivalent", "left", "noticed"),
+        ("部分", "抽取", "起初发现", "后来发现", "等价", "未发现", "发现率"),
+    )
+    return tabulate(rows, heads[language], tablefmt="github")
+
+
 def versions(language: int) -> str:
     """The versions of the frameworks in the results."""
     found = ", ".join(f"{TITLES[b]} {results.verified(ROOT, b)[0].version}" for b in FRAMEWORKS)
@@ -168,7 +181,7 @@ def exercises(language: int) -> str:
 #: the generated parts of each document
 PAGES: dict[str, tuple[Callable[[int], str], ...]] = {
     "idioms": (inception_blocks,),
-    "proof": (parity, ordinary, versions, bug_matrix, shapes_alone),
+    "proof": (parity, ordinary, versions, bug_matrix, shapes_alone, mutants),
     "training": (training,),
     "family": (exercises,),
 }

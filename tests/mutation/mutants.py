@@ -452,7 +452,7 @@ def again(asked: argparse.Namespace) -> None:
         if row["result"] == "survived" and row["group"] in asked.groups
     ]
     for row in examine(survivors, asked):
-        rows[identity(row)] = row
+        rows[identity(row)] = row | {"first": "survived"}
         RESULTS.write_text("".join(json.dumps(each) + "\n" for each in rows.values()))
         say(row)
 
@@ -473,17 +473,18 @@ def say(row: Row) -> None:
 
 
 def table(rows: list[Row]) -> list[tuple[object, ...]]:
-    """A row for each group: drawn, killed, equivalent, survived, and the share caught."""
+    """For each group: drawn, killed at first, by a test written since, equivalent, survived."""
     found = []
     for group in [*GROUPS, "all"]:
         own = [row for row in rows if group in (row["group"], "all")]
-        counts = [
-            sum(row["result"] == what for row in own)
-            for what in ("killed", "equivalent", "survived")
-        ]
+        killed = [row for row in own if row["result"] == "killed"]
+        since = sum(row.get("first") == "survived" for row in killed)
+        equivalent = sum(row["result"] == "equivalent" for row in own)
         if own:
-            share = counts[0] / max(1, len(own) - counts[1])
-            found.append((group, len(own), *counts, f"{100 * share:.1f} %"))
+            left = len(own) - len(killed) - equivalent
+            share = f"{100 * len(killed) / max(1, len(own) - equivalent):.1f} %"
+            counts = len(own), len(killed) - since, since, equivalent, left
+            found.append((group, *counts, share))
     return found
 
 

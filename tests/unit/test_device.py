@@ -1,5 +1,6 @@
 """Which device is used for what was asked, where there are these and those."""
 
+import importlib
 import os
 import platform
 import subprocess
@@ -128,3 +129,9 @@ def test_memory_that_a_step_frees_is_there_for_the_next_one():
         return int(subprocess.run(words, cwd=root, check=True, capture_output=True).stdout)
 
     assert faults("kept") < faults("given back") / 10
+
+
+def test_the_reference_s_own_lack_of_memory_is_one_and_no_other_error():
+    reference = importlib.import_module("backends.numpy")
+    assert reference.out_of_memory(MemoryError("40 GB"))
+    assert not reference.out_of_memory(ValueError("40 GB"))
