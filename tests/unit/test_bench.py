@@ -445,7 +445,7 @@ def test_a_process_that_dies_is_one_sentence(loop, code, error, said):
 
 def test_a_process_that_nobody_closes_ends_with_the_one_that_started_it():
     code = "import sys; from common.bench import process; process.Process._ask = lambda *_: {};"
-    code += "print(process.Process(process.Loop(*'abcde', None), None).process.pid)"
+    code += "kept = process.Process(process.Loop(*'abcde', None), None); print(kept.process.pid)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
