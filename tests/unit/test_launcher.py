@@ -296,6 +296,29 @@ def test_a_private_network_has_loopback_alone():
         assert subprocess.run([sys.executable, "-c", IN_IT], capture_output=True).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("user", "made", "entered"),
+    [
+        (0, "--net", ["--net"]),
+        (1000, "--user --map-root-user --net", ["--user", "--preserve-credentials", "--net"]),
+    ],
+)
+def test_root_makes_a_network_alone_and_another_user_with_a_user_namespace(
+    user, made, entered, monkeypatch, tmp_path
+):
+    """`unshare` is played by a script, whose process ends with the network."""
+    (tmp_path / "unshare").write_text('#!/bin/sh\necho "$@" > "$0.asked"\necho up\nread line\n')
+    (tmp_path / "unshare").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    with private_network() as enter:
+        *words, holder = enter
+        assert words == ["nsenter", *entered, "--target"]
+        assert launcher.alive(int(holder))
+    assert not launcher.alive(int(holder))
+    assert (tmp_path / "unshare.asked").read_text().startswith(f"{made} {sys.executable} ")
+
+
 def test_where_there_is_no_private_network_one_warning_says_so(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))  # without `unshare`
     monkeypatch.setitem(launcher.LAUNCHERS, "torch", lambda *_: [([sys.executable, "-c", ""], {})])

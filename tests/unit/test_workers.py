@@ -95,15 +95,23 @@ def in_worker(folder, code):
     )
 
 
-def test_a_worker_notes_its_end_and_prints_into_the_folder(tmp_path):
+@pytest.mark.parametrize(
+    ("end", "noted"),
+    [
+        ("raise errors.DataError('No data.')", {"status": 5, "sentence": "No data."}),
+        ("raise ValueError('No data.')", {"status": 1}),
+        ("raise KeyboardInterrupt('No data.')", {"status": 128}),
+        ("", {"status": 0}),
+    ],
+)
+def test_a_worker_notes_its_end_and_prints_into_the_folder(end, noted, tmp_path):
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        child = in_worker(tmp_path, "print('a line'); raise errors.DataError('No data.')")
+        child = in_worker(tmp_path, f"print('a line'); {end}")
         assert child.communicate(timeout=PATIENCE) == (b"", b"")
-    noted = launcher.notes(tmp_path)[child.pid]
-    assert noted == {"worker": 0, "role": "worker", "status": 5, "sentence": "No data."}
+    assert launcher.notes(tmp_path)[child.pid] == {"worker": 0, "role": "worker", **noted}
     assert (tmp_path / f"{child.pid}.out").read_text() == "a line\n"
-    assert "No data." in (tmp_path / f"{child.pid}.err").read_text()
+    assert ("No data." in (tmp_path / f"{child.pid}.err").read_text()) == (noted["status"] != 0)
 
 
 def test_a_worker_does_not_outlive_the_process_that_started_it(tmp_path):
