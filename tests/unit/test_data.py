@@ -123,6 +123,7 @@ def test_limit_takes_the_first_and_refuses_what_is_not_there():
     for wanted in (0, -1, 801):
         refusal(lambda n=wanted: sample.limit(n, None), f"--limit-train {wanted}", "800")
     refusal(lambda: sample.limit(None, 201), "--limit-test 201", "200")
+    refusal(lambda: sample.limit(0, 0), "--limit-train 0", "800")
 
 
 def test_a_file_may_be_unpacked(home):

@@ -211,6 +211,15 @@ def test_the_killed_worker_is_named_and_not_the_one_that_cplusplus_aborted(tmp_p
         launcher.raise_if_failed(tmp_path, 2, [100, 101], 0)
 
 
+def test_a_process_that_is_gone_without_a_status_has_not_reported(tmp_path):
+    gone = [subprocess.Popen(["true"]) for _ in range(2)]
+    for child, more in zip(gone, ({"status": 0}, {}), strict=True):
+        assert child.wait() == 0
+        (tmp_path / f"{child.pid}.json").write_text(json.dumps({"role": "worker"} | more))
+    (tmp_path / f"{os.getpid()}.json").write_text(json.dumps({"role": "worker"}))
+    assert launcher.unreported(tmp_path) == [gone[1].pid]
+
+
 def test_a_run_that_went_well_raises_nothing(tmp_path):
     for pid in (100, 101):
         facts = {"worker": pid - 100, "role": "worker", "status": 0}

@@ -27,6 +27,8 @@ def test_a_port_that_is_taken_is_reported_with_the_way_out():
         port = server.getsockname()[1]
         with pytest.raises(WorkersError, match=f"Port {port} .* taken .* choose another with X"):
             rendezvous.need_port(port, "X")
+        with pytest.raises(WorkersError, match=f"Port {port} .* choose another with X"):
+            rendezvous.meet([f"127.0.0.1:{port}", "127.0.0.1:9"], 0, "X")
     rendezvous.need_port(port, "X")
 
 
