@@ -201,6 +201,29 @@ def test_the_most_informative_error_is_reported(first, second, dead, status, sen
     assert caught.value.exit_code == status
 
 
+LATE = """
+import time
+from common import errors
+from common.distributed import workers
+with workers.worker():
+    time.sleep({seconds})
+    raise errors.{error}
+"""
+
+
+def test_after_a_first_error_the_others_have_time_to_report_theirs(monkeypatch):
+    def two(count, command, folder):
+        lost = LATE.format(seconds=0, error="WorkersError('Worker 1 of 2 is gone.')")
+        cause = LATE.format(seconds=1, error="DataError('No data.')")
+        scripts = enumerate([lost, cause])
+        return [([sys.executable, "-c", code], {"LOCAL_RANK": str(n)}) for n, code in scripts]
+
+    monkeypatch.setitem(launcher.LAUNCHERS, "torch", two)
+    with pytest.raises(WorkersError, match=r"^No data\.$") as caught:
+        launcher.start("torch", 2, [], lambda: 0)
+    assert caught.value.exit_code == 5
+
+
 def test_the_killed_worker_is_named_and_not_the_one_that_cplusplus_aborted(tmp_path):
     """Paddle's gloo aborts a worker whose peer is gone: both exit without reporting."""
     for pid in (100, 101):

@@ -87,7 +87,7 @@ def test_each_worker_gets_its_own_gpu(monkeypatch):
 
 def in_worker(folder, code):
     """A process that runs this code as a worker of that folder."""
-    imports = "from common import errors\nfrom common.distributed import workers\n"
+    imports = "from common import errors\nfrom common.distributed import watchdog, workers\n"
     script = f"{imports}with workers.worker():\n    {code}"
     return subprocess.Popen(
         [sys.executable, "-c", script],
@@ -104,6 +104,8 @@ def in_worker(folder, code):
         ("raise ValueError('No data.')", {"status": 1}),
         ("raise KeyboardInterrupt('No data.')", {"status": 128}),
         ("", {"status": 0}),
+        ("watchdog.end_with(errors.DataError('No data.'))", {"status": 5, "sentence": "No data."}),
+        ("watchdog.end_with(ValueError('No data.'))", {"status": 1}),
     ],
 )
 def test_a_worker_notes_its_end_and_prints_into_the_folder(end, noted, tmp_path):
@@ -124,6 +126,20 @@ def test_a_worker_does_not_outlive_the_process_that_started_it(tmp_path):
             assert child.poll() is None
     child.communicate(timeout=PATIENCE)
     assert child.returncode == WorkersError.exit_code
+
+
+def test_mxnet_s_scheduler_and_server_run_until_the_workers_end_whoever_started_them(monkeypatch):
+    loaded = []
+    monkeypatch.delenv(watchdog.FOLDER, raising=False)
+    monkeypatch.setattr(workers, "load", loaded.append)
+    for role in ("scheduler", "server"):
+        monkeypatch.setenv("DMLC_ROLE", role)
+        with pytest.raises(SystemExit), workers.worker():
+            pytest.fail("it is no worker")
+    assert loaded == ["mxnet", "mxnet"]
+    monkeypatch.setenv("DMLC_ROLE", "worker")
+    with workers.worker():
+        assert len(loaded) == 2
 
 
 # From joining to leaving
