@@ -74,7 +74,11 @@ GROUPS: dict[str, tuple[list[str], list[tuple[str, list[str]]]]] = {
     "cli": (["common/cli"], [UNIT, conformance("mxnet", "readme_commands")]),
     "convert": (
         ["common/convert"],
-        [UNIT, conformance("tf", "own"), ("cross", ["tests/cross_framework/test_convert.py"])],
+        [
+            UNIT,
+            *(conformance(name, "own") for name in ("torch", "tf")),
+            ("cross", ["tests/cross_framework/test_convert.py"]),
+        ],
     ),
     "data": (["common/data"], [UNIT]),
     "distributed": (
