@@ -728,6 +728,7 @@ CONFIG_FIELDS = [
     ("pixels", [28, 28, 28]),
     ("pixels", [40_000, 40_000]),
     ("pixels", [0, 28]),
+    ("pixels", [28, 29]),
     ("pixels", 28),
     ("pixels", [28.0, 28]),
     ("pixels", [True, True]),
