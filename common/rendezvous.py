@@ -37,7 +37,7 @@ def meet(addresses: Sequence[str], rank: int, way_out: str) -> None:
     need_port(port, way_out)
     others = [each for each in addresses if each != addresses[rank]]
     host = own if is_loopback(own) else ""
-    with socket.create_server((host, int(port)), backlog=len(addresses)) as server:
+    with socket.create_server((host, int(port))) as server:
         outgoing = [connect(*address.rpartition(":")[::2]) for address in others]
         incoming = [server.accept()[0] for _ in others]  # each other worker connects once
     for connection in outgoing:

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 #: sets the loopback interface up, reports it, and ends when the launcher ends
 HOLD = """
@@ -40,13 +40,9 @@ def private_network() -> Iterator[list[str] | None]:
     except OSError:  # not Linux
         yield None
         return
-    with holder:
-        try:
-            if holder.stdout.readline() == b"up\n":
-                kept = ["--preserve-credentials"] if user else []
-                yield ["nsenter", *user, *kept, "--net", "--target", str(holder.pid)]
-            else:
-                yield None
-        finally:
-            with suppress(OSError):
-                holder.stdin.close()  # it reads the end of its input, and ends
+    with holder:  # at its end the process reads the end of its input, and ends
+        if holder.stdout.readline() == b"up\n":
+            kept = ["--preserve-credentials"] if user else []
+            yield ["nsenter", *user, *kept, "--net", "--target", str(holder.pid)]
+        else:
+            yield None

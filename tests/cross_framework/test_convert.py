@@ -20,9 +20,10 @@ from common.formats import sandbox
 from common.formats.identify import identify
 from common.formats.naming import FORMATS
 from common.formats.readers import detect
+from common.parity.mutations import SMALL_AUX
 from common.parity.report import tensor_error
 from common.spec import MINI, SPECS
-from common.weights import save, sha256, shapes
+from common.weights import draw, save, sha256, shapes
 
 ROOT = Path(__file__).parents[2]
 SUPPORT = ROOT / "tests" / "support"
@@ -259,6 +260,29 @@ def test_onnxruntime_agrees_with_the_reference(tmp_path, name):
         x = np.random.RandomState(2).standard_normal((1, *larger.input)).astype(np.float32)
         expected = GoogLeNet(larger, weights).forward(x)["head"]
         assert tensor_error(onnx.run(path, x), expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("spec", "dims"),
+    [(MINI, ["N", 1, "height", "width"]), (SMALL_AUX.at(size=33), ["N", 1, 33, 33])],
+    ids=["mini", "aux"],
+)
+def test_the_graph_names_the_sizes_of_images_that_may_change(spec, dims):
+    model = onnx.package("onnx").load_from_string(onnx.encode(spec, draw(spec, 0)))
+    found = model.graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_param or dim.dim_value for dim in found] == dims
+
+
+def test_a_graph_whose_shapes_do_not_fit_is_not_written(monkeypatch):
+    node = onnx.Graph.node
+
+    def wrong(graph, kind, name, inputs, **attributes):
+        attributes |= {"transB": 0} if kind == "Gemm" else {}
+        return node(graph, kind, name, inputs, **attributes)
+
+    monkeypatch.setattr(onnx.Graph, "node", wrong)
+    with pytest.raises(Exception, match="ShapeInferenceError"):
+        onnx.encode(MINI, draw(MINI, 0))
 
 
 def test_a_file_of_each_framework_becomes_onnx(native, tmp_path):

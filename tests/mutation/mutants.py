@@ -72,7 +72,14 @@ GROUPS: dict[str, tuple[list[str], list[tuple[str, list[str]]]]] = {
     "bench": (["common/bench"], [UNIT, conformance("mxnet", "bench")]),
     "check": (["common/check"], [UNIT, conformance("torch", "check", "own")]),
     "cli": (["common/cli"], [UNIT, conformance("mxnet", "readme_commands")]),
-    "convert": (["common/convert"], [UNIT, conformance("torch", "own")]),
+    "convert": (
+        ["common/convert"],
+        [
+            UNIT,
+            *(conformance(name, "own") for name in ("torch", "tf")),
+            ("cross", ["tests/cross_framework/test_convert.py"]),
+        ],
+    ),
     "data": (["common/data"], [UNIT]),
     "distributed": (
         ["common/distributed", "common/rendezvous.py"],
@@ -80,7 +87,7 @@ GROUPS: dict[str, tuple[list[str], list[tuple[str, list[str]]]]] = {
     ),
     "formats": (["common/formats"], [UNIT]),
     "page": (["common/page"], [("page", ["tests/page/test_source.py"]), UNIT]),
-    "parity": (["common/parity"], [UNIT, conformance("torch", "parity")]),
+    "parity": (["common/parity"], [UNIT, conformance("torch", "parity", "injected_bugs")]),
     "spec": (["common/spec"], [UNIT]),
     "training": (["common/training"], [UNIT, conformance("torch", "train", "recipes", "runs")]),
     "weights": (["common/weights"], [UNIT]),

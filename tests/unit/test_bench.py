@@ -7,7 +7,10 @@ import importlib
 import json
 import os
 import re
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +23,7 @@ from common.bench.benchmark import Plan
 from common.cli.app import main
 from common.data.sources import load
 from common.errors import BackendError, DeviceError, GoogLeNetError, OutOfMemoryError, SpecError
+from common.files import ROOT
 from common.recipe import Recipe
 from common.spec.arithmetic import layers
 
@@ -351,26 +355,29 @@ OPERATOR = {"name": "o" * 99, "calls": 2.0, "seconds": 0.003, "share": 0.375}
 
 
 @pytest.mark.parametrize(
-    ("text", "cells"),
+    ("text", "heads", "cells"),
     [
         (
             report.render({"machine": "m", "data": "d", "rows": [ROW]}),
+            "loop|precision|examples/s|range|ratio|of peak|memory|start|compile|real data|wait",
             "b|ours|bfloat16|7.5|6.5 to 8.5|2.5|12.5% of 1000 GFLOP/s|300 MB, 50 MB on the GPU|"
             "4.5 s|1.5 s|0.5|25.0%",
         ),
         (
             report.render_scaling({"machine": "m", "data": "d", "scaling": [ROW]}),
+            "workers|examples/s|range|ratio",
             "3|7.5|6.5 to 8.5|2.5",
         ),
         (
             report.render_profile({"machine": "m", "profiles": [ROW | {"operators": [OPERATOR]}]}),
+            "operator|calls|ms a step|share",
             f"{'o' * 60}|2.0|3.0|37.5%",
         ),
     ],
 )
-def test_a_table_shows_every_value_below_its_setting(text, cells):
+def test_a_table_shows_every_value_below_its_head_and_setting(text, heads, cells):
     lines = text.splitlines()
-    assert re.sub(r" {2,}", "|", lines[-1].strip()) == cells
+    assert [re.sub(r" {2,}", "|", lines[at].strip()) for at in (-3, -1)] == [heads, cells]
     (setting,) = [line for line in lines if line.startswith("torch")]
     for value in ("torch 0.1 on gpu:0", "batch 4", "33 pixels"):
         assert value in setting
@@ -384,7 +391,7 @@ def test_too_little_memory_is_one_sentence(play, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(machine, "place", greedy)
-    with pytest.raises(OutOfMemoryError, match="--batch-size"):
+    with pytest.raises(OutOfMemoryError, match=r"^A batch of 4 .* of gpu:0: .*--batch-size"):
         benchmark.bench(Plan("torch", RECIPE, rounds=1, steps=1))
 
 
@@ -413,6 +420,40 @@ def test_a_process_hands_on_a_fault_with_its_traceback(loop):
         process.Process(loop(process.BOOK, None), load("sample"))
 
 
+class Fatal:
+    """Code that the process runs when it gets the recipe."""
+
+    def __init__(self, code):
+        self.code = code
+
+    def __reduce__(self):
+        return exec, (f"import os, signal\n{self.code}",)
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "said"),
+    [
+        ("os._exit(3)", BackendError, r"nothing's loop ended with status 3: $"),
+        ("print('one\\ntwo', flush=True); os._exit(3)", BackendError, r"status 3: two$"),
+        ("signal.raise_signal(signal.SIGKILL)", OutOfMemoryError, r"smaller `--batch-size`"),
+    ],
+)
+def test_a_process_that_dies_is_one_sentence(loop, code, error, said):
+    with pytest.raises(error, match=said):
+        process.Process(loop(process.BOOK, Fatal(code)), load("sample"))
+
+
+def test_a_process_that_nobody_closes_ends_with_the_one_that_started_it():
+    code = "import sys; from common.bench import process; process.Process._ask = lambda *_: {};"
+    code += "kept = process.Process(process.Loop(*'abcde', None), None); print(kept.process.pid)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)
+
+
 def test_threads_bind_what_starts_meanwhile_and_nothing_else(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     before = os.sched_getaffinity(0)
@@ -429,7 +470,7 @@ def test_threads_bind_what_starts_meanwhile_and_nothing_else(monkeypatch):
 
 
 def test_runs_with_several_workers_take_turns_and_a_ratio_is_within_a_round(monkeypatch):
-    seconds = iter([4.0, 2.0, 1.0, 1.0, 8.0, 4.0])  # a machine that drifts
+    seconds = iter([12.0, 6.0, 3.0, 3.0, 24.0, 12.0, 1.0])  # a machine that drifts
     asked = []
 
     def trained(words, count):
@@ -446,11 +487,13 @@ def test_runs_with_several_workers_take_turns_and_a_ratio_is_within_a_round(monk
     assert (words["--limit-train"], words["--batch-size"], words["--epochs"]) == ("8", "4", "2")
     wanted = ("bfloat16", "cpu", "2")
     assert (words["--precision"], words["--device"], words["--limit-test"]) == wanted
-    assert (one["workers"], one["median"], one["ratio"]) == (1, 2.0, 1.0)
-    assert (two["workers"], two["median"], two["ratio"]) == (2, 4.0, 2.0)
-    assert (two["lowest"], two["highest"]) == (2.0, 8.0)
+    assert (one["workers"], one["median"], one["ratio"]) == (1, 0.7, 1.0)
+    assert (two["workers"], two["median"], two["ratio"]) == (2, 1.3, 2.0)
+    assert (two["lowest"], two["highest"]) == (0.7, 2.7)
     *_, last = report.render_scaling(found).splitlines()
-    assert last.split() == ["2", "4.0", "2.0", "to", "8.0", "2.0"]
+    assert last.split() == ["2", "1.3", "0.7", "to", "2.7", "2.0"]
+    (once,) = benchmark.scale(replace(plan, rounds=1), (1,))["scaling"]
+    assert (once["version"], once["device"], once["median"]) == ("0.1", "cpu", 8.0)
 
 
 def test_what_train_refuses_keeps_its_status():

@@ -82,6 +82,20 @@ def test_an_edited_pool_is_found_among_its_variants_and_named(change, name):
     assert [kind for kind, _ in names(node, fits[0])] == [name]
 
 
+@pytest.mark.parametrize(
+    ("kernel", "pad", "odd"),
+    [((1, 7), (0, 0, 1, 1), False), ((7, 1), (2, 2, 0, 0), False), ((3, 3), (0, 0, 1, 1), True)],
+)
+def test_a_long_kernel_s_sides_may_be_padded_each_by_itself(kernel, pad, odd):
+    p = {"kernel": kernel, "stride": (1, 1), "pad": (3, 3, 3, 3), "dilation": 1, "bias": False}
+    node = Node("conv", "conv", ("x",), {**p, "layout": ""})
+    random = np.random.RandomState(0)
+    x, weight = random.standard_normal((2, 3, 12, 12)), random.standard_normal((4, 3, *kernel))
+    y = compute(node.edited(pad=pad), [x], {"conv.weight": weight})
+    found = [p["pad"] for p in variants(node, x.shape, y.shape)]
+    assert (pad in found) != odd
+
+
 def test_a_pool_of_which_no_window_fits_has_no_size():
     assert output_size({**POOL, "kernel": (5, 5), "pad": (0, 0, 0, 0)}, (1, 1, 3, 3)) is None
 

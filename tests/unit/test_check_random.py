@@ -7,10 +7,11 @@ import pytest
 import random_mistakes  # in tests/support
 
 from common.check import values
-from common.check.against import Against
+from common.check.against import Against, draw
 from common.check.checker import Checker
 from common.check.graph import ACTIVATIONS, build
 from common.check.process import UserError
+from common.check.trace import of
 from common.parity.fixtures import draw_fixture
 from common.spec import MINI
 
@@ -117,3 +118,19 @@ def test_what_was_not_compared_or_counts_as_the_same_is_noted():
     assert (report.same, report.sizes) == (True, [34])
     for words in (*first.notes, *second.notes, "values alone"):
         assert words in report.text()
+
+
+@pytest.mark.parametrize("name", ["stage2.1.conv", "stage4.0.branch3x3.0.conv"])
+def test_the_place_of_an_extra_step_is_the_step_that_it_stands_behind(name):
+    report, _ = noted(network((name, {"before": [("act", {"fn": "tanh"})]})))
+    (finding,) = report.findings
+    before = build(MINI).nodes[name].inputs
+    assert (finding.name, finding.places, finding.where) == ("extra-activation", [*before], name)
+
+
+def test_the_drawn_kernels_keep_the_size_of_values_behind_a_relu():
+    """Its half of them is gone: He's variance, 2 over the number of inputs."""
+    drawn = draw(of(network(), np.zeros((2, 1, 33, 33)))).values()
+    found = [each.var() * each[0].size for each in drawn if each.ndim > 1 and each.size > 2000]
+    assert len(found) > 5
+    assert found == pytest.approx([2.0] * len(found), rel=0.15)

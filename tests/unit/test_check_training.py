@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from random_mistakes import FakeNetwork  # in tests/support
 
 from backends.numpy.googlenet import GoogLeNet, cross_entropy
 from common.check import api
+from common.check.graph import build
 from common.check.match import Match
 from common.check.process import UserError
 from common.check.report import Finding, Report, Training
@@ -329,3 +331,38 @@ def test_a_step_belongs_to_a_right_network_or_one_whose_softmax_its_loss_wants(
     assert report.same == (step == [] and not left)
     notes = [line for line in report.text().splitlines() if line.startswith("Note: ")]
     assert [words in note for words, note in zip(noted, notes, strict=True)] == [True] * len(noted)
+
+
+def test_a_check_says_what_it_is_doing(monkeypatch):
+    class Opened(FakeNetwork):
+        version = "1.0"
+
+        def __init__(self, *_, **__):
+            super().__init__(build(MINI))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            """Nothing is left to do."""
+
+        def open(self, x):
+            """The network runs at every size."""
+
+    said, done = [], Training("SGD", 0.0, [], [])
+    monkeypatch.setattr(api, "Process", Opened)
+    monkeypatch.setattr(
+        api, "TrainingCheck", lambda *_: SimpleNamespace(run=lambda name: said.append(name) or done)
+    )
+    report = api.check_file("net.py:net", "torch", "mini", say=said.append, step="make_step")
+    assert (report.same, report.training) == (True, done)
+    assert (report.target, report.backend, report.version) == ("net.py:net", "torch", "1.0")
+    stages = ("net.py:net", "33x33", "34x34", "training step", "make_step")
+    for words, line in zip(stages, said, strict=True):
+        assert words in line
+    said.clear()
+    report = api.check_against("one.py:net", "torch", "two.py:net", "tf", 33, say=said.append)
+    assert report.same
+    assert (report.target, report.spec) == ("one.py:net", "two.py:net (tf 1.0)")
+    for words, line in zip(("loaded", "33x33"), said, strict=True):
+        assert words in line

@@ -347,7 +347,8 @@ def test_the_check_runs_the_weights_in_the_written_file(form, tmp_path, referenc
     """Not those that it was given to write: here a framework writes others."""
     known, other = draw(MINI, 0), draw(MINI, 1)
     path = tmp_path / "written"
-    save(path, other, MINI)
+    if form == "safetensors":
+        save(path, other, MINI)
     monkeypatch.setattr(reference, "save", lambda model, path: save(path, other, MINI))
     monkeypatch.setattr(work, "load", lambda name: reference)
     x = process.images(MINI).astype(np.float32)

@@ -13,8 +13,10 @@ import sys
 import threading
 import time
 import tracemalloc
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pooch
@@ -22,7 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.data import fashion_mnist, sampling, sources
+from common.data import downloads, fashion_mnist, sampling, sources
 from common.errors import DataError, GoogLeNetError
 from common.files import ROOT
 
@@ -123,6 +125,7 @@ def test_limit_takes_the_first_and_refuses_what_is_not_there():
     for wanted in (0, -1, 801):
         refusal(lambda n=wanted: sample.limit(n, None), f"--limit-train {wanted}", "800")
     refusal(lambda: sample.limit(None, 201), "--limit-test 201", "200")
+    refusal(lambda: sample.limit(0, 0), "--limit-train 0", "800")
 
 
 def test_a_file_may_be_unpacked(home):
@@ -305,6 +308,21 @@ def test_a_download_stops_at_the_known_size_and_at_the_deadline(
     monkeypatch.setattr(sources, "DOWNLOAD_SECONDS", 60)
     monkeypatch.setattr(fashion_mnist, "MIRRORS", (f"{server.url}/good",))
     assert len(sources.load().train_labels) == 800
+
+
+def test_the_progress_of_a_download_ends_at_the_size_of_the_file(server, monkeypatch):
+    drawn = []
+
+    @contextmanager
+    def progress(what, total, unit):
+        drawn.append([total])
+        yield SimpleNamespace(advance=drawn[-1].append)
+
+    monkeypatch.setattr(downloads, "progress", progress)
+    packed = PACKED[TRAIN_IMAGES]
+    assert downloads.fetch(f"{server.url}/good/{TRAIN_IMAGES}.gz", len(packed), 20) == packed
+    ((total, *parts),) = drawn
+    assert total == pytest.approx(sum(parts)) == pytest.approx(len(packed) / 1e6)
 
 
 def test_the_deadline_is_for_all_files_together(home, server, monkeypatch):

@@ -51,6 +51,15 @@ def test_one_framework_that_works_is_enough(run):
     status, printed = run(dict.fromkeys(FRAMEWORKS, bad), "--json")
     assert status == 4
     assert json.loads(printed)["frameworks"]["tf"] == bad
+    assert printed == json.dumps(json.loads(printed), indent=2) + "\n"
+
+
+def leaves(found):
+    """Every value in a report as text; how many files a folder has is said in words."""
+    if not isinstance(found, (dict, list)):
+        return [str(found)]
+    parts = found if isinstance(found, list) else [found[name] for name in found if name != "files"]
+    return [leaf for part in parts for leaf in leaves(part)]
 
 
 def test_every_line_is_one_line_and_nothing_is_left_out(run, monkeypatch):
@@ -63,6 +72,7 @@ def test_every_line_is_one_line_and_nothing_is_left_out(run, monkeypatch):
     heads = [line.split("  ")[0] for line in text]
     assert {"Python", "processor", "instructions", "cores", *FRAMEWORKS} <= set(heads)
     assert len(heads) == len(set(heads))
+    assert [leaf for leaf in leaves(found) if leaf not in "\n".join(text)] == []
     assert "OMP_NUM_THREADS  3" in text
     assert found["packages"]["numpy"] == {"version": metadata.version("numpy")}
     assert sys.executable in found["python"]

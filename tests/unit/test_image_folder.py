@@ -191,6 +191,9 @@ def test_palettes_and_other_colours(tmp_path):
     for name in ("p.png", "cmyk.tif", "frames.gif"):
         assert image_files.inspect_image(tmp_path / name) == (3, 6, 8)
         assert (image_files.decode(tmp_path / name, 3, 6, 8) == want).all(), name
+    (tmp_path / "none.png").write_bytes(png(2, 1, colour=3, rows=b"\0\1\2"))
+    assert image_files.inspect_image(tmp_path / "none.png") == (1, 1, 2), "black without a palette"
+    assert not image_files.decode(tmp_path / "none.png", 1, 1, 2).any()
 
 
 def test_hidden_and_other_files_are_passed_over(home):
@@ -245,7 +248,7 @@ def test_one_class_is_too_few(tmp_path):
     refusal(tmp_path, str(tmp_path), "two classes")
 
 
-def png_claiming(width, height):
+def png(width, height, colour=0, rows=b""):
     import zlib
 
     def chunk(kind, body):
@@ -253,13 +256,14 @@ def png_claiming(width, height):
             struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         )
 
-    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    head = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
+    parts = chunk(b"IHDR", head), chunk(b"IDAT", rows and zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 @pytest.mark.parametrize("side", [9_500, 20_000])  # beyond Pillow's warning, beyond its error
 def test_an_image_that_unpacks_to_too_much_is_refused(home, side):
-    (home / "train" / "red" / "bomb.png").write_bytes(png_claiming(side, side))
+    (home / "train" / "red" / "bomb.png").write_bytes(png(side, side))
     refusal(home, "bomb.png", "pixels")
 
 

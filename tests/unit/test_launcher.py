@@ -201,6 +201,29 @@ def test_the_most_informative_error_is_reported(first, second, dead, status, sen
     assert caught.value.exit_code == status
 
 
+LATE = """
+import time
+from common import errors
+from common.distributed import workers
+with workers.worker():
+    time.sleep({seconds})
+    raise errors.{error}
+"""
+
+
+def test_after_a_first_error_the_others_have_time_to_report_theirs(monkeypatch):
+    def two(count, command, folder):
+        lost = LATE.format(seconds=0, error="WorkersError('Worker 1 of 2 is gone.')")
+        cause = LATE.format(seconds=1, error="DataError('No data.')")
+        scripts = enumerate([lost, cause])
+        return [([sys.executable, "-c", code], {"LOCAL_RANK": str(n)}) for n, code in scripts]
+
+    monkeypatch.setitem(launcher.LAUNCHERS, "torch", two)
+    with pytest.raises(WorkersError, match=r"^No data\.$") as caught:
+        launcher.start("torch", 2, [], lambda: 0)
+    assert caught.value.exit_code == 5
+
+
 def test_the_killed_worker_is_named_and_not_the_one_that_cplusplus_aborted(tmp_path):
     """Paddle's gloo aborts a worker whose peer is gone: both exit without reporting."""
     for pid in (100, 101):
@@ -209,6 +232,15 @@ def test_the_killed_worker_is_named_and_not_the_one_that_cplusplus_aborted(tmp_p
     (tmp_path / "100.err").write_text("terminate called after throwing an instance of 'gloo'\n")
     with pytest.raises(WorkersError, match=r"^Worker 1 of 2 was killed: go on with"):
         launcher.raise_if_failed(tmp_path, 2, [100, 101], 0)
+
+
+def test_a_process_that_is_gone_without_a_status_has_not_reported(tmp_path):
+    gone = [subprocess.Popen(["true"]) for _ in range(2)]
+    for child, more in zip(gone, ({"status": 0}, {}), strict=True):
+        assert child.wait() == 0
+        (tmp_path / f"{child.pid}.json").write_text(json.dumps({"role": "worker"} | more))
+    (tmp_path / f"{os.getpid()}.json").write_text(json.dumps({"role": "worker"}))
+    assert launcher.unreported(tmp_path) == [gone[1].pid]
 
 
 def test_a_run_that_went_well_raises_nothing(tmp_path):
@@ -294,6 +326,29 @@ def test_a_private_network_has_loopback_alone():
         command = [*enter, sys.executable, "-c", IN_IT]
         assert subprocess.run(command, capture_output=True, text=True).stdout == "['lo']\n"
         assert subprocess.run([sys.executable, "-c", IN_IT], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("user", "made", "entered"),
+    [
+        (0, "--net", ["--net"]),
+        (1000, "--user --map-root-user --net", ["--user", "--preserve-credentials", "--net"]),
+    ],
+)
+def test_root_makes_a_network_alone_and_another_user_with_a_user_namespace(
+    user, made, entered, monkeypatch, tmp_path
+):
+    """`unshare` is played by a script, whose process ends with the network."""
+    (tmp_path / "unshare").write_text('#!/bin/sh\necho "$@" > "$0.asked"\necho up\nread line\n')
+    (tmp_path / "unshare").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    with private_network() as enter:
+        *words, holder = enter
+        assert words == ["nsenter", *entered, "--target"]
+        assert launcher.alive(int(holder))
+    assert not launcher.alive(int(holder))
+    assert (tmp_path / "unshare.asked").read_text().startswith(f"{made} {sys.executable} ")
 
 
 def test_where_there_is_no_private_network_one_warning_says_so(monkeypatch, tmp_path, capsys):

@@ -7,6 +7,7 @@ Long because every check gets every fault that it can meet, on one shared fixtur
 
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -21,10 +22,22 @@ from common.errors import DeviceError, SpecError
 from common.parity import checks, fixtures, suite
 from common.parity.checks import FORWARD, LEAST_LOSS
 from common.parity.fixtures import SEEDS, draw_fixture
+from common.parity.mutations import LINEAR_STEM, SMALL, SMALL_AUX, SMALL_BN, InjectedBug
 from common.parity.report import CHECK_KEY, CHECKS_KEY, Check, Report, compare, tensor_error
 from common.parity.suite import DEFAULTS, run_checks, verify
 from common.recipe import Recipe
-from common.spec import SPECS, Conv, GlobalAvgPool, Linear, MaxPool, Norm, Spec, find, inception
+from common.spec import (
+    SPECS,
+    Conv,
+    GlobalAvgPool,
+    Inception,
+    Linear,
+    MaxPool,
+    Norm,
+    Spec,
+    find,
+    inception,
+)
 from common.weights import draw, is_running, shapes
 
 SIZE = 9
@@ -912,6 +925,36 @@ def test_verify_runs_on_the_device_that_was_asked_for(asked):
     assert {case[-1] for case in asked} == {"cpu"}
     with pytest.raises(DeviceError):
         list(verify("torch", "d2l", 1, "gpu:7"))
+
+
+@pytest.mark.parametrize(
+    ("simulated", "device", "wanted"),
+    [
+        (False, "auto", "gpu:0"),
+        (False, "cpu", "cpu"),
+        (True, "auto", "simulated:0"),
+        (True, "cpu", "simulated:0"),
+        (True, "gpu", "gpu:0"),
+        (True, "gpu:0", "gpu:0"),
+    ],
+)
+def test_a_bug_that_no_cpu_shows_is_on_the_simulated_device_unless_a_gpu_is_asked_for(
+    asked, monkeypatch, simulated, device, wanted
+):
+    injected = []
+    monkeypatch.setattr(suite.simulated, "start", lambda name: "simulated:0")
+    monkeypatch.setattr(suite, "inject", lambda *what: injected.append(what) or nullcontext())
+    bug = InjectedBug("a-bug", "what it does", ("device",), TINY, SIZE, simulated)
+    suite.verify_injected("torch", bug, device)
+    assert asked == [("torch", TINY.name, SIZE, "float64", wanted)]
+    assert injected == [("torch", "a-bug")]
+
+
+@pytest.mark.parametrize("spec", [SMALL, SMALL_BN, LINEAR_STEM, SMALL_AUX], ids=lambda s: s.name)
+def test_a_bug_s_network_has_one_block_in_each_stage_of_blocks(spec):
+    """Each stage has an edge where a bug may show; more blocks only take time."""
+    blocks = [sum(isinstance(row, Inception) for row in rows) for _, rows in spec.stages()]
+    assert blocks == [0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,10 @@ def test_an_overlay_names_every_run_and_shows_curves_that_fall_together(drawn):
     for axes in (left, right):
         looks = [(line.get_color(), line.get_marker()) for line in axes.lines]
         assert len(set(looks)) == 4
-        widths = [line.get_linewidth() for line in axes.lines]
-        assert widths == sorted(widths, reverse=True)
-        assert len(set(widths)) == 4, "the last one would hide the others"
+        for look in ("get_linewidth", "get_markersize"):
+            sizes = [getattr(line, look)() for line in axes.lines]
+            assert sizes == sorted(sizes, reverse=True)
+            assert len(set(sizes)) == 4, "the last one would hide the others"
     every = [loss for epoch in found["run-tf (tf)"] for loss in epoch.losses]
     assert left.lines[1].get_ydata() == pytest.approx(every)
     assert left.lines[1].get_xdata() == pytest.approx(np.arange(1, 13) / 3)

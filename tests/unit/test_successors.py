@@ -1,4 +1,4 @@
-"""The rows and specs of the later Inception networks: their numbers, and what no row may say."""
+"""The numbers of every spec; the rows of the later Inception networks, and what no row may say."""
 
 import json
 from dataclasses import replace
@@ -43,18 +43,38 @@ from common.spec.networks import each_row
 from common.spec.serialize import KINDS, from_config, row_from_config, row_to_config, to_config
 from common.weights import is_running, shapes
 
-#: parameters, multiply-adds, tensors, smallest image, channels between the stages
+#: parameters, multiply-adds, tensors, ReLUs, smallest image, channels between the stages
 NUMBERS = {
-    "bn-inception": (11_295_240, 2_032_600_064, 416, 63, (64, 192, 576, 1056, 1024)),
-    "inception-v3": (23_834_568, 5_713_216_096, 472, 75, (64, 192, 288, 768, 2048)),
-    "inception-v3-aux": (27_161_264, 5_718_899_296, 484, 299, (64, 192, 288, 768, 2048)),
-    "inception-v4": (42_679_816, 12_253_974_624, 747, 75, (160, 384, 384, 1024, 1536)),
-    "inception-resnet-v2": (55_843_464, 13_155_794_016, 1102, 75, (64, 192, 320, 1088, 1536)),
-    "googlenet-paper": (13_378_280, 1_591_044_096, 128, 223, (64, 192, 480, 832, 1024)),
-    "d2l-v2": (6_279_274, 286_544_896, 398, 1, (64, 192, 480, 832, 1024)),
-    "d2l-factorized": (5_888_106, 271_135_744, 398, 1, (64, 192, 480, 832, 1024)),
-    "d2l-residual": (5_992_090, 276_066_304, 344, 1, (64, 192, 480, 832, 1024)),
-    "mini-family": (14_734, 410_272, 94, 17, (8, 24, 28, 52, 52)),
+    "d2l": (5_977_530, 276_066_304, 116, 57, 1, (64, 192, 480, 832, 1024)),
+    "d2l-bn": (5_992_090, 276_066_304, 344, 57, 1, (64, 192, 480, 832, 1024)),
+    "blog-224": (5_467_426, 1_423_985_408, 104, 51, 21, (64, 192, 480, 832, 1024)),
+    "mini": (46_068, 610_776, 128, 21, 1, (8, 24, 60, 104, 128)),
+    "torchvision": (6_624_904, 1_498_376_192, 287, 57, 31, (64, 192, 480, 832, 1024)),
+    "torchvision-aux": (13_004_888, 1_506_748_416, 305, 61, 31, (64, 192, 480, 832, 1024)),
+    "torchvision-imagenet": (6_624_904, 1_498_376_192, 287, 57, 31, (64, 192, 480, 832, 1024)),
+    "torchvision-imagenet-aux": (13_004_888, 1_506_748_416, 305, 61, 31, (64, 192, 480, 832, 1024)),
+    "paddle-vision": (11_535_736, 1_437_161_728, 69, 37, 189, (64, 192, 480, 832, 1024)),
+    "d2l-v2": (6_279_274, 286_544_896, 398, 66, 1, (64, 192, 480, 832, 1024)),
+    "d2l-factorized": (5_888_106, 271_135_744, 398, 66, 1, (64, 192, 480, 832, 1024)),
+    "d2l-residual": (5_992_090, 276_066_304, 344, 57, 1, (64, 192, 480, 832, 1024)),
+    "googlenet-paper": (13_378_280, 1_591_044_096, 128, 61, 223, (64, 192, 480, 832, 1024)),
+    "mini-family": (14_734, 410_272, 94, 15, 17, (8, 24, 28, 52, 52)),
+    "inception-v3": (23_834_568, 5_713_216_096, 472, 94, 75, (64, 192, 288, 768, 2048)),
+    "inception-v3-aux": (27_161_264, 5_718_899_296, 484, 96, 299, (64, 192, 288, 768, 2048)),
+    "inception-v3-imagenet": (23_834_568, 5_713_216_096, 472, 94, 75, (64, 192, 288, 768, 2048)),
+    "inception-v3-imagenet-aux": (
+        27_161_264,
+        5_718_899_296,
+        484,
+        96,
+        299,
+        (64, 192, 288, 768, 2048),
+    ),
+    "inception-v3-keras": (23_834_568, 5_713_216_096, 472, 94, 75, (64, 192, 288, 768, 2048)),
+    "inception-v3-paddle": (23_834_568, 5_713_216_096, 472, 94, 75, (64, 192, 288, 768, 2048)),
+    "bn-inception": (11_295_240, 2_032_600_064, 416, 69, 63, (64, 192, 576, 1056, 1024)),
+    "inception-v4": (42_679_816, 12_253_974_624, 747, 149, 75, (160, 384, 384, 1024, 1536)),
+    "inception-resnet-v2": (55_843_464, 13_155_794_016, 1102, 243, 75, (64, 192, 320, 1088, 1536)),
 }
 
 PADDED = AvgPool(3, 1, 1)
@@ -69,11 +89,13 @@ def refusal(call, *words):
     assert [word for word in words if word not in sentence] == [], sentence
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("name", SPECS)
 def test_the_numbers_of_a_network(name):
-    spec, (parameters, multiply_adds, tensors, smallest, channels) = SPECS[name], NUMBERS[name]
+    parameters, multiply_adds, tensors, relus, smallest, channels = NUMBERS[name]
+    spec = SPECS[name]
     assert totals(layers(spec)) == (parameters, multiply_adds)
     assert len(shapes(spec)) == tensors
+    assert [layer.kind for layer in layers(spec)].count("ReLU") == relus
     assert smallest_input(spec) == smallest
     assert spec.channels()[1:] == channels
 

@@ -27,6 +27,8 @@ def test_a_port_that_is_taken_is_reported_with_the_way_out():
         port = server.getsockname()[1]
         with pytest.raises(WorkersError, match=f"Port {port} .* taken .* choose another with X"):
             rendezvous.need_port(port, "X")
+        with pytest.raises(WorkersError, match=f"Port {port} .* choose another with X"):
+            rendezvous.meet([f"127.0.0.1:{port}", "127.0.0.1:9"], 0, "X")
     rendezvous.need_port(port, "X")
 
 
@@ -85,7 +87,7 @@ def test_each_worker_gets_its_own_gpu(monkeypatch):
 
 def in_worker(folder, code):
     """A process that runs this code as a worker of that folder."""
-    imports = "from common import errors\nfrom common.distributed import workers\n"
+    imports = "from common import errors\nfrom common.distributed import watchdog, workers\n"
     script = f"{imports}with workers.worker():\n    {code}"
     return subprocess.Popen(
         [sys.executable, "-c", script],
@@ -95,15 +97,25 @@ def in_worker(folder, code):
     )
 
 
-def test_a_worker_notes_its_end_and_prints_into_the_folder(tmp_path):
+@pytest.mark.parametrize(
+    ("end", "noted"),
+    [
+        ("raise errors.DataError('No data.')", {"status": 5, "sentence": "No data."}),
+        ("raise ValueError('No data.')", {"status": 1}),
+        ("raise KeyboardInterrupt('No data.')", {"status": 128}),
+        ("", {"status": 0}),
+        ("watchdog.end_with(errors.DataError('No data.'))", {"status": 5, "sentence": "No data."}),
+        ("watchdog.end_with(ValueError('No data.'))", {"status": 1}),
+    ],
+)
+def test_a_worker_notes_its_end_and_prints_into_the_folder(end, noted, tmp_path):
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        child = in_worker(tmp_path, "print('a line'); raise errors.DataError('No data.')")
+        child = in_worker(tmp_path, f"print('a line'); {end}")
         assert child.communicate(timeout=PATIENCE) == (b"", b"")
-    noted = launcher.notes(tmp_path)[child.pid]
-    assert noted == {"worker": 0, "role": "worker", "status": 5, "sentence": "No data."}
+    assert launcher.notes(tmp_path)[child.pid] == {"worker": 0, "role": "worker", **noted}
     assert (tmp_path / f"{child.pid}.out").read_text() == "a line\n"
-    assert "No data." in (tmp_path / f"{child.pid}.err").read_text()
+    assert ("No data." in (tmp_path / f"{child.pid}.err").read_text()) == (noted["status"] != 0)
 
 
 def test_a_worker_does_not_outlive_the_process_that_started_it(tmp_path):
@@ -114,6 +126,20 @@ def test_a_worker_does_not_outlive_the_process_that_started_it(tmp_path):
             assert child.poll() is None
     child.communicate(timeout=PATIENCE)
     assert child.returncode == WorkersError.exit_code
+
+
+def test_mxnet_s_scheduler_and_server_run_until_the_workers_end_whoever_started_them(monkeypatch):
+    loaded = []
+    monkeypatch.delenv(watchdog.FOLDER, raising=False)
+    monkeypatch.setattr(workers, "load", loaded.append)
+    for role in ("scheduler", "server"):
+        monkeypatch.setenv("DMLC_ROLE", role)
+        with pytest.raises(SystemExit), workers.worker():
+            pytest.fail("it is no worker")
+    assert loaded == ["mxnet", "mxnet"]
+    monkeypatch.setenv("DMLC_ROLE", "worker")
+    with workers.worker():
+        assert len(loaded) == 2
 
 
 # From joining to leaving
