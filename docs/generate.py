@@ -25,6 +25,7 @@ from backends import FRAMEWORKS  # noqa: E402
 from common.bench.report import (  # noqa: E402
     COLUMNS,
     WORKERS,
+    cells,
 )
 from common.page import (  # noqa: E402
     results,
@@ -307,11 +308,8 @@ def table_of_speeds(kind: str = "bench", key: str = "rows", columns: dict = COLU
     for machine, rows in results.speeds(ROOT, kind, key):
         same = {(row["batch_size"], row["size"], row["device"]) for row in rows}
         setting = "; ".join(f"batch {b} at {s} pixels on {d}" for b, s, d in sorted(same))
-        table = [
-            [f"{TITLES[row['backend']]} {row['version']}", *(of(row) for of in columns.values())]
-            for row in rows
-        ]
-        heads = ("framework", *columns)
+        named = {"framework": lambda row: f"{TITLES[row['backend']]} {row['version']}"}
+        heads, table = cells(rows, named | columns)
         parts.append(f"{machine}; {setting}:\n\n{tabulate(table, heads, tablefmt='github')}")
     return "\n\n".join(parts)
 

@@ -33,7 +33,7 @@ from common.files import ROOT
 from common.processor import processor
 from common.recipe import PRECISIONS, Recipe
 from common.spec import Spec
-from common.spec.arithmetic import layers
+from common.spec.arithmetic import fewest_bytes, layers
 from common.terminal import doing
 from common.training.history import Epoch, read_history
 
@@ -76,6 +76,10 @@ class Row:
     real: float | None  #: examples per second of `train`'s loop over real images
     real_share: float | None  #: `real` relative to the speed on the drawn batch
     wait: float | None  #: share of the time in which `train`'s loop waited for images
+    bandwidth: float  #: GB/s read and written by a copy; on a CPU the best of all loops
+    roofline: (
+        float  #: least time of a step (operations at the peak + bytes at the bandwidth) / time
+    )
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,7 @@ def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
     taken = np.array(rounds)
     memories = [each("memory") for each in running]  # before the large matrices of the peaks
     peaks = [(each.loop.recipe.precision, each.peak()) for each in running]
+    bandwidths = [each.bandwidth() for each in running]
 
     size = plan.recipe.batch_size
     speeds = size * steps / taken[:, :, 0]
@@ -207,7 +212,11 @@ def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
         resident, on_device = memories[at]
         same = [found for other, found in peaks if other == precision]
         # on a GPU a library may round float32 to TF32 in one process and not in another
-        peak = max(same) if each.facts["device"] == "cpu" else peaks[at][1]
+        on_cpu = each.facts["device"] == "cpu"
+        peak = max(same) if on_cpu else peaks[at][1]
+        bandwidth = max(bandwidths) if on_cpu else bandwidths[at]
+        moved = fewest_bytes(plan.spec(), size, precision)
+        least = size * flop / peak + moved / bandwidth  # seconds of a step
         slow = each.facts["first"] + early[at]
         later = max(0.0, each.start - running[0].start)
         gain = 1 / medians[0] - 1 / medians[at]  # seconds per example
@@ -236,6 +245,8 @@ def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
             wait=round(float(np.median(taken[:, epoch, 1] / taken[:, epoch, 0])), 4)
             if at
             else None,
+            bandwidth=round(bandwidth / 1e9, 1),
+            roofline=round(least * float(medians[at]) / size, 3),
         )
         rows.append(row)
     return rows

@@ -9,6 +9,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -21,6 +22,7 @@ from backends import load, load_module
 from common.data.dataset import Dataset
 from common.device import choose, enough_memory
 from common.errors import BackendError, GoogLeNetError, OutOfMemoryError
+from common.processor import processor
 from common.recipe import Recipe
 from common.spec import Spec
 from common.training.checkpoint import Checkpoint, Config
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 BOOK, PEER, OURS = "as published", "package's own", "ours"
 
 SIDES = {"cpu": 4096, "gpu": 8192}  # of the square matrices that measure the peak
+COPIED = 2**26  # float32 numbers in the copy that measures the bandwidth, more than a cache holds
 
 
 @dataclass(frozen=True)
@@ -138,16 +141,26 @@ class Runner:
 
     def peak(self, side: int) -> float:
         """Floating-point operations per second in a product of two square matrices."""
-        count = 1 if self.device == "cpu" else 20
         multiply = self.probes.product(side, self.precision, self.device)
+        return 2 * side**3 / self.least_seconds(multiply)
+
+    def bandwidth(self, count: int) -> float:
+        """Bytes read and written per second in a copy of `count` float32 numbers."""
+        on_cpu = self.device == "cpu"  # where some frameworks copy with a single thread
+        copy = copy_of_array(count) if on_cpu else self.probes.copy(count, self.device)
+        return 2 * 4 * count / self.least_seconds(copy)
+
+    def least_seconds(self, work: Callable[[], Any]) -> float:
+        """The seconds of one call, in the fastest of four tries."""
+        count = 1 if self.device == "cpu" else 20
         seconds = []
         for _ in range(4):  # the first may be slow
             start = time.perf_counter()
             for _ in range(count):
-                multiply()
+                work()
             self.probes.wait(self.device)
-            seconds.append(time.perf_counter() - start)
-        return float(2 * side**3 * count / min(seconds))
+            seconds.append((time.perf_counter() - start) / count)
+        return min(seconds)
 
     def operators(self, steps: int) -> list[tuple[str, int, float]]:
         """Name, calls and seconds of each operator in `steps` steps, the slowest first."""
@@ -185,6 +198,11 @@ class Process:
         """The peak, with matrices that are large enough for the device."""
         peak: float = self("peak", SIDES[self.facts["device"].partition(":")[0]])
         return peak
+
+    def bandwidth(self) -> float:
+        """The bandwidth, with arrays that no cache holds."""
+        bandwidth: float = self("bandwidth", COPIED)
+        return bandwidth
 
     def _ask(self, *message: Any) -> Any:
         try:
@@ -239,6 +257,18 @@ def _serve(pipe: Connection, log: Path) -> None:
                 pipe.send((None, traceback.format_exc()))
             else:
                 pipe.send((found, None))
+
+
+def copy_of_array(count: int) -> Callable[[], None]:
+    """A function that copies `count` float32 numbers with NumPy, in a thread for each core."""
+    cores = processor()["usable"]
+    sources, targets = (np.array_split(np.ones(count, np.float32), cores) for _ in range(2))
+
+    def copy() -> None:
+        with ThreadPoolExecutor(cores) as pool:
+            list(pool.map(np.copyto, targets, sources))
+
+    return copy
 
 
 @contextmanager

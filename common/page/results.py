@@ -160,10 +160,15 @@ def pitfalls(root: Path, backend: str) -> dict[str, tuple[float, float]]:
 def speeds(
     root: Path, kind: str = "bench", key: str = "rows"
 ) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Each machine and the rows of all benchmarks of a kind on it; Unusable as above."""
+    """Each machine and the rows of all benchmarks of a kind on it; Unusable as above.
+
+    Rows from before the roofline was measured have None there.
+    """
+    added = dict.fromkeys(("bandwidth", "roofline")) if key == "rows" else {}
 
     def parse(found: Any) -> tuple[str, list[dict[str, Any]]]:
         rows = [{str(key): value for key, value in row.items()} for row in found[key]]
+        rows = [row | {new: row.get(new) for new in added} for row in rows]
         if not rows or any(list(row) != list(rows[0]) for row in rows):
             raise ValueError("rows with different fields")
         return str(found["machine"]), rows

@@ -55,6 +55,7 @@ def here(monkeypatch):
     monkeypatch.setattr(benchmark, "Process", Here)
     monkeypatch.setattr(benchmark, "PAUSE", 0)
     monkeypatch.setattr(process, "SIDES", {"cpu": 512})
+    monkeypatch.setattr(process, "COPIED", 2**20)
 
 
 SMALLEST = Recipe(spec="mini", size=33, batch_size=16)
@@ -62,12 +63,15 @@ SMALLEST = Recipe(spec="mini", size=33, batch_size=16)
 
 def test_the_whole_benchmark_in_processes_of_its_own(name, monkeypatch):
     monkeypatch.setattr(process, "SIDES", {"cpu": 512})
+    monkeypatch.setattr(process, "COPIED", 2**24)
     rows = benchmark.bench(Plan(name, SMALLEST, "cpu", rounds=1, steps=2))["rows"]
     assert "".join(row["role"] for row in rows) == "abc"
     for row in rows:
         assert 0 < row["lowest"] <= row["median"] <= row["highest"] < math.inf
         assert 0 <= row["share"] < math.inf
         assert 0 < row["peak"] < math.inf
+        assert 0 < row["bandwidth"] < math.inf
+        assert 0 < row["roofline"] < 1.1
         assert 50 < row["memory"] < 10_000
         assert row["device_memory"] is None
         assert 0 <= row["compile"] < math.inf
@@ -87,6 +91,14 @@ def test_a_process_that_was_killed_is_told_as_too_little_memory(name):
             child("turn", 1)
     finally:
         child.close()
+
+
+def test_a_copy_of_the_framework_moves_the_numbers(name):
+    """On a CPU NumPy copies instead, so only here does this run on one."""
+    probes = importlib.import_module(f"benchmarks.probes.{name}")
+    copied = probes.copy(100, "cpu")()
+    assert copied.shape == (100,)
+    assert len({float(each) for each in copied}) > 90
 
 
 def test_every_loop_has_a_profile(name, here):

@@ -20,7 +20,7 @@ from common.cli.app import main
 from common.data.sources import load
 from common.errors import BackendError, DeviceError, GoogLeNetError, OutOfMemoryError, SpecError
 from common.recipe import Recipe
-from common.spec.arithmetic import layers
+from common.spec.arithmetic import fewest_bytes, layers
 
 RECIPE = Recipe(spec="mini", size=33, batch_size=4)
 #: seconds of the steps of each loop and of its epochs: the first step and turn, then those that
@@ -89,6 +89,15 @@ class _Machine:
 
         return multiply
 
+    def copy(self, count, device):
+        assert count == 1000
+        self.calls.append("copy")
+
+        def copied():
+            self.clock += 0.5
+
+        return copied
+
     def operators(self, run, device):
         run()
         return [("relu", 4, 1.0), ("conv", 2, 3.0)]
@@ -132,6 +141,8 @@ def play(monkeypatch):
         monkeypatch.setattr(process, "load", lambda name: found)
         monkeypatch.setattr(process, "TrainingLoop", found.TrainingLoop)
         monkeypatch.setattr(process, "SIDES", {"cpu": 10, "gpu": 20})
+        monkeypatch.setattr(process, "COPIED", 1000)
+        monkeypatch.setattr(process, "copy_of_array", lambda count: found.copy(count, "cpu"))
         monkeypatch.setattr(time, "perf_counter", lambda: found.clock)
         return found
 
@@ -198,6 +209,33 @@ def test_the_peak_is_the_best_of_all_loops_on_a_cpu_and_each_ones_own_on_a_gpu(p
     assert ours["share"] == pytest.approx(times * book["share"], rel=1e-3), "three times the speed"
 
 
+@pytest.mark.parametrize(("device", "times"), [("cpu", 1), ("gpu", 20)])
+def test_the_least_time_of_a_step_is_its_operations_and_then_its_bytes(play, device, times):
+    play("float32", "bfloat16")
+    book, ours, mixed = benchmark.bench(Plan("torch", RECIPE, device, rounds=3, steps=1))["rows"]
+    bandwidth = 2 * 4 * 1000 / 0.5  # bytes read and written, seconds
+    least = {}
+    for precision, seconds in (("float32", 2.0), ("bfloat16", 1.0)):
+        peak = 2 * (10 if device == "cpu" else 20) ** 3 / seconds
+        flop = 4 * 6 * sum(layer.multiply_adds for layer in layers(RECIPE.network()))
+        moved = fewest_bytes(RECIPE.network(), 4, precision)
+        least[precision] = flop / peak + moved / bandwidth
+    for row, seconds in ((book, 6.0), (ours, 2.0), (mixed, 1.0)):
+        assert row["bandwidth"] == round(bandwidth / 1e9, 1)
+        assert row["roofline"] == pytest.approx(least[row["precision"]] / seconds, rel=1e-4)
+    text = report.render({"machine": "m", "data": "d", "rows": [book, ours]})
+    assert f"{ours['roofline']:.1%} of 0 GFLOP/s, 0 GB/s" in text
+    assert "of peak" not in text
+
+
+def test_a_copy_moves_every_number_in_a_thread_for_each_core(monkeypatch):
+    copied = []
+    monkeypatch.setattr(process, "processor", lambda: {"usable": 3})
+    monkeypatch.setattr(np, "copyto", lambda target, source: copied.append(len(target)))
+    process.copy_of_array(1000)()
+    assert sorted(copied) == [333, 333, 334]
+
+
 def test_real_images_are_fashion_mnist_where_nothing_has_to_be_downloaded(monkeypatch):
     monkeypatch.setattr(benchmark, "read_images", lambda source: source)
     for cache, debian, source in ((0, 4, None), (4, 0, None), (3, 1, "sample"), (0, 0, "sample")):
@@ -247,8 +285,8 @@ def test_a_turn_ends_when_the_device_has_done_all_and_memory_is_read_before_the_
     machine = play()
     benchmark.bench(Plan("torch", RECIPE, rounds=3, steps=1))
     waits = ["wait"] * (3 + 4 * 3)  # first steps, then turns
-    products = ["product", *["wait"] * 4]
-    assert machine.calls == [*waits, "memory", "memory", *products, *products]
+    products, copies = ([kind, *["wait"] * 4] for kind in ("product", "copy"))
+    assert machine.calls == [*waits, "memory", "memory", *products * 2, *copies * 2]
 
 
 def test_the_gpu_is_taken_as_train_takes_it_and_hidden_where_the_cpu_is_asked_for(play):

@@ -13,6 +13,7 @@ def test_the_packages_own_network_stands_beside_ours(pytestconfig, monkeypatch):
     monkeypatch.setattr(benchmark, "Process", Here)
     monkeypatch.setattr(benchmark, "PAUSE", 0)
     monkeypatch.setattr(process, "SIDES", {"cpu": 64})
+    monkeypatch.setattr(process, "COPIED", 1000)
     size = {"torch": 33, "paddle": 191}[name]
     recipe = Recipe(size=size, batch_size=4)
     plan = Plan(name, recipe, "cpu", recipe.precision, rounds=1, steps=1, peer=True)
