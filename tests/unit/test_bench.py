@@ -27,6 +27,7 @@ RECIPE = Recipe(spec="mini", size=33, batch_size=4)
 #: count; the book's loop has made a step before, in another process
 COSTS = {
     "as published": [9.0, 1.0, 1.0, 4.0, 8.0, 6.0],
+    "hybridize": [9.0, 2.0, 3.0, 2.0, 4.0],
     "float32": [5.0, 1.0, 2.0, 1.0, 3.0],
     "bfloat16": [3.0, 1.0, 1.0, 1.0, 1.0],
     "float32 epoch": [7.0, 4.0, 2.0, 4.0],
@@ -67,6 +68,14 @@ class _Machine:
     def Published(self, spec, device, lr):
         self.baseline_on = device
         return SimpleNamespace(step=lambda *batch: (self.work("as published"), 0))
+
+    # what a user would write today
+    @property
+    def TODAY(self):
+        return {"hybridize": lambda loop: setattr(loop, "step", lambda *batch: self.today())}
+
+    def today(self):
+        return (self.work("hybridize"), 0)
 
     # the probes
     def label(self, device):
@@ -341,7 +350,6 @@ def test_every_combination_of_sizes_batches_and_threads_is_measured(play, monkey
         (["--batch-size", "4,0"], "batch_size"),
         (["--spec", "torchvision-aux"], "auxiliary heads"),
         (["--spec", "blog-224", "--size", "33,10"], "use a larger image"),
-        (["--peer", "--backend", "tf"], "tf has no GoogLeNet of its own: torch, paddle have"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_runs(play, options, said):
@@ -357,6 +365,55 @@ def test_a_peer_that_is_not_installed_is_an_error_with_the_way_out(play, monkeyp
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match="pip install torchvision"):
         benchmark.bench(Plan("torch", RECIPE, peer=True))
+
+
+def test_a_peer_is_the_books_loop_with_a_line_more_and_takes_its_turns(play):
+    machine = play()
+    found = benchmark.bench(Plan("mxnet", RECIPE, rounds=3, steps=1, peer=True))
+    assert [(row["loop"], row["role"]) for row in found["rows"]] == [
+        ("as published", "a"),
+        ("hybridize", ""),
+        ("ours", "bc"),
+    ]
+    book, today, ours = found["rows"]
+    assert (today["ratio"], ours["ratio"]) == (1.5, 2.0), "the medians of 4/3, 8/2, 6/4 and above"
+    assert today["compile"] == 5.0, "9 and 2 s; later steps take 3"
+    assert (today["real"], today["real_share"], today["wait"]) == (None, None, None)
+    assert (ours["real"], ours["real_share"], ours["wait"]) == (1.0, 0.5, 0.125)
+    assert book["spec"] == "mini"
+    order = ["as published", "hybridize", "float32", "float32 epoch"]
+    assert machine.done[1:] == order[:3] + order * 4
+
+
+def test_fit_takes_all_steps_of_a_turn(play, monkeypatch):
+    machine = play()
+    steps = []
+
+    def fit(images, labels, count):
+        machine.clock += 2.0 * count
+        steps.append(count)
+        return 1.0, 0.0
+
+    def published(spec, device, lr):
+        return SimpleNamespace(step=lambda *batch: (machine.work("as published"), 0), fit=fit)
+
+    monkeypatch.setattr(machine, "Published", published)
+    monkeypatch.setattr(_Machine, "TODAY", {"fit": id, "fit, jit_compile": id})
+    rows = benchmark.bench(Plan("tf", RECIPE, rounds=1, steps=2, peer=True))["rows"]
+    assert steps == [1, 1, 2, 2, 2, 2]
+    assert [row["median"] for row in rows[1:3]] == [2.0, 2.0]
+
+
+def test_a_peer_that_does_not_run_here_is_left_out_with_a_warning(play, monkeypatch, capsys):
+    machine = play()
+
+    def fails():
+        raise RuntimeError("no\ncompiler")
+
+    monkeypatch.setattr(machine, "today", fails)
+    rows = benchmark.bench(Plan("mxnet", RECIPE, rounds=3, steps=1, peer=True))["rows"]
+    assert [row["loop"] for row in rows] == ["as published", "ours"]
+    assert capsys.readouterr().err == "warning: hybridize does not run here: no compiler\n"
 
 
 def test_a_profile_shares_out_the_time_of_the_operators_and_gives_the_floor(play):
