@@ -95,7 +95,7 @@ class Runner:
             if loop.kind in TODAY[loop.backend]:
                 baseline.TODAY[loop.kind](book)
                 if hasattr(book, "fit"):
-                    self.steps = lambda count: book.fit(images, labels, count)[0]
+                    self.steps = lambda count: book.fit(images, labels, count, self.begin)[0]
             self.first = self.turn(1)
 
     def train_step(self, images: np.ndarray, labels: np.ndarray) -> Any:
@@ -121,10 +121,14 @@ class Runner:
     def turn(self, steps: int) -> float:
         """The seconds of `steps` steps, until the last loss is read and the device has finished."""
         with self.enough_memory():
-            start = time.perf_counter()
+            self.begin()
             float(self.steps(steps))
             self.probes.wait(self.device)
-            return time.perf_counter() - start
+            return time.perf_counter() - self.begun
+
+    def begin(self) -> None:
+        """Let a turn begin now."""
+        self.begun = time.perf_counter()
 
     def epoch(self) -> tuple[float, float]:
         """The seconds of an epoch of `train`'s loop, and the seconds in which it waited for images.
