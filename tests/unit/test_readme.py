@@ -118,7 +118,7 @@ def test_a_result_with_the_roofline_stands_beside_one_without(generator, rows):
 def test_what_is_not_measured_yet_says_so_and_what_cannot_be_read_is_refused(generator, rows):
     text = (ROOT / "benchmarks" / "README.md").read_text()
     rows("bench", "torch", {"role": "a"})
-    assert generator.benchmarks(text).count("Not measured yet.") == len(generator.SWEEPS) + 3
+    assert generator.benchmarks(text).count("Not measured yet.") == len(generator.SWEEPS) + 4
     (generator.ROOT / "docs" / "results" / "size-torch.json").write_text("{")
     with pytest.raises(generator.results.Unusable, match=r"size-torch\.json is damaged"):
         generator.benchmarks(text)
