@@ -8,8 +8,9 @@ Each file holds what a command printed with `--json`, for a backend B:
   several values of that option; `peer-B.json`: with `--peer`; `profile-B.json`: with `--profile`;
   `workers-B.json`: with `--workers 1,2`
 
-`ordinary-B.json` is what docs/ordinary.py writes. `pitfalls-B.json` comes from the tests in
-tests/pitfalls. `runs/NAME/` holds the `config.json` and the `history.jsonl` of a training run.
+`gpu-torch.json` is what benchmarks/gpu.py prints. `ordinary-B.json` is what docs/ordinary.py
+writes. `pitfalls-B.json` comes from the tests in tests/pitfalls. `runs/NAME/` holds the
+`config.json` and the `history.jsonl` of a training run.
 """
 
 from __future__ import annotations
