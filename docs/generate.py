@@ -28,6 +28,7 @@ from backends import FRAMEWORKS  # noqa: E402
 from common.bench.report import (  # noqa: E402
     COLUMNS,
     WORKERS,
+    cells,
 )
 from common.page import (  # noqa: E402
     results,
@@ -292,12 +293,13 @@ def pitfall_table(language: int) -> str:
 
 #: the sweeps of the cost: kind of results and field of a row, and its title
 SWEEPS = {"size": "image size", "batch_size": "batch size", "threads": "threads"}
-OPERATORS = 8  # shown of a profile
+OPERATORS = 4  # shown of a profile
 
 
 def benchmarks(text: str) -> str:
     """The page of the benchmarks with every table rewritten."""
     parts = {"speeds": table_of_speeds, "profiles": tables_of_profiles}
+    parts["gpu"] = table_of_gpu
     parts["peers"] = partial(table_of_speeds, "peer")
     parts["scaling"] = partial(table_of_speeds, "workers", "scaling", WORKERS)
     parts |= {f"sweep {field}": partial(table_of_sweep, field) for field in SWEEPS}
@@ -320,11 +322,8 @@ def table_of_speeds(kind: str = "bench", key: str = "rows", columns: dict = COLU
     for machine, rows in results.speeds(ROOT, kind, key):
         same = {(row["batch_size"], row["size"], row["device"]) for row in rows}
         setting = "; ".join(f"batch {b} at {s} pixels on {d}" for b, s, d in sorted(same))
-        table = [
-            [f"{TITLES[row['backend']]} {row['version']}", *(of(row) for of in columns.values())]
-            for row in rows
-        ]
-        heads = ("framework", *columns)
+        named = {"framework": lambda row: f"{TITLES[row['backend']]} {row['version']}"}
+        heads, table = cells(rows, named | columns)
         parts.append(f"{machine}; {setting}:\n\n{tabulate(table, heads, tablefmt='github')}")
     return "\n\n".join(parts)
 
@@ -359,25 +358,40 @@ def table_of_sweep(field: str) -> str:
     return "\n\n".join(parts)
 
 
+def table_of_gpu() -> str:
+    """What benchmarks/gpu.py measured: examples per second, with a column for each variant."""
+    path = ROOT / "docs" / "results" / "gpu-torch.json"
+    found = results.read(path, lambda found: found | {"rows": list(found["rows"])})
+    ways = list(dict.fromkeys(row["how"] for row in found["rows"]))
+    table: dict[tuple, dict[str, float]] = {}
+    for row in found["rows"]:
+        setting = (f"`{row['spec']}`", row["precision"], row["batch_size"])
+        table.setdefault(setting, {})[row["how"]] = row["median"]
+    rows = [[*setting, *(speeds.get(way) for way in ways)] for setting, speeds in table.items()]
+    heads = ("spec", "precision", "batch", *ways)
+    return f"{found['machine']}; examples/s:\n\n{tabulate(rows, heads, tablefmt='github')}"
+
+
 def tables_of_profiles() -> str:
-    """The slowest operators of a step, in the book's loop and in ours."""
+    """The time of a step and its slowest operators, in the book's loop and in ours."""
     parts = []
     for machine, profiles in results.speeds(ROOT, "profile", "profiles"):
-        parts.append(f"{machine}:")
+        table = []
         for each in profiles:
-            rows = [
-                (f"`{row['name'][:60]}`", f"{row['seconds'] * 1e3:.1f}", f"{row['share']:.1%}")
-                for row in each["operators"][:OPERATORS]
-            ]
-            step, floor = each["step"], each["floor"]
-            parts.append(
-                f"**{TITLES[each['backend']]}, {each['loop']}**, {each['precision']}, batch "
-                f"{each['batch_size']} at {each['size']} pixels on {each['device']}: a step takes "
-                f"{step * 1e3:.0f} ms, its multiply-adds {floor * 1e3:.0f} ms at the measured peak "
-                f"({floor / step:.1%})."
+            slowest = each["operators"][:OPERATORS]
+            table.append(
+                (
+                    f"{TITLES[each['backend']]}, {each['loop']}, {each['precision']}",
+                    f"{each['step'] * 1e3:.0f}",
+                    f"{each['floor'] * 1e3:.0f}",
+                    ", ".join(f"`{row['name'][:40]}` {row['share']:.0%}" for row in slowest),
+                )
             )
-            heads = ("operator", "ms a step", "of all")
-            parts.append(tabulate(rows, heads, tablefmt="github", disable_numparse=True))
+        same = {(each["batch_size"], each["size"], each["device"]) for each in profiles}
+        setting = "; ".join(f"batch {b} at {s} pixels on {d}" for b, s, d in sorted(same))
+        heads = ("loop", "ms a step", "at the peak", "slowest operators, share of their time")
+        found = tabulate(table, heads, tablefmt="github", disable_numparse=True)
+        parts.append(f"{machine}; {setting}:\n\n{found}")
     return "\n\n".join(parts)
 
 

@@ -10,6 +10,9 @@ os.environ.setdefault("OMP_NUM_THREADS", str(max(1, processor()["usable"] // 2))
 from backends.mxnet import GoogLeNet  # noqa: I001  # MXNet can be imported after it
 from mxnet import Context, autograd, gluon, init, np
 
+#: what a user would add today: the name, and the line, for a new loop
+TODAY = {"hybridize": lambda loop: loop.net.hybridize()}
+
 
 class Published:
     """d2l's loop on a device, one batch at a time; our network with the layers of the book's."""

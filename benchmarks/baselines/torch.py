@@ -9,6 +9,9 @@ from torch import nn
 
 from backends.torch import GoogLeNet
 
+#: what a user would add today: the name, and the line, for a new loop
+TODAY = {"torch.compile": lambda loop: loop.net.compile()}
+
 META = "torchvision._meta_registrations"
 
 

@@ -34,6 +34,14 @@ def product(side, precision, device):
     return lambda: mx.nd.FullyConnected(a, b, num_hidden=side, no_bias=True)
 
 
+def copy(count, device):
+    """A function that copies `count` float32 numbers on the device."""
+    kind, _, index = device.partition(":")
+    a = mx.np.random.uniform(size=(count,), ctx=Context(kind, int(index or 0)))
+    b = mx.np.zeros_like(a)
+    return lambda: a.copyto(b)
+
+
 def operators(run, device):
     """Name, calls and seconds of every operator in `run()`; on a GPU those of the kernels."""
     mx.nd.waitall()

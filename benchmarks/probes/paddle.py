@@ -28,6 +28,14 @@ def product(side, precision, device):
     return lambda: a @ b
 
 
+def copy(count, device):
+    """A function that copies `count` float32 numbers on the device."""
+    paddle.set_device(device)
+    a = paddle.rand([count])
+    b = paddle.zeros_like(a)
+    return lambda: paddle.assign(a, b)
+
+
 def operators(run, device):
     """Name, calls and seconds of every operator in `run()`; on a GPU those of the kernels."""
     gpu = device != "cpu"

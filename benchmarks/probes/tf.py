@@ -39,6 +39,18 @@ def product(side, precision, device):
     return multiply
 
 
+def copy(count, device):
+    """A function that copies `count` float32 numbers on the device."""
+    with tf.device(f"/{device.upper()}"):
+        a = tf.random.uniform((count,))
+
+    def copied():
+        with tf.device(f"/{device.upper()}"):
+            return tf.raw_ops.DeepCopy(x=a)  # `tf.identity` copies nothing
+
+    return copied
+
+
 def operators(run, device):
     """Name, calls and seconds of every operator in `run()`; on a GPU those of the kernels."""
     gpu = device != "cpu"

@@ -31,6 +31,13 @@ def product(side, precision, device):
     return lambda: a @ b
 
 
+def copy(count, device):
+    """A function that copies `count` float32 numbers on the device."""
+    a = torch.rand(count, device=device.replace("gpu", "cuda"))
+    b = torch.zeros_like(a)
+    return lambda: b.copy_(a)
+
+
 def operators(run, device):
     """Name, calls and seconds of every operator in `run()`; on a GPU those of the kernels."""
     gpu = device != "cpu"

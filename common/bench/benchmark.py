@@ -21,19 +21,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 
 from backends import require
-from common.bench.process import BOOK, OURS, PEER, Loop, Process
+from common.bench.process import BOOK, OURS, PEER, TODAY, Loop, Process
 from common.data.dataset import Dataset
 from common.data.sources import load as read_images
 from common.data.sources import whereabouts
-from common.errors import BackendError, DeviceError, GoogLeNetError, SpecError
+from common.errors import BackendError, DeviceError, GoogLeNetError, SpecError, printable
 from common.files import ROOT
 from common.processor import processor
 from common.recipe import PRECISIONS, Recipe
 from common.spec import Spec
-from common.spec.arithmetic import layers
+from common.spec.arithmetic import fewest_bytes, layers
 from common.terminal import doing
 from common.training.history import Epoch, read_history
 
@@ -49,7 +50,8 @@ class Row:
     """One loop. Speeds are in examples per second; `ratio` is the median ratio to the book's loop.
 
     `role` has the letters `a` for the book's loop (or a package's own network), `b` for our
-    default, `c` for our fastest loop. A field is None if it is not known for that loop.
+    default, `c` for our fastest loop; none for what a user would write today. A field is None if
+    it is not known for that loop.
     """
 
     backend: str
@@ -76,6 +78,10 @@ class Row:
     real: float | None  #: examples per second of `train`'s loop over real images
     real_share: float | None  #: `real` relative to the speed on the drawn batch
     wait: float | None  #: share of the time in which `train`'s loop waited for images
+    bandwidth: float  #: GB/s read and written by a copy; on a CPU the best of all loops
+    roofline: (
+        float  #: least time of a step (operations at the peak + bytes at the bandwidth) / time
+    )
 
 
 @dataclass(frozen=True)
@@ -91,13 +97,18 @@ class Plan:
     steps: int | None = None  #: in a turn; None: as many as the book's loop takes in TURN seconds
     peer: bool = False
 
+    @property
+    def own_network(self) -> bool:
+        """Whether the package's own network is the peer."""
+        return self.peer and self.backend in PEERS
+
     def checked(self) -> Plan:
-        """This plan, with the peer's spec if `peer`; SpecError if the baseline cannot run it."""
+        """This plan, with the peer's spec if any; SpecError if the baseline cannot run it."""
         require(self.backend)
         usable = processor()["usable"]
         if self.threads is not None and not 1 <= self.threads <= usable:
             raise SpecError(f"--threads {self.threads} is not possible: give 1 to {usable}.")
-        if not self.peer:
+        if not self.own_network:
             spec = self.recipe.network()
             if spec.auxiliary:
                 raise SpecError(
@@ -105,8 +116,6 @@ class Plan:
                 )
             layers(spec)
             return self
-        if self.backend not in PEERS:
-            raise SpecError(f"{self.backend} has no GoogLeNet of its own: {', '.join(PEERS)} have.")
         package, name = PEERS[self.backend]
         if not importlib.util.find_spec(package):
             raise BackendError(
@@ -118,7 +127,7 @@ class Plan:
 
     def spec(self) -> Spec:
         """The network of all loops."""
-        return self.recipe.network(channels=3 if self.peer else 1)
+        return self.recipe.network(channels=3 if self.own_network else 1)
 
     def wants(self, precision: str) -> bool:
         """Whether `c` may use this precision."""
@@ -131,7 +140,11 @@ class Plan:
 
     def published(self) -> Loop:
         """The baseline: the loop that ours is compared with."""
-        return self.loop(PEER if self.peer else BOOK, "float32")
+        return self.loop(PEER if self.own_network else BOOK, "float32")
+
+    def today(self) -> list[Loop]:
+        """What a user would write today, if `peer`: the baseline with a line more."""
+        return [self.loop(kind, "float32") for kind in TODAY[self.backend] if self.peer]
 
     def own(self) -> list[Loop]:
         """Our loop by default, then our loops in the other precisions."""
@@ -149,7 +162,8 @@ def bench(plan: Plan) -> dict[str, Any]:
     """`{"machine", "data", "rows"}`: the source of the real images, and a `Row` for each loop.
 
     The first step of each loop and the turn after it do not count. SpecError, DeviceError or
-    BackendError for an impossible plan, OutOfMemoryError for a batch that is too large.
+    BackendError for an impossible plan, OutOfMemoryError for a batch that is too large. A loop of
+    TODAY that does not run here is left out, with a warning.
     """
     plan = plan.checked()
     real = images()
@@ -163,6 +177,11 @@ def bench(plan: Plan) -> dict[str, Any]:
             steps = plan.steps or max(2, min(100, round(TURN / scout("turn", 1))))
         data = cut(real, plan.recipe.batch_size * steps, plan.spec())
         running = [start(plan.published(), data)]
+        for loop in plan.today():
+            try:
+                running.append(start(loop, data))
+            except BackendError as error:
+                click.echo(f"warning: {printable(error)}", err=True)
         for loop in plan.own():
             try:
                 running.append(start(loop, data))
@@ -178,7 +197,7 @@ def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
     """Let the loops take turns, the book's first; the row of each loop."""
     turns: list[Callable[[], tuple[float, float]]] = [
         *(lambda each=each: (each("turn", steps), 0.0) for each in running),
-        *(lambda each=each: each("epoch") for each in running[1:]),
+        *(lambda each=each: each("epoch") for each in running if each.loop.kind == OURS),
     ]
 
     def round_of_turns() -> Iterator[tuple[float, float]]:
@@ -194,12 +213,15 @@ def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
     taken = np.array(rounds)
     memories = [each("memory") for each in running]  # before the large matrices of the peaks
     peaks = [(each.loop.recipe.precision, each.peak()) for each in running]
+    bandwidths = [each.bandwidth() for each in running]
 
     size = plan.recipe.batch_size
     speeds = size * steps / taken[:, :, 0]
     medians = np.median(speeds, axis=0)
-    wanted = [at for at, (precision, _) in enumerate(peaks) if at and plan.wants(precision)]
-    roles = (0, 1, max(wanted, key=lambda at: medians[at]))
+    ours = [at for at, each in enumerate(running) if each.loop.kind == OURS]
+    wanted = [at for at in ours if plan.wants(peaks[at][0])]
+    roles = (0, ours[0], max(wanted, key=lambda at: medians[at]))
+    epochs = {at: len(running) + index for index, at in enumerate(ours)}  # their columns
     flop = 2 * PASSES * sum(layer.multiply_adds for layer in layers(plan.spec()))
     rows = []
     for at, each in enumerate(running):
@@ -207,11 +229,14 @@ def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
         resident, on_device = memories[at]
         same = [found for other, found in peaks if other == precision]
         # on a GPU a library may round float32 to TF32 in one process and not in another
-        peak = max(same) if each.facts["device"] == "cpu" else peaks[at][1]
+        on_cpu = each.facts["device"] == "cpu"
+        peak = max(same) if on_cpu else peaks[at][1]
+        bandwidth = max(bandwidths) if on_cpu else bandwidths[at]
+        moved = fewest_bytes(plan.spec(), size, precision)
+        least = size * flop / peak + moved / bandwidth  # seconds of a step
         slow = each.facts["first"] + early[at]
         later = max(0.0, each.start - running[0].start)
         gain = 1 / medians[0] - 1 / medians[at]  # seconds per example
-        epoch = len(running) + at - 1
         row = Row(
             backend=plan.backend,
             version=each.facts["version"],
@@ -231,14 +256,23 @@ def _rows(plan: Plan, running: list[Process], steps: int) -> list[Row]:
             start=round(each.start, 2),
             compile=round(max(0.0, slow - (1 + steps) * size / float(medians[at])), 2),
             repaid=0 if not later else round(later / gain) if gain > 0 else None,
-            real=round(float(medians[epoch]), 1) if at else None,
-            real_share=round(float(np.median(speeds[:, epoch] / speeds[:, at])), 3) if at else None,
-            wait=round(float(np.median(taken[:, epoch, 1] / taken[:, epoch, 0])), 4)
-            if at
-            else None,
+            **_real(taken, speeds, at, epochs.get(at)),
+            bandwidth=round(bandwidth / 1e9, 1),
+            roofline=round(least * float(medians[at]) / size, 3),
         )
         rows.append(row)
     return rows
+
+
+def _real(taken: np.ndarray, speeds: np.ndarray, at: int, epoch: int | None) -> dict[str, Any]:
+    """The figures of the loop in column `at` over real images, which are in the column `epoch`."""
+    if epoch is None:
+        return dict.fromkeys(("real", "real_share", "wait"))
+    return {
+        "real": round(float(np.median(speeds[:, epoch])), 1),
+        "real_share": round(float(np.median(speeds[:, epoch] / speeds[:, at])), 3),
+        "wait": round(float(np.median(taken[:, epoch, 1] / taken[:, epoch, 0])), 4),
+    }
 
 
 def _figures(speeds: np.ndarray, at: int) -> dict[str, float]:

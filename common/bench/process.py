@@ -9,6 +9,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -20,7 +21,8 @@ import numpy as np
 from backends import load, load_module
 from common.data.dataset import Dataset
 from common.device import choose, enough_memory
-from common.errors import BackendError, GoogLeNetError, OutOfMemoryError
+from common.errors import BackendError, GoogLeNetError, OutOfMemoryError, one_line
+from common.processor import processor
 from common.recipe import Recipe
 from common.spec import Spec
 from common.training.checkpoint import Checkpoint, Config
@@ -31,13 +33,21 @@ if TYPE_CHECKING:
 
 
 BOOK, PEER, OURS = "as published", "package's own", "ours"
+#: what a user would write today, by backend; benchmarks/baselines/ has the lines
+TODAY = {
+    "torch": ("torch.compile",),
+    "tf": ("fit", "fit, jit_compile"),
+    "mxnet": ("hybridize",),
+    "paddle": ("to_static",),
+}
 
 SIDES = {"cpu": 4096, "gpu": 8192}  # of the square matrices that measure the peak
+COPIED = 2**26  # float32 numbers in the copy that measures the bandwidth, more than a cache holds
 
 
 @dataclass(frozen=True)
 class Loop:
-    """The loop that a process runs: the book's step, a peer's, or ours."""
+    """The loop that a process runs: the book's, a peer's, one of TODAY or ours."""
 
     kind: str
     backend: str
@@ -75,12 +85,18 @@ class Runner:
             if loop.kind == OURS:
                 checkpoint = Checkpoint.first(Config.of(loop.recipe, loop.backend, data))
                 self.loop = TrainingLoop(self.backend, loop.backend, checkpoint, data, self.device)
-                self.step: Callable[[], Any] = lambda: self.train_step(images, labels)
+                self.steps = repeated(lambda: self.train_step(images, labels))
             else:
-                made = baseline.Peer if loop.kind == PEER else baseline.Published
+                own = loop.kind != BOOK and hasattr(baseline, "Peer")
+                made = baseline.Peer if own else baseline.Published
                 book = made(loop.spec, self.device, loop.recipe.lr)
-                self.step = lambda: book.step(images, labels)[0]
-        self.first = self.turn(1)
+                self.steps = repeated(lambda: book.step(images, labels)[0])
+        with may_not_run(loop.kind):
+            if loop.kind in TODAY[loop.backend]:
+                baseline.TODAY[loop.kind](book)
+                if hasattr(book, "fit"):
+                    self.steps = lambda count: book.fit(images, labels, count, self.begin)[0]
+            self.first = self.turn(1)
 
     def train_step(self, images: np.ndarray, labels: np.ndarray) -> Any:
         """Our step on a float batch; its loss."""
@@ -105,12 +121,14 @@ class Runner:
     def turn(self, steps: int) -> float:
         """The seconds of `steps` steps, until the last loss is read and the device has finished."""
         with self.enough_memory():
-            start = time.perf_counter()
-            for _ in range(steps):
-                loss = self.step()
-            float(loss)
+            self.begin()
+            float(self.steps(steps))
             self.probes.wait(self.device)
-            return time.perf_counter() - start
+            return time.perf_counter() - self.begun
+
+    def begin(self) -> None:
+        """Let a turn begin now."""
+        self.begun = time.perf_counter()
 
     def epoch(self) -> tuple[float, float]:
         """The seconds of an epoch of `train`'s loop, and the seconds in which it waited for images.
@@ -138,21 +156,53 @@ class Runner:
 
     def peak(self, side: int) -> float:
         """Floating-point operations per second in a product of two square matrices."""
-        count = 1 if self.device == "cpu" else 20
         multiply = self.probes.product(side, self.precision, self.device)
+        return 2 * side**3 / self.least_seconds(multiply)
+
+    def bandwidth(self, count: int) -> float:
+        """Bytes read and written per second in a copy of `count` float32 numbers."""
+        on_cpu = self.device == "cpu"  # where some frameworks copy with a single thread
+        copy = copy_of_array(count) if on_cpu else self.probes.copy(count, self.device)
+        return 2 * 4 * count / self.least_seconds(copy)
+
+    def least_seconds(self, work: Callable[[], Any]) -> float:
+        """The seconds of one call, in the fastest of four tries."""
+        count = 1 if self.device == "cpu" else 20
         seconds = []
         for _ in range(4):  # the first may be slow
             start = time.perf_counter()
             for _ in range(count):
-                multiply()
+                work()
             self.probes.wait(self.device)
-            seconds.append(time.perf_counter() - start)
-        return float(2 * side**3 * count / min(seconds))
+            seconds.append((time.perf_counter() - start) / count)
+        return min(seconds)
 
     def operators(self, steps: int) -> list[tuple[str, int, float]]:
         """Name, calls and seconds of each operator in `steps` steps, the slowest first."""
         found = self.probes.operators(lambda: self.turn(steps), self.device)
         return sorted(found, key=lambda row: -row[2])
+
+
+@contextmanager
+def may_not_run(kind: str) -> Iterator[None]:
+    """Turn any error of a loop of TODAY, as of a missing compiler, into one of one sentence."""
+    try:
+        yield
+    except Exception as error:
+        if kind in (BOOK, PEER, OURS) or isinstance(error, GoogLeNetError):
+            raise
+        raise BackendError(f"{kind} does not run here: {one_line(error)[:200]}") from error
+
+
+def repeated(step: Callable[[], Any]) -> Callable[[int], Any]:
+    """A function that takes a number of steps and returns the last loss."""
+
+    def steps(count: int) -> Any:
+        for _ in range(count):
+            loss = step()
+        return loss
+
+    return steps
 
 
 class Process:
@@ -185,6 +235,11 @@ class Process:
         """The peak, with matrices that are large enough for the device."""
         peak: float = self("peak", SIDES[self.facts["device"].partition(":")[0]])
         return peak
+
+    def bandwidth(self) -> float:
+        """The bandwidth, with arrays that no cache holds."""
+        bandwidth: float = self("bandwidth", COPIED)
+        return bandwidth
 
     def _ask(self, *message: Any) -> Any:
         try:
@@ -239,6 +294,18 @@ def _serve(pipe: Connection, log: Path) -> None:
                 pipe.send((None, traceback.format_exc()))
             else:
                 pipe.send((found, None))
+
+
+def copy_of_array(count: int) -> Callable[[], None]:
+    """A function that copies `count` float32 numbers with NumPy, in a thread for each core."""
+    cores = processor()["usable"]
+    sources, targets = (np.array_split(np.ones(count, np.float32), cores) for _ in range(2))
+
+    def copy() -> None:
+        with ThreadPoolExecutor(cores) as pool:
+            list(pool.map(np.copyto, targets, sources))
+
+    return copy
 
 
 @contextmanager

@@ -16,7 +16,8 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "examples/s": lambda row: row["median"],
     "range": lambda row: f"{row['lowest']} to {row['highest']}",
     "ratio": lambda row: row["ratio"],
-    "of peak": lambda row: f"{row['share']:.1%} of {row['peak']:.0f} GFLOP/s",
+    "of the roofline": lambda row: _roofline(row),
+    "of peak": lambda row: _peak(row),
     "memory": lambda row: _memory(row),
     "start": lambda row: f"{row['start']} s",
     "compile": lambda row: f"{row['compile']} s",
@@ -29,6 +30,29 @@ WORKERS = {
     **{head: COLUMNS[head] for head in ("examples/s", "range", "ratio")},
 }
 SETTING = ("backend", "version", "device", "spec", "batch_size", "size", "threads")
+
+
+def _roofline(row: dict[str, Any]) -> str | None:
+    """None in results from before it was measured."""
+    if row["roofline"] is None:
+        return None
+    limits = f"{row['peak']:.0f} GFLOP/s, {row['bandwidth']:.0f} GB/s"
+    return f"{row['roofline']:.1%} of {limits}"
+
+
+def _peak(row: dict[str, Any]) -> str | None:
+    """None where the share of the roofline is known."""
+    known = row["roofline"] is not None
+    return None if known else f"{row['share']:.1%} of {row['peak']:.0f} GFLOP/s"
+
+
+def cells(
+    rows: list[dict[str, Any]], columns: dict[str, Callable[[dict[str, Any]], Any]]
+) -> tuple[list[str], list[list[Any]]]:
+    """The heads of the columns that are not empty, and the cells of each row."""
+    table = {head: [of(row) for row in rows] for head, of in columns.items()}
+    kept = {head: cells for head, cells in table.items() if cells.count(None) < len(cells)}
+    return list(kept), [list(row) for row in zip(*kept.values(), strict=True)]
 
 
 def _memory(row: dict[str, Any]) -> str:
@@ -45,8 +69,8 @@ def render(found: dict[str, Any]) -> str:
         parts.append(
             f"{backend} {version} on {device}, {spec}, batch {batch_size} at {size} pixels{cores}"
         )
-        table = [[of(row) for of in COLUMNS.values()] for row in rows]
-        parts.append(as_table(table, list(COLUMNS)))
+        heads, table = cells(list(rows), COLUMNS)
+        parts.append(as_table(table, heads))
     return "\n\n".join(parts)
 
 

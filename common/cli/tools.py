@@ -55,7 +55,12 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     type=click.IntRange(1),
     help="Steps per run.  [default: 2 seconds of (a), at least 2]",
 )
-@click.option("--peer", is_flag=True, help="Use torchvision's or paddle.vision's network for (a).")
+@click.option(
+    "--peer",
+    is_flag=True,
+    help="Time what a user would write today too: torch.compile, Keras's fit, to_static or "
+    "hybridize; (a) is the network of torchvision or paddle.vision, where there is one.",
+)
 @click.option("--profile", is_flag=True, help="Show where the time goes, by operator.")
 @click.option(
     "--workers", type=Numbers(), help="Time `train` with each of these numbers of workers instead."

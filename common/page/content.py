@@ -45,6 +45,7 @@ COMMANDS = {
 LEFT_OUT = {
     *("role", "spec", "threads", "lowest", "highest", "peak", "share", "memory", "device_memory"),
     *("start", "compile", "repaid", "real", "real_share", "wait"),
+    *("bandwidth", "roofline"),
 }
 
 #: the words that the page's script uses

@@ -8,8 +8,9 @@ Each file holds what a command printed with `--json`, for a backend B:
   several values of that option; `peer-B.json`: with `--peer`; `profile-B.json`: with `--profile`;
   `workers-B.json`: with `--workers 1,2`
 
-`ordinary-B.json` is what docs/ordinary.py writes. `pitfalls-B.json` comes from the tests in
-tests/pitfalls. `runs/NAME/` holds the `config.json` and the `history.jsonl` of a training run.
+`gpu-torch.json` is what benchmarks/gpu.py prints. `ordinary-B.json` is what docs/ordinary.py
+writes. `pitfalls-B.json` comes from the tests in tests/pitfalls. `runs/NAME/` holds the
+`config.json` and the `history.jsonl` of a training run.
 """
 
 from __future__ import annotations
@@ -160,10 +161,15 @@ def pitfalls(root: Path, backend: str) -> dict[str, tuple[float, float]]:
 def speeds(
     root: Path, kind: str = "bench", key: str = "rows"
 ) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Each machine and the rows of all benchmarks of a kind on it; Unusable as above."""
+    """Each machine and the rows of all benchmarks of a kind on it; Unusable as above.
+
+    Rows from before the roofline was measured have None there.
+    """
+    added = dict.fromkeys(("bandwidth", "roofline")) if key == "rows" else {}
 
     def parse(found: Any) -> tuple[str, list[dict[str, Any]]]:
         rows = [{str(key): value for key, value in row.items()} for row in found[key]]
+        rows = [row | {new: row.get(new) for new in added} for row in rows]
         if not rows or any(list(row) != list(rows[0]) for row in rows):
             raise ValueError("rows with different fields")
         return str(found["machine"]), rows

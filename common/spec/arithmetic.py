@@ -32,6 +32,9 @@ from common.spec.rows import (
 )
 
 FLOAT32_BYTES = 4
+ACTIVATION_BYTES = {"float32": 4, "bfloat16": 2}  #: by precision; weights are float32 in both
+#: layers whose outputs lie in memory; all others can work on these as they are written or read
+STORED = {"Conv", "Linear", "MaxPool", "AvgPool", "AdaptiveAvgPool", "GlobalAvgPool"}
 Shape = tuple[int, ...]
 
 
@@ -193,6 +196,23 @@ def totals(table: Sequence[Layer]) -> tuple[int, int]:
     """Parameters and multiply-adds of a layer table."""
     parameters = sum(layer.parameters or 0 for layer in table)
     return parameters, sum(layer.multiply_adds for layer in table)
+
+
+def fewest_bytes(spec: Spec, batch_size: int, precision: str) -> int:
+    """The fewest bytes that a training step with plain SGD moves between the chip and its memory.
+
+    It supposes that a value stays on the chip only while its layer works on it:
+
+    - an activation (an output of a layer of STORED) is written and read in the forward pass and
+      read once more in the backward pass; its gradient is written and read
+    - an input is read in both passes
+    - a weight is read in both passes and in the update, and written there; its gradient is written
+      and read
+    """
+    table = layers(spec)
+    activations = sum(math.prod(layer.shape) for layer in table if layer.kind in STORED)
+    moved = batch_size * (5 * activations + 2 * math.prod(spec.input))
+    return moved * ACTIVATION_BYTES[precision] + 6 * totals(table)[0] * FLOAT32_BYTES
 
 
 def memory(spec: Spec) -> dict[str, float]:

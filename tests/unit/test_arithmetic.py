@@ -10,8 +10,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import SpecError
-from common.spec import BLOG_224, D2L, D2L_BN, PEERS, SPECS, Conv, Inception, Linear, MaxPool
-from common.spec.arithmetic import layers, memory, smallest_input, stage_shapes, totals, walk
+from common.spec import (
+    BLOG_224,
+    D2L,
+    D2L_BN,
+    PEERS,
+    SPECS,
+    Branches,
+    Conv,
+    GlobalAvgPool,
+    Inception,
+    Linear,
+    LocalNorm,
+    MaxPool,
+    Norm,
+    Residual,
+    Spec,
+)
+from common.spec.arithmetic import (
+    STORED,
+    fewest_bytes,
+    layers,
+    memory,
+    smallest_input,
+    stage_shapes,
+    totals,
+    walk,
+)
 from common.weights import shapes
 
 KINDS = {  # torchinfo's word: ours
@@ -75,6 +100,34 @@ def test_memory_counts_the_output_and_the_parameters_of_every_norm():
     assert more["forward_backward"] == pytest.approx(2 * outputs * 4 / 1e6)
     assert more["parameters"] == pytest.approx(14_560 * 4 / 1e6)
     assert more["total"] == pytest.approx(more["forward_backward"] + more["parameters"])
+
+
+def test_the_fewest_bytes_of_a_step_are_those_of_a_hand_count():
+    """A block of two convolutions, a pool, a norm, a sum; the outputs of windows count alone."""
+    spec = Spec(
+        "tiny",
+        input=(1, 4, 4),
+        norm=Norm(eps=1e-5, momentum=0.9),
+        stage1=(Conv(2, 3, padding=1), MaxPool(2, 2)),  # 2 * 4 * 4 and 2 * 2 * 2
+        stage2=(Branches(((Conv(1),), (Conv(3),))),),  # 1 * 2 * 2 and 3 * 2 * 2
+        stage3=(Residual((Conv(4, bias=False, norm=False),)),),  # 4 * 2 * 2
+        stage4=(LocalNorm(3, alpha=1.0, beta=0.75),),
+        stage5=(GlobalAvgPool(),),  # 4
+        head=Linear(5),  # 5
+    )
+    activations = 32 + 8 + 4 + 12 + 16 + 4 + 5
+    weights = (2 * 9 + 2 + 4) + (2 + 1 + 2) + (6 + 3 + 6) + 16 + (20 + 5)
+    assert totals(layers(spec))[0] == weights
+    for precision, width in (("float32", 4), ("bfloat16", 2)):
+        moved = 7 * (5 * activations + 2 * 16) * width + 6 * weights * 4
+        assert fewest_bytes(spec, 7, precision) == moved
+
+
+def test_every_layer_is_stored_or_works_on_what_is():
+    kinds = {layer.kind for spec in SPECS.values() for layer in layers(spec)}
+    blocks = {"GoogLeNet", "Inception", "Branches", "Residual"}
+    on_the_way = {"Norm", "ReLU", "Flatten", "Affine", "LocalNorm", "Sum"}
+    assert kinds == STORED | blocks | on_the_way
 
 
 def test_the_norm_adds_two_parameters_a_channel_and_no_multiply_adds():

@@ -25,13 +25,14 @@ from common.data.sources import load
 from common.errors import BackendError, DeviceError, GoogLeNetError, OutOfMemoryError, SpecError
 from common.files import ROOT
 from common.recipe import Recipe
-from common.spec.arithmetic import layers
+from common.spec.arithmetic import fewest_bytes, layers
 
 RECIPE = Recipe(spec="mini", size=33, batch_size=4)
 #: seconds of the steps of each loop and of its epochs: the first step and turn, then those that
 #: count; the book's loop has made a step before, in another process
 COSTS = {
     "as published": [9.0, 1.0, 1.0, 4.0, 8.0, 6.0],
+    "hybridize": [9.0, 2.0, 3.0, 2.0, 4.0],
     "float32": [5.0, 1.0, 2.0, 1.0, 3.0],
     "bfloat16": [3.0, 1.0, 1.0, 1.0, 1.0],
     "float32 epoch": [7.0, 4.0, 2.0, 4.0],
@@ -73,6 +74,14 @@ class _Machine:
         self.baseline_on = device
         return SimpleNamespace(step=lambda *batch: (self.work("as published"), 0))
 
+    # what a user would write today
+    @property
+    def TODAY(self):
+        return {"hybridize": lambda loop: setattr(loop, "step", lambda *batch: self.today())}
+
+    def today(self):
+        return (self.work("hybridize"), 0)
+
     # the probes
     def label(self, device):
         return "a GPU"
@@ -93,6 +102,15 @@ class _Machine:
             self.clock += seconds
 
         return multiply
+
+    def copy(self, count, device):
+        assert count == 1000
+        self.calls.append("copy")
+
+        def copied():
+            self.clock += 0.5
+
+        return copied
 
     def operators(self, run, device):
         run()
@@ -137,6 +155,8 @@ def play(monkeypatch):
         monkeypatch.setattr(process, "load", lambda name: found)
         monkeypatch.setattr(process, "TrainingLoop", found.TrainingLoop)
         monkeypatch.setattr(process, "SIDES", {"cpu": 10, "gpu": 20})
+        monkeypatch.setattr(process, "COPIED", 1000)
+        monkeypatch.setattr(process, "copy_of_array", lambda count: found.copy(count, "cpu"))
         monkeypatch.setattr(time, "perf_counter", lambda: found.clock)
         return found
 
@@ -203,6 +223,33 @@ def test_the_peak_is_the_best_of_all_loops_on_a_cpu_and_each_ones_own_on_a_gpu(p
     assert ours["share"] == pytest.approx(times * book["share"], rel=1e-3), "three times the speed"
 
 
+@pytest.mark.parametrize(("device", "times"), [("cpu", 1), ("gpu", 20)])
+def test_the_least_time_of_a_step_is_its_operations_and_then_its_bytes(play, device, times):
+    play("float32", "bfloat16")
+    book, ours, mixed = benchmark.bench(Plan("torch", RECIPE, device, rounds=3, steps=1))["rows"]
+    bandwidth = 2 * 4 * 1000 / 0.5  # bytes read and written, seconds
+    least = {}
+    for precision, seconds in (("float32", 2.0), ("bfloat16", 1.0)):
+        peak = 2 * (10 if device == "cpu" else 20) ** 3 / seconds
+        flop = 4 * 6 * sum(layer.multiply_adds for layer in layers(RECIPE.network()))
+        moved = fewest_bytes(RECIPE.network(), 4, precision)
+        least[precision] = flop / peak + moved / bandwidth
+    for row, seconds in ((book, 6.0), (ours, 2.0), (mixed, 1.0)):
+        assert row["bandwidth"] == round(bandwidth / 1e9, 1)
+        assert row["roofline"] == pytest.approx(least[row["precision"]] / seconds, rel=1e-4)
+    text = report.render({"machine": "m", "data": "d", "rows": [book, ours]})
+    assert f"{ours['roofline']:.1%} of 0 GFLOP/s, 0 GB/s" in text
+    assert "of peak" not in text
+
+
+def test_a_copy_moves_every_number_in_a_thread_for_each_core(monkeypatch):
+    copied = []
+    monkeypatch.setattr(process, "processor", lambda: {"usable": 3})
+    monkeypatch.setattr(np, "copyto", lambda target, source: copied.append(len(target)))
+    process.copy_of_array(1000)()
+    assert sorted(copied) == [333, 333, 334]
+
+
 def test_real_images_are_fashion_mnist_where_nothing_has_to_be_downloaded(monkeypatch):
     monkeypatch.setattr(benchmark, "read_images", lambda source: source)
     for cache, debian, source in ((0, 4, None), (4, 0, None), (3, 1, "sample"), (0, 0, "sample")):
@@ -252,8 +299,8 @@ def test_a_turn_ends_when_the_device_has_done_all_and_memory_is_read_before_the_
     machine = play()
     benchmark.bench(Plan("torch", RECIPE, rounds=3, steps=1))
     waits = ["wait"] * (3 + 4 * 3)  # first steps, then turns
-    products = ["product", *["wait"] * 4]
-    assert machine.calls == [*waits, "memory", "memory", *products, *products]
+    products, copies = ([kind, *["wait"] * 4] for kind in ("product", "copy"))
+    assert machine.calls == [*waits, "memory", "memory", *products * 2, *copies * 2]
 
 
 def test_the_gpu_is_taken_as_train_takes_it_and_hidden_where_the_cpu_is_asked_for(play):
@@ -308,7 +355,6 @@ def test_every_combination_of_sizes_batches_and_threads_is_measured(play, monkey
         (["--batch-size", "4,0"], "batch_size"),
         (["--spec", "torchvision-aux"], "auxiliary heads"),
         (["--spec", "blog-224", "--size", "33,10"], "use a larger image"),
-        (["--peer", "--backend", "tf"], "tf has no GoogLeNet of its own: torch, paddle have"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_runs(play, options, said):
@@ -324,6 +370,57 @@ def test_a_peer_that_is_not_installed_is_an_error_with_the_way_out(play, monkeyp
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match="pip install torchvision"):
         benchmark.bench(Plan("torch", RECIPE, peer=True))
+
+
+def test_a_peer_is_the_books_loop_with_a_line_more_and_takes_its_turns(play):
+    machine = play()
+    found = benchmark.bench(Plan("mxnet", RECIPE, rounds=3, steps=1, peer=True))
+    assert [(row["loop"], row["role"]) for row in found["rows"]] == [
+        ("as published", "a"),
+        ("hybridize", ""),
+        ("ours", "bc"),
+    ]
+    book, today, ours = found["rows"]
+    assert (today["ratio"], ours["ratio"]) == (1.5, 2.0), "the medians of 4/3, 8/2, 6/4 and above"
+    assert today["compile"] == 5.0, "9 and 2 s; later steps take 3"
+    assert (today["real"], today["real_share"], today["wait"]) == (None, None, None)
+    assert (ours["real"], ours["real_share"], ours["wait"]) == (1.0, 0.5, 0.125)
+    assert book["spec"] == "mini"
+    order = ["as published", "hybridize", "float32", "float32 epoch"]
+    assert machine.done[1:] == order[:3] + order * 4
+
+
+def test_fit_takes_all_steps_of_a_turn(play, monkeypatch):
+    machine = play()
+    steps = []
+
+    def fit(images, labels, count, begin):
+        machine.clock += 7.0  # the start of an epoch does not count
+        begin()
+        machine.clock += 2.0 * count
+        steps.append(count)
+        return 1.0, 0.0
+
+    def published(spec, device, lr):
+        return SimpleNamespace(step=lambda *batch: (machine.work("as published"), 0), fit=fit)
+
+    monkeypatch.setattr(machine, "Published", published)
+    monkeypatch.setattr(_Machine, "TODAY", {"fit": id, "fit, jit_compile": id})
+    rows = benchmark.bench(Plan("tf", RECIPE, rounds=1, steps=2, peer=True))["rows"]
+    assert steps == [1, 1, 2, 2, 2, 2]
+    assert [row["median"] for row in rows[1:3]] == [2.0, 2.0]
+
+
+def test_a_peer_that_does_not_run_here_is_left_out_with_a_warning(play, monkeypatch, capsys):
+    machine = play()
+
+    def fails():
+        raise RuntimeError("no\ncompiler")
+
+    monkeypatch.setattr(machine, "today", fails)
+    rows = benchmark.bench(Plan("mxnet", RECIPE, rounds=3, steps=1, peer=True))["rows"]
+    assert [row["loop"] for row in rows] == ["as published", "ours"]
+    assert capsys.readouterr().err == "warning: hybridize does not run here: no compiler\n"
 
 
 def test_a_profile_shares_out_the_time_of_the_operators_and_gives_the_floor(play):

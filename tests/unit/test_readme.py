@@ -103,12 +103,23 @@ def test_results_of_other_machines_are_tables_of_their_own(generator, rows):
     text = generator.table_of_speeds()
     assert text.index("a GPU; batch 128 at 55") < text.index("two cores; batch 128 at 77")
     assert "25.0% of 8 GFLOP/s" in text
+    assert "roofline" not in text, "the results are from before it was measured"
+
+
+def test_a_result_with_the_roofline_stands_beside_one_without(generator, rows):
+    rows("bench", "torch", {"role": "a", "peak": 8.0, "bandwidth": 23.0, "roofline": 0.36})
+    rows("bench", "paddle", {"role": "a", "share": 0.25, "peak": 5.0})
+    *_, heads, _, paddle, torch = generator.table_of_speeds().splitlines()
+    assert heads.index("of the roofline") < heads.index("of peak")
+    assert "36.0% of 8 GFLOP/s, 23 GB/s" in torch
+    assert "25.0% of 5 GFLOP/s" in paddle
+    assert "25.0%" not in torch
 
 
 def test_what_is_not_measured_yet_says_so_and_what_cannot_be_read_is_refused(generator, rows):
     text = (ROOT / "benchmarks" / "README.md").read_text()
     rows("bench", "torch", {"role": "a"})
-    assert generator.benchmarks(text).count("Not measured yet.") == len(generator.SWEEPS) + 3
+    assert generator.benchmarks(text).count("Not measured yet.") == len(generator.SWEEPS) + 4
     (generator.ROOT / "docs" / "results" / "size-torch.json").write_text("{")
     with pytest.raises(generator.results.Unusable, match=r"size-torch\.json is damaged"):
         generator.benchmarks(text)
