@@ -5,6 +5,7 @@ Long because each format has its own kinds of damage.
 
 import importlib.util
 import io
+import math
 import os
 import pickle
 import re
@@ -212,13 +213,36 @@ def test_the_bytes_of_onnx_values_count_once(tmp_path):
         sandbox.read_file(tmp_path / "net.onnx")
 
 
-def test_a_bias_that_an_exporter_left_out_is_zero():
-    """The newer exporter leaves out what is zero; before a norm, a network may have none."""
-    conv = field(1, b"x") + field(1, b"c.weight") + field(2, b"y") + field(4, b"Conv")
-    weight = b"".join(field(1, length) for length in (2, 1, 1, 1)) + field(2, 1)
-    weight += field(8, b"c.weight") + field(9, bytes(8))
-    plain = field(1, 8) + field(7, field(1, conv) + field(5, weight))
-    assert parse(plain).arrays["c.bias"].tolist() == [0.0, 0.0]
+def layer(kind, name, shape, bias=None):
+    """An ONNX node and its tensors."""
+    inputs = [b"x", name, *([name + b"b"] if bias is not None else [])]
+    node = b"".join(field(1, each) for each in inputs) + field(2, b"y") + field(4, kind)
+    weight = b"".join(field(1, length) for length in shape) + field(2, 1) + field(8, name)
+    graph = field(1, node) + field(5, weight + field(9, bytes(4 * math.prod(shape))))
+    if bias is not None:
+        ones = field(1, shape[0]) + field(2, 1) + field(8, name + b"b")
+        graph += field(5, ones + field(9, struct.pack(f"<{shape[0]}f", *[bias] * shape[0])))
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "head", "filled"),
+    [
+        (None, None, None, {"c", "d", "h"}),  # a fresh network, whose biases are all zero
+        (1.0, None, 1.0, {"d"}),  # one that happens to be zero
+        (None, None, 1.0, set()),  # convolutions without biases by design
+    ],
+)
+def test_a_bias_that_an_exporter_left_out_is_zero(first, second, head, filled):
+    graph = layer(b"Conv", b"c.weight", (2, 1, 1, 1), first)
+    graph += layer(b"Conv", b"d.weight", (2, 2, 1, 1), second)
+    graph += layer(b"Gemm", b"h.weight", (2, 2), head)
+    arrays = parse(field(1, 8) + field(7, graph)).arrays
+    zero = {name[0] for name, array in arrays.items() if name.endswith("bias") and not array.any()}
+    assert zero == filled
+
+
+def test_before_a_norm_no_bias_is_added():
     assert "c.bias" not in parse(onnx()).arrays
 
 

@@ -46,7 +46,7 @@ def read_onnx(file: BinaryIO, path: Path | None = None) -> Content:
         values[each.text(LABEL)] = array(each, data)
     found, eps = dict[str, Any](), set[float]()
     adds: dict[str, str] = {}  # the output of a product of matrices: its layer
-    unbiased = dict[str, np.ndarray]()  # the weight of each layer without a bias
+    biased, unbiased = dict[str, str](), dict[str, str]()  # the operator of each layer
     pooled = set[str]()  # images multiplied from the left: half of an adaptive pool, no layer
     for index, node in enumerate(graphs[0].messages(NODE)):
         kind, inputs, outputs = node.text(OPERATOR), node.texts(INPUT), node.texts(OUTPUT)
@@ -81,11 +81,14 @@ def read_onnx(file: BinaryIO, path: Path | None = None) -> Content:
             found[f"{layer}.{leaf}"] = value
         if kind == "BatchNormalization":
             eps.add(epsilon(node))
-        elif kind in ("Conv", "Gemm") and len(given) == 1:
-            unbiased[layer] = values[given[0]]
-    if not eps:  # exporters leave out a bias that is zero; before a norm there may be none
-        for layer, weight in unbiased.items():
-            found[f"{layer}.bias"] = np.zeros(len(found[f"{layer}.weight"]), weight.dtype)
+        elif kind in ("Conv", "Gemm"):
+            (biased if len(given) > 1 else unbiased)[layer] = kind
+    # exporters leave out a bias that is zero; but convolutions may all have none by design
+    missing = not eps and ("Conv" in biased.values() or "Gemm" not in biased.values())
+    for layer, kind in unbiased.items():
+        if missing or kind == "Gemm":
+            weight = found[f"{layer}.weight"]
+            found[f"{layer}.bias"] = np.zeros(len(weight), weight.dtype)
     return Content(found, eps.pop() if len(eps) == 1 else None, beside=data.size)
 
 
