@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import FieldError, SpecError, one_line
-from common.spec import Spec, find, float32
+from common.spec import Spec, find, float32, is_number, is_whole
 
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("constant", "cosine")
@@ -88,16 +88,14 @@ class Recipe:
         for field in ("size", "batch_size", "epochs", "accumulate", "seed"):
             value = getattr(self, field)
             least = 0 if field == "seed" else 1
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-            _require(whole, field, value, f"a whole number of at least {least}")
+            _require(is_whole(value, least), field, value, f"a whole number of at least {least}")
         parts = self.accumulate <= self.batch_size
         _require(parts, "accumulate", self.accumulate, f"at most batch_size, {self.batch_size}")
         _require(self.seed < 2**32, "seed", self.seed, "below 2^32")
         shares = ("momentum", "beta1", "beta2", "warmup", "label_smoothing", "dropout")
         for field in ("lr", "clip", "weight_decay", "eps", *shares):
             value = getattr(self, field)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            _require(number, field, value, "a number")
+            _require(is_number(value), field, value, "a number")
         for field in ("lr", "clip", "weight_decay", "eps"):
             value = float32(getattr(self, field))
             _require(0 <= value < math.inf, field, value, "at least 0 and finite in float32")

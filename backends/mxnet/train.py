@@ -131,11 +131,12 @@ class Trainer:
             loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
             scaled = parallel.scale_loss(loss, weight)
         scaled.backward()
-        # not by `grad_req = "add"`, with which mixed precision leaves the gradients at zero
-        gradients = [parameter.grad() for parameter in optimizers.trained(self.model).values()]
-        for gradient, earlier in zip(gradients, self.earlier, strict=False):
-            gradient += earlier
-        self.earlier = [] if last else [gradient.copy() for gradient in gradients]
+        if self.earlier or not last:  # the batch has several parts
+            # not by `grad_req = "add"`, with which mixed precision leaves the gradients at zero
+            gradients = [parameter.grad() for parameter in optimizers.trained(self.model).values()]
+            for gradient, earlier in zip(gradients, self.earlier, strict=False):
+                gradient += earlier
+            self.earlier = [] if last else [gradient.copy() for gradient in gradients]
         if last:
             self.optimizer.allreduce_grads()
             optimizers.clip_gradients(self.model, self.recipe.clip)

@@ -25,7 +25,7 @@ from common.errors import GoogLeNetError, SpecError
 from common.parity.mutations import INJECTED_BUGS
 from common.parity.report import CHECK_KEY, Report
 from common.recipe import find_recipe
-from common.spec import D2L, SPECS, float32
+from common.spec import D2L, SPECS, float32, is_number
 from common.spec.arithmetic import layers, smallest_input, totals
 from common.training.checkpoint import Config, config_from
 from common.training.history import Epoch, read_history, speed
@@ -263,7 +263,7 @@ def _refuse(constant: str) -> None:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         raise TypeError(f"{value!r} is no number")
     return value
 

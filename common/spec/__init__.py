@@ -49,6 +49,8 @@ from common.spec.rows import (
     channels_after,
     float32,
     inner_rows,
+    is_number,
+    is_whole,
     pair,
 )
 from common.spec.successors import (

@@ -16,6 +16,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TypeGuard
 
 from common.errors import SpecError
 
@@ -38,11 +39,13 @@ def _require(holds: bool, field: str, value: object, rule: str) -> None:
         raise SpecError(f"{field} is {value!r}: it must be {rule}.")
 
 
-def _whole(value: object, least: int) -> bool:
+def is_whole(value: object, least: int) -> bool:
+    """Whether this is a whole number of at least `least`; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether this is a number; True and False are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -58,7 +61,7 @@ def _normalise_window(row: Conv | MaxPool | AvgPool) -> None:
     for field, least in (("kernel", 1), ("stride", 1), ("padding", 0)):
         value = getattr(row, field)
         both = value if isinstance(value, tuple) else (value, value)
-        holds = len(both) == 2 and all(_whole(side, least) for side in both)
+        holds = len(both) == 2 and all(is_whole(side, least) for side in both)
         rule = f"a whole number of at least {least}, or a pair of them"
         _require(holds, f"{type(row).__name__}.{field}", value, rule)
         object.__setattr__(row, field, both)
@@ -94,7 +97,7 @@ class Conv:
     norm: bool = True
 
     def __post_init__(self) -> None:
-        _require(_whole(self.width, 1), "Conv.width", self.width, "a whole number of at least 1")
+        _require(is_whole(self.width, 1), "Conv.width", self.width, "a whole number of at least 1")
         _normalise_window(self)
         _require_flags(self, "activation", "bias", "norm")
 
@@ -183,7 +186,7 @@ class Residual:
 
     def __post_init__(self) -> None:
         _require_body("Residual.rows", self.rows)
-        holds = _number(self.scale) and 0 < abs(self.scale) < math.inf
+        holds = is_number(self.scale) and 0 < abs(self.scale) < math.inf
         _require(holds, "Residual.scale", self.scale, "finite and not 0")
         _require_flags(self, "activation")
 
@@ -211,11 +214,11 @@ class LocalNorm:
     k: float = 1.0
 
     def __post_init__(self) -> None:
-        holds = _whole(self.size, 1) and self.size % 2 == 1
+        holds = is_whole(self.size, 1) and self.size % 2 == 1
         _require(holds, "LocalNorm.size", self.size, "an odd whole number of at least 1")
         for field in ("alpha", "beta", "k"):
             value = getattr(self, field)
-            holds = _number(value) and 0 < value < math.inf
+            holds = is_number(value) and 0 < value < math.inf
             _require(holds, f"LocalNorm.{field}", value, "larger than 0 and finite")
 
     def channels(self, incoming: int) -> int:
@@ -289,7 +292,7 @@ class AdaptiveAvgPool:
     size: Size
 
     def __post_init__(self) -> None:
-        holds = len(pair(self.size)) == 2 and all(_whole(side, 1) for side in pair(self.size))
+        holds = len(pair(self.size)) == 2 and all(is_whole(side, 1) for side in pair(self.size))
         _require(holds, "AdaptiveAvgPool.size", self.size, "one or two whole numbers, at least 1")
         object.__setattr__(self, "size", pair(self.size))
 
@@ -321,7 +324,7 @@ class Affine:
         for field in ("scale", "shift"):
             value = getattr(self, field)
             holds = isinstance(value, tuple) and bool(value)
-            holds = holds and all(_number(each) and math.isfinite(each) for each in value)
+            holds = holds and all(is_number(each) and math.isfinite(each) for each in value)
             _require(holds, f"Affine.{field}", value, "a tuple of one or more finite numbers")
         holds = len(self.scale) == len(self.shift)
         _require(holds, "Affine.shift", self.shift, f"as long as scale {self.scale}")
@@ -341,7 +344,9 @@ class Linear:
     activation: bool = False
 
     def __post_init__(self) -> None:
-        _require(_whole(self.width, 1), "Linear.width", self.width, "a whole number of at least 1")
+        _require(
+            is_whole(self.width, 1), "Linear.width", self.width, "a whole number of at least 1"
+        )
         _require_flags(self, "activation")
 
     def channels(self, incoming: int) -> int:
@@ -372,7 +377,7 @@ class Auxiliary:
         for field, least in (("after", 0), ("features", 1)):
             value = getattr(self, field)
             rule = f"a whole number of at least {least}"
-            _require(_whole(value, least), f"Auxiliary.{field}", value, rule)
+            _require(is_whole(value, least), f"Auxiliary.{field}", value, rule)
         for field, kinds in (
             ("pool", (AvgPool, AdaptiveAvgPool)),
             ("conv", (Conv,)),
@@ -384,9 +389,9 @@ class Auxiliary:
             holds = self.features == self.hidden.width
             rule = f"{self.hidden.width}, the width of the hidden convolution"
             _require(holds, "Auxiliary.features", self.features, rule)
-        holds = _number(self.dropout) and 0 <= self.dropout < 1
+        holds = is_number(self.dropout) and 0 <= self.dropout < 1
         _require(holds, "Auxiliary.dropout", self.dropout, "at least 0 and below 1")
-        holds = _number(self.share) and 0 < self.share < math.inf
+        holds = is_number(self.share) and 0 < self.share < math.inf
         _require(holds, "Auxiliary.share", self.share, "larger than 0 and finite")
 
     def rows(self, head: Linear) -> dict[str, Row]:
@@ -449,7 +454,7 @@ class Norm:
     def __post_init__(self) -> None:
         for field in ("eps", "momentum"):
             value = getattr(self, field)
-            _require(_number(value), f"Norm.{field}", value, "a number")
+            _require(is_number(value), f"Norm.{field}", value, "a number")
         eps, momentum = float32(self.eps), float32(self.momentum)
         _require(0 < eps < math.inf, "Norm.eps", self.eps, "larger than 0, in float32 too")
         rule = "at least 0 and below 1, in float32 too"
@@ -482,7 +487,7 @@ class Spec:
     def __post_init__(self) -> None:
         _require(isinstance(self.name, str), "Spec.name", self.name, "a text")
         holds = isinstance(self.input, tuple) and len(self.input) == 3
-        holds = holds and all(_whole(side, 1) for side in self.input)
+        holds = holds and all(is_whole(side, 1) for side in self.input)
         _require(
             holds, f"{self.name}.input", self.input, "(channels, height, width), each at least 1"
         )
@@ -499,7 +504,7 @@ class Spec:
         _require(holds, f"{self.name}.head", self.head, rule)
         holds = self.norm is None or isinstance(self.norm, Norm)
         _require(holds, f"{self.name}.norm", self.norm, "a Norm, or None")
-        holds = _number(self.dropout) and 0 <= self.dropout < 1
+        holds = is_number(self.dropout) and 0 <= self.dropout < 1
         _require(holds, f"{self.name}.dropout", self.dropout, "at least 0 and below 1")
         holds = isinstance(self.auxiliary, tuple)
         holds = holds and all(isinstance(side, Auxiliary) for side in self.auxiliary)

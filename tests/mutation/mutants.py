@@ -23,6 +23,7 @@ import random
 import re
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -32,10 +33,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # run from anywhere, installed or not
+
+from backends import FRAMEWORKS  # noqa: E402
+
 RESULTS = ROOT / "docs" / "results" / "mutants.jsonl"
 LIMIT = 900  #: seconds for the tests of one mutant
 
-FRAMEWORKS = ("torch", "tf", "mxnet", "paddle")
 #: the conformance tests that can see a file of a backend, the quickest to see it first; `native`
 #: stands for the framework's own tests
 SEES = {

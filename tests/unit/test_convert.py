@@ -364,13 +364,15 @@ def test_a_difference_that_is_no_number_is_a_difference():
         conversion.compared("torch", np.ones((8, 10), np.float32), "tf", one, Path("a"))
 
 
-def test_a_process_that_fails_is_one_sentence(monkeypatch):
-    def start(form):
-        failing = "import sys; sys.exit('Traceback\\nValueError: no room')"
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen([sys.executable, "-c", failing], text=True, **pipes)
+def with_pipes(*command):
+    """A process that can be asked and read as one of `convert`'s."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, **pipes)
 
-    monkeypatch.setattr(process, "start", start)
+
+def test_a_process_that_fails_is_one_sentence(monkeypatch):
+    failing = "import sys; sys.exit('Traceback\\nValueError: no room')"
+    monkeypatch.setattr(process, "start", lambda form: with_pipes(sys.executable, "-c", failing))
     with pytest.raises(BackendError, match="torch could not write or run the weights: ValueError"):
         process.do({"form": "torch"})
 
@@ -379,8 +381,7 @@ def test_a_process_that_waits_ends_when_the_source_is_refused(source, tmp_path, 
     waiting = []
 
     def start(form):
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        waiting.append(subprocess.Popen(["sleep", "600"], **pipes))
+        waiting.append(with_pipes("sleep", "600"))
         return waiting[0]
 
     monkeypatch.setattr(process, "start", start)

@@ -86,9 +86,8 @@ def numbers(form: str, content: Content, size: int) -> File:
             raise asks(content.classes[0])
         end = "." if ":" in odd else ": save only the network's state_dict."
         raise Unreadable(f"{odd or 'holds no arrays'}{end}")
-    if sum(array.nbytes for array in arrays.values()) > 2 * (
-        size + content.beside
-    ):  # twice, because float16 became float32
+    room = 2 * (size + content.beside)  # twice, because float16 became float32
+    if sum(array.nbytes for array in arrays.values()) > room:
         raise Unreadable("declares more values than it has room for: its tensors overlap.")
     return File(form, arrays, ", ".join(dict.fromkeys(kinds)), content.eps)
 

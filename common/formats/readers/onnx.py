@@ -115,7 +115,9 @@ class DataFile:
             )
         path = self.graph.with_name(name)
         if path.is_symlink() or not path.is_file():
-            raise Unreadable(f"keeps its weights in {name}: put that file beside it.")
+            raise Unreadable(
+                f"keeps its weights in {name}: put that file beside it (a link is not followed)."
+            )
         if not self.name:
             self.name, self.size = name, path.stat().st_size
             self.left = self.size
