@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import Tensor
+from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from backends.paddle import optimizers, parallel
@@ -18,6 +18,7 @@ from backends.paddle.bias import use_matmul_bias
 from backends.paddle.device import device_name, place_labels
 from backends.paddle.googlenet import GoogLeNet
 from backends.paddle.layers import WIDTH
+from backends.paddle.threads import SplitPasses
 from common.errors import DeviceError
 from common.recipe import Recipe
 from common.spec import Spec
@@ -87,6 +88,7 @@ class Trainer:
         paddle.set_device(device_name(model.head.weight))  # where the optimizer's state will lie
         self.optimizer = optimizers.make(model, recipe)
         self.waiting = False  # whether there are gradients of earlier parts of the batch
+        self.passes = SplitPasses(self.network, self.forward_backward)
 
     def set_step(self, rate: float, seed: int) -> None:
         """The learning rate of the next step, and the seed of its dropout."""
@@ -116,14 +118,21 @@ class Trainer:
         if not self.waiting:
             self.optimizer.clear_grad()
         with parallel.sync_gradients(self.network, last):
-            with autocast(self.model):
-                outputs = self.network(inputs)
-            loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
-            parallel.scale_loss(loss, weight).backward()
+            loss, correct = self.passes(inputs, labels, weight)
         self.waiting = not last
         if last:
             optimizers.clip_gradients(self.model, self.recipe.clip)
             self.optimizer.step()
+        return loss, correct
+
+    def forward_backward(
+        self, network: nn.Layer, inputs: Tensor, labels: Tensor, weight: float
+    ) -> tuple[Tensor, Tensor]:
+        """Loss and number correct; the gradients are left in the network's parameters."""
+        with autocast(self.model):
+            outputs = network(inputs)
+        loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)
+        parallel.scale_loss(loss, weight).backward()
         return loss.detach(), count_correct(logits, labels)
 
     def logits(self, images: np.ndarray) -> Tensor:

@@ -8,8 +8,17 @@ import pytest
 from paddle import nn
 from paddle.nn import functional as F
 from paddle.static import InputSpec
+from small_specs import NARROW
 
-from backends.paddle import GoogLeNet, Trainer, build, tensor_devices
+from backends.paddle import (
+    GoogLeNet,
+    Trainer,
+    build,
+    place,
+    place_labels,
+    read_weights,
+    tensor_devices,
+)
 from backends.paddle.bias import MatmulBiasConv2D, use_matmul_bias
 from common.parity.mutations import SMALL_AUX
 from common.recipe import Recipe
@@ -266,3 +275,42 @@ def test_the_optimizers_state_shows_before_the_first_step():
     """A step moves state that lies elsewhere in silence."""
     for recipe in (Recipe(momentum=0.9), Recipe(optimizer="adam")):
         assert tensor_devices(Trainer(network("mini"), recipe))["state"] == {"cpu"}
+
+
+@pytest.mark.parametrize(("batch", "parts"), [(33, 1), (64, 2), (31, 1)])
+def test_the_parts_of_a_batch_side_by_side_are_the_step(batch, parts, monkeypatch):
+    """In float64, in three threads; a batch of fewer than twice 16 images stays whole."""
+    recipe = Recipe(accumulate=parts, momentum=0.9, weight_decay=0.01)
+    random = np.random.RandomState(0)
+    x, labels = random.uniform(0, 1, (batch, *NARROW.input)), random.randint(0, 10, batch)
+    weights, copies, found = [], [], []
+    for cores in (1, 3):
+        monkeypatch.setattr("backends.paddle.threads.usable_cores", lambda cores=cores: cores)
+        paddle.seed(0)
+        trainer = Trainer(build(NARROW, "float64", "cpu"), recipe)
+        for step in range(2):
+            trainer.set_step(0.1, step)
+            pieces = np.array_split(np.arange(batch), parts)
+            for number, piece in enumerate(pieces, 1):
+                inputs = place(trainer.model, x[piece])
+                part = place_labels(trainer.model, labels[piece])
+                found.append(trainer.train_step(inputs, part, len(piece) / batch, number == parts))
+        weights.append(read_weights(trainer.model))
+        copies.append(len(trainer.passes.copies))
+    assert copies == [0, min(3, batch // parts // 16) - 1]
+    half = len(found) // 2
+    for (loss, correct), (loss_of_parts, correct_of_parts) in zip(
+        found[:half], found[half:], strict=True
+    ):
+        assert float(loss_of_parts) == pytest.approx(float(loss), rel=1e-12)
+        assert int(correct_of_parts) == int(correct)
+    for name, array in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], array, rtol=0, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["d2l-bn", "dropout"])
+def test_a_network_with_norm_or_dropout_stays_whole(name, monkeypatch):
+    monkeypatch.setattr("backends.paddle.threads.usable_cores", lambda: 4)
+    spec = SPECS["d2l-bn"] if name == "d2l-bn" else SPECS["d2l"].at(size=33, dropout=0.5)
+    assert Trainer(build(spec, "float32", "cpu"), Recipe()).passes.most == 1
+    assert Trainer(build(SMALL["d2l"], "float32", "cpu"), Recipe()).passes.most == 4

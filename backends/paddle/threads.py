@@ -1,0 +1,73 @@
+"""A training step in several threads: each takes a part of the batch through a copy of the network.
+
+Most of Paddle's operations use one core of a CPU. Two threads, of half a batch each, take half of
+the time. The copies share the weights, and their gradients add up. A network with batch norm or
+dropout runs as a whole: a norm would see a part alone, and the order of the draws would be open.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import paddle
+from paddle import Tensor, nn
+
+from backends.paddle.bias import use_matmul_bias
+from backends.paddle.device import device_name, threads
+from backends.paddle.googlenet import GoogLeNet
+from backends.paddle.layers import BatchNorm
+from common.processor import usable_cores
+
+SMALLEST = 16  # examples of a part
+
+
+class SplitPasses:
+    """Runs `passes(network, inputs, labels, weight)`, the parts of a batch side by side."""
+
+    def __init__(self, network: nn.Layer, passes: Callable[..., tuple[Tensor, Tensor]]) -> None:
+        self.network, self.passes = network, passes
+        self.copies: list[GoogLeNet] = []
+        self.most = usable_cores() // threads() if is_separable(network) else 1
+        self.pool = ThreadPoolExecutor(max(1, self.most), "part", paddle.set_device, ("cpu",))
+
+    def __call__(self, inputs: Tensor, labels: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+        """What `passes` gives for the whole batch; the gradients are left in the model."""
+        examples = len(labels)
+        count = min(self.most, examples // SMALLEST)
+        if count < 2:
+            return self.passes(self.network, inputs, labels, weight)
+        ends = [examples * index // count for index in range(count + 1)]
+        parts = [slice(*pair) for pair in pairwise(ends)]
+        shares = [(part.stop - part.start) / examples for part in parts]
+        copies = self.share_weights(count - 1)
+        running = [
+            self.pool.submit(self.passes, network, inputs[part], labels[part], weight * share)
+            for network, part, share in zip([self.network, *copies], parts, shares, strict=True)
+        ]
+        losses, correct = zip(*(each.result() for each in running), strict=True)
+        with paddle.no_grad():
+            for copy in copies:
+                for own, other in zip(self.network.parameters(), copy.parameters(), strict=True):
+                    own.grad.add_(other.grad)
+                copy.clear_gradients()
+        return sum(s * loss for s, loss in zip(shares, losses, strict=True)), sum(correct)
+
+    def share_weights(self, count: int) -> list[GoogLeNet]:
+        """That many copies, whose parameters lie where the network's do now."""
+        while len(self.copies) < count:
+            copy = GoogLeNet(self.network.spec)
+            use_matmul_bias(copy)
+            self.copies.append(copy.to("cpu", self.network.head.weight.dtype))
+        for copy in self.copies[:count]:
+            for own, other in zip(self.network.parameters(), copy.parameters(), strict=True):
+                other.get_tensor()._share_data_with(own.get_tensor())
+        return self.copies[:count]
+
+
+def is_separable(network: nn.Layer) -> bool:
+    """Whether it is a model on the CPU whose gradient is the sum of those of a batch's parts."""
+    if not isinstance(network, GoogLeNet) or device_name(network.head.weight) != "cpu":
+        return False
+    layers = network.sublayers()
+    drops = any(isinstance(layer, nn.Dropout) and layer.p for layer in layers)
+    return not drops and not any(isinstance(layer, BatchNorm) for layer in layers)
