@@ -61,6 +61,7 @@ EXCEPTIONS = {
         "its loss clips logits, and smooths in float32": ["cross_entropy"],
         "set_value does not convert": ["dtype"],
         "its `backward` sums over the workers": ["sync_gradients"],
+        "what a thread runs is a function": ["Trainer.forward_backward"],
     },
 }
 
