@@ -194,9 +194,12 @@ def pages() -> Iterator[tuple[Path, str]]:
         for language, ending in enumerate(ENDINGS):
             path = ROOT / "docs" / f"{name}{ending}"
             yield path, generate(path.read_text(), parts, language)
-    for name in GUIDE:
+    for language, ending in enumerate(ENDINGS):
+        path = ROOT / "docs" / "porting" / f"index{ending}"
+        yield path, guide(generate(path.read_text(), (pitfall_table,), language))
+    for name in GUIDE[1:]:
         path = ROOT / "docs" / "porting" / f"{name}.md"
-        yield path, guide(generate(path.read_text(), (pitfall_table,) if name == "index" else ()))
+        yield path, guide(path.read_text())
 
 
 def generate(text: str, parts: Sequence[Callable[[int], str]], language: int = 0) -> str:
@@ -284,10 +287,12 @@ def pitfall_table(language: int) -> str:
     for name, (page, title) in guide_titles(ROOT).items():
         errors = (f"{found[name][0]:.2g}" if name in found else "" for found in measured)
         first = (ROOT / "docs" / "porting" / f"{page}.md").read_text().partition("\n")[0]
-        link = f"[{first.removeprefix('# ')}]({page}.md)" if page != last else ""
-        rows.append([link, f"[{title}]({page}.md#{name})", *errors])
+        of_page = words.GUIDE[page] if language else first.removeprefix("# ")
+        link = f"[{of_page}]({page}.md)" if page != last else ""
+        shown = words.PITFALLS[name] if language else title
+        rows.append([link, f"[{shown}]({page}.md#{name})", *errors])
         last = page
-    heads = ("page", "pitfall", *TITLES.values())
+    heads = (*(("page", "pitfall"), ("页面", "陷阱"))[language], *TITLES.values())
     return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
 
 

@@ -19,13 +19,19 @@ from common.page import site as page  # noqa: E402
 from common.page import source  # noqa: E402
 
 LINK = re.compile(r"\[((?:`[^`\n]*`|[^\[\]`])*)\]\((\.\./[^)\s]+)(?: \"[^\"]*\")?\)")
+#: the end of a line inside a Chinese paragraph, which a browser would show as a space
+WRAPPED = re.compile(r"(?<=[，。；：、）”])\n(?=[\w（“])(?!\d+\.)|(?<=[一-鿿])\n(?=[一-鿿（“])")
+ENGLISH_ONLY = "*本页目前只有英文版。*"
 FOLDER = "page"  #: of the page in the site
 
 listings: set[str] = set()  # the files that documents link to
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Rewrite links that lead out of `docs`, or to the page, which is there once."""
+    """Rewrite links that lead out of `docs`, or to the page, which is there once.
+
+    A Chinese page loses its line ends; one that is there only in English says so.
+    """
     up = posixpath.relpath(FOLDER, posixpath.dirname(page.file.dest_uri) or ".")
     here = posixpath.join("docs", posixpath.dirname(page.file.src_uri))
 
@@ -39,7 +45,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return f"[{text}]({up}/{source.listing(path, int(line or 1))})"
         return text
 
-    return LINK.sub(rewrite, markdown.replace("](page/", f"]({up}/"))
+    text = LINK.sub(rewrite, markdown).replace("](page/", f"]({up}/")
+    if not page.file.dest_uri.startswith("zh/"):
+        return text
+    if not page.file.src_uri.endswith(".zh.md"):
+        return f"{ENGLISH_ONLY}\n\n{text}"
+    return WRAPPED.sub("", text)
 
 
 def on_post_build(config: Any, **_: Any) -> None:

@@ -22,7 +22,7 @@ from common.check.mistakes import MISTAKES
 from common.errors import PageError
 from common.page import align, drawing, manuals, mistakes, results, source
 from common.page.drawing import DRAWN as SPECS
-from common.page.guide import DOCUMENTS, guide_titles
+from common.page.guide import DOCUMENTS, ENDINGS, guide_titles
 from common.page.markup import inline, markdown_table
 from common.page.results import TITLES, Unusable
 from common.page.topics import CALLS, CODE_FILES, PARTS, TOPICS, WITHOUT, Text, Topic
@@ -192,10 +192,11 @@ class Page:
         rows = []
         for name, mistake in MISTAKES.items():
             document, _, anchor = mistake.link.partition("#")
+            own = document.removesuffix(".md") + ENDINGS[LANGUAGES[self.index]]
             rows.append(
                 SimpleNamespace(
                     id=name,
-                    href=f"{DOCUMENTS[document]}#{anchor}",
+                    href=f"{DOCUMENTS.get(own, DOCUMENTS[document])}#{anchor}",
                     text=mistakes.sentence(name, self.index),
                     lines=mistakes.lines(name),
                 )

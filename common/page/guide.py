@@ -11,8 +11,14 @@ GUIDE = (
     *("initial-values", "images", "devices", "files", "runtime", "words", "errata"),
 )
 
+ENDINGS = {"en": ".md", "zh-CN": ".zh.md"}  #: of a document's file, by its language
+
 #: the documents that the site has beside the page, and the HTML file of each
 DOCUMENTS = {"docs/check.md": "check.html", "docs/porting/index.md": "guide.html"}
+DOCUMENTS |= {
+    "docs/check.zh.md": "check.zh-CN.html",
+    "docs/porting/index.zh.md": "guide.zh-CN.html",
+}
 DOCUMENTS |= {f"docs/porting/{name}.md": f"guide-{name}.html" for name in GUIDE[1:]}
 
 

@@ -42,7 +42,7 @@ def document(text: str, link: Callable[[str], str | None]) -> tuple[Markup, list
     for at, token in enumerate(tokens):
         if token.type == "heading_open" and token.tag == "h2":
             title = tokens[at + 1].content
-            anchor = re.sub(r"[^\w]+", "-", title.lower()).strip("-")
+            anchor = re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")  # as GitHub's
             token.attrSet("id", anchor)
             titles.append((anchor, title))
         for child in token.children or ():

@@ -16,7 +16,7 @@ from typing import Any
 
 from common.errors import BackendError, PageError, one_line
 from common.files import ROOT, install_command, write_whole
-from common.page.guide import DOCUMENTS
+from common.page.guide import DOCUMENTS, ENDINGS
 from common.page.results import TITLES
 from common.page.words import LANGUAGES
 
@@ -48,7 +48,7 @@ def render(language: str, root: Path = ROOT) -> str:
         language=language,
         other=next(name for name in LANGUAGES if name != language),
         files=FILES,
-        guide=DOCUMENTS["docs/porting/index.md"],
+        guide=DOCUMENTS[f"docs/porting/index{ENDINGS[language]}"],
         titles=TITLES,
         script=Markup((FOLDER / "page.js").read_text()),
     )
@@ -100,7 +100,10 @@ def guide(name: str, root: Path = ROOT) -> str | None:
 
     title = text.partition("\n")[0].removeprefix("# ")
     body, headings = document(text, link)
-    return _fill("plain.html", title=title, body=body, headings=headings, up="")
+    chinese = name.endswith(ENDINGS["zh-CN"])
+    return _fill(
+        "plain.html", title=title, body=body, headings=headings, up="", language=LANGUAGES[chinese]
+    )
 
 
 def site(root: Path = ROOT) -> dict[str, bytes]:
@@ -122,7 +125,9 @@ def listings(paths: Iterable[str], root: Path = ROOT) -> dict[str, bytes]:
         lines = [
             align.marked(line) for line in align.tokens((root / path).read_text().splitlines())
         ]
-        found[_place(path)] = _fill("plain.html", title=path, lines=lines, up="../").encode()
+        found[_place(path)] = _fill(
+            "plain.html", title=path, lines=lines, up="../", language="en"
+        ).encode()
     return found
 
 

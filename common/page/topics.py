@@ -72,7 +72,7 @@ TOPICS = (
     ),
     Topic(
         "branches",
-        ("Branches and residual connections", "任意分支与残差连接"),
+        ("Branches and residuals", "任意分支与残差连接"),
         (
             "The blocks of the later networks: any number of branches, also inside a branch; and a sum with "
             "the input, scaled.",
@@ -94,7 +94,7 @@ TOPICS = (
     ),
     Topic(
         "layers",
-        ("From a row of the spec to a layer", "从网络配置的一行到一个层"),
+        ("From spec row to layer", "从网络配置的一行到一个层"),
         (
             "One `match` maps a row to the framework's own layer.",
             "用一个 `match` 把网络配置的每一行映射为框架自带的层。",

@@ -30,7 +30,7 @@ WORDS: dict[str, Text] = {
     "fact_parameters": ("parameters, the same in all four", "个参数，四个框架完全一致"),
     "fact_error": ("largest float64 error of a forward pass", "float64 前向计算的最大误差"),
     "fact_bugs": ("injected bugs caught", "个注入的错误被检出"),
-    "fact_shapes": ("of them found by comparing shapes", "个只靠比较形状就能发现"),
+    "fact_shapes": ("of these bugs change a shape", "个错误会改变形状"),
     # picture
     "picture_title": ("Same shapes, different function", "形状相同，函数不同"),
     "picture_lead": (
@@ -266,6 +266,23 @@ BUGS: dict[str, str] = {
     "model-not-moved": "模型留在了 CPU 上",
     "optimizer-before-move": "先创建优化器及其状态，再把模型移到设备上",
     "silent-fallback": "不管选了什么设备，都在 CPU 上运行",
+}
+
+#: the pages of the guide to porting that have pitfalls, as mkdocs.yml calls them too
+GUIDE: dict[str, str] = {
+    "layout": "填充与布局",
+    "weights": "其他软件包的权重",
+    "local-norm": "局部响应归一化",
+    "batch-norm": "批量归一化",
+    "loss": "损失函数",
+    "optimizer": "优化器",
+    "numbers": "数值",
+    "initial-values": "初始值",
+    "images": "图像",
+    "devices": "设备与精度",
+    "files": "磁盘上的文件",
+    "runtime": "运行时行为",
+    "errata": "勘误",
 }
 
 #: the pitfalls of docs/porting; one that is not here keeps its English title

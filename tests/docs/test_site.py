@@ -61,6 +61,15 @@ def test_both_languages_and_the_page_are_there(site):
     assert (site / "page" / "index.zh-CN.html").exists()
 
 
+def test_the_chinese_home_leads_to_the_page_and_english_pages_say_so(site, parsed):
+    assert "../page/index.zh-CN.html" in parsed[site / "zh" / "index.html"].links
+    assert "page/index.html" in parsed[site / "index.html"].links
+    assert "本页目前只有英文版" in (site / "zh" / "porting" / "layout.html").read_text()
+    text = (site / "zh" / "porting" / "index.html").read_text()
+    assert "本页目前只有英文版" not in text
+    assert not re.search("[一-鿿，。]\n[一-鿿]", text)  # a browser shows a line's end as a space
+
+
 def test_every_link_leads_to_a_file_and_an_anchor_of_the_site(site, parsed):
     count = 0
     for path, page in parsed.items():

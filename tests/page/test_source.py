@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from html.parser import HTMLParser
 from http.client import RemoteDisconnected
@@ -451,7 +452,7 @@ def test_every_link_leads_to_a_place_in_the_site_or_to_a_manual(whole_site):
             if target.startswith("https://"):
                 assert element.get("rel") == "external" or name in DOCUMENTS.values(), target
                 continue
-            file, _, anchor = target.partition("#")
+            file, _, anchor = urllib.parse.unquote(target).partition("#")
             file = file.removeprefix("../") or name
             assert file in whole_site, (name, target)
             assert not anchor or anchor in ids[file], (name, target)
@@ -589,8 +590,9 @@ def test_every_mistake_of_check_has_a_row_that_leads_to_its_section(whole_site):
         text = whole_site[name]
         for mistake in MISTAKES.values():
             row = text.partition(f'<li data-mistake="{mistake.name}">')[2].partition("</li>")[0]
-            (target, anchor) = re.search(r'href="([a-z-]+\.html)#([^"]+)"', row).groups()
+            (target, anchor) = re.search(r'href="([\w.-]+\.html)#([^"]+)"', row).groups()
             assert f'id="{anchor}"' in whole_site[target], mistake.name
+            assert (".zh-CN." in target) == (language == 1 and "guide" not in target)
             assert escape(sentence(mistake.name, language))[:12] in row
             assert row.count("<code") in (0, 4), mistake.name
     assert set(LINES) <= set(MISTAKES)

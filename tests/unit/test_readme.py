@@ -11,6 +11,7 @@ import pytest
 
 from backends import FRAMEWORKS
 from common.cli.app import main
+from common.page import words
 from common.page.guide import DOCUMENTS as SITE
 from common.page.guide import GUIDE as PAGES
 from common.page.guide import guide_titles
@@ -48,7 +49,7 @@ def generator():
 
 def test_the_generated_parts_are_up_to_date(generator):
     found = list(generator.pages())
-    assert len(found) == 2 * len(generator.PAGES) + len(PAGES)
+    assert len(found) == 2 * (len(generator.PAGES) + 1) + len(PAGES) - 1
     for path, text in found:
         assert path.read_text() == text, "run python docs/generate.py"
 
@@ -127,8 +128,8 @@ def test_what_is_not_measured_yet_says_so_and_what_cannot_be_read_is_refused(gen
 
 def test_every_page_of_the_guide_is_generated_and_in_both_sites():
     folder = [str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "porting").iterdir()]
-    assert sorted(folder) == sorted(f"docs/porting/{page}.md" for page in PAGES)
-    assert {"docs/check.md", *folder} == set(SITE)
+    assert sorted(folder) == sorted(f"docs/porting/{page}.md" for page in (*PAGES, "index.zh"))
+    assert {"docs/check.md", "docs/check.zh.md", *folder} == set(SITE)
     navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
     assert tuple(re.findall(r"\bporting/([\w-]+)\.md$", navigation, re.M)) == PAGES
 
@@ -212,8 +213,16 @@ def test_every_pitfall_has_one_anchor_and_its_heading_and_is_in_the_table():
     anchors = [a for text in GUIDE.values() for a in re.findall(r'<a id="([\w-]+)"></a>', text)]
     assert anchors == [*guide_titles(ROOT)]
     assert len(set(anchors)) == len(anchors) > 60
-    table = GUIDE["index"].partition("<!-- begin pitfall_table -->")[2]
-    assert re.findall(r"\.md#([\w-]+)\)", table) == anchors
+    for index in (GUIDE["index"], (ROOT / "docs" / "porting" / "index.zh.md").read_text()):
+        table = index.partition("<!-- begin pitfall_table -->")[2]
+        assert re.findall(r"\.md#([\w-]+)\)", table) == anchors
+
+
+def test_the_chinese_names_of_the_guide_s_pages_are_those_of_the_site():
+    menu = (ROOT / "mkdocs.yml").read_text()
+    for page, title in words.GUIDE.items():
+        english = GUIDE[page].partition("\n")[0].removeprefix("# ")
+        assert f"            {english}: {title}\n" in menu
 
 
 def anchors_of(path):
