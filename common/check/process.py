@@ -75,6 +75,8 @@ class Process:
             raise UserError(f"{target!r} names no network: write FILE.py:NAME, such as net.py:net.")
         if not Path(path).is_file():
             raise UserError(f"There is no file {path}.")
+        if not path.endswith(".py"):
+            raise UserError(f"{path} is not a Python file: its name does not end in .py.")
         self.backend, self.file, self.dtype, self.layout = backend, Path(path).name, "", ""
         self.notes: list[str] = []
         inlet, ours = os.pipe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -37,8 +38,27 @@ Exit status:
 """
 
 
+def usage(error: click.UsageError) -> SpecError:
+    """One sentence instead of click's lines: the option, what is wrong, and where to read on."""
+    text = " ".join(error.format_message().split())
+    text = re.sub(r"^Invalid value for '(\S+)': ", r"\1: ", text)
+    end = "" if text.endswith((".", "?", "?)")) else "."
+    command = error.ctx.command_path if error.ctx else "googlenet"
+    return SpecError(f"{text}{end} See `{command} --help`.")
+
+
 class Commands(click.Group):
-    """A command group that turns each of our errors into one sentence and its exit status."""
+    """A command group that turns each error into one sentence and its exit status."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options in front of the command."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            click.echo(f"googlenet: {printable(usage(error))}", err=True)
+            ctx.exit(SpecError.exit_code)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -60,6 +80,8 @@ class Commands(click.Group):
                 ctx.exit(128 + (interrupts or [signal.SIGINT])[0])
             if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
                 error = SpecError(f"{error.filename} is too long a name: give a shorter one.")
+            if isinstance(error, click.UsageError):
+                error = usage(error)
             if not isinstance(error, GoogLeNetError):
                 raise
             click.echo(f"googlenet: {printable(error)}", err=True)

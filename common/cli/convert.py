@@ -77,10 +77,11 @@ def convert(
     """Convert the weights of one framework to another.
 
     SRC is a file of weights as PyTorch, Keras, MXNet or Paddle write it, a checkpoint with more in
-    it, .safetensors, .npz or .onnx. Format and network are detected from the content: by the names
-    of known programs, else by the shapes and places of the layers. DST ends in .pt, .pth,
-    .weights.h5, .keras, .params, .pdparams, .safetensors, .npz or .onnx. The written file is read
-    again; it is kept only if all bits are the same. What weights do not tell is printed.
+    it, .safetensors, .npz or .onnx, or the folder of a run: its best checkpoint is read. Format and
+    network are detected from the content: by the names of known programs, else by the shapes and
+    places of the layers. DST ends in .pt, .pth, .weights.h5, .keras, .params, .pdparams,
+    .safetensors, .npz or .onnx. The written file is read again; it is kept only if all bits are the
+    same. What weights do not tell is printed.
 
     `--into` and `--from` RUN the code of your network: never use them on code from people that you
     do not trust. The network must be the spec's function, which `googlenet check` proves first.
@@ -103,6 +104,8 @@ def convert(
         own = conversion.OwnNetwork(into or origin or "", backend, bool(into), python)
     elif backend or python:
         raise SpecError("--backend and --python are for --into and --from: leave them out.")
+    best = source / "checkpoints" / "best.safetensors"
+    source = best if best.is_file() else source
     with progress(f"converting {source.name}"):
         found = conversion.convert(
             source, destination, spec_name, check, key, eps, expect, names, own

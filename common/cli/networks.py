@@ -22,7 +22,8 @@ def specs() -> None:
         parameters, multiply_adds = totals(layers(spec))
         shape = " x ".join(map(str, spec.input))
         extras = ["batch norm"] * bool(spec.norm)
-        extras += [f"{len(spec.auxiliary)} auxiliary heads"] * bool(spec.auxiliary)
+        count = len(spec.auxiliary)
+        extras += [f"{count} auxiliary head{'s' * (count > 1)}"] * bool(count)
         counts = f"{parameters:,}", f"{multiply_adds:,}"
         rows.append((name, shape, spec.head.width, *counts, ", ".join(extras)))
     heads = ("spec", "input", "classes", "parameters", "multiply-adds", "with")

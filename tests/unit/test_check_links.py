@@ -67,6 +67,7 @@ def test_a_report_of_every_mistake_prints_its_words_and_links():
     [
         (["net.py", "--backend", "torch"], "names no network"),
         (["absent.py:net", "--backend", "torch"], "There is no file absent.py"),
+        ([f"{ROOT}/README.md:net", "--backend", "torch"], "README.md is not a Python file"),
         (["absent.py:net", "--backend", "torch", "--spec", "d3l"], "There is no spec named 'd3l'"),
     ],
 )

@@ -78,6 +78,15 @@ def test_a_file_becomes_canonical(source, tmp_path, capsys):
     assert f"{len(shapes(MINI))} tensors, the same bits, SHA-256 {sha256(draw(MINI, 0))}" in said
 
 
+def test_of_a_run_the_best_checkpoint_is_converted(tmp_path):
+    best = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    best.parent.mkdir(parents=True)
+    save(best, draw(MINI, 3), MINI)
+    assert run(tmp_path / "run", tmp_path / "a.npz") == 0
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert sha256(dict(arrays)) == sha256(draw(MINI, 3))
+
+
 def test_json_has_these_keys(source, tmp_path, capsys):
     assert run(source, tmp_path / "b.safetensors", "--json") == 0
     found = json.loads(capsys.readouterr().out)

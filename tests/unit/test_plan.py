@@ -196,7 +196,7 @@ def test_what_cannot_be_begun_is_refused_in_a_sentence_and_writes_nothing(
 def test_a_value_that_no_run_can_have_is_refused_by_its_option(call, option, value):
     code, out, err = call(f"{NEW} {option} {value}")
     assert (code, out, files()) == (2, "", {})
-    assert f"Error: Invalid value for '{option}': " in err
+    assert re.fullmatch(rf"googlenet: {option}: .+ See `googlenet train --help`.\n", err)
 
 
 @pytest.mark.parametrize(
