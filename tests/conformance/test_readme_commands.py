@@ -60,7 +60,8 @@ def test_the_commands_of_the_readme_work_in_order(name, clone):
     assert "same-padding" in found
     assert "4 more" in found
     assert "FAILED" in injected
-    shown, failed = answers()
+    compared, shown, failed = answers()
+    assert printed["summary", False].endswith(compared)
     for line in shown.splitlines():  # residuals and numbers of layers differ from run to run
         words = re.match(r"[^\d(]*", line)[0].strip()
         assert words in found, line
