@@ -135,6 +135,9 @@ def ordinary(language: int) -> str:
 def mutants(language: int) -> str:
     """The result of the mutation run, for each part of the source."""
     rows = mutation.table(mutation.known())
+    if language:
+        chinese = {"the rest": "其余", "all": "合计"}
+        rows = [(chinese.get(part, part), *rest) for part, *rest in rows]
     heads = (
         ("part", "drawn", "noticed at first", "by a test since", "equivalent", "left", "noticed"),
         ("部分", "抽取", "起初发现", "后来发现", "等价", "未发现", "发现率"),
@@ -169,6 +172,8 @@ def exercises(language: int) -> str:
     if found and wrong:
         raise wrong[0]
     rows = results.exercise_rows(found)
+    if language:
+        rows = [(*row, words.run_in_chinese(amount or "-")) for *row, amount in rows]
     for name, (shape, peer) in PEERS.items():
         parameters, multiply_adds = totals(walk(peer, (1, *shape), None)[0])
         rows.append((name, f"{parameters:,}", f"{multiply_adds / 1e6:.1f} M", None, None, None))

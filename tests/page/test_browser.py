@@ -94,6 +94,8 @@ def test_the_page_is_short_and_code_is_on_the_first_screen(visit):
     assert page.evaluate("document.documentElement.scrollHeight") < 12 * 900
     first = page.locator("#conv .l:not(.gap)").first.bounding_box()
     assert first["y"] < 600
+    phone = visit(**PHONE)
+    assert phone.locator("#conv .l:not(.gap)").nth(5).bounding_box()["y"] < 844
 
 
 def test_topics_open_from_the_address_the_menu_and_their_heading(visit):
