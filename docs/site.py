@@ -17,10 +17,10 @@ sys.path.insert(0, str(ROOT))  # `mkdocs build` may run where the project is not
 
 from common.page import site as page  # noqa: E402
 from common.page import source  # noqa: E402
+from common.page.markup import unwrapped  # noqa: E402
 
 LINK = re.compile(r"\[((?:`[^`\n]*`|[^\[\]`])*)\]\((\.\./[^)\s]+)(?: \"[^\"]*\")?\)")
-#: the end of a line inside a Chinese paragraph, which a browser would show as a space
-WRAPPED = re.compile(r"(?<=[，。；：、）”])\n(?=[\w（“])(?!\d+\.)|(?<=[一-鿿])\n(?=[一-鿿（“])")
+OTHER = re.compile(r"^\[English\]\(\S+\)\n", re.M)  # the head of every page of the site has it
 ENGLISH_ONLY = "*本页目前只有英文版。*"
 FOLDER = "page"  #: of the page in the site
 
@@ -50,7 +50,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return text
     if not page.file.src_uri.endswith(".zh.md"):
         return f"{ENGLISH_ONLY}\n\n{text}"
-    return WRAPPED.sub("", text)
+    return unwrapped(OTHER.sub("", text))
 
 
 def on_post_build(config: Any, **_: Any) -> None:

@@ -12,6 +12,15 @@ PLAIN = MarkdownIt("zero").enable(["backticks", "emphasis"])  #: of a sentence: 
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable("table")
 
 
+#: the end of a line inside a Chinese paragraph, which a browser would show as a space
+WRAPPED = re.compile(r"(?<=[，。；：、）”])\n(?=[\w（“])(?!\d+\.)|(?<=[一-鿿])\n(?=[一-鿿（“])")
+
+
+def unwrapped(text: str) -> str:
+    """Chinese Markdown with each paragraph in one line."""
+    return WRAPPED.sub("", text)
+
+
 def markdown_table(text: str, head: str) -> list[list[str]]:
     """The cells of the first Markdown table with a column of that name; ValueError if none."""
     rows: list[list[str]] = []
@@ -37,7 +46,7 @@ def document(text: str, link: Callable[[str], str | None]) -> tuple[Markup, list
 
     `link` gives the new target of a relative link, or None if the site does not have it.
     """
-    tokens = MARKDOWN.parse(text)
+    tokens = MARKDOWN.parse(unwrapped(text))
     titles = []
     for at, token in enumerate(tokens):
         if token.type == "heading_open" and token.tag == "h2":

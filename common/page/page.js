@@ -174,6 +174,16 @@ function remember(name, value) {
   }
 }
 
+/** Change the page and leave what is read where it is: the line, or the topic if that closes. */
+function stay(change) {
+  const found = document.elementFromPoint(innerWidth / 3, innerHeight / 3);
+  const read = [found?.closest(".l"), found?.closest("details.topic")].filter(Boolean);
+  const tops = read.map((each) => each.getBoundingClientRect().top);
+  change();
+  const at = read.findIndex((each) => each.checkVisibility());
+  if (at >= 0 && scrollY) scrollBy(0, read[at].getBoundingClientRect().top - tops[at]);
+}
+
 const wrap = document.getElementById("wrap");
 function showWrap(wrapped) {
   document.body.classList.toggle("nowrap", !wrapped);
@@ -183,7 +193,7 @@ showWrap(remember("wrap") !== "no");
 wrap.addEventListener("click", () => {
   const wrapped = document.body.classList.contains("nowrap");
   remember("wrap", wrapped ? "yes" : "no");
-  showWrap(wrapped);
+  stay(() => showWrap(wrapped));
 });
 
 // ---- topics: opening one puts it into the address
@@ -193,7 +203,7 @@ const openAll = document.getElementById("open-all");
 const jump = document.getElementById("jump");
 openAll.addEventListener("click", () => {
   const open = openAll.getAttribute("aria-pressed") === "false";
-  for (const fold of folds) fold.open = open;
+  stay(() => folds.forEach((fold) => (fold.open = open)));
   openAll.setAttribute("aria-pressed", open);
   openAll.textContent = open ? words.close_all : words.open_all;
 });

@@ -67,6 +67,7 @@ def test_the_chinese_home_leads_to_the_page_and_english_pages_say_so(site, parse
     assert "本页目前只有英文版" in (site / "zh" / "porting" / "layout.html").read_text()
     text = (site / "zh" / "porting" / "index.html").read_text()
     assert "本页目前只有英文版" not in text
+    assert ">English</a></p>" not in text
     assert not re.search("[一-鿿，。]\n[一-鿿]", text)  # a browser shows a line's end as a space
 
 

@@ -98,6 +98,31 @@ def test_the_page_is_short_and_code_is_on_the_first_screen(visit):
     assert phone.locator("#conv .l:not(.gap)").nth(5).bounding_box()["y"] < 844
 
 
+@pytest.mark.parametrize("button", ["#wrap", "#open-all"])
+def test_what_is_read_stays_where_it_is_when_the_page_above_changes(visit, button):
+    page = visit(hash="#step")
+    box = page.locator(button).bounding_box()
+    before = page.locator("#step").bounding_box()["y"]
+    for _ in range(2):
+        page.mouse.click(box["x"] + 9, box["y"] + 9)
+        assert abs(page.locator("#step").bounding_box()["y"] - before) < 40
+
+
+@pytest.mark.parametrize("options", [{}, PHONE], ids=["desktop", "phone"])
+def test_nothing_covers_the_hits_of_the_search_or_the_title_of_the_guide(visit, options):
+    above = """e => { const box = e.getBoundingClientRect();
+        return e.contains(document.elementFromPoint(box.x + 20, box.y + box.height / 2)); }"""
+    page = visit(**options)
+    page.locator("#search").fill("padding")
+    page.locator("#hits a").first.wait_for()
+    assert all(page.locator("#hits a").nth(at).evaluate(above) for at in range(12))
+    page = visit("guide.html", **options)
+    assert page.locator("h1").evaluate(
+        "e => e.getBoundingClientRect().y >= document.querySelector('.top')"
+        ".getBoundingClientRect().bottom + 10"
+    )
+
+
 def test_topics_open_from_the_address_the_menu_and_their_heading(visit):
     page = visit(hash="#step")
     assert page.locator("#step pre").first.is_visible()

@@ -458,6 +458,11 @@ def test_every_link_leads_to_a_place_in_the_site_or_to_a_manual(whole_site):
             assert not anchor or anchor in ids[file], (name, target)
 
 
+def test_chinese_documents_have_no_spaces_where_their_lines_end(whole_site):
+    for name in ("guide.zh-CN.html", "check.zh-CN.html"):
+        assert not re.search("[一-鿿，。]\n[一-鿿]", whole_site[name])
+
+
 def test_the_guide_keeps_every_section_and_names_no_file_that_is_not_there(whole_site, checkout):
     found = guide_titles(ROOT)
     assert len(found) > 60
