@@ -114,9 +114,9 @@ def bugs(ctx: click.Context, backend: str, as_json: bool) -> None:
     from common.parity import suite
     from common.parity.mutations import INJECTED_BUGS
 
-    suite.second_device(backend)  # before the framework is used
     rows, escaped = [], False
     with progress(f"starting {backend}", len(INJECTED_BUGS), unit="bugs") as bar:
+        suite.second_device(backend)  # before the framework is used
         for bug in INJECTED_BUGS.values():
             bar.advance(0, bug.name)
             report = suite.verify_injected(backend, bug)

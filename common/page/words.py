@@ -27,8 +27,8 @@ WORDS: dict[str, Text] = {
     "nav_network": ("Network", "网络"),
     "nav_proof": ("Proof", "证明"),
     "nav_words": ("Words", "术语"),
-    "fact_parameters": ("parameters, the same in all four", "个参数，四个框架完全一致"),
-    "fact_error": ("largest float64 error of a forward pass", "float64 前向计算的最大误差"),
+    "fact_parameters": ("parameters, the same in all four", "个参数，四个框架一致"),
+    "fact_error": ("largest float64 error of a forward pass", "float64 前向最大误差"),
     "fact_bugs": ("injected bugs caught", "个注入的错误被检出"),
     "fact_shapes": ("of these bugs change a shape", "个错误会改变形状"),
     # picture
