@@ -9,7 +9,7 @@ from named_files import layers_of, noise, refusal, written  # in tests/support
 from small_specs import EVERY, NARROW  # in tests/support
 
 from common import spec
-from common.formats.downscale import undo_downscale_in_infer
+from common.formats.downscale import redo_downscale_in_infer, undo_downscale_in_infer
 from common.formats.identify import identify
 from common.formats.naming import FORMATS, NAMINGS, PADDLE_VISION, belongs
 from common.formats.readers.base import File
@@ -64,6 +64,18 @@ def test_every_naming_of_every_spec_leads_back(form, network):
             if network not in (MINI, D2L):
                 break  # one of each naming will do
     assert count > (network in BOOK and form not in ("npz", "onnx"))
+
+
+def test_the_heads_of_paddle_vision_are_scaled_by_what_their_dropout_keeps():
+    network = find("paddle-vision")
+    ones = {name: np.ones(shape, np.float32) for name, shape in shapes(network).items()}
+    scaled = undo_downscale_in_infer(network, ones)
+    found = {name: array.flat[0] for name, array in scaled.items() if array.flat[0] != 1}
+    assert found == pytest.approx(
+        {"head.weight": 0.6, "auxiliary.0.head.weight": 0.3, "auxiliary.1.head.weight": 0.3}
+    )
+    for name, array in redo_downscale_in_infer(network, scaled).items():
+        np.testing.assert_allclose(array, ones[name], rtol=1e-7)
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_a_dry_resume_tells_how_far_it_is_and_writes_nothing(call):
     [
         (SMALL, 2, "--backend is needed: torch, tf, mxnet, paddle."),
         (f"{NEW} --recipe worst", 2, "There is no recipe named 'worst'; choose one of d2l, "),
-        (f"{NEW} --recipe my.yaml", 2, "quick, or give a file that ends in .toml."),
+        (f"{NEW} --recipe my.yaml", 2, "fast, or give a file that ends in .toml."),
         ("--backend tf --data sample --spec resnet", 2, "no spec named 'resnet'"),
         ("--backend tf --data sample --spec blog-224 --size 20", 2, "stage2.2: the kernel 3x3"),
         ("--backend tf --data sample --lr -1", 2, "--lr is -1.0: it must be at least 0 and finite"),

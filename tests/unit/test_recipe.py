@@ -28,7 +28,7 @@ def test_the_defaults_are_the_book_s():
 
 
 def test_the_published_recipes_differ_from_the_book_s_where_they_say():
-    assert list(RECIPES) == ["d2l", "d2l-512", "blog-224", "d2l-bn", "best", "quick"]
+    assert list(RECIPES) == ["d2l", "d2l-512", "blog-224", "d2l-bn", "best", "quick", "fast"]
     assert all(RECIPES[name].name == name for name in RECIPES)
     assert replace(RECIPES["d2l-512"], name="d2l", batch_size=128) == D2L
     adam = RECIPES["blog-224"]
