@@ -101,6 +101,12 @@ GROUPS: dict[str, tuple[list[str], list[tuple[str, list[str]]]]] = {
         [UNIT],
     ),
 }
+#: what runs in a process of its own, where pytest-cov does not see which test began it
+ELSEWHERE = {
+    "common/data/image_decoder.py": ["tests/unit/test_image_folder.py"],
+    "common/formats/sandbox.py": ["tests/unit/test_readers.py"],
+    "common/convert/work.py": ["tests/unit/test_convert.py"],
+}
 #: tests that compare documents with the source as text: they notice every change, and prove nothing
 TEXTUAL = ("test_readme.py", "test_notebooks.py", "test_structure.py", "test_manuals.py")
 
@@ -383,7 +389,7 @@ class Reach:
         """The tests that run a line of the mutant, those that run the fewest lines first.
 
         All of them if none runs a line of the file: what runs only in the imports before the first
-        test, or in another process, has no test of its own.
+        test has no test of its own.
         """
         lines = range(mutant.line, mutant.line + mutant.before.count("\n") + 1)
         with sqlite3.connect(self.data) as database:
@@ -403,7 +409,8 @@ class Reach:
                 reached[test] = reached.get(test, set()) | ran
         # lines that run when the module is imported belong to all tests of the file
         found = [test for test, ran in reached.items() if ran & {*lines}] or [*reached]
-        return sorted(found, key=lambda test: len(reached[test])) or UNIT[1]
+        found.sort(key=lambda test: len(reached[test]))
+        return [*found, *ELSEWHERE.get(mutant.file, [])] or UNIT[1]
 
 
 def known() -> list[Row]:

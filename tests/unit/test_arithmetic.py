@@ -202,6 +202,20 @@ def test_the_parameters_of_every_inception_block():
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "multiply_adds"),
+    [
+        ("d2l-bn", 5_992_090, 276_066_304),
+        ("blog-224", 5_467_426, 1_423_985_408),
+        ("mini", 46_068, 610_776),
+        ("mini-family", 14_734, 410_272),
+    ],
+)
+def test_the_totals_of_our_own_networks(name, parameters, multiply_adds):
+    """Which no framework lists: as counted when their rows were last read against their sources."""
+    assert totals(layers(SPECS[name])) == (parameters, multiply_adds)
+
+
 def test_the_multiply_adds_of_a_convolution_and_of_the_head():
     table = {row.name: row for row in layers(D2L)}
     assert table["stage1.0.conv"].multiply_adds == 7 * 7 * 1 * 64 * 48 * 48

@@ -80,6 +80,18 @@ UNTOUCHED = {
 }
 
 
+def test_what_runs_in_a_process_of_its_own_has_the_tests_that_begin_it():
+    started = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "common").rglob("*.py")
+        if "__main__" in path.read_text()
+    }
+    # the conformance tests of its group begin it
+    assert started - {"common/cli/__main__.py", "common/check/server.py"} == {*mutants.ELSEWHERE}
+    for tests in mutants.ELSEWHERE.values():
+        assert all((ROOT / test).exists() for test in tests)
+
+
 def test_a_mutant_finds_its_lines_where_they_have_moved(tmp_path):
     mutant = mutants.Mutant("spec", "a.py", 3, "number", "    x = 1", "    x = 2")
     (tmp_path / "a.py").write_text("if a:\n    x = 1\n\n\nif b:\n    x = 1\n")
