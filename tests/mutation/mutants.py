@@ -38,7 +38,7 @@ sys.path.insert(0, str(ROOT))  # run from anywhere, installed or not
 from backends import FRAMEWORKS  # noqa: E402
 
 RESULTS = ROOT / "docs" / "results" / "mutants.jsonl"
-LIMIT = 900  #: seconds for the tests of one mutant
+LONGEST, LIMIT = 240, 1200  #: seconds for one test, and for all tests of a mutant
 
 #: the conformance tests that can see a file of a backend, the quickest to see it first; `native`
 #: stands for the framework's own tests
@@ -349,6 +349,7 @@ def first_failure(
         listed.write("\n".join(tests))
         listed.flush()
         command = [str(python), "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        command += [f"--timeout={LONGEST}"]
         command += [f"--ignore-glob=*/{name}" for name in TEXTUAL]
         command += [f"--deselect={test}" for test in without]
         command += [f"--backend={backend}"] * bool(backend) + [f"@{listed.name}"]
