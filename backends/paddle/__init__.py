@@ -1,6 +1,11 @@
 """GoogLeNet in PaddlePaddle."""
 
+import os
 import warnings
+
+from common.processor import usable_cores
+
+chosen = os.environ.get("OMP_NUM_THREADS")  # Paddle's import sets 1 where nothing is set
 
 # Paddle's import advises to install a compiler cache, which nothing here would use ...
 warnings.filterwarnings("ignore", message="No ccache found")
@@ -8,6 +13,11 @@ warnings.filterwarnings("ignore", message="No ccache found")
 warnings.filterwarnings("ignore", message="When training, we now always track global mean")
 
 from paddle import __version__ as VERSION  # after the filters  # noqa: E402
+from paddle.base import core  # noqa: E402
+
+if chosen is None:
+    os.environ["OMP_NUM_THREADS"] = str(usable_cores())
+    core.set_num_threads(usable_cores())
 
 from backends.paddle.device import (  # noqa: E402
     device_name,

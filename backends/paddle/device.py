@@ -10,8 +10,6 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from common.processor import usable_cores
-
 
 def devices() -> list[str]:
     """The devices there are: `cpu`, then `gpu:0` and on."""
@@ -31,7 +29,7 @@ def fastest_precision(device: str) -> str:
 
 def threads() -> int:
     """How many threads compute one operation on the CPU."""
-    return int(os.environ.get("OMP_NUM_THREADS", usable_cores()))
+    return int(os.environ["OMP_NUM_THREADS"])  # set with the import, in `__init__`
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -18,7 +18,7 @@ from backends.paddle.bias import use_matmul_bias
 from backends.paddle.device import device_name, place_labels
 from backends.paddle.googlenet import GoogLeNet
 from backends.paddle.layers import WIDTH
-from backends.paddle.threads import SplitPasses
+from backends.paddle.split import SplitPasses
 from common.errors import DeviceError
 from common.recipe import Recipe
 from common.spec import Spec

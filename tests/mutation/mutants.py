@@ -56,6 +56,7 @@ SEES = {
     "bias.py": ["properties", "native", "parity"],
     "fused.py": ["native", "parity"],
     "graph.py": ["native", "device"],
+    "split.py": ["native", "device"],
     "streams.py": ["native", "device"],
     "__init__.py": ["weights", "properties", "native"],
 }

@@ -285,7 +285,7 @@ def test_the_parts_of_a_batch_side_by_side_are_the_step(batch, parts, monkeypatc
     x, labels = random.uniform(0, 1, (batch, *NARROW.input)), random.randint(0, 10, batch)
     weights, copies, found = [], [], []
     for cores in (1, 3):
-        monkeypatch.setattr("backends.paddle.threads.usable_cores", lambda cores=cores: cores)
+        monkeypatch.setenv("OMP_NUM_THREADS", str(cores))
         paddle.seed(0)
         trainer = Trainer(build(NARROW, "float64", "cpu"), recipe)
         for step in range(2):
@@ -310,7 +310,7 @@ def test_the_parts_of_a_batch_side_by_side_are_the_step(batch, parts, monkeypatc
 
 @pytest.mark.parametrize("name", ["d2l-bn", "dropout"])
 def test_a_network_with_norm_or_dropout_stays_whole(name, monkeypatch):
-    monkeypatch.setattr("backends.paddle.threads.usable_cores", lambda: 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
     spec = SPECS["d2l-bn"] if name == "d2l-bn" else SPECS["d2l"].at(size=33, dropout=0.5)
     assert Trainer(build(spec, "float32", "cpu"), Recipe()).passes.most == 1
     assert Trainer(build(SMALL["d2l"], "float32", "cpu"), Recipe()).passes.most == 4
