@@ -199,12 +199,11 @@ def pages() -> Iterator[tuple[Path, str]]:
         for language, ending in enumerate(ENDINGS):
             path = ROOT / "docs" / f"{name}{ending}"
             yield path, generate(path.read_text(), parts, language)
-    for language, ending in enumerate(ENDINGS):
-        path = ROOT / "docs" / "porting" / f"index{ending}"
-        yield path, guide(generate(path.read_text(), (pitfall_table,), language))
-    for name in GUIDE[1:]:
-        path = ROOT / "docs" / "porting" / f"{name}.md"
-        yield path, guide(path.read_text())
+    for name in GUIDE:
+        parts = (pitfall_table,) if name == "index" else ()
+        for language, ending in enumerate(ENDINGS):
+            path = ROOT / "docs" / "porting" / f"{name}{ending}"
+            yield path, guide(generate(path.read_text(), parts, language), language)
 
 
 def generate(text: str, parts: Sequence[Callable[[int], str]], language: int = 0) -> str:
@@ -221,7 +220,7 @@ LINK = re.compile(r'(\[`([^`]+)`\]\((?:\.\./)+([\w/]+\.py))(?:#L\d+)? "([\w.]+)"
 FIGURES = re.compile(r"(<!-- begin figures ([\w-]+) -->\n).*?(<!-- end figures -->)", re.DOTALL)
 
 
-def guide(text: str) -> str:
+def guide(text: str, language: int = 0) -> str:
     """A page of the guide to porting with all its line numbers and figures rewritten."""
 
     def link(match: re.Match) -> str:
@@ -229,7 +228,7 @@ def guide(text: str) -> str:
         return f'{start}#L{line(path, owner, code)} "{owner}")'
 
     def table(match: re.Match) -> str:
-        return f"{match[1]}{figures(match[2])}\n{match[3]}"
+        return f"{match[1]}{figures(match[2], language)}\n{match[3]}"
 
     return LINK.sub(link, FIGURES.sub(table, text))
 
@@ -271,7 +270,7 @@ def pitfalls(backend: str) -> dict[str, tuple[str, str]]:
     return found
 
 
-def figures(pitfall: str) -> str:
+def figures(pitfall: str, language: int) -> str:
     """The table of a pitfall: the error in each framework without the fix and with it."""
     rows = []
     for backend, title in TITLES.items():
@@ -281,8 +280,8 @@ def figures(pitfall: str) -> str:
             where = line(path, test, f"def {test}(")
             cells = (f"{error:.2g}" for error in measured)
             rows.append([title, *cells, f"[`{test}`](../../{path}#L{where})"])
-    heads = ("", "without", "with the fix", "test")
-    return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
+    heads = (("", "without", "with the fix", "test"), ("", "修正前", "修正后", "测试"))
+    return tabulate(rows, heads[language], tablefmt="github", disable_numparse=True)
 
 
 def pitfall_table(language: int) -> str:
@@ -293,9 +292,10 @@ def pitfall_table(language: int) -> str:
         errors = (f"{found[name][0]:.2g}" if name in found else "" for found in measured)
         first = (ROOT / "docs" / "porting" / f"{page}.md").read_text().partition("\n")[0]
         of_page = words.GUIDE[page] if language else first.removeprefix("# ")
-        link = f"[{of_page}]({page}.md)" if page != last else ""
+        file = f"{page}{ENDINGS[language]}"
+        link = f"[{of_page}]({file})" if page != last else ""
         shown = words.PITFALLS[name] if language else title
-        rows.append([link, f"[{shown}]({page}.md#{name})", *errors])
+        rows.append([link, f"[{shown}]({file}#{name})", *errors])
         last = page
     heads = (*(("page", "pitfall"), ("页面", "陷阱"))[language], *TITLES.values())
     return tabulate(rows, heads, tablefmt="github", disable_numparse=True)

@@ -63,7 +63,7 @@ class Page:
 
     def __init__(self, language: str, root: Path) -> None:
         self.index, self.root = LANGUAGES.index(language), root
-        self.reference = REFERENCES[language]
+        self.reference, self.ending = REFERENCES[language], ENDINGS[language]
         self.guide = guide_titles(root)
         self.pitfalls = {
             name: self.usable(partial(results.pitfalls, root, name)) for name in TITLES
@@ -172,7 +172,7 @@ class Page:
                 rows.append(
                     SimpleNamespace(
                         id=name,
-                        href=f"{DOCUMENTS[f'docs/porting/{page}.md']}#{name}",
+                        href=f"{DOCUMENTS[f'docs/porting/{page}{self.ending}']}#{name}",
                         title=chinese.get(name) or title,
                         language=LANGUAGES[name in chinese],
                         figures=figures,
@@ -192,11 +192,11 @@ class Page:
         rows = []
         for name, mistake in MISTAKES.items():
             document, _, anchor = mistake.link.partition("#")
-            own = document.removesuffix(".md") + ENDINGS[LANGUAGES[self.index]]
+            own = document.removesuffix(".md") + self.ending
             rows.append(
                 SimpleNamespace(
                     id=name,
-                    href=f"{DOCUMENTS.get(own, DOCUMENTS[document])}#{anchor}",
+                    href=f"{DOCUMENTS[own]}#{anchor}",
                     text=mistakes.sentence(name, self.index),
                     lines=mistakes.lines(name),
                 )

@@ -13,13 +13,14 @@ GUIDE = (
 
 ENDINGS = {"en": ".md", "zh-CN": ".zh.md"}  #: of a document's file, by its language
 
+_NAMES = {"check": "check", "porting/index": "guide"}
+_NAMES |= {f"porting/{name}": f"guide-{name}" for name in GUIDE[1:]}
 #: the documents that the site has beside the page, and the HTML file of each
-DOCUMENTS = {"docs/check.md": "check.html", "docs/porting/index.md": "guide.html"}
-DOCUMENTS |= {
-    "docs/check.zh.md": "check.zh-CN.html",
-    "docs/porting/index.zh.md": "guide.zh-CN.html",
+DOCUMENTS = {
+    f"docs/{name}{ENDINGS[language]}": f"{page}{html}"
+    for name, page in _NAMES.items()
+    for language, html in (("en", ".html"), ("zh-CN", ".zh-CN.html"))
 }
-DOCUMENTS |= {f"docs/porting/{name}.md": f"guide-{name}.html" for name in GUIDE[1:]}
 
 
 def guide_titles(root: Path) -> dict[str, tuple[str, str]]:

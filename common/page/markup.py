@@ -13,7 +13,9 @@ MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable("table")
 
 
 #: the end of a line inside a Chinese paragraph, which a browser would show as a space
-WRAPPED = re.compile(r"(?<=[，。；：、）”])\n(?=[\w（“])(?!\d+\.)|(?<=[一-鿿])\n(?=[一-鿿（“])")
+WRAPPED = re.compile(
+    r"(?<=[，。；：、）”])\n *(?=[\w（“\[`])(?!\d+\.|```)|(?<=[一-鿿])\n(?=[一-鿿（“])"
+)
 
 
 def unwrapped(text: str) -> str:

@@ -13,8 +13,8 @@ from backends import FRAMEWORKS
 from common.cli.app import main
 from common.page import words
 from common.page.guide import DOCUMENTS as SITE
+from common.page.guide import ENDINGS, guide_titles
 from common.page.guide import GUIDE as PAGES
-from common.page.guide import guide_titles
 from common.parity.mutations import INJECTED_BUGS
 from common.parity.report import CHECK_KEY, CHECKS_KEY
 from common.parity.suite import DEFAULTS
@@ -49,7 +49,7 @@ def generator():
 
 def test_the_generated_parts_are_up_to_date(generator):
     found = list(generator.pages())
-    assert len(found) == 2 * (len(generator.PAGES) + 1) + len(PAGES) - 1
+    assert len(found) == 2 * (len(generator.PAGES) + len(PAGES))
     for path, text in found:
         assert path.read_text() == text, "run python docs/generate.py"
 
@@ -128,7 +128,8 @@ def test_what_is_not_measured_yet_says_so_and_what_cannot_be_read_is_refused(gen
 
 def test_every_page_of_the_guide_is_generated_and_in_both_sites():
     folder = [str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "porting").iterdir()]
-    assert sorted(folder) == sorted(f"docs/porting/{page}.md" for page in (*PAGES, "index.zh"))
+    both = [f"docs/porting/{page}{ending}" for page in PAGES for ending in ENDINGS.values()]
+    assert sorted(folder) == sorted(both)
     assert {"docs/check.md", "docs/check.zh.md", *folder} == set(SITE)
     navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
     assert tuple(re.findall(r"\bporting/([\w-]+)\.md$", navigation, re.M)) == PAGES
@@ -223,6 +224,40 @@ def test_the_chinese_names_of_the_guide_s_pages_are_those_of_the_site():
     for page, title in words.GUIDE.items():
         english = GUIDE[page].partition("\n")[0].removeprefix("# ")
         assert f"            {english}: {title}\n" in menu
+
+
+def sections(text):
+    """The anchor and the title of each section: the anchor that it sets, or GitHub's."""
+    found = re.findall(r'(?:<a id="([\w-]+)"></a>\n\n)?^## (.+)$', text, re.M)
+    return [
+        (anchor or re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-"), t) for anchor, t in found
+    ]
+
+
+def kept(generator, text):
+    """What a translation keeps: links, code, figures and tables, in any order of the words."""
+    text = generator.FIGURES.sub(r"\1\3", text).replace(".zh.md", ".md")
+    return {
+        "links": sorted(re.findall(r"\]\(([^)]+)\)", text)),
+        "code": sorted(set(re.findall(r"`[^`\n]+`", text.partition("\n")[2]))),
+        "marks": re.findall(r"<!-- .* -->", text),
+        "tables": [row.count(" |") for row in re.findall(r"^\|.*$", text, re.M)],
+    }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_chinese_page_of_the_guide_has_what_the_english_one_has(generator, page):
+    chinese = (ROOT / "docs" / "porting" / f"{page}.zh.md").read_text()
+    found = sections(chinese)
+    assert [anchor for anchor, _ in found] == [anchor for anchor, _ in sections(GUIDE[page])]
+    named = [(anchor, title) for anchor, title in found if anchor in words.PITFALLS]
+    assert named == [(anchor, words.PITFALLS[anchor]) for anchor, _ in named]
+    head = f"[English]({page}.md)\n"
+    assert head in chinese
+    if page != "index":  # its Chinese says less
+        chinese = re.sub(r"^## .*$", "", chinese.replace(head, ""), flags=re.M)
+        english = re.sub(r"^## .*$", "", GUIDE[page], flags=re.M)
+        assert kept(generator, chinese) == kept(generator, english)
 
 
 def anchors_of(path):
