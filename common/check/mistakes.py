@@ -37,7 +37,7 @@ MISTAKES = {
             "porting/layout",
         ),
         Mistake("padding", "padding {theirs}, not {ours}", "填充为 {theirs}，应为 {ours}"),
-        Mistake("stride", "stride {theirs}, not {ours}", "步长为 {theirs}，应为 {ours}"),
+        Mistake("stride", "stride {theirs}, not {ours}", "步幅为 {theirs}，应为 {ours}"),
         Mistake("dilation", "dilation {theirs}, not {ours}", "膨胀率为 {theirs}，应为 {ours}"),
         Mistake(
             "kernel-layout",
@@ -277,24 +277,24 @@ MISTAKES = {
         Mistake(
             "norm-evaluation-mode",
             "the norms use their running statistics in training",
-            "批量归一化在训练时使用滑动统计量",
+            "批量归一化在训练时使用移动统计量",
         ),
         Mistake(
             "norm-not-updated",
             "the running statistics never change",
-            "滑动统计量从未更新",
+            "移动统计量从未更新",
         ),
         Mistake(
             "norm-momentum",
             "the running statistics keep {theirs} of their old value, not {ours}{what}",
-            "滑动统计量保留旧值的 {theirs}，应为 {ours}",
+            "移动统计量保留旧值的 {theirs}，应为 {ours}",
             "norm-momentum",
             "porting/batch-norm",
         ),
         Mistake(
             "norm-variance",
             "the running variance is the unbiased one, divided by n - 1",
-            "滑动方差是除以 n - 1 的无偏方差",
+            "移动方差是除以 n - 1 的无偏方差",
             "norm-variance",
             "porting/batch-norm",
         ),

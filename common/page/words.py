@@ -37,7 +37,7 @@ WORDS: dict[str, Text] = {
         "The book's TensorFlow code uses `'same'` padding. Every shape is right, but with a stride of 2 the "
         "padding is off centre. The chart compares this bug, injected into each backend, with our code: the "
         "error of every stage against a float64 reference, on the same weights and images.",
-        "书中的 TensorFlow 代码用 `'same'` 填充：形状全都正确，但步长为 2 时填充的位置是偏的。"
+        "书中的 TensorFlow 代码用 `'same'` 填充：形状全都正确，但步幅为 2 时填充的位置是偏的。"
         "下图把这个错误注入每个后端，与本项目的实现对比：权重和图像相同，纵轴是各阶段相对 float64 参考实现的误差。",
     ),
     "picture_bug": ("`'same'` padding injected", "注入 `'same'` 填充"),
@@ -237,14 +237,14 @@ CHECKS: dict[str, str] = {
     "zero gradients": "零梯度",
     "one step": "单步更新",
     "ten steps": "十步更新",
-    "running statistics": "滑动统计量",
+    "running statistics": "移动统计量",
     "device": "设备",
 }
 
 BUGS: dict[str, str] = {
     "missing-bias": "转换权重时漏了卷积偏置，全为零",
     "ceil-pool": "池化的输出尺寸向上取整",
-    "same-padding": "步长为 2 时用了 TensorFlow 的 `'same'`",
+    "same-padding": "步幅为 2 时用了 TensorFlow 的 `'same'`",
     "zero-padded-pool": "池化前没有 ReLU，却用 0 填充",
     "missing-relu": "3x3 分支的降维之后漏了 ReLU",
     "swapped-branches": "5x5 分支与池化分支的拼接顺序颠倒",
@@ -260,7 +260,7 @@ BUGS: dict[str, str] = {
     "frozen-head": "分类头的参数没有交给优化器",
     "gradient-twice": "梯度被加了两次，或从未清零",
     "norm-momentum": "把批量归一化的 momentum 当成新值的权重",
-    "norm-variance": "滑动方差用了无偏估计",
+    "norm-variance": "移动方差用了无偏估计",
     "batch-not-moved": "批量数据留在了 CPU 上",
     "labels-not-moved": "标签留在了 CPU 上",
     "model-not-moved": "模型留在了 CPU 上",
@@ -294,7 +294,7 @@ PITFALLS: dict[str, str] = {
     "file-numbers": "Keras 文件里层的编号",
     "shapes-alone": "形状和名称不能确定函数",
     "another-eps": "同一个网络，另一个 eps",
-    "same-padding": "步长大于 1 时，`'same'` 填充不对称",
+    "same-padding": "步幅大于 1 时，`'same'` 填充不对称",
     "pool-padding": "最大池化用 0 填充",
     "conv-layout": "卷积核：OIHW 还是 HWIO",
     "linear-layout": "全连接层：(out, in) 还是 (in, out)",
@@ -302,8 +302,8 @@ PITFALLS: dict[str, str] = {
     "pooled-shape": "全局池化后仍保留两个空间轴",
     "norm-defaults": "归一化层的默认值各不相同",
     "norm-momentum": "momentum：新值的权重还是旧值的",
-    "norm-variance": "滑动方差：除以 n 还是 n - 1",
-    "norm-backward": "滑动统计量在反向传播时才更新",
+    "norm-variance": "移动方差：除以 n 还是 n - 1",
+    "norm-backward": "移动统计量在反向传播时才更新",
     "zero-gradient": "归一化之前的偏置没有梯度",
     "norm-rounding": "训练模式的归一化会放大舍入误差",
     "sync-norm": "跨设备同步的归一化需要 GPU",
