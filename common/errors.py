@@ -1,6 +1,8 @@
 """The errors of this project. Each has an exit status and a one-sentence message."""
 
 import unicodedata
+from collections.abc import Collection
+from difflib import get_close_matches
 
 
 class GoogLeNetError(Exception):
@@ -11,6 +13,17 @@ class GoogLeNetError(Exception):
 
 class SpecError(GoogLeNetError, ValueError):
     """A spec is invalid, or does not accept the input."""
+
+
+class UnknownNameError(SpecError):
+    """No spec or recipe has this name. The sentence has the name that is near, or all of them."""
+
+    def __init__(self, kind: str, name: str, known: Collection[str], more: str = "") -> None:
+        near = get_close_matches(name.lower(), known, n=1)
+        rest = f"; choose one of {', '.join(known)}{more}."
+        if near:
+            rest = f": did you mean {near[0]!r}? `googlenet {kind}s` lists all."
+        super().__init__(f"There is no {kind} named {name!r}{rest}")
 
 
 class FieldError(SpecError):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from common.errors import FieldError, SpecError, one_line
+from common.errors import FieldError, SpecError, UnknownNameError, one_line
 from common.spec import Spec, find, float32, is_number, is_whole
 
 OPTIMIZERS = ("sgd", "adam")
@@ -225,10 +225,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe with this name; SpecError lists the known names if there is none."""
+    """The recipe with this name; UnknownNameError if there is none."""
     if name not in RECIPES:
-        raise SpecError(
-            f"There is no recipe named {name!r}; choose one of {', '.join(RECIPES)}, or "
-            "give a file that ends in .toml."
-        )
+        raise UnknownNameError("recipe", name, RECIPES, ", or give a file that ends in .toml")
     return RECIPES[name]

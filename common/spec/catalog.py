@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.errors import SpecError
+from common.errors import UnknownNameError
 from common.spec.family import (
     PADDLE_VISION,
     TORCHVISION,
@@ -49,7 +49,7 @@ SPECS = {
 
 
 def find(name: str) -> Spec:
-    """The spec with this name; SpecError lists the known names if there is none."""
+    """The spec with this name; UnknownNameError if there is none."""
     if name not in SPECS:
-        raise SpecError(f"There is no spec named {name!r}; choose one of {', '.join(SPECS)}.")
+        raise UnknownNameError("spec", name, SPECS)
     return SPECS[name]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from common.errors import SpecError
 from common.recipe import D2L, RECIPES, Recipe, find_recipe, recipe_of, shortest
-from common.spec import MINI, SPECS, float32
+from common.spec import MINI, SPECS, find, float32
 
 
 def single(value):
@@ -48,6 +48,28 @@ def test_an_unknown_recipe_lists_the_known_ones():
     assert find_recipe("best") is RECIPES["best"]
     with pytest.raises(SpecError, match="named 'worst'; choose one of d2l, d2l-512, blog-224, "):
         find_recipe("worst")
+
+
+@pytest.mark.parametrize(
+    ("called", "kind", "name", "near"),
+    [
+        (find_recipe, "recipe", "Bset", "best"),
+        (find, "spec", "d2l_bn", "d2l-bn"),
+        (find, "spec", "D2L", "d2l"),
+        (find, "spec", "inceptionv4", "inception-v4"),
+    ],
+)
+def test_the_error_for_an_unknown_name_suggests_a_known_one_that_is_near(called, kind, name, near):
+    with pytest.raises(SpecError) as caught:
+        called(name)
+    assert str(caught.value) == (
+        f"There is no {kind} named '{name}': did you mean '{near}'? `googlenet {kind}s` lists all."
+    )
+
+
+def test_the_error_for_a_spec_that_is_near_none_lists_all():
+    with pytest.raises(SpecError, match=r"named 'resnet'; choose one of d2l, d2l-bn, .*-v2\.$"):
+        find("resnet")
 
 
 @pytest.mark.parametrize("name", RECIPES)
