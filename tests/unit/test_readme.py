@@ -226,6 +226,9 @@ def test_the_chinese_names_of_the_guide_s_pages_are_those_of_the_site():
         assert f"            {english}: {title}\n" in menu
 
 
+BLOCKS = r"(?ms)^```.*?^```"  #: of code
+
+
 def sections(text):
     """The anchor and the title of each section: the anchor that it sets, or GitHub's."""
     found = re.findall(r'(?:<a id="([\w-]+)"></a>\n\n)?^## (.+)$', text, re.M)
@@ -237,9 +240,11 @@ def sections(text):
 def kept(generator, text):
     """What a translation keeps: links, code, figures and tables, in any order of the words."""
     text = generator.FIGURES.sub(r"\1\3", text).replace(".zh.md", ".md")
+    prose = " ".join(re.sub(BLOCKS, "", text.partition("\n")[2]).split())
     return {
         "links": sorted(re.findall(r"\]\(([^)]+)\)", text)),
-        "code": sorted(set(re.findall(r"`[^`\n]+`", text.partition("\n")[2]))),
+        "code": sorted(set(re.findall(r"`[^`]+`", prose))),
+        "blocks": [re.sub(r" *# .*", "", block) for block in re.findall(BLOCKS, text)],
         "marks": re.findall(r"<!-- .* -->", text),
         "tables": [row.count(" |") for row in re.findall(r"^\|.*$", text, re.M)],
     }
@@ -279,6 +284,29 @@ def test_every_anchor_of_a_link_between_the_documents_is_there():
     assert count > 100
 
 
+def test_chinese_documents_link_to_chinese_ones():
+    chinese = [document for document in DOCUMENTS if ".zh" in document]
+    assert len(chinese) > 20
+    for document in chinese:
+        page = ROOT / document
+        text = re.sub(r"^\[English\]\(.*", "", page.read_text(), flags=re.M)
+        for target in re.findall(r"\]\(([^)#\s]+\.md)", text):
+            leads = page.parent / target
+            assert target.endswith(".zh.md") or not leads.with_suffix(".zh.md").exists(), target
+
+
+@pytest.mark.parametrize("name", ["durability", "files", "parallel", "recipes", "training"])
+def test_a_chinese_document_has_what_the_english_one_has(generator, name):
+    english = (ROOT / "docs" / f"{name}.md").read_text()
+    chinese = (ROOT / "docs" / f"{name}.zh.md").read_text().replace(f"[English]({name}.md)\n", "")
+    found, wanted = ([anchor for anchor, _ in sections(text)] for text in (chinese, english))
+    assert found == wanted
+    assert kept(generator, chinese) == kept(generator, english)
+    figures = r"\d[\d,.]*(?:e-?\d+)?(?<![.,])"
+    found, wanted = (set(re.findall(figures, text)) for text in (chinese, english))
+    assert wanted <= found  # a month is a figure in Chinese only
+
+
 def test_every_link_to_source_names_the_line_that_it_quotes(generator):
     """And is one that the generator keeps: none without the name of what it points into."""
     text = "\n".join(GUIDE.values())
@@ -286,6 +314,7 @@ def test_every_link_to_source_names_the_line_that_it_quotes(generator):
     assert len(quoted) > 200
     for code, path, number in quoted:
         first, *more = (ROOT / path).read_text().splitlines()[int(number) - 1 :]
+        assert code.count("(") == code.count(")"), code
         found, code = "".join("".join([first, *more[:5]]).split()), "".join(code.split())
         assert 0 <= found.find(code) < len("".join(first.split())), (path, code)
     by_hand = generator.FIGURES.sub("", text)
