@@ -102,10 +102,11 @@ GROUPS: dict[str, tuple[list[str], list[tuple[str, list[str]]]]] = {
         [UNIT],
     ),
 }
-#: what runs in a process of its own, where pytest-cov does not see which test began it
+#: what also runs in a process of its own, where pytest-cov does not see which test began it
 ELSEWHERE = {
     "common/data/image_decoder.py": ["tests/unit/test_image_folder.py"],
     "common/formats/sandbox.py": ["tests/unit/test_readers.py"],
+    "common/formats/readers": ["tests/unit/test_readers.py"],
     "common/convert/work.py": ["tests/unit/test_convert.py"],
 }
 #: tests that compare documents with the source as text: they notice every change, and prove nothing
@@ -412,7 +413,9 @@ class Reach:
         # lines that run when the module is imported belong to all tests of the file
         found = [test for test, ran in reached.items() if ran & {*lines}] or [*reached]
         found.sort(key=lambda test: len(reached[test]))
-        return [*found, *ELSEWHERE.get(mutant.file, [])] or UNIT[1]
+        for path, tests in ELSEWHERE.items():
+            found += tests if mutant.file.startswith(path) else []
+        return found or UNIT[1]
 
 
 def known() -> list[Row]:

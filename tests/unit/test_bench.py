@@ -5,13 +5,16 @@ Long because one play of processes serves all tests.
 
 import importlib
 import json
+import multiprocessing
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -423,6 +426,16 @@ def test_a_peer_that_does_not_run_here_is_left_out_with_a_warning(play, monkeypa
     assert capsys.readouterr().err == "warning: hybridize does not run here: no compiler\n"
 
 
+def test_a_closed_process_has_ended_even_if_it_hears_nothing(tmp_path):
+    """It is killed, and waited for: else its memory is still taken when the next one starts."""
+    deaf = process.Process.__new__(process.Process)
+    deaf.pipe, deaf.log = mock.Mock(), tmp_path / "log"
+    deaf.process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    deaf.process.start()
+    deaf.close()
+    assert deaf.process.exitcode == -signal.SIGKILL
+
+
 def test_a_profile_shares_out_the_time_of_the_operators_and_gives_the_floor(play):
     machine = play()
     found = benchmark.profile(Plan("torch", RECIPE, device="cpu"), steps=1)
@@ -437,7 +450,9 @@ def test_a_profile_shares_out_the_time_of_the_operators_and_gives_the_floor(play
     ]
     text = report.render_profile(found)
     assert "ours in float32, batch 4 at 33 pixels: 2000.0 ms a step" in text
-    assert "75.0%" in text
+    *_, heads, _, conv, _ = text.splitlines()
+    assert heads.split() == ["operator", "calls", "ms", "a", "step", "share"]
+    assert conv.split() == ["conv", *conv.split()[1:-1], "75.0%"]
 
 
 ROW = {

@@ -51,6 +51,10 @@ def test_a_piped_table_is_plain_and_one_line_a_row(capsys):
     assert all(line == line.rstrip() for line in text.splitlines())
 
 
+def test_a_table_without_heads_has_its_rows_alone():
+    assert terminal.table([("name", "d2l"), ("a", 7)], ()) == "name  d2l\na     7"
+
+
 def test_a_table_in_a_terminal_fits_its_width_and_has_a_bold_head():
     program = "from common.terminal import *; print(table([('word ' * 30, 1)], ('text', 'n')))"
     found = in_terminal(program)
