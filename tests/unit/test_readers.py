@@ -138,6 +138,20 @@ def test_what_a_framework_wrote_is_read_bit_for_bit(file):
         np.testing.assert_array_equal(found.arrays[names[name]], array)
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_npz_has_its_values_in_either_order(order):
+    arrays = {
+        "kernel": np.arange(120, dtype=np.float32).reshape(2, 3, 4, 5),
+        "bias": np.arange(3, dtype=np.float64),
+    }
+    file = io.BytesIO()
+    np.savez(file, **{name: np.asarray(array, order=order) for name, array in arrays.items()})
+    found = parse_open(file, "x.npz").arrays
+    assert list(found) == list(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
 def test_every_file_of_the_folder_is_among_them():
     assert {path.name for path in WEIGHT_FILES.iterdir()} == {*FILES, "onnx-folded.onnx"}
 
