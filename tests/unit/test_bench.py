@@ -605,8 +605,10 @@ def test_runs_with_several_workers_take_turns_and_a_ratio_is_within_a_round(monk
     assert (two["lowest"], two["highest"]) == (0.7, 2.7)
     *_, last = report.render_scaling(found).splitlines()
     assert last.split() == ["2", "1.3", "0.7", "to", "2.7", "2.0"]
-    (once,) = benchmark.scale(replace(plan, rounds=1), (1,))["scaling"]
+    assert one["precision"] == "bfloat16"
+    (once,) = benchmark.scale(replace(plan, rounds=1, precision=None), (1,))["scaling"]
     assert (once["version"], once["device"], once["median"]) == ("0.1", "cpu", 8.0)
+    assert once["precision"] == asked[-1][0]["--precision"] == RECIPE.precision
 
 
 def test_what_train_refuses_keeps_its_status():

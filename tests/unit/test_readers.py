@@ -25,6 +25,7 @@ from common.formats import sandbox
 from common.formats.readers import base, detect
 from common.formats.readers.base import Unreadable
 from common.formats.readers.detect import parse_open
+from common.formats.readers.pickles import rebuild_tensor
 from common.spec import MINI
 from common.weights import draw, save
 
@@ -138,6 +139,11 @@ def test_what_a_framework_wrote_is_read_bit_for_bit(file):
         np.testing.assert_array_equal(found.arrays[names[name]], array)
 
 
+def test_a_tensor_of_too_many_axes_is_not_taken_for_an_empty_one():
+    with pytest.raises(Unreadable, match="no storage"):
+        rebuild_tensor(None, 0, (1,) * 9 + (0,), (1,) * 10, False, {})
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_an_npz_has_its_values_in_either_order(order):
     arrays = {
@@ -182,9 +188,10 @@ def outside(location, offset=0, length=8):
     return b"".join(field(13, entry) for entry in entries) + field(14, 1)
 
 
-def test_onnx_values_in_a_second_file_are_read(tmp_path):
-    """PyTorch's newer exporter writes NAME.onnx and NAME.onnx.data."""
-    made = onnx(data=b"", more=outside("net.onnx.data", 4))
+@pytest.mark.parametrize("without", [b"", field(14, 1)])
+def test_onnx_values_in_a_second_file_are_read(tmp_path, without):
+    """PyTorch's newer exporter writes NAME.onnx and NAME.onnx.data; the mark may be missing."""
+    made = onnx(data=b"", more=outside("net.onnx.data", 4).removesuffix(without))
     (tmp_path / "net.onnx").write_bytes(made)
     (tmp_path / "net.onnx.data").write_bytes(struct.pack("<4f", 1, 2, 3, 4))
     found = sandbox.read_file(tmp_path / "net.onnx")
