@@ -284,6 +284,34 @@ def test_paddle_s_exported_parameters_have_the_names_of_the_program(tmp_path, fi
 
 
 @pytest.mark.parametrize(
+    ("kind", "values", "refused"),
+    [
+        (4, np.array([1, 2, 3], "f2"), ""),
+        (5, np.array([1, 2, 3], "f4"), ""),
+        (6, np.array([1, 2, 3], "f8"), ""),
+        (22, np.array([0x3F80, 0x4000, 0x4040], "u2"), ""),  # the upper half of a float32
+        (0, np.array([1, 1, 0], "?"), "bool"),
+        (2, np.array([1, 2, 3], "i4"), "int32"),
+        (3, np.array([1, 2, 3], "i8"), "int64"),
+        (20, np.array([1, 2, 3], "u1"), "uint8"),
+        (21, np.array([1, 2, 3], "i1"), "int8"),
+    ],
+)
+def test_every_type_of_a_paddle_parameter_is_known(tmp_path, kind, values, refused):
+    """The numbers are those of framework.proto."""
+    described = field(1, kind) + field(2, 3)
+    start = bytes(16) + struct.pack("<i", len(described))
+    path = tmp_path / "a.pdiparams"
+    path.write_bytes(start + described + values.tobytes())
+    path.with_suffix(".json").write_bytes(b'["linear_0.w_0"]')
+    if refused:
+        with pytest.raises(Unreadable, match=f"holds {refused} under 'linear_0.w_0'"):
+            detect.parse(path)
+    else:
+        assert detect.parse(path).arrays["linear_0.w_0"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
     ("program", "said"),
     [
         (b'["conv2d_0.w_0"]', "holds 8 parameters, and the program beside it names 1"),
