@@ -26,9 +26,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -309,14 +310,14 @@ class Tree:
         quiet = ["-c", "advice.detachedHead=false", "-q", "--shared"]
         subprocess.run(["git", "clone", *quiet, ROOT, folder], check=True)
 
-    def run(self, mutant: Mutant, reach: Reach) -> tuple[str, str]:
-        """`killed` and by which test, or `survived`."""
+    def run(self, mutant: Mutant, reach: Reach, newer: list[str]) -> tuple[str, str]:
+        """`killed` and by which test, or `survived`; `newer` unit tests run too."""
         mutant.apply(self.folder)
         try:
             for environment, paths in GROUPS[mutant.group][1]:
                 tests = paths or conformance(environment, *SEES[Path(mutant.file).name])[1]
                 if environment == "unit":
-                    tests = reach.tests(mutant)
+                    tests = [*newer, *reach.tests(mutant)]
                 python = self.environments / environment / "bin" / "python"
                 backend = environment if environment in FRAMEWORKS else ""
                 while killer := first_failure(self.folder, python, tests, backend, self.broken):
@@ -425,8 +426,13 @@ def known() -> list[Row]:
     )
 
 
-def examine(mutants: list[Mutant], asked: argparse.Namespace) -> Iterator[Row]:
-    """Test the mutants, some at once; yield each one's row."""
+def examine(
+    mutants: list[Mutant], asked: argparse.Namespace, since: Sequence[str] = ()
+) -> Iterator[Row]:
+    """Test the mutants, some at once; yield each one's row.
+
+    `since`: the commit at which each was tested before; the unit tests changed after it run too.
+    """
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=ROOT,
@@ -439,18 +445,34 @@ def examine(mutants: list[Mutant], asked: argparse.Namespace) -> Iterator[Row]:
         reach = Reach(Path(asked.reach) if asked.reach else folder, asked.env)
         free = [Tree(folder / f"tree{job}", asked.env) for job in range(asked.jobs)]
 
-        def one(mutant: Mutant) -> Row:
+        def one(mutant: Mutant, newer: list[str]) -> Row:
             tree, start = free.pop(), time.monotonic()
             try:
-                result, test = tree.run(mutant, reach)
+                result, test = tree.run(mutant, reach, newer)
             finally:
                 free.append(tree)
             seconds = round(time.monotonic() - start, 1)
             row = {**asdict(mutant), "result": result, "test": test, "seconds": seconds}
             return row | {"commit": commit, "date": time.strftime("%Y-%m-%d")}
 
-        for done in as_completed([pool.submit(one, mutant) for mutant in mutants]):
+        newer = [changed_since(each) for each in since] or [[] for _ in mutants]
+        for done in as_completed(map(partial(pool.submit, one), mutants, newer)):
             yield done.result()
+
+
+def changed_since(commit: str) -> list[str]:
+    """The files of unit tests that a later commit has changed."""
+    command = [
+        "git",
+        "diff",
+        "--name-only",
+        "--diff-filter=d",
+        commit,
+        "--",
+        "tests/unit/test_*.py",
+    ]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return [path for path in done.stdout.split() if not path.endswith(TEXTUAL)]
 
 
 def run(asked: argparse.Namespace) -> None:
@@ -469,12 +491,12 @@ def run(asked: argparse.Namespace) -> None:
 def again(asked: argparse.Namespace) -> None:
     """Test the survivors anew, and write the file with their new results."""
     rows = {identity(row): row for row in known()}
-    survivors = [
-        Mutant(**{name: row[name] for name in Mutant.__dataclass_fields__})
-        for row in rows.values()
-        if row["result"] == "survived" and row["group"] in asked.groups
+    left = [
+        row for row in rows.values() if row["result"] == "survived" and row["group"] in asked.groups
     ]
-    for row in examine(survivors, asked):
+    fields = Mutant.__dataclass_fields__
+    survivors = [Mutant(**{name: row[name] for name in fields}) for row in left]
+    for row in examine(survivors, asked, [row["commit"] for row in left]):
         rows[identity(row)] = row | {"first": "survived"}
         RESULTS.write_text("".join(json.dumps(each) + "\n" for each in rows.values()))
         say(row)
