@@ -561,7 +561,8 @@ def markdown(name):
         "headings": [len(marks) for marks in re.findall(r"^(#+) ", prose, re.M)],
         "code": code,
         "tables": tables,
-        "links": sorted(re.findall(r"\]\(([^)]+)\)", prose)),
+        # a heading is named by its words, in either language
+        "links": sorted(re.findall(r"\]\((#|[^#)][^)]*)", prose)),
         "marks": re.findall(r"<!-- .*? -->", prose),
         "words": sorted(set(re.findall(r"`[^`\n]+`", prose))),
     }
