@@ -89,6 +89,7 @@ def convert(
     from dataclasses import asdict
 
     from common.convert import conversion, report
+    from common.training.run import Run
 
     own = None
     if into or origin:
@@ -104,8 +105,10 @@ def convert(
         own = conversion.OwnNetwork(into or origin or "", backend, bool(into), python)
     elif backend or python:
         raise SpecError("--backend and --python are for --into and --from: leave them out.")
-    best = source / "checkpoints" / "best.safetensors"
-    source = best if best.is_file() else source
+    run = Run(source)
+    if (best := run.checkpoint("best")).is_file():
+        run.require_inside(best)
+        source = best
     with progress(f"converting {source.name}"):
         found = conversion.convert(
             source, destination, spec_name, check, key, eps, expect, names, own

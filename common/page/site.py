@@ -18,7 +18,7 @@ from common.errors import BackendError, PageError, one_line
 from common.files import ROOT, install_command, write_whole
 from common.page.guide import DOCUMENTS, ENDINGS
 from common.page.results import TITLES
-from common.page.words import LANGUAGES
+from common.page.words import LANGUAGES, WORDS
 
 try:
     import jinja2
@@ -70,7 +70,7 @@ def _environment() -> jinja2.Environment:
         shape=shape_text,
         count="{:,}".format,
     )
-    environment.globals["css"] = Markup((FOLDER / "page.css").read_text())
+    environment.globals.update(css=Markup((FOLDER / "page.css").read_text()), words=WORDS)
     return environment
 
 

@@ -426,14 +426,14 @@ def test_a_peer_that_does_not_run_here_is_left_out_with_a_warning(play, monkeypa
     assert capsys.readouterr().err == "warning: hybridize does not run here: no compiler\n"
 
 
-def test_a_closed_process_has_ended_even_if_it_hears_nothing(tmp_path):
+def test_a_closed_process_has_ended_even_if_it_is_stuck(tmp_path):
     """It is killed, and waited for: else its memory is still taken when the next one starts."""
-    deaf = process.Process.__new__(process.Process)
-    deaf.pipe, deaf.log = mock.Mock(), tmp_path / "log"
-    deaf.process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
-    deaf.process.start()
-    deaf.close()
-    assert deaf.process.exitcode == -signal.SIGKILL
+    stuck = process.Process.__new__(process.Process)
+    stuck.pipe, stuck.log = mock.Mock(), tmp_path / "log"
+    stuck.process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    stuck.process.start()
+    stuck.close()
+    assert stuck.process.exitcode == -signal.SIGKILL
 
 
 def test_a_profile_shares_out_the_time_of_the_operators_and_gives_the_floor(play):

@@ -22,7 +22,7 @@ from common.cli.app import main
 from common.convert import conversion, expect, onnx, process, work
 from common.convert.conversion import SUFFIXES
 from common.convert.process import Work
-from common.errors import BackendError, ParityError, WeightsError
+from common.errors import BackendError, ParityError, RunError, WeightsError
 from common.formats import sandbox
 from common.formats.family_names import PADDLE_V3
 from common.formats.identify import identify
@@ -85,6 +85,16 @@ def test_of_a_run_the_best_checkpoint_is_converted(tmp_path):
     assert run(tmp_path / "run", tmp_path / "a.npz") == 0
     with np.load(tmp_path / "a.npz") as arrays:
         assert sha256(dict(arrays)) == sha256(draw(MINI, 3))
+
+
+def test_a_checkpoint_that_is_a_link_out_of_its_run_is_refused(tmp_path, capsys):
+    save(tmp_path / "other.safetensors", draw(MINI, 3), MINI)
+    best = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    best.parent.mkdir(parents=True)
+    best.symlink_to(tmp_path / "other.safetensors")
+    assert run(tmp_path / "run", tmp_path / "a.npz") == RunError.exit_code
+    assert "leads out of" in capsys.readouterr().err
+    assert not (tmp_path / "a.npz").exists()
 
 
 def test_json_has_these_keys(source, tmp_path, capsys):
