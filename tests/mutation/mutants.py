@@ -318,6 +318,8 @@ class Tree:
                 tests = paths or conformance(environment, *SEES[Path(mutant.file).name])[1]
                 if environment == "unit":
                     tests = [*newer, *reach.tests(mutant)]
+                if not tests:
+                    continue  # no test of this environment runs the lines
                 python = self.environments / environment / "bin" / "python"
                 backend = environment if environment in FRAMEWORKS else ""
                 while killer := first_failure(self.folder, python, tests, backend, self.broken):
@@ -392,8 +394,8 @@ class Reach:
     def tests(self, mutant: Mutant) -> list[str]:
         """The tests that run a line of the mutant, those that run the fewest lines first.
 
-        All of them if none runs a line of the file: what runs only in the imports before the first
-        test has no test of its own.
+        What runs in the import has no test of its own: then all tests that run a line of the file,
+        those in the file named like it first. None if the lines do not run.
         """
         lines = range(mutant.line, mutant.line + mutant.before.count("\n") + 1)
         with sqlite3.connect(self.data) as database:
@@ -404,19 +406,25 @@ class Reach:
                 (f"%/{mutant.file}",),
             ).fetchall()
         reached: dict[str, set[int]] = {}  # the lines that each test runs
+        imported: set[int] = set()  # those that run outside of every test
         for context, bits in rows:
             ran = {
                 8 * at + bit for at, byte in enumerate(bits) for bit in range(8) if byte >> bit & 1
             }
             test = context.partition("|")[0]
-            if test and not any(name in test for name in TEXTUAL):
+            if not test:
+                imported |= ran
+            elif not any(name in test for name in TEXTUAL):
                 reached[test] = reached.get(test, set()) | ran
-        # lines that run when the module is imported belong to all tests of the file
-        found = [test for test, ran in reached.items() if ran & {*lines}] or [*reached]
+        found = [test for test, ran in reached.items() if ran & {*lines}]
         found.sort(key=lambda test: len(reached[test]))
+        if not found and imported & {*lines}:
+            own = f"test_{Path(mutant.file).stem}.py"
+            found = sorted(reached, key=lambda test: (own not in test, len(reached[test])))
+            found = found or UNIT[1]
         for path, tests in ELSEWHERE.items():
             found += tests if mutant.file.startswith(path) else []
-        return found or UNIT[1]
+        return found
 
 
 def known() -> list[Row]:

@@ -103,16 +103,16 @@ def test_a_mutant_finds_its_lines_where_they_have_moved(tmp_path):
         mutant.apply(tmp_path)
 
 
-def test_the_tests_that_run_a_line_are_chosen_and_all_of_them_where_none_is_known(tmp_path):
+def test_the_tests_that_run_a_line_are_chosen(tmp_path):
     with mutants.sqlite3.connect(tmp_path / "coverage") as database:
         database.execute("create table file (id, path)")
         database.execute("create table context (id, context)")
         database.execute("create table line_bits (file_id, context_id, numbits)")
         for file, name in enumerate(["a.py", "imported.py"]):
             database.execute("insert into file values (?, ?)", (file, f"/src/common/{name}"))
-        for context, name in enumerate(["", "long|run", "short|run"]):
+        for context, name in enumerate(["", "test_a.py::long|run", "short|run"]):
             database.execute("insert into context values (?, ?)", (context, name))
-        for each in [(0, 0, 0b10), (0, 1, 0b11100), (0, 2, 0b1000), (1, 0, 0b1110)]:
+        for each in [(0, 0, 0b11), (0, 1, 0b11100), (0, 2, 0b1000), (1, 0, 0b1110)]:
             bits = each[2].to_bytes(1, "little")
             database.execute("insert into line_bits values (?, ?, ?)", (*each[:2], bits))
     reach = mutants.Reach(tmp_path, tmp_path)
@@ -120,9 +120,11 @@ def test_the_tests_that_run_a_line_are_chosen_and_all_of_them_where_none_is_know
     def tests(file, line):
         return reach.tests(mutants.Mutant("spec", f"common/{file}", line, "number", "1", "2"))
 
-    assert tests("a.py", 2) == ["long"]
-    assert tests("a.py", 3) == tests("a.py", 1) == ["short", "long"]
-    assert tests("imported.py", 2) == tests("in_another_process.py", 1) == ["tests/unit"]
+    assert tests("a.py", 2) == ["test_a.py::long"]
+    assert tests("a.py", 3) == ["short", "test_a.py::long"]
+    assert tests("a.py", 0) == ["test_a.py::long", "short"]  # in the import
+    assert tests("imported.py", 2) == ["tests/unit"]
+    assert tests("a.py", 5) == tests("never_imported.py", 1) == []
 
 
 def sample():
