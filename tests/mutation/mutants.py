@@ -109,6 +109,7 @@ ELSEWHERE = {
     "common/formats/sandbox.py": ["tests/unit/test_readers.py"],
     "common/formats/readers": ["tests/unit/test_readers.py"],
     "common/convert/work.py": ["tests/unit/test_convert.py"],
+    "common/distributed": ["tests/unit/test_workers.py", "tests/unit/test_launcher.py"],
 }
 #: tests that compare documents with the source as text: they notice every change, and prove nothing
 TEXTUAL = ("test_readme.py", "test_notebooks.py", "test_structure.py", "test_manuals.py")
@@ -373,7 +374,7 @@ def first_failure(
             return "timeout"
     if done.returncode in (0, 5):  # 5: no tests were collected
         return ""
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    failed = re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
     return failed[0] if failed else "the import"
 
 

@@ -88,7 +88,8 @@ def test_what_runs_in_a_process_of_its_own_has_the_tests_that_begin_it():
     }
     # the conformance tests of its group begin it
     started -= {"common/cli/__main__.py", "common/check/server.py"}
-    assert started | {"common/formats/readers"} == {*mutants.ELSEWHERE}
+    whole = {"common/formats/readers", "common/distributed"}
+    assert started | whole == {*mutants.ELSEWHERE}
     for tests in mutants.ELSEWHERE.values():
         assert all((ROOT / test).exists() for test in tests)
 
@@ -125,6 +126,18 @@ def test_the_tests_that_run_a_line_are_chosen(tmp_path):
     assert tests("a.py", 0) == ["test_a.py::long", "short"]  # in the import
     assert tests("imported.py", 2) == ["tests/unit"]
     assert tests("a.py", 5) == tests("never_imported.py", 1) == []
+
+
+def test_a_failed_test_is_named_whole(tmp_path):
+    (tmp_path / "test_a.py").write_text(
+        "import pytest\n\n@pytest.mark.parametrize('x', ['a \"b\"', 'c'])\n"
+        "def test_a(x):\n    assert x == 'c', 'a - b'\n"
+    )
+    python = Path(sys.executable)
+    failed = mutants.first_failure(tmp_path, python, ["test_a.py"])
+    assert failed == 'test_a.py::test_a[a "b"]'
+    assert mutants.first_failure(tmp_path, python, [failed]) == failed
+    assert mutants.first_failure(tmp_path, python, ["test_a.py"], without=[failed]) == ""
 
 
 def sample():
