@@ -216,7 +216,7 @@ def chart_of(
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round values from low to high, at most `most` of them."""
+    """Round values from low to high, with at most `most` steps between them."""
     step = 10.0 ** math.floor(math.log10((high - low) / most))
     step *= next(factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= most)
     first = math.ceil(low / step - 1e-9)

@@ -92,7 +92,10 @@ GROUPS: dict[str, tuple[list[str], list[tuple[str, list[str]]]]] = {
         [UNIT, conformance("mxnet", "parallel")],
     ),
     "formats": (["common/formats"], [UNIT]),
-    "page": (["common/page"], [("page", ["tests/page/test_source.py"]), UNIT]),
+    "page": (
+        ["common/page"],
+        [("page", ["tests/page/test_drawing.py", "tests/page/test_source.py"]), UNIT],
+    ),
     "parity": (["common/parity"], [UNIT, conformance("torch", "parity", "injected_bugs")]),
     "spec": (["common/spec"], [UNIT]),
     "training": (["common/training"], [UNIT, conformance("torch", "train", "recipes", "runs")]),

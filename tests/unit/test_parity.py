@@ -684,7 +684,7 @@ WRONG = {"forward": at("stage2", off(1e-3))}
 def test_a_report_is_plain_data(faults):
     report = checked(**faults)
     plain = report.as_json()
-    assert list(plain) == ["backend", "version", "spec", "size", "dtype", CHECKS_KEY]
+    assert list(plain) == ["backend", "version", "spec", "size", "dtype", "rungs"]  # as users know
     head = [plain[key] for key in ("backend", "version", "spec", "size", "dtype")]
     assert head == ["fake", "0.1", "tiny", SIZE, "float64"]
     for check in plain[CHECKS_KEY]:
@@ -707,7 +707,7 @@ def test_what_is_no_report_is_refused():
 
 def test_what_caught_a_bug_is_plain_data():
     caught = checked(**WRONG).caught()
-    assert list(caught) == [CHECK_KEY, "error", "where"]
+    assert list(caught) == [CHECK_KEY, "error", "where"] == ["rung", "error", "where"]
     assert (caught[CHECK_KEY], caught["where"]) == ("forward", "stage2")
     assert caught["error"] == pytest.approx(1e-3)
     raised = {"error": None, "where": "ZeroDivisionError: division by zero"}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.numpy import GoogLeNet, Trainer, cross_entropy, resize
+from backends.numpy import GoogLeNet, Trainer, cross_entropy, probes, resize
 from backends.numpy.googlenet import (
     affine,
     avg_pool,
@@ -664,6 +664,27 @@ def test_only_training_moves_the_running_statistics():
     net.forward(x, training=True)
     moved = {name for name, w in fixture.weights.items() if (net.weights[name] != w).any()}
     assert moved == {name for name in fixture.weights if is_running(name)}
+
+
+def test_the_reference_answers_like_a_backend():
+    spec = random_spec(np.random.RandomState(0), Norm(1e-3, 0.9))
+    fixture = draw_fixture(spec)
+    net, x = GoogLeNet(spec, fixture.weights), fixture.inputs.astype(np.float32)
+    exact = x.astype(np.float64)
+    for name, output in probes.forward(net, x, training=False).items():
+        assert (output == net.forward(exact)[name]).all(), name
+    (loss, found), (want, gradients) = (
+        probes.gradients(net, x, fixture.labels),
+        net.gradients(exact, fixture.labels),
+    )
+    assert loss == want
+    assert all((found[name] == gradient).all() for name, gradient in gradients.items())
+    trainer = Trainer(net, Recipe(lr=0.1, momentum=0.9))
+    places = {"parameters": {"cpu"}, "gradients": set(), "state": {"cpu"}}
+    assert probes.tensor_devices(trainer) == places
+    trainer.train_step(x, fixture.labels)
+    assert probes.tensor_devices(trainer) == {**places, "gradients": {"cpu"}}
+    assert probes.tensor_devices(Trainer(net, Recipe(momentum=0.0)))["state"] == set()
 
 
 def test_only_training_drops_and_only_before_the_head():
