@@ -46,7 +46,7 @@ LONGEST, LIMIT = 240, 1200  #: seconds for one test, and for all tests of a muta
 SEES = {
     "trace.py": ["check", "own"],
     "parallel.py": ["parallel", "device"],
-    "device.py": ["device", "train", "bench"],
+    "device.py": ["device", "train", "bench", "native"],
     "optimizers.py": ["optimizers", "recipes", "train", "same_run"],
     "train.py": ["train", "recipes", "device", "parity", "same_run", "bench"],
     "weights.py": ["weights", "native", "runs", "parity"],

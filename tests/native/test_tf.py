@@ -2,6 +2,7 @@
 
 import json
 import math
+import runpy
 from functools import lru_cache
 
 import keras
@@ -11,7 +12,7 @@ import tensorflow as tf
 from small_specs import thin  # in tests/support
 
 from backends import tf as backend
-from backends.tf import GoogLeNet, optimizers
+from backends.tf import GoogLeNet, device, optimizers
 from backends.tf.weights import tensors
 from common.parity.fixtures import draw_fixture
 from common.spec import D2L, MINI, MINI_FAMILY, TORCHVISION_IMAGENET_AUX, arithmetic, find
@@ -318,3 +319,19 @@ def test_a_network_made_alone_starts_as_the_book_does():
         else:
             ones = name.endswith(("norm.weight", "running_var"))
             assert (value == ones).all(), name
+
+
+def test_a_gpu_s_memory_grows_and_its_age_chooses_the_precision(monkeypatch):
+    """No GPU is needed: TensorFlow is made to list two, and the module runs anew."""
+    ages, grown = {"old": (7, 5), "new": (8, 0)}, []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [*ages])
+    own = tf.config.experimental
+    monkeypatch.setattr(own, "get_device_details", lambda gpu: {"compute_capability": ages[gpu]})
+    monkeypatch.setattr(own, "set_memory_growth", lambda *given: grown.append(given))
+    found = runpy.run_path(device.__file__)
+    assert grown == [("old", True), ("new", True)]
+    assert found["devices"]() == ["cpu", "gpu:0", "gpu:1"]
+    chosen = [found["fastest_precision"](f"gpu:{index}") for index in (0, 1)]
+    assert chosen == ["float32", "bfloat16"]
+    monkeypatch.setattr(own, "get_device_details", lambda gpu: {})
+    assert found["fastest_precision"]("gpu:1") == "float32"
