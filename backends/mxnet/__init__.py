@@ -12,6 +12,7 @@ import numpy as np
 
 from common.errors import BackendError
 from common.files import install_command
+from common.processor import usable_cores
 from common.rendezvous import need_port
 
 if not np.__version__.startswith("1."):
@@ -20,7 +21,7 @@ if not np.__version__.startswith("1."):
         f"`{install_command('mxnet', 'mxnet')}`."
     )
 vars(np).update(bool=bool, int=int)
-os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))  # MXNet would take half of the cores
+os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))  # MXNet would take half of the cores
 if os.environ.get("DMLC_ROLE") == "scheduler":  # the import turns this process into one
     need_port(os.environ["DMLC_PS_ROOT_PORT"], "DMLC_PS_ROOT_PORT")
 

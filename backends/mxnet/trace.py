@@ -220,11 +220,16 @@ class Network:
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NCHW"
         self.originals, self.numpy, self.kept = [], mx.util.is_np_array(), None
-        self.net = make(thing, self.notes)
+        self.net = make(thing)
         self.module = isinstance(self.net, Block)
-        if self.module:
-            self.initialize()
-        self.settle(x)
+        self.places, self.hybrid = [], []
+        try:
+            if self.module:
+                self.initialize()
+            self.settle(x)
+        except Exception:
+            self.close()
+            raise
 
     def initialize(self):
         """Give weights to a block that has none, and let every layer run by itself."""
@@ -232,6 +237,8 @@ class Network:
         self.kept = {str(np.dtype(p.dtype)) for p in parameters.values()}
         if any(p._data is None and not p._deferred_init for p in parameters.values()):
             self.net.initialize()
+        self.places = [(p, p.list_ctx()) for p in parameters.values()]
+        self.net.apply(self.remember)
         parameters.reset_ctx(mx.cpu())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -241,6 +248,11 @@ class Network:
                 "The network is an exported graph: only its outputs can be compared. Give the "
                 "blocks that it was exported from to see its layers."
             )
+
+    def remember(self, block):
+        """Note how a block is hybridized."""
+        if isinstance(block, mx.gluon.HybridBlock):
+            self.hybrid.append((block, block._active, block._flags))
 
     def settle(self, x):
         """Find the dtype, the layout and the kind of array that the network runs with."""
@@ -265,7 +277,6 @@ class Network:
                         return
                     except Exception as error:
                         first = first or error
-        (mx.npx.set_np if self.numpy else mx.npx.reset_np)()
         raise first
 
     def kinds(self):
@@ -331,7 +342,7 @@ class Network:
         return self.net
 
     def savable(self):
-        """Whether a file can hold the weights; TypeError if not."""
+        """True; TypeError unless a file can hold the weights."""
         return self.parts() is not None
 
     def save(self, path):
@@ -390,6 +401,10 @@ class Network:
             put(tensor, array)
         if self.module and self.kept and len(self.kept) == 1:
             self.net.cast(*self.kept)
+        for parameter, places in self.places:
+            parameter.reset_ctx(places)
+        for block, active, flags in self.hybrid:
+            block._active, block._flags = active, flags
         (mx.npx.set_np if self.numpy else mx.npx.reset_np)()
 
 
@@ -414,7 +429,7 @@ def flat(out, name=""):
     return []
 
 
-def make(thing, notes):
+def make(thing):
     """The network itself: of a class or a function without arguments, what it returns."""
     if isinstance(thing, Block) or not callable(thing):
         return thing
@@ -425,7 +440,7 @@ def make(thing, notes):
                 f"{thing.__name__} needs the arguments {', '.join(needed)}: give an instance, or a "
                 f"function without arguments that makes one"
             )
-        return make(thing(), notes)
+        return make(thing())
     return thing
 
 

@@ -1,4 +1,4 @@
-"""GoogLeNet in PaddlePaddle."""
+"""GoogLeNet in PaddlePaddle. Import it before Paddle, which would keep to one thread."""
 
 import os
 import warnings

@@ -13,6 +13,7 @@ import sys
 import numpy as np
 import paddle
 from paddle import _C_ops, nn
+from paddle.jit.dy2static.program_translator import ProgramTranslator, StaticFunction
 
 VERSION = paddle.__version__
 DTYPES = ("float64", "float32")  # tried in this order
@@ -221,9 +222,10 @@ class Network:
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NCHW"
         self.originals, self.default = [], paddle.get_default_dtype()
+        self.static = ProgramTranslator().enable_to_static
         self.device = paddle.get_device()
         paddle.set_device("cpu")
-        self.net = make(thing, self.notes)
+        self.net = make(thing)
         self.module = isinstance(self.net, nn.Layer)
         if self.module:
             layers = self.net.sublayers(include_self=True)
@@ -231,8 +233,7 @@ class Network:
             self.kept = {p.dtype for p in self.net.parameters()}
             self.net.to(device="cpu")
             self.net.eval()
-            static = type(self.net.forward).__name__ == "StaticFunction"
-            if static or type(self.net).__name__ == "TranslatedLayer":
+            if isinstance(self.net.forward, StaticFunction):
                 self.notes.append(
                     "The network is compiled by `to_static`: its layers are looked at eagerly."
                 )
@@ -313,7 +314,7 @@ class Network:
         return self.net
 
     def savable(self):
-        """Whether a file can hold the weights; TypeError if not."""
+        """True; TypeError unless a file can hold the weights."""
         return self.parts() is not None
 
     def save(self, path):
@@ -367,6 +368,7 @@ class Network:
         """Leave the network as it was."""
         paddle.set_default_dtype(self.default)
         paddle.set_device(self.device)
+        paddle.jit.enable_to_static(self.static)
         if self.module:
             self.net.to(device=self.device)
             if len(self.kept) == 1:
@@ -405,7 +407,7 @@ def flat(out, name=""):
     return []
 
 
-def make(thing, notes):
+def make(thing):
     """The network itself: of a class or a function without arguments, what it returns."""
     if isinstance(thing, nn.Layer) or not callable(thing):
         return thing
@@ -416,7 +418,7 @@ def make(thing, notes):
                 f"{thing.__name__} needs the arguments {', '.join(needed)}: give an instance, or a "
                 f"function without arguments that makes one"
             )
-        return make(thing(), notes)
+        return make(thing())
     return thing
 
 

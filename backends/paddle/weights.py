@@ -4,6 +4,7 @@ Paddle's names are the canonical ones but for a norm's running statistics. Convo
 in the canonical layout, linear layers (in, out).
 """
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import paddle
 from paddle import Tensor
 
 from backends.paddle.googlenet import GoogLeNet
+from common.errors import WeightsError
 from common.weights import Weights, check
 
 #: what Paddle calls the running statistics
@@ -41,8 +43,14 @@ def save_named(arrays: Weights, path: Path) -> None:
 
 
 def load(model: GoogLeNet, path: Path) -> None:
-    """Read the weights that `save` wrote; not for files from elsewhere (`googlenet convert`)."""
-    model.set_state_dict(paddle.load(str(path)))
+    """Read the weights that `save` wrote; not for files from elsewhere (`googlenet convert`).
+
+    WeightsError if they are not the model's: Paddle would only warn.
+    """
+    with warnings.catch_warnings(action="ignore"):
+        missing, unexpected = model.set_state_dict(paddle.load(str(path)))
+    if wrong := [*missing, *unexpected]:
+        raise WeightsError(f"{path} does not fit the network: {wrong[0]} is missing or unexpected.")
 
 
 def tensors(model: GoogLeNet) -> dict[str, Tensor]:

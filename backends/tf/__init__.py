@@ -2,8 +2,13 @@
 
 import os
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # Keras 3 could also run on another framework
+from common.errors import BackendError
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only: it warns of each float64 layer
+if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
+    raise BackendError(
+        f"Keras would run on {os.environ['KERAS_BACKEND']}: set KERAS_BACKEND to tensorflow."
+    )
 
 from tensorflow import __version__ as VERSION
 

@@ -239,7 +239,7 @@ class Network:
         for layout in ("NHWC", "NCHW"):
             for dtype in DTYPES:
                 self.layout, self.dtype = layout, dtype
-                self.net = make(fresh(thing), self.notes)
+                self.net = make(fresh(thing))
                 try:
                     out = self.call(self.input(x))
                     kinds = {t.dtype for _, t in flat(out)}
@@ -304,7 +304,7 @@ class Network:
         return self.net
 
     def savable(self):
-        """Whether a file can hold the weights; TypeError if not."""
+        """True; TypeError unless a file can hold the weights."""
         return self.parts() is not None
 
     def save(self, path):
@@ -394,7 +394,7 @@ def fresh(thing):
     return thing
 
 
-def make(thing, notes):
+def make(thing):
     """The network itself: of a class or a function without arguments, what it returns."""
     if recognises(thing) or not callable(thing) or hasattr(thing, "get_concrete_function"):
         return thing
@@ -405,7 +405,7 @@ def make(thing, notes):
                 f"{thing.__name__} needs the arguments {', '.join(needed)}: give an instance, or a "
                 f"function without arguments that makes one"
             )
-        return make(thing(), notes)
+        return make(thing())
     return thing
 
 

@@ -29,7 +29,7 @@ def fastest_precision(device: str) -> str:
     if device == "cpu":
         faster = has_bfloat16()
     else:
-        faster = torch.cuda.is_bf16_supported(including_emulation=False)
+        faster = torch.cuda.get_device_capability(native_device(device)) >= (8, 0)
     return "bfloat16" if faster else "float32"
 
 

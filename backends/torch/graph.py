@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from backends.torch.streams import parallel_branches
+
 WARM = 2  # steps of a shape before it is captured, in which the libraries choose their kernels
 
 
@@ -25,7 +27,7 @@ class Graphs:
         self.graphs: dict[tuple[torch.Size, float], Graph] = {}
 
     def __call__(self, inputs: Tensor, labels: Tensor, weight: float) -> tuple[Tensor, ...]:
-        """What `passes` gives, as tensors of its own."""
+        """What `passes` returns; a replay's outputs are copied, so the next leaves them alone."""
         if inputs.device.type != "cuda":
             return self.passes(inputs, labels, weight)
         kind = inputs.shape, weight
@@ -56,7 +58,9 @@ class Graph:
         earlier = [parameter.grad for parameter in self.parameters]
         self.replace_gradients([None] * len(earlier))  # or the pass would add to them
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):  # nothing is computed here
+        stream = torch.cuda.Stream(inputs.device)  # the default one is of the current GPU
+        with parallel_branches(model), torch.cuda.graph(self.graph, stream=stream):
+            # nothing is computed here
             self.outputs = passes(self.inputs, self.labels, weight)
         self.gradients = [parameter.grad for parameter in self.parameters]
         self.replace_gradients(earlier)

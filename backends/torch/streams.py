@@ -5,7 +5,8 @@ is 1.28 times as fast, and one with batch norm 1.44 times. Outside of a captured
 the slower part, and the branches run one after the other. Source: PyTorch's notes on CUDA streams.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -63,12 +64,27 @@ def stream(device: torch.device, index: int) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def parallelize_branches(module: nn.Module) -> None:
-    """Replace every block that lies in no other; the weights keep their names and places."""
+@contextmanager
+def parallel_branches(model: nn.Module) -> Iterator[None]:
+    """Inside this context every block that lies in no other is a parallel one.
+
+    Outside of it the model has its own blocks, which all of PyTorch's tools can read.
+    """
+    own = [*blocks(model)]
+    for parent, name, block in own:
+        parallel = ParallelInception if isinstance(block, Inception) else ParallelBranches
+        setattr(parent, name, parallel(block))
+    try:
+        yield
+    finally:
+        for parent, name, block in own:
+            setattr(parent, name, block)
+
+
+def blocks(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    """The blocks that lie in no other, with their parents and names there."""
     for name, child in module.named_children():
-        if isinstance(child, Inception):
-            setattr(module, name, ParallelInception(child))
-        elif isinstance(child, Branches):
-            setattr(module, name, ParallelBranches(child))
+        if isinstance(child, (Inception, Branches)):
+            yield module, name, child
         else:
-            parallelize_branches(child)
+            yield from blocks(child)

@@ -178,7 +178,7 @@ class Network:
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NCHW"
         self.originals = []
-        self.net = make(thing, self.notes)
+        self.net = make(thing)
         self.module = isinstance(self.net, nn.Module)
         if self.module:
             if any(
@@ -271,7 +271,7 @@ class Network:
         return self.net
 
     def savable(self):
-        """Whether a file can hold the weights; TypeError if not."""
+        """True; TypeError unless a file can hold the weights."""
         return self.parts() is not None
 
     def save(self, path):
@@ -359,7 +359,7 @@ def flat(out, name=""):
     return []
 
 
-def make(thing, notes):
+def make(thing):
     """The network itself: of a class or a function without arguments, what it returns."""
     if isinstance(thing, nn.Module) or not callable(thing):
         return thing
@@ -370,7 +370,7 @@ def make(thing, notes):
                 f"{thing.__name__} needs the arguments {', '.join(needed)}: give an instance, or a "
                 f"function without arguments that makes one"
             )
-        return make(thing(), notes)
+        return make(thing())
     return thing
 
 

@@ -17,7 +17,6 @@ from backends.torch.device import native_device, place_labels, to_device
 from backends.torch.fused import fuse_1x1
 from backends.torch.googlenet import GoogLeNet
 from backends.torch.graph import Graphs
-from backends.torch.streams import parallelize_branches
 from common.recipe import Recipe
 from common.spec import Spec
 from common.weights import Weights
@@ -35,9 +34,7 @@ def build(spec: Spec, dtype: str, device: str) -> GoogLeNet:
     # with the channels last a step on a CPU takes half the time in bfloat16, 0.7 of it in float32
     last = model.mixed or (device == "cpu" and dtype == "float32")
     model.layout = torch.channels_last if last else torch.contiguous_format
-    if device != "cpu":
-        parallelize_branches(model)
-    elif model.mixed:
+    if model.mixed and device == "cpu":
         fuse_1x1(model)
     weights = torch.float32 if model.mixed else getattr(torch, dtype)
     return model.to(native_device(device), weights, memory_format=model.layout)

@@ -38,7 +38,7 @@ def save_named(arrays: Weights, path: Path) -> None:
 
 def load(model: GoogLeNet, path: Path) -> None:
     """Read the weights that `save` wrote; not for files from elsewhere (`googlenet convert`)."""
-    model.load_state_dict(torch.load(path, weights_only=True))
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def tensors(model: GoogLeNet) -> dict[str, Tensor]:

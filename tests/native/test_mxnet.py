@@ -1,6 +1,7 @@
 """What a Gluon user expects of a block: `export`, `SymbolBlock`, names, `summary`, `initialize`."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from mxnet import autograd, gluon
 
 from backends.mxnet import GoogLeNet, read_weights
 from backends.mxnet.googlenet import Auxiliary, Branches, Conv, Inception, Residual
+from common.check import check_live
+from common.errors import GoogLeNetError
 from common.parity.report import tensor_error
 from common.spec import D2L, D2L_BN, MINI, MINI_FAMILY, find
 from common.weights import draw, shapes
@@ -255,3 +258,28 @@ def test_an_exported_graph_names_an_initializer_of_mxnet(tmp_path):
     for name in weights:
         word, arguments = json.loads(attributes[name]["__init__"])
         assert type(mx.init.create(word, **arguments)) is mx.init.Xavier
+
+
+@pytest.mark.parametrize("images", [1, 2], ids=["runs", "does not run"])
+def test_a_check_leaves_a_block_hybridized_where_it_was(images):
+    net = gluon.nn.HybridSequential()
+    net.add(gluon.nn.Conv2D(2, 3, in_channels=images), gluon.nn.Activation("relu"))
+    net.initialize(ctx=[mx.cpu(1)])
+    net.hybridize(static_alloc=True)
+    flags = list(net[0]._flags)
+    with pytest.raises(GoogLeNetError, match="linear layer" if images == 1 else "channels|shape"):
+        check_live(net, spec=MINI)
+    assert net._active
+    assert net[0]._active
+    assert net[0]._flags == flags
+    assert net[0].weight.list_ctx() == [mx.cpu(1)]
+    assert net[0].weight.dtype == "float32"
+
+
+def test_mxnet_computes_on_the_cores_that_it_may_use():
+    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+    code += "from backends.mxnet import threads; print(threads())"
+    own = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, env=own, capture_output=True, text=True, check=True)
+    assert found.stdout == "1\n"

@@ -14,12 +14,16 @@ from backends.paddle import (
     GoogLeNet,
     Trainer,
     build,
+    load,
     place,
     place_labels,
     read_weights,
+    save,
     tensor_devices,
 )
 from backends.paddle.bias import MatmulBiasConv2D, use_matmul_bias
+from common.check import check_live
+from common.errors import WeightsError
 from common.parity.mutations import SMALL_AUX
 from common.recipe import Recipe
 from common.spec import D2L, SPECS
@@ -314,3 +318,20 @@ def test_a_network_with_norm_or_dropout_stays_whole(name, monkeypatch):
     spec = SPECS["d2l-bn"] if name == "d2l-bn" else SPECS["d2l"].at(size=33, dropout=0.5)
     assert Trainer(build(spec, "float32", "cpu"), Recipe()).passes.most == 1
     assert Trainer(build(SMALL["d2l"], "float32", "cpu"), Recipe()).passes.most == 4
+
+
+def test_a_check_sees_a_whole_graph_s_layers_and_leaves_it_compiled():
+    net = paddle.jit.to_static(network("mini"), full_graph=True)
+    report = check_live(net, spec="mini")
+    assert report.same, report.text()
+    assert "to_static" in " ".join(report.notes)
+    assert paddle.jit.dy2static.program_translator.ProgramTranslator().enable_to_static
+
+
+@pytest.mark.parametrize("other", ["mini-family", "wider"])
+def test_the_weights_of_another_network_are_refused(other, tmp_path):
+    """Paddle itself would only warn."""
+    spec = SMALL["mini"]
+    save(GoogLeNet(spec.at(classes=11) if other == "wider" else SMALL[other]), tmp_path / "it")
+    with pytest.raises(WeightsError, match="does not fit the network"):
+        load(GoogLeNet(spec), tmp_path / "it")

@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 import runpy
+import subprocess
+import sys
 from functools import lru_cache
 
 import keras
@@ -335,3 +338,10 @@ def test_a_gpu_s_memory_grows_and_its_age_chooses_the_precision(monkeypatch):
     assert chosen == ["float32", "bfloat16"]
     monkeypatch.setattr(own, "get_device_details", lambda gpu: {})
     assert found["fastest_precision"]("gpu:1") == "float32"
+
+
+def test_keras_on_another_framework_is_refused():
+    command, own = [sys.executable, "-c", "import backends.tf"], {**os.environ}
+    own["KERAS_BACKEND"] = "torch"
+    found = subprocess.run(command, env=own, capture_output=True, text=True, check=False)
+    assert "BackendError: Keras would run on torch: set KERAS_BACKEND to" in found.stderr

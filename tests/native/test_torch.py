@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from backends.torch import GoogLeNet
+from backends.torch import GoogLeNet, device, load, save
 from backends.torch.fused import FusedInception, fuse_1x1
 from backends.torch.graph import Graph
-from backends.torch.streams import ParallelBranches, ParallelInception, parallelize_branches
+from backends.torch.streams import ParallelBranches, ParallelInception, parallel_branches
 from backends.torch.train import Trainer
 from common.recipe import Recipe
 from common.spec import D2L, SPECS
@@ -150,12 +150,16 @@ def test_copies_are_independent():
 def test_blocks_with_parallel_branches_are_the_same_network(name):
     """Off a GPU the branches run one after the other; tests/conformance/test_device.py has one."""
     model, x = network(name), batch(name, 2)
-    want, state = model(x), list(model.state_dict())
-    parallelize_branches(model)
-    kinds = {type(each) for each in model.modules()}
-    assert kinds & {ParallelInception, ParallelBranches}
-    assert_same(model(x), want)
-    assert list(model.state_dict()) == state
+    want, state, own = model(x), list(model.state_dict()), list(model.modules())
+    with parallel_branches(model):
+        assert parallel_blocks(model)
+        assert_same(model(x), want)
+        assert list(model.state_dict()) == state
+    assert all(one is other for one, other in zip(own, model.modules(), strict=True))
+
+
+def parallel_blocks(model):
+    return [m for m in model.modules() if isinstance(m, (ParallelInception, ParallelBranches))]
 
 
 @pytest.mark.parametrize("name", ["d2l", "paddle-vision"])
@@ -192,13 +196,22 @@ class Replayed:
 def graph(monkeypatch):
     """Makes captured passes of a network."""
 
-    def captured(model, passes, *batch):
-        made = Graph(model, passes, *batch)
-        made.graph.of, made.passes, made.weight = made, passes, batch[-1]
+    def captured(model, passes, inputs, *rest):
+        def parallel_passes(*batch):
+            assert parallel_blocks(model)
+            return passes(*batch)
+
+        made = Graph(model, parallel_passes, inputs, *rest)
+        made.graph.of, made.passes, made.weight = made, passes, rest[-1]
+        assert not parallel_blocks(model)
+        assert asked == [inputs.device]
+        asked.clear()
         return made
 
+    asked = []  # the GPUs of the streams
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Replayed)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext())
+    monkeypatch.setattr(torch.cuda, "Stream", asked.append)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: nullcontext())
     return captured
 
 
@@ -221,3 +234,22 @@ def test_gradients_of_captured_parts_add_up(graph, captured_at):
             replay(images, numbers)
         for parameter, want in zip(model.parameters(), wanted, strict=True):
             assert torch.allclose(parameter.grad, want, rtol=1e-4, atol=1e-6)
+
+
+def test_the_weights_of_a_gpu_are_read_without_one(tmp_path, monkeypatch):
+    """No GPU is needed: the file is made to say where its tensors lay."""
+    model = network("mini")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        save(model, tmp_path / "it.pt")
+    other = network("mini", seed=1)
+    load(other, tmp_path / "it.pt")
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+def test_each_gpu_s_own_age_chooses_the_precision(monkeypatch):
+    ages = {torch.device("cuda:0"): (7, 5), torch.device("cuda:1"): (8, 0)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", ages.get)
+    chosen = [device.fastest_precision(f"gpu:{index}") for index in (0, 1)]
+    assert chosen == ["float32", "bfloat16"]

@@ -203,6 +203,7 @@ RIGHT = {
     "factory": lambda: book,
     "raw parameters": raw,
     "to_static": lambda: paddle.jit.to_static(book()),
+    "a whole graph": lambda: paddle.jit.to_static(book(), full_graph=True),
 }
 RIGHT_NORM = {"norm": WithNorm, "class": lambda: WithNorm}
 WRONG = {
