@@ -128,6 +128,12 @@ def test_the_tests_that_run_a_line_are_chosen(tmp_path):
     assert tests("a.py", 5) == tests("never_imported.py", 1) == []
 
 
+def test_what_only_guards_a_zip_is_not_drawn():
+    line = "x = [*zip(a, b, strict=True)]"
+    found = [each for each in changed(line) if not mutants.only_strict(line, each)]
+    assert found == ["x = [*zip(b, a, strict=True)]"]
+
+
 def test_a_failed_test_is_named_whole(tmp_path):
     (tmp_path / "test_a.py").write_text(
         "import pytest\n\n@pytest.mark.parametrize('x', ['a \"b\"', 'c'])\n"
