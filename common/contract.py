@@ -151,7 +151,8 @@ class Backend(Protocol):
         """Join the other workers as the launcher's environment says: this one's rank, their count.
 
         (0, 1) where no launcher started this process. Before anything else that computes.
-        WorkersError for a port that is taken; it may wait for ever for a worker that never comes.
+        WorkersError for a port that is taken, DeviceError if the framework would take several GPUs;
+        it may wait for ever for a worker that never comes.
         """
 
     def destroy_process_group(self) -> None:

@@ -20,7 +20,11 @@ stores: dict[str, Any] = {}  # of this process: the kvstore, its keys, the numbe
 
 
 def init_process_group(device: str) -> tuple[int, int]:
-    """Join the other workers as the environment says: this worker's rank, and their count."""
+    """Join the other workers as the environment says: this worker's rank, and their count.
+
+    It waits for ever for a worker that never comes. The scheduler's port was asked for in the
+    import, which raises WorkersError if it is taken.
+    """
     count = int(os.environ.get("DMLC_NUM_WORKER", 1))
     if count == 1:
         return 0, 1

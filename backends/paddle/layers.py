@@ -20,7 +20,8 @@ class BatchNorm(nn.BatchNorm2D):
 
     def forward(self, x: Tensor) -> Tensor:
         single = self.training and x.shape[0] * x.shape[HEIGHT] * x.shape[WIDTH] == 1
-        y = super().forward(paddle.concat((x, x)) if single else x)  # of two equal ones the same
+        # two equal values have the mean and variance of the one
+        y = super().forward(paddle.concat((x, x)) if single else x)
         return y[:1] if single else y
 
 

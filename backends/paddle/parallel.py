@@ -19,7 +19,10 @@ from common.weights import is_running
 
 
 def init_process_group(device: str) -> tuple[int, int]:
-    """Join the other workers as the environment says: this worker's rank, and their count."""
+    """Join the other workers as the environment says: this worker's rank, and their count.
+
+    WorkersError if the port is taken; it waits for ever for a worker that never comes.
+    """
     count = int(os.environ.get("PADDLE_TRAINERS_NUM", 1))
     if count == 1:
         return 0, 1

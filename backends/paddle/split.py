@@ -3,7 +3,7 @@
 Of Paddle's operations on a CPU only the products of matrices use several threads. Two halves of a
 batch side by side take 0.6 of the time of one step in one thread, and 0.83 of one in two. The
 copies share the weights, and their gradients add up. A network with batch norm or dropout runs as a
-whole: a norm would see a part alone, and the order of the draws would be open.
+whole: a norm would see a part alone, and threads would draw dropout in no fixed order.
 """
 
 from collections.abc import Callable

@@ -52,9 +52,10 @@ def autocast(model: GoogLeNet) -> paddle.amp.auto_cast:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """The mean loss; Paddle's own takes no logit for further than 64 below the largest.
+    """The mean loss.
 
-    And its smoothing is rounded to float32, even in float64.
+    Paddle's own treats a logit that is more than 64 below the largest as exactly 64 below, and its
+    smoothing is rounded to float32, even in float64.
     """
     classes = logits.shape[CLASSES]
     target = F.one_hot(labels, classes).astype(logits.dtype) * (1 - smoothing) + smoothing / classes

@@ -157,5 +157,5 @@ def as_pair(size: Size) -> tuple[int, int]:
 
 
 def centred(kernel: Size, stride: Size, padding: Size) -> bool:
-    """Whether `'same'` pads so: only with stride 1, and faster than zeros in front."""
+    """Whether `'same'` gives this padding: then no layer that pads is needed, which is slower."""
     return pair(stride) == (1, 1) and pair(kernel) == tuple(p + 1 + p for p in pair(padding))

@@ -2,7 +2,7 @@
 
 Keras's own are not the textbook formulas: SGD keeps the learning rate inside the velocity, Adam
 puts eps inside the corrected root, and weight decay is decoupled. So each step is written out here;
-`l2` is the weight decay that is added to the gradient, of which biases and norms have none.
+`l2` is the weight decay that is added to the gradient. Biases and norms have no weight decay.
 """
 
 from typing import Any
@@ -73,7 +73,7 @@ class Adam(keras.optimizers.Adam):
 
 
 def decayed(gradient: Tensor, variable: Variable, l2: float) -> Tensor:
-    """The gradient with that of the weight decay added, which biases and norms have none of."""
+    """The gradient with that of the weight decay added. Biases and norms have no weight decay."""
     return gradient + l2 * variable if l2 and len(variable.shape) > 1 else gradient
 
 

@@ -20,7 +20,11 @@ from common.rendezvous import meet
 
 
 def init_process_group(device: str) -> tuple[int, int]:
-    """Join the other workers as TF_CONFIG says: this worker's rank, and how many there are."""
+    """Join the other workers as TF_CONFIG says: this worker's rank, and their count.
+
+    WorkersError if the port is taken, DeviceError if this worker sees several GPUs; it waits for
+    ever for a worker that never comes.
+    """
     config = json.loads(os.environ.get("TF_CONFIG", "{}"))
     addresses = config.get("cluster", {}).get("worker", [])
     if len(addresses) < 2:

@@ -123,7 +123,7 @@ class Trainer:
     def part_step(
         self, inputs: Tensor, labels: Tensor, weight: Tensor, earlier: list[Tensor]
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The same without changing a weight: for each part of a batch, the last one too."""
+        """Loss, number correct and summed gradients of a part of a batch; no weight changes."""
         with tf.GradientTape() as tape:
             outputs = self.model(inputs, training=True)
             loss, logits = objective(self.model, outputs, labels, self.recipe.label_smoothing)

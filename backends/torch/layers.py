@@ -12,7 +12,8 @@ from torch.nn import functional as F
 def normalize(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Batch norm in training: the output, and the mean and biased variance of each channel."""
     mean, var = torch.zeros_like(weight), torch.zeros_like(weight)
-    single = x.numel() == x.size(1)  # PyTorch refuses a channel of one value: two equal ones do
+    # PyTorch refuses one value a channel; two equal ones have the mean and variance of the one
+    single = x.numel() == x.size(1)
     batch = torch.cat((x, x)) if single else x
     count = batch.numel() / batch.size(1)
     y = F.batch_norm(batch, mean, var, weight, bias, True, 1.0, eps)

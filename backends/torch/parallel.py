@@ -20,7 +20,10 @@ from common.rendezvous import need_port
 
 
 def init_process_group(device: str) -> tuple[int, int]:
-    """Join the other workers, as the environment says; this worker's rank, and their count."""
+    """Join the other workers as the environment says: this worker's rank, and their count.
+
+    WorkersError if the port is taken; it waits for ever for a worker that never comes.
+    """
     count = int(os.environ.get("WORLD_SIZE", 1))
     if count == 1:
         return 0, 1
