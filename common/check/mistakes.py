@@ -32,7 +32,7 @@ MISTAKES = {
         Mistake(
             "same-padding",
             "padded off centre: {theirs}",
-            "填充偏离中心：{theirs}",
+            "填充不对称：{theirs}",
             "same-padding",
             "porting/layout",
         ),
