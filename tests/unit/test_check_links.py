@@ -23,6 +23,13 @@ def test_the_link_of_a_mistake_leads_to_a_section(mistake):
     assert anchor in anchors(path)
 
 
+@pytest.mark.parametrize("ending", [".md", ".zh.md"])
+def test_the_page_links_to_every_section_elsewhere(ending):
+    text = (ROOT / f"docs/check{ending}").read_text()
+    for each in MISTAKES.values():
+        assert each.page == "check" or f"({each.page}{ending}#{each.anchor})" in text, each.name
+
+
 def test_no_section_is_about_a_mistake_that_does_not_exist():
     assert anchors("docs/check.md") <= {
         mistake.link.partition("#")[2] for mistake in MISTAKES.values()
