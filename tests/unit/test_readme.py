@@ -294,7 +294,9 @@ def test_chinese_documents_link_to_chinese_ones():
             assert target.endswith(".zh.md") or not leads.with_suffix(".zh.md").exists(), target
 
 
-@pytest.mark.parametrize("name", ["durability", "family", "files", "parallel", "recipes", "training"])
+@pytest.mark.parametrize(
+    "name", ["durability", "family", "files", "parallel", "proof", "recipes", "training"]
+)
 def test_a_chinese_document_has_what_the_english_one_has(generator, name):
     english = (ROOT / "docs" / f"{name}.md").read_text()
     chinese = (ROOT / "docs" / f"{name}.zh.md").read_text().replace(f"[English]({name}.md)\n", "")
