@@ -16,6 +16,7 @@ from small_specs import thin  # in tests/support
 
 from backends import tf as backend
 from backends.tf import GoogLeNet, device, optimizers
+from backends.tf.layers import centred
 from backends.tf.weights import tensors
 from common.parity.fixtures import draw_fixture
 from common.spec import D2L, MINI, MINI_FAMILY, TORCHVISION_IMAGENET_AUX, arithmetic, find
@@ -322,6 +323,12 @@ def test_a_network_made_alone_starts_as_the_book_does():
         else:
             ones = name.endswith(("norm.weight", "running_var"))
             assert (value == ones).all(), name
+
+
+def test_same_is_used_where_it_gives_the_same_padding():
+    """Elsewhere it would be off centre, and zeros in front would be slower here."""
+    assert all(centred(*each) for each in [(3, 1, 1), (1, 1, 0), ((1, 7), (1, 1), (0, 3))])
+    assert not any(centred(*each) for each in [(3, 2, 1), (3, (1, 2), 1), (3, 1, 0), (2, 1, 1)])
 
 
 def test_a_gpu_s_memory_grows_and_its_age_chooses_the_precision(monkeypatch):
