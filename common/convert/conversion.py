@@ -100,7 +100,7 @@ def convert(
                 verify(read_back(written, made, records), made, destination)
             check = None
             if logits is not None:
-                first = (work if made is known else Work(folder, known, compare)).run(file.format)
+                first = Work(folder, known, compare).run(file.format)
                 check = compared(file.format, first, target, logits, destination)
             put(destination, written.read_bytes())
     found = converted(source, file, known, made, destination)

@@ -600,6 +600,20 @@ def test_a_named_file_that_comes_back_otherwise_is_not_kept(source, tmp_path, mo
     assert "was not written: 0.0.bias changed" in said
 
 
+@pytest.mark.parametrize("names", ["ours", "book"])
+def test_the_check_of_a_named_file_runs_the_source_s_own_weights(
+    tmp_path, monkeypatch, capsys, names
+):
+    """Here the written file is read as other weights, as with a wrong order of axes."""
+    save(tmp_path / "a.safetensors", draw(MINI, 0), MINI)
+    other = conversion.Known(MINI, "our names", draw(MINI, 1))
+    monkeypatch.setattr(process, "identify", lambda *_: other)
+    words = [tmp_path / "a.safetensors", tmp_path / "b.npz", "--names", names, "--check"]
+    assert run(*words) == 3
+    assert "NumPy and NumPy give logits that differ" in capsys.readouterr().err
+    assert not (tmp_path / "b.npz").exists()
+
+
 def test_every_naming_that_is_offered_is_known():
     from common.cli.convert import convert
 
