@@ -195,14 +195,17 @@ class Checker:
         self.network.write(arrays)
 
     def compare_weights(self, match: Match, first: Trace, source: Weights) -> list[Finding]:
-        """The tensors of the user's own weights that are not the source's."""
+        """The tensors of the user's own weights that are not the source's; no bias is one of 0."""
         arrays = self.own or self.network.read()
-        own, lines = {}, {}
+        own, want, lines = {}, dict(source), {}
         for name, layer in match.layers.items():
-            for leaf, number in layer.leaves.items():
-                own[f"{name}.{leaf}"] = arrays[number]
-                lines[f"{name}.{leaf}"] = first.events[layer.event].where()
-        return values.compare(own, source, lines)
+            bias, line = f"{name}.bias", first.events[layer.event].where()
+            own |= {f"{name}.{leaf}": arrays[number] for leaf, number in layer.leaves.items()}
+            lines |= {f"{name}.{leaf}": line for leaf in ("bias", *layer.leaves)}
+            for one, other in ((own, want), (want, own)):
+                if bias in other:
+                    one.setdefault(bias, np.zeros_like(other[bias]))
+        return values.compare(own, want, lines)
 
     # ---- comparing
 

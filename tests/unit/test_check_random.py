@@ -15,6 +15,8 @@ from common.check.trace import of
 from common.parity.fixtures import draw_fixture
 from common.spec import MINI
 
+BIAS = "stage1.0.conv.bias"
+
 
 def test_no_random_mistake_is_named_wrongly():
     found = random_mistakes.run(seed=5, count=30, say=lambda words: None)
@@ -69,6 +71,22 @@ def test_what_became_of_a_weight_is_said(name, change, words):
     (finding,) = values.compare({**want, name: change(want[name])}, want, {})
     assert finding.places == [name]
     assert words in finding.sentence()
+
+
+@pytest.mark.parametrize("value", [0, 1])
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_bias_that_one_side_lacks_counts_as_0(lost, value):
+    """The network, whose converter dropped it, or the file, whose spec has none there."""
+    stem, *rest = MINI.stage1
+    spec = MINI if lost else replace(MINI, stage1=(replace(stem, bias=False), *rest))
+    source = {n: a.astype(np.float64) for n, a in draw_fixture(MINI).weights.items()}
+    own = network(("stage1.0.conv", {"bias": not lost}))
+    own.weights[BIAS][:] = source[BIAS][:] = value
+    if not lost:
+        del source[BIAS]
+    report = Checker(own, spec, 33, lambda words: None, source).run(1, 33)
+    assert report.function_same
+    assert [place for each in report.weights for place in each.places] == [BIAS] * value
 
 
 class Unknown(random_mistakes.FakeNetwork):
