@@ -322,13 +322,15 @@ def test_a_step_belongs_to_a_right_network_or_one_whose_softmax_its_loss_wants(
 
     monkeypatch.setattr(api, "TrainingCheck", Check)
     findings = [Finding(name, {"what": "", "theirs": ""}, [], "") for name in network]
-    report = Report("mini", [SIZE], "float64", [], findings, [], 0.0, 0.0, [], True)
+    report = Report("mini", [SIZE], "float64", [], findings, [], 1e-9, 0.7, [], True)
     checker = SimpleNamespace(fitted={"mini": ("match", "weights")})
     api.check_training(None, checker, report, "make_step", BOOK)
     assert [each.name for each in report.findings] == left
     assert (report.training is None) == (step is None)
     assert report.training is None or report.training.recipe == BOOK.name
     assert report.same == (step == [] and not left)
+    if network == ["softmax-at-end"] and not left:
+        assert "Your outputs are those of the reference to 1e-09." in report.text()
     notes = [line for line in report.text().splitlines() if line.startswith("Note: ")]
     assert [words in note for words, note in zip(noted, notes, strict=True)] == [True] * len(noted)
 
