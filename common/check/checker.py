@@ -197,7 +197,8 @@ class Checker:
     def compare_weights(self, match: Match, first: Trace, source: Weights) -> list[Finding]:
         """The tensors of the user's own weights that are not the source's; no bias is one of 0."""
         arrays = self.own or self.network.read()
-        own, want, lines = {}, dict(source), {}
+        own: Weights = {}
+        want, lines = dict(source), dict[str, str]()
         for name, layer in match.layers.items():
             bias, line = f"{name}.bias", first.events[layer.event].where()
             own |= {f"{name}.{leaf}": arrays[number] for leaf, number in layer.leaves.items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 from common.check.mistakes import MISTAKES
 from common.errors import printable
+from common.parity.report import finite
 
 SAME, DIFFERS = 0, 3
 OPEN = 3  #: unexplained tensors in the text
@@ -116,7 +117,7 @@ class Report:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The report as plain data."""
+        """The report as plain data; a number that is not finite becomes null."""
         plain = asdict(self)
         pairs = [
             (plain[kind] or (), getattr(self, kind) or ())
@@ -129,7 +130,7 @@ class Report:
                 data["sentence"] = {lang: finding.sentence(lang) for lang in ("en", "zh")}
                 data["link"] = MISTAKES[finding.name].link
                 data["words"] = {key: str(value) for key, value in finding.words.items()}
-        return {"outcome": self.outcome, "status": self.status, **plain}
+        return {"outcome": self.outcome, "status": self.status, **finite(plain)}
 
     def text(self) -> str:
         """The report as text."""

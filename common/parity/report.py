@@ -43,12 +43,11 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain data; JSON has no infinity, so such an error becomes null."""
-        plain = asdict(self)
+        plain: dict[str, Any] = finite(asdict(self))
         plain[CHECKS_KEY] = plain.pop("checks")
         for check in plain[CHECKS_KEY]:
-            check["error"] = finite(check["error"])
-            stages = {name: finite(error) for name, error in check.pop("stages").items()}
-            check |= {"stages": stages} if stages else {}
+            if not check["stages"]:
+                del check["stages"]
         return plain
 
     @classmethod
@@ -77,9 +76,13 @@ class Report:
         return f"{head} FAILED at {check.name!r}: {check.where}{size}"
 
 
-def finite(error: float | None) -> float | None:
-    """The error, or None if it is not a finite number."""
-    return error if error is not None and math.isfinite(error) else None
+def finite(data: Any) -> Any:
+    """Plain data, with None for every number that is not finite: JSON has none."""
+    if isinstance(data, dict):
+        return {key: finite(each) for key, each in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [finite(each) for each in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def kind(name: str) -> str:

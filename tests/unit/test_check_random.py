@@ -1,5 +1,6 @@
 """A fixed sample of random mistakes: each is reproduced, and none is named wrongly."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from common.check.against import Against, draw
 from common.check.checker import Checker
 from common.check.graph import ACTIVATIONS, build
 from common.check.process import UserError
+from common.check.report import Difference
 from common.check.trace import of
 from common.parity.fixtures import draw_fixture
 from common.spec import MINI
@@ -87,6 +89,21 @@ def test_a_bias_that_one_side_lacks_counts_as_0(lost, value):
     report = Checker(own, spec, 33, lambda words: None, source).run(1, 33)
     assert report.function_same
     assert [place for each in report.weights for place in each.places] == [BIAS] * value
+
+
+def test_a_report_with_an_infinite_error_is_json_too():
+    """The reference's outputs have another shape; an unexplained tensor holds no numbers."""
+    (mean,) = [node for node in build(MINI).nodes.values() if node.kind == "gap"]
+    flat = network((mean.name, {"fn": "flatten"}))
+    before = build(MINI).run(np.zeros((2, 1, 33, 33)), flat.weights)[mean.inputs[0]]
+    flat.weights["head.weight"] = np.random.RandomState(0).uniform(size=(10, before[0].size))
+    report, _ = noted(flat)
+    assert [each.name for each in report.findings] == ["missing-global-pool"]
+    assert report.plain == np.inf
+    report.unexplained = [Difference("head", "", ([1], [np.nan]), ([1], [-np.inf]), 33)]
+    found = json.loads(json.dumps(report.as_json(), allow_nan=False))
+    assert found["plain"] is None
+    assert found["unexplained"][0]["ours"] == [[1], [None]]
 
 
 class Unknown(random_mistakes.FakeNetwork):
