@@ -182,7 +182,7 @@ def converted(source: Path, file: File, known: Known, made: Known, destination: 
         also=known.also,
         channels=known.spec.input[0],
         classes=known.spec.head.width,
-        tensors=len(known.weights),
+        tensors=len(made.weights),
         dtype=made.weights["head.weight"].dtype.name,
         sha256=sha256(made.weights),
         not_finite=tuple(not_finite(known.weights)),

@@ -24,7 +24,7 @@ from common.check.process import Process
 from common.check.trace import of
 from common.errors import ParityError, WeightsError
 from common.formats import sandbox
-from common.formats.identify import Known
+from common.formats.identify import Known, without_auxiliary
 from common.formats.readers.base import File
 from common.spec import Spec, find
 from common.weights import Weights, not_finite, shapes
@@ -49,14 +49,15 @@ class Own:
 
     @property
     def spec(self) -> Spec:
-        """The spec, with the network's channels and classes."""
-        fitted = self.match.spec
-        found = find(self.match.base.name).at(
+        """The spec, with the network's channels and classes; without heads that it does not run."""
+        fitted, found = self.match.spec, find(self.match.base.name)
+        if not fitted.auxiliary:
+            found = next(without_auxiliary(found), replace(found, auxiliary=()))
+        return found.at(
             channels=fitted.input[0],
             classes=fitted.head.width,
             eps=fitted.norm.eps if fitted.norm else None,
         )
-        return found if fitted.auxiliary else replace(found, auxiliary=())
 
     def number(self, name: str) -> int | None:
         """The number of the user's tensor for a canonical name; None if there is none."""
@@ -169,7 +170,15 @@ def read_into(process: Process, path: Path, key: str | None = None) -> File:
 
 
 def known_from(own: Own, source: Path, key: str | None) -> tuple[File, Known]:
-    """The weights of a file that a user's network reads, and the file as our reader sees it."""
+    """The weights of a file that a user's network reads, and the file as our reader sees it.
+
+    WeightsError if the network leaves out heads that no spec is without.
+    """
+    if not own.spec.auxiliary and find(own.spec.name).auxiliary:
+        raise WeightsError(
+            f"{own.target} returns no auxiliary heads in evaluation, and {own.spec.name} has them: "
+            "let it return them."
+        )
     file = read_into(own.process, source, key)
     notes = (
         ("The weights are rounded to float32, as the network has them.",)

@@ -8,12 +8,15 @@ from random_mistakes import FakeNetwork  # in tests/support
 
 from common.check.checker import Checker
 from common.check.graph import build
+from common.check.match import Match
+from common.convert import conversion
 from common.convert.own import Own, known_from, save_into
 from common.errors import WeightsError
 from common.formats.identify import Known
+from common.formats.readers.base import File
 from common.parity.fixtures import draw_fixture
 from common.parity.mutations import SMALL_AUX
-from common.spec import MINI
+from common.spec import MINI, find
 
 BIAS = "stage1.0.conv.bias"
 
@@ -87,3 +90,26 @@ def test_weights_that_a_file_does_not_bring_back_are_refused(tmp_path):
     network.spoilt = 1e-3
     with pytest.raises(WeightsError, match="changed when the file was read back"):
         put(network, known(), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["torchvision-aux", "googlenet-paper"])
+def test_heads_that_the_network_does_not_run_are_not_read(name, tmp_path):
+    """Its weights are those of the spec without them, if there is one."""
+    spec = find(name)
+    match = Match(spec, replace(spec.at(channels=1, classes=7), auxiliary=()), {})
+    one = Own(Network(), match, "net.py:net")
+    if name == "torchvision-aux":
+        assert one.spec == find("torchvision").at(channels=1, classes=7)
+        return
+    assert one.spec == replace(spec.at(channels=1, classes=7), auxiliary=())
+    with pytest.raises(WeightsError, match="and googlenet-paper has them: let it return them"):
+        known_from(one, tmp_path / "net.npz", None)
+
+
+def test_the_report_counts_the_tensors_that_were_written(tmp_path):
+    given = known(auxiliary=SMALL_AUX.auxiliary)
+    given.weights["auxiliary.0.head.bias"] = np.zeros(10, np.float32)
+    made, _ = put(Network(), given, tmp_path)
+    file = File("torch", given.weights, "float32")
+    found = conversion.converted(tmp_path / "a", file, given, made, tmp_path / "b")
+    assert found.tensors == len(draw_fixture(MINI).weights)
