@@ -156,8 +156,8 @@ def assert_same(
 def open_with(
     start: Callable[[np.ndarray], Any], asked: Spec | None, size: int | None
 ) -> tuple[int, int]:
-    """Find the channels and the size that the network accepts; its own error if there are none."""
-    first: UserError | None = None
+    """Find the channels and the size that the network accepts; its own errors if there are none."""
+    errors: dict[int, UserError] = {}  # the first with each number of channels
     sides = [size] if size else [asked.input[1] if asked else 96]
     sides += [] if size else [s for s in (224, 33, 299) if s not in sides]
     for side in sides:
@@ -167,6 +167,9 @@ def open_with(
                 start(x.astype(np.float32))
                 return channels, side
             except UserError as error:
-                first = first or error
-    assert first is not None
-    raise first
+                errors.setdefault(channels, error)
+    first = next(iter(errors.values()))
+    if len({str(error) for error in errors.values()}) == 1:
+        raise first
+    each = (f"with {channels} channel(s), {str(e).rstrip('.')}" for channels, e in errors.items())
+    raise UserError(f"The network runs on no images: {'; '.join(each)}.") from first

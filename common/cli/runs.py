@@ -80,9 +80,9 @@ def evaluate(
     opened = inference.enter(path, checkpoint, read, backend, device, precision)
     found = inference.evaluate(opened, images)
     picture = out or default
-    inference.keep(picture, plots.confusion(found["confusion"], images.classes))
     found["picture"] = str(picture)
     click.echo(json.dumps(found, indent=2) if as_json else inference.render(found))
+    inference.keep(picture, plots.confusion(found["confusion"], images.classes))
     if not as_json:
         click.echo(f"confusion matrix in {printable(picture)}")
 
@@ -165,16 +165,15 @@ def predict(
     pixels = inference.read_images(read.config, files, invert)
     opened = inference.enter(path, checkpoint, read, backend, device, precision)
     rows = inference.predict(opened, pixels, files, top)
-    inference.keep(out, plots.predictions(pixels, rows))
     if as_json:
         click.echo(json.dumps({**opened.facts(), "images": rows, "picture": str(out)}, indent=2))
-        return
-    if as_csv:
+    elif as_csv:
         click.echo(inference.csv_table(rows), nl=False)
-        return
-    for row in rows:
-        click.echo(inference.line(row))
-    click.echo(f"a picture of them in {printable(out)}")
+    else:
+        click.echo("\n".join(map(inference.line, rows)))
+    inference.keep(out, plots.predictions(pixels, rows))
+    if not as_json and not as_csv:
+        click.echo(f"a picture of them in {printable(out)}")
 
 
 @main.command()

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from common.check.api import open_with
 from common.check.mistakes import MISTAKES
+from common.check.process import UserError
 from common.check.report import Finding, Report
 from common.cli import main
 
@@ -83,6 +85,24 @@ def test_bad_input_is_reported_in_one_sentence(arguments, words):
     assert found.exit_code == 2
     assert words in found.output
     assert found.output.count("\n") == 1
+
+
+@pytest.mark.parametrize("failing", ["{} channel(s)", "KeyError"])
+def test_a_network_that_does_not_run_gives_its_error_for_grey_and_for_colour(failing):
+    """The real one of a network of colour images comes second."""
+
+    def start(x):
+        raise UserError(f"net.py raises {failing.format(x.shape[1])}.")
+
+    with pytest.raises(UserError) as raised:
+        open_with(start, None, None)
+    said = "net.py raises KeyError."
+    if failing != "KeyError":
+        said = (
+            "The network runs on no images: with 1 channel(s), net.py raises 1 channel(s); "
+            "with 3 channel(s), net.py raises 3 channel(s)."
+        )
+    assert str(raised.value) == said
 
 
 @pytest.mark.parametrize("field", ["clip = 0.5", "accumulate = 2"])

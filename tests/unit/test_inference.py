@@ -281,11 +281,25 @@ def test_probabilities_that_are_not_finite_are_refused(
     refused((*command, *as_json), 8, "run", "not finite", "bfloat16", "--precision float32")
 
 
-def test_a_picture_that_cannot_be_written(refused, backend, home):
+@pytest.mark.parametrize("out", ["file/x.png", "x" * 300, "folder"])
+def test_a_picture_that_cannot_be_written(call, refused, backend, home, out):
+    """The result is printed all the same."""
     image(home / "good.png")
     (home / "file").write_text("")
-    for words in (("evaluate", "run"), ("predict", "run", "good.png"), ("plot", "run")):
-        refused((*words, "--out", "file/x.png"), 7, "file/x.png", "--out")
+    (home / "folder").mkdir()
+    for words, result in (
+        (("evaluate", "run"), "test acc 0.8"),
+        (("evaluate", "run", "--json"), '"accuracy": 0.8'),
+        (("predict", "run", "good.png"), "good.png: "),
+        (("predict", "run", "good.png", "--csv"), "good.png,1,"),
+        (("predict", "run", "good.png", "--json"), '"file": "good.png"'),
+    ):
+        code, said, err = call(*words, "--out", out)
+        assert code == 7
+        assert result in said
+        assert f"in {out}" not in said
+        assert re.fullmatch(rf"googlenet: {out} cannot be written [^\n]+`--out`\.\n", err)
+    refused(("plot", "run", "--out", out), 7, out, "--out")
 
 
 def test_too_little_memory_is_one_sentence(refused, backend, home, monkeypatch):
@@ -433,14 +447,6 @@ def test_the_pictures_of_a_stranger_s_run_overwrite_no_other_file(call, backend,
     assert call("evaluate", "run")[0] == 0
     assert (home / "victim").read_text() == "mine"
     assert not (home / "run" / "confusion.png").is_symlink()
-
-
-@pytest.mark.parametrize("out", ["x" * 300, "folder"])
-def test_an_out_that_can_be_no_file_is_refused(refused, backend, home, out):
-    image(home / "good.png")
-    (home / "folder").mkdir()
-    for words in (("evaluate", "run"), ("predict", "run", "good.png"), ("plot", "run")):
-        refused((*words, "--out", out), 7, out, "--out")
 
 
 # --- a file of weights instead of a run
