@@ -80,6 +80,11 @@ class Commands(click.Group):
                 ctx.exit(128 + (interrupts or [signal.SIGINT])[0])
             if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
                 error = SpecError(f"{error.filename} is too long a name: give a shorter one.")
+            if isinstance(error, PermissionError) and error.filename:
+                error = SpecError(
+                    f"{error.filename} may not be used by you: name another path, or change its "
+                    "permissions."
+                )
             if isinstance(error, click.UsageError):
                 error = usage(error)
             if not isinstance(error, GoogLeNetError):

@@ -196,14 +196,14 @@ def converted(source: Path, file: File, known: Known, made: Known, destination: 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder that is deleted afterwards; WeightsError if the disk is full."""
+    """A folder that is deleted afterwards; WeightsError if it cannot be used: a full disk."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
     except OSError as error:
         raise WeightsError(
-            f"{tempfile.gettempdir()} has no room for the converted weights "
-            f"({error.strerror or error}): name a folder with room in TMPDIR."
+            f"The temporary folder cannot be used ({error.strerror or error}): name another in "
+            "TMPDIR."
         ) from error
 
 

@@ -9,6 +9,8 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -320,9 +322,26 @@ def test_no_room_for_temporary_files_is_one_sentence(source, tmp_path, monkeypat
     def fails(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Work, "write", fails)
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "write", fails)
+        said = refused(capsys, source, tmp_path / "a.safetensors")
+        assert "temporary folder cannot be used (No space left on device): name" in said
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc"])
+    monkeypatch.setattr(tempfile, "tempdir", None)
     said = refused(capsys, source, tmp_path / "a.safetensors")
+    assert "No usable temporary directory" in said
     assert "TMPDIR" in said
+
+
+def test_a_path_without_permission_is_one_sentence(source, tmp_path, monkeypatch, capsys):
+    """The tests may run as root, who has every permission."""
+
+    def fails(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(sandbox, "require_file", fails)
+    said = refused(capsys, source, tmp_path / "a.safetensors")
+    assert f"{source} may not be used by you: name another path" in said
 
 
 def test_a_disk_that_keeps_other_bytes_is_seen(source, tmp_path, monkeypatch, capsys):
@@ -555,6 +574,30 @@ def test_probabilities_are_not_logits(trained, tmp_path, capsys, monkeypatch):
 def test_expectations_that_do_not_fit_are_refused(source, tmp_path, capsys, x, y, said):
     words = expectation(tmp_path, x, y)
     assert said in refused(capsys, source, tmp_path / "a.safetensors", *words)
+
+
+def test_a_file_of_expectations_is_an_ordinary_one_of_a_sane_size(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", np.zeros((2, 10)))
+    monkeypatch.setattr(expect, "MOST", 100)
+    with pytest.raises(WeightsError, match=r"x\.npy cannot be read \(it is larger than 100 bytes"):
+        expect.array(tmp_path / "x.npy", 2)
+    os.mkfifo(tmp_path / "pipe.npy")
+    with pytest.raises(WeightsError, match="it is not an ordinary file"):
+        expect.array(tmp_path / "pipe.npy", 2)
+
+
+def test_a_network_that_refuses_the_images_is_no_alternative(trained, monkeypatch):
+    """What is said of the logits stays."""
+    _, weights, x = trained
+    stem, *rest = MINI.stage1
+    large = replace(MINI, stage1=(replace(stem, padding=0), *rest))
+    known = conversion.Known(MINI, "our names", weights)
+    monkeypatch.setattr(expect, "alternatives", lambda known: [(large, "`--spec large`")])
+    small = expect.Expected(x[:, :, :5, :5], np.ones((3, 10)), ("x.npy", "y.npy"))
+    with pytest.raises(ParityError, match="the usual reasons"):
+        small.compare(known, known, "a.pt")
+    with pytest.raises(WeightsError, match=r"x\.npy does not fit the network"):
+        small.compare(known, conversion.Known(large, "our names", weights), "a.pt")
 
 
 def test_several_dicts_are_named_and_a_key_chooses_one(tmp_path, capsys):
