@@ -89,7 +89,7 @@ def check_against(
     """Compare a network with another one, each in a process of its own; `other` is the measure."""
     with (
         Process(target, backend, python) as process,
-        Process(other, other_backend, other_python) as first,
+        Process(other, other_backend, other_python, option="--against-python") as first,
     ):
         say("both networks are loaded")
         channels, side = open_with(first.open, None, size)

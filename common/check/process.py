@@ -59,7 +59,7 @@ class Process:
     """A user's network in a process of its own, with the user's Python.
 
     `dtype` is that of the runs; if None, float64 where the network can. `step` is the name of a
-    function that must be in the file too.
+    function that must be in the file too. `option` is the one that names the Python.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Process:
         python: str | None = None,
         dtype: str | None = None,
         step: str | None = None,
+        option: str = "--python",
     ) -> None:
         path, _, name = target.rpartition(":")
         if not path or not name.isidentifier():
@@ -78,6 +79,7 @@ class Process:
         if not path.endswith(".py"):
             raise UserError(f"{path} is not a Python file: its name does not end in .py.")
         self.backend, self.file, self.dtype, self.layout = backend, Path(path).name, "", ""
+        self.name, self.option = name, option
         self.notes: list[str] = []
         inlet, ours = os.pipe()
         theirs, outlet = os.pipe()
@@ -90,7 +92,9 @@ class Process:
                 command, pass_fds=(inlet, outlet), env=environment, stdin=subprocess.DEVNULL
             )
         except OSError as error:
-            raise UserError(f"{python} cannot be run: {error.strerror}.") from error
+            raise UserError(
+                f"{python} cannot be run ({error.strerror}): name another Python with `{option}`."
+            ) from error
         finally:
             os.close(inlet)
             os.close(outlet)
@@ -117,14 +121,21 @@ class Process:
 
     def failed(self, error: dict[str, str]) -> GoogLeNetError:
         """The exception for an error in the other process."""
-        said = f"{error['type']}: {one_line(Exception(error['message']))}"
+        reason = one_line(Exception(error["message"]))
+        said = f"{error['type']}: {reason}"
         if error["stage"] == "framework":
             package = FRAMEWORKS[self.backend]
-            return BackendError(f"{package} cannot be imported in the network's Python: {said}.")
+            return BackendError(
+                f"{package} cannot be imported in the network's Python ({said}): install it there, "
+                f"or name another Python with `{self.option}`."
+            )
         if error["type"] == server.MissingError.__name__:
             return UserError(f"{self.file} has no {error['message']}: name what is in it.")
+        if error["stage"] == "savable":
+            return UserError(
+                f"{self.file}:{self.name} has no weights that a file can hold: {reason}."
+            )
         if error["stage"] == "put":
-            reason = one_line(Exception(error["message"]))
             return UserError(f"{self.file} cannot take the weights of the file: {reason}.")
         where = error["where"] or self.file
         doing = "loaded" if error["stage"] == "load" else "run"

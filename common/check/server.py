@@ -170,7 +170,7 @@ def serve(tracer_path, target, inlet, outlet):
                 answer = getattr(network, call)(**given)
             send(outlet, {"answer": answer})
         except (Exception, SystemExit) as error:
-            where = "put" if call == "put" else stage
+            where = call if call in ("put", "savable") else stage
             send(outlet, {"error": {"stage": where, **failure(error, folder)}})
 
 

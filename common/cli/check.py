@@ -79,8 +79,10 @@ def check(
     def say(words: str) -> None:
         click.echo(f"... {words}", err=True)
 
-    if bool(against) != bool(against_backend):
-        raise SpecError("--against and --against-backend go together.")
+    if bool(against) != bool(against_backend) or (against_python and not against):
+        raise SpecError(
+            "--against and --against-backend go together, and --against-python needs both."
+        )
     if recipe_name and not step:
         raise SpecError("--recipe is for --step: add it, or leave out --recipe.")
     if against and against_backend:

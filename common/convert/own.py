@@ -139,9 +139,11 @@ def opened(target: str, backend: str, spec: Spec | None, python: str | None) -> 
         if not report.same:
             found = [*report.structure, *report.findings, *report.elsewhere]
             first = f": {found[0].name}, {found[0].sentence()}" if found else ""
+            words = f"{target} --backend {backend} --spec {report.spec}"
+            words += f" --python {python}" if python else ""
             raise ParityError(
-                f"{target} is another function than {report.spec}{first}. `googlenet check "
-                f"{target} --backend {backend} --spec {report.spec}` says more."
+                f"{target} is another function than {report.spec}{first}. `googlenet check {words}`"
+                " says more."
             )
         yield Own(process, checker.fitted[report.spec][0], target)
 

@@ -32,14 +32,14 @@ def main() -> None:
         weights = load_canonical(Path(job["weights"]), spec)
         x = np.load(job["images"]) if job["images"] else None
         path = Path(job["file"]) if job["file"] else None
-        if job["named"] and path:
-            with np.load(job["named"]) as arrays:
-                backend = load(job["form"]) if job["form"] in FRAMEWORKS else numpy
-                backend.save_named(dict(arrays), path)
-            print("done", flush=True)
-            continue
         try:
-            logits = end(job["form"], spec, weights, path, x)
+            if job["named"] and path:
+                backend = load(job["form"]) if job["form"] in FRAMEWORKS else numpy
+                with np.load(job["named"]) as arrays:
+                    backend.save_named(dict(arrays), path)
+                logits = None
+            else:
+                logits = end(job["form"], spec, weights, path, x)
         except BackendError as error:
             print(error, file=sys.stderr)
             sys.exit(error.exit_code)

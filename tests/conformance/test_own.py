@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,20 @@ def test_a_network_that_is_another_function_gets_nothing(name, weights, tmp_path
     (tmp_path / "net.py").write_text(wrong)
     destination = tmp_path / f"theirs{SUFFIXES[name][0]}"
     words = ["--into", f"{tmp_path / 'net.py'}:net", "--backend", name]
-    done = convert(weights, destination, *words)
+    done = convert(weights, destination, *words, "--python", sys.executable)
     assert done.exit_code == 3, done.output
     assert "avg-pool" in done.output
+    assert f"--spec mini --python {sys.executable}` says more" in done.output
     assert not destination.exists()
+
+
+def test_a_function_has_no_weights_for_a_file(name, weights, tmp_path):
+    """The network runs, and still the error is of its weights."""
+    text = (PORTS / f"{name}_own.py").read_text() + "\n\nmade = net()\n"
+    text += "made.initialize()\n" * (name == "mxnet")
+    (tmp_path / "net.py").write_text(text + "\n\ndef function(x):\n    return made(x)\n")
+    words = ["--into", f"{tmp_path / 'net.py'}:function", "--backend", name]
+    done = convert(weights, tmp_path / f"theirs{SUFFIXES[name][0]}", *words)
+    assert done.exit_code == 2, done.output
+    assert "net.py:function has no weights that a file can hold: " in done.stderr
+    assert "not a function" in done.stderr

@@ -78,6 +78,8 @@ def test_a_report_of_every_mistake_prints_its_words_and_links():
         (["absent.py:net", "--backend", "torch"], "There is no file absent.py"),
         ([f"{ROOT}/README.md:net", "--backend", "torch"], "README.md is not a Python file"),
         (["absent.py:net", "--backend", "torch", "--spec", "d3l"], "There is no spec named 'd3l'"),
+        (["a.py:net", "--backend", "torch", "--against-python", "python"], "needs both"),
+        ([f"{__file__}:net", "--backend", "torch", "--python", "none"], "another Python with `--p"),
     ],
 )
 def test_bad_input_is_reported_in_one_sentence(arguments, words):
@@ -120,3 +122,4 @@ def test_a_missing_framework_has_status_4(tmp_path):
     found = CliRunner().invoke(main, ["check", f"{tmp_path / 'net.py'}:net", "--backend", "mxnet"])
     assert found.exit_code == 4
     assert "mxnet cannot be imported" in found.output
+    assert "install it there, or name another Python with `--python`" in found.output

@@ -339,8 +339,9 @@ def test_a_check_says_what_it_is_doing(monkeypatch):
     class Opened(FakeNetwork):
         version = "1.0"
 
-        def __init__(self, *_, **__):
+        def __init__(self, *_, option="--python", **__):
             super().__init__(build(MINI))
+            options.append(option)
 
         def __enter__(self):
             return self
@@ -351,7 +352,7 @@ def test_a_check_says_what_it_is_doing(monkeypatch):
         def open(self, x):
             """The network runs at every size."""
 
-    said, done = [], Training("SGD", 0.0, [], [])
+    said, options, done = [], [], Training("SGD", 0.0, [], [])
     monkeypatch.setattr(api, "Process", Opened)
     monkeypatch.setattr(
         api, "TrainingCheck", lambda *_: SimpleNamespace(run=lambda name: said.append(name) or done)
@@ -366,5 +367,6 @@ def test_a_check_says_what_it_is_doing(monkeypatch):
     report = api.check_against("one.py:net", "torch", "two.py:net", "tf", 33, say=said.append)
     assert report.same
     assert (report.target, report.spec) == ("one.py:net", "two.py:net (tf 1.0)")
+    assert options == ["--python", "--python", "--against-python"]  # that name the Python
     for words, line in zip(("loaded", "33x33"), said, strict=True):
         assert words in line

@@ -415,6 +415,15 @@ def test_a_process_that_fails_is_one_sentence(monkeypatch):
         process.do({"form": "torch"})
 
 
+def test_a_framework_that_is_missing_is_named_when_names_are_written(tmp_path):
+    """Its own sentence, with the command that installs it."""
+    known = conversion.Known(MINI, "our names", draw(MINI, 0))
+    layers = next(NAMINGS["torch"]["the book's names"](MINI))
+    with pytest.raises(BackendError, match="pip install") as raised:
+        Work(tmp_path, known, False).write_named("torch", tmp_path / "a.pt", layers)
+    assert "could not write" not in str(raised.value)
+
+
 def test_a_process_that_waits_ends_when_the_source_is_refused(source, tmp_path, monkeypatch):
     waiting = []
 
