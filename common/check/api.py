@@ -31,15 +31,20 @@ def check_file(
     weights: Path | None = None,
     step: str | None = None,
     recipe: Recipe | None = None,
+    key: str | None = None,
+    eps: float | None = None,
 ) -> Report:
     """Check a network `FILE.py:NAME` of a backend, in a process of its own.
 
     `weights` is a file of weights that the network should have; any format that `convert` reads.
+    `key` chooses one of several dicts in it, `eps` is that of its norms.
     `step` is the name of a function in the same file: of the network it makes a training step,
     which takes images, labels and, if it wants, a rate. Three of its steps are compared with the
     textbook rules, and with a recipe's if one is given.
     """
-    known = identify(sandbox.read_file(weights), spec, str(weights)) if weights else None
+    known = None
+    if weights:
+        known = identify(sandbox.read_file(weights), spec, str(weights), key, eps)
     asked = known.spec if known else find(spec) if spec else None
     with Process(target, backend, python, step=step) as process:
         say(f"{target} is loaded")

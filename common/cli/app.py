@@ -239,9 +239,15 @@ weights_option = click.option(
     help="A file of weights, as `convert` reads it.",
 )
 weights_spec_option = click.option(
-    "--spec", "spec_name", metavar="NAME", help="Spec of the weights, instead of the detected one."
+    "--spec",
+    "spec_name",
+    type=SPEC,
+    cls=KnownOption,
+    help="Spec of the weights, instead of the detected one.",
 )
-weights_key_option = click.option("--key", help="Which of several dicts in the file of weights.")
+weights_key_option = click.option(
+    "--key", help="Which of several dicts in the file of weights, such as state_dict or ema."
+)
 weights_eps_option = click.option(
     "--eps",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),

@@ -15,6 +15,8 @@ from common.cli.app import (
     json_option,
     main,
     recipe_names,
+    weights_eps_option,
+    weights_key_option,
 )
 from common.errors import SpecError
 
@@ -30,6 +32,8 @@ from common.errors import SpecError
     type=click.Path(path_type=Path),
     help="Compare the network's own weights with this file's too.",
 )
+@weights_key_option
+@weights_eps_option
 @click.option(
     "--step",
     metavar="MAKE_STEP",
@@ -55,6 +59,8 @@ def check(
     spec_name: str | None,
     size: int | None,
     weights: Path | None,
+    key: str | None,
+    eps: float | None,
     step: str | None,
     recipe_name: str | None,
     python: str | None,
@@ -85,6 +91,8 @@ def check(
         )
     if recipe_name and not step:
         raise SpecError("--recipe is for --step: add it, or leave out --recipe.")
+    if not weights and (key is not None or eps is not None):
+        raise SpecError("--key and --eps are for --weights: add it, or leave them out.")
     if against and against_backend:
         if spec_name or weights or step:
             raise SpecError("--against compares two networks: leave out --spec, --weights, --step.")
@@ -98,6 +106,8 @@ def check(
                 "--step compares no clipping and no parts of a batch: leave `clip` and "
                 "`accumulate` out of the recipe."
             )
-        report = check_file(target, backend, spec_name, size, python, say, weights, step, recipe)
+        report = check_file(
+            target, backend, spec_name, size, python, say, weights, step, recipe, key, eps
+        )
     click.echo(json.dumps(report.as_json(), indent=2) if as_json else report.text())
     ctx.exit(report.status)

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import click
 
-from common.cli.app import BACKENDS, SPEC, KnownOption, json_option, main
+from common.cli.app import (
+    BACKENDS,
+    json_option,
+    main,
+    weights_eps_option,
+    weights_key_option,
+    weights_spec_option,
+)
 from common.errors import SpecError
 from common.terminal import progress
 
@@ -15,20 +22,10 @@ from common.terminal import progress
 @main.command()
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
-@click.option(
-    "--spec",
-    "spec_name",
-    type=SPEC,
-    cls=KnownOption,
-    help="Use this spec instead of the detected one.",
-)
+@weights_spec_option
 @click.option("--check", is_flag=True, help="Run both files on the same images and compare.")
-@click.option("--key", help="Which of several dicts in SRC, such as state_dict or ema.")
-@click.option(
-    "--eps",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="eps of the batch norms that SRC was trained with, if it is not the spec's.",
-)
+@weights_key_option
+@weights_eps_option
 @click.option(
     "--expect",
     nargs=2,
@@ -89,7 +86,6 @@ def convert(
     from dataclasses import asdict
 
     from common.convert import conversion, report
-    from common.training.run import Run
 
     own = None
     if into or origin:
@@ -105,10 +101,6 @@ def convert(
         own = conversion.OwnNetwork(into or origin or "", backend, bool(into), python)
     elif backend or python:
         raise SpecError("--backend and --python are for --into and --from: leave them out.")
-    run = Run(source)
-    if (best := run.checkpoint("best")).is_file():
-        run.require_inside(best)
-        source = best
     with progress(f"converting {source.name}"):
         found = conversion.convert(
             source, destination, spec_name, check, key, eps, expect, names, own

@@ -68,7 +68,7 @@ def evaluate(
     if weights_file:
         if run:
             raise RunError(f"Give a run or `--weights`, not both: leave out {run}.")
-        known = read_weights(weights_file, spec_name, key, eps)
+        known = read_weights(no_run(weights_file), spec_name, key, eps)
         images = inference.weights_test_set(known, data, size)
         read = inference.from_weights(known, images.classes, size, backend)
         path, checkpoint, default = weights_file, inference.WEIGHTS, Path("confusion.png")
@@ -85,6 +85,13 @@ def evaluate(
     inference.keep(picture, plots.confusion(found["confusion"], images.classes))
     if not as_json:
         click.echo(f"confusion matrix in {printable(picture)}")
+
+
+def no_run(path: Path) -> Path:
+    """The file of weights; RunError for the folder of a run."""
+    if (path / "checkpoints").is_dir():
+        raise RunError(f"{path} is the folder of a run: leave out `--weights`.")
+    return path
 
 
 def a_run(run: Path | None, *of_weights: object) -> Path:
@@ -153,7 +160,7 @@ def predict(
 
     if weights_file:
         images = (run, *images) if run else images
-        known = read_weights(weights_file, spec_name, key, eps)
+        known = read_weights(no_run(weights_file), spec_name, key, eps)
         read = inference.from_weights(known, None, size, backend)
         path, checkpoint = weights_file, inference.WEIGHTS
     else:

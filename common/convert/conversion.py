@@ -70,7 +70,7 @@ def convert(
     installed; ParityError if the two files compute different logits, or others than the expected
     ones. The destination is written only after the new weights have been checked.
     """
-    sandbox.require_file(source)
+    source = sandbox.weights_file(source)
     target, suffix = destination_format(source, destination)
     if spec_name:
         find(spec_name)

@@ -25,6 +25,7 @@ from common.check.trace import of
 from common.errors import ParityError, WeightsError
 from common.formats import sandbox
 from common.formats.identify import Known, without_auxiliary
+from common.formats.parts import nothing_under, parts
 from common.formats.readers.base import File
 from common.spec import Spec, find
 from common.weights import Weights, not_finite, shapes
@@ -160,15 +161,11 @@ def read_into(process: Process, path: Path, key: str | None = None) -> File:
             raise WeightsError(f"{path} is read by Keras, which knows no `--key`: leave it out.")
         process.put(path=str(path.resolve()))
         return file
-    arrays = dict(file.arrays)
-    if key:
-        arrays = {
-            n.removeprefix(f"{key}."): a for n, a in arrays.items() if n.startswith(f"{key}.")
-        }
-        if not arrays:
-            raise WeightsError(f"{path} holds nothing under {key!r}.")
-    process.put(arrays=arrays)
-    return file
+    part = next(parts(file, key), None)
+    if part is None:
+        raise WeightsError(nothing_under(str(path), key, file))
+    process.put(arrays=part.file.arrays)
+    return part.file
 
 
 def known_from(own: Own, source: Path, key: str | None) -> tuple[File, Known]:

@@ -29,7 +29,7 @@ from common.formats.naming import (
     Layers,
     belongs,
 )
-from common.formats.parts import LEAST, Part, parts, tops
+from common.formats.parts import LEAST, Part, nothing_under, parts
 from common.formats.readers.base import File
 from common.formats.readers.detect import TITLES
 from common.spec import SPECS, Spec, find
@@ -87,9 +87,7 @@ def identify(
     specs = [spec.at(eps=eps) if eps is not None and spec.norm else spec for spec in specs]
     candidates = list(parts(file, key))
     if not candidates:
-        raise WeightsError(
-            f"{file_name} holds nothing under {key!r}: it has {', '.join(tops(file))}."
-        )
+        raise WeightsError(nothing_under(file_name, key, file))
     found: list[tuple[Part, Known]] = []
     problem: Mismatch | None = None
     for by_name in (True, False):

@@ -27,33 +27,28 @@ class Part:
 
 
 def parts(file: File, key: str | None = None) -> Iterator[Part]:
-    """The whole file, and each part of it that has at least LEAST tensors; larger ones first."""
-    if key is not None:
-        inside = below(file, key)
-        if inside:
-            yield from parts(Part(key, inside).file)
-        return
-    counts: dict[str, list[str]] = {"": list(file.arrays)}
-    for name in file.arrays:
-        for at in re.finditer(r"[./]", name):
+    """The whole file, and each part of it that has at least LEAST tensors; larger ones first.
+
+    With a key, the tensors under it are the whole file.
+    """
+    start = re.compile("" if key is None else re.escape(key.rstrip("./")) + r"[./]")
+    top = "" if key is None else key.rstrip("./")
+    counts: dict[str, list[str]] = {}
+    for name in filter(start.match, file.arrays):
+        counts.setdefault(top, []).append(name)
+        for at in re.compile(r"[./]").finditer(name, len(top) + bool(top)):
             counts.setdefault(name[: at.start()], []).append(name)
     for prefix in sorted(counts, key=lambda each: -len(counts[each])):
         names = counts[prefix]
-        if prefix and len(names) < LEAST:
+        if prefix != top and len(names) < LEAST:
             continue
         arrays = {name[len(prefix) + bool(prefix) :]: file.arrays[name] for name in names}
-        inside_ = set(names)
-        others = [name for name in file.arrays if name not in inside_]
+        inside = set(names)
+        others = [name for name in counts[top] if name not in inside]
         yield Part(prefix, replace(file, arrays=arrays), others)
 
 
-def below(file: File, key: str) -> File | None:
-    """The tensors under a key, without it."""
-    start = re.compile(re.escape(key.rstrip("./")) + r"[./]")
-    arrays = {start.sub("", name, 1): a for name, a in file.arrays.items() if start.match(name)}
-    return replace(file, arrays=arrays) if arrays else None
-
-
-def tops(file: File) -> list[str]:
-    """The first words of the names."""
-    return list(dict.fromkeys(re.split(r"[./]", name)[0] for name in file.arrays))[:20]
+def nothing_under(file_name: str, key: str | None, file: File) -> str:
+    """The sentence for a key that is not there: the first words of the names."""
+    tops = dict.fromkeys(re.split(r"[./]", name)[0] for name in file.arrays)
+    return f"{file_name} holds nothing under {key!r}: it has {', '.join([*tops][:20])}."

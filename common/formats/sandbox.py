@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import WeightsError
-from common.files import ROOT
+from common.files import ROOT, leads_out
 from common.formats.readers.base import LARGEST, File, Unreadable
 from common.formats.readers.detect import parse
 from common.limits import (
@@ -36,7 +36,7 @@ from common.weights import KEY, metadata
 
 def read_file(path: Path) -> File:
     """Read the arrays of a file in a process of its own; WeightsError if that fails."""
-    require_file(path)
+    path = weights_file(path)
     try:
         done = subprocess.run(
             [sys.executable, "-m", "common.formats.sandbox", str(path.absolute())],
@@ -63,16 +63,22 @@ def read_file(path: Path) -> File:
     return decode(done.stdout)
 
 
-def require_file(path: Path) -> None:
-    """WeightsError unless this is a regular file that is small enough for weights."""
+def weights_file(path: Path) -> Path:
+    """The file itself; in the folder of a run, its best checkpoint.
+
+    WeightsError unless it is a regular file that is small enough for weights, and in the folder.
+    """
+    best = path / "checkpoints" / "best.safetensors"
+    if path.is_dir() and best.is_file():
+        if leads_out(best, path):
+            raise WeightsError(
+                f"{best} leads out of {path} by a link: put the file itself in its place."
+            )
+        path = best
     if path.is_dir() and (path / "saved_model.pb").exists():
         raise WeightsError(
             f"{path} is a TensorFlow SavedModel: load the model that it was made from, and write "
             "`model.save_weights('NAME.weights.h5')`."
-        )
-    if (path / "checkpoints" / "best.safetensors").exists():
-        raise WeightsError(
-            f"{path} is the folder of a run: name {path / 'checkpoints' / 'best.safetensors'}."
         )
     if path.is_dir():
         raise WeightsError(f"{path} is a folder: name the file of weights in it.")
@@ -85,6 +91,7 @@ def require_file(path: Path) -> None:
             f"{path} holds {path.stat().st_size:,} bytes: the weights of a GoogLeNet have at most "
             f"{LARGEST:,}."
         )
+    return path
 
 
 def encode(file: File) -> bytes:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import safetensors.numpy
 from click.testing import CliRunner
 
 from common.check.api import open_with
@@ -11,6 +12,8 @@ from common.check.mistakes import MISTAKES
 from common.check.process import UserError
 from common.check.report import Finding, Report
 from common.cli import main
+from common.spec import MINI
+from common.weights import draw
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,6 +81,7 @@ def test_a_report_of_every_mistake_prints_its_words_and_links():
         (["absent.py:net", "--backend", "torch"], "There is no file absent.py"),
         ([f"{ROOT}/README.md:net", "--backend", "torch"], "README.md is not a Python file"),
         (["absent.py:net", "--backend", "torch", "--spec", "d3l"], "There is no spec named 'd3l'"),
+        (["a.py:net", "--backend", "torch", "--key", "ema"], "--key and --eps are for --weights"),
         (["a.py:net", "--backend", "torch", "--against-python", "python"], "needs both"),
         ([f"{__file__}:net", "--backend", "torch", "--python", "none"], "another Python with `--p"),
     ],
@@ -87,6 +91,22 @@ def test_bad_input_is_reported_in_one_sentence(arguments, words):
     assert found.exit_code == 2
     assert words in found.output
     assert found.output.count("\n") == 1
+
+
+def test_a_key_and_an_eps_choose_what_a_network_is_compared_with(tmp_path):
+    """A run's folder holds the weights; the missing file of the network is named last."""
+    best = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    best.parent.mkdir(parents=True)
+    two = {f"{key}.{n}": a for key in ("a", "b") for n, a in draw(MINI, ord(key)).items()}
+    best.write_bytes(safetensors.numpy.save(two))
+    words = ["absent.py:net", "--backend", "torch", "--weights", str(tmp_path / "run")]
+    for more, said in (
+        ([], "choose one with `--key "),
+        (["--key", "b"], "There is no file absent.py"),
+        (["--key", "b", "--spec", "mini", "--eps", "1e-5"], "There is no file absent.py"),
+        (["--key", "b", "--spec", "d2l", "--eps", "1e-5"], "--eps is for networks with batch norm"),
+    ):
+        assert said in CliRunner().invoke(main, ["check", *words, *more]).output
 
 
 @pytest.mark.parametrize("failing", ["{} channel(s)", "KeyError"])

@@ -24,7 +24,7 @@ from common.cli.app import main
 from common.convert import conversion, expect, onnx, process, work
 from common.convert.conversion import SUFFIXES
 from common.convert.process import Work
-from common.errors import BackendError, ParityError, RunError, WeightsError
+from common.errors import BackendError, ParityError, WeightsError
 from common.formats import sandbox
 from common.formats.family_names import PADDLE_V3
 from common.formats.identify import identify
@@ -94,7 +94,7 @@ def test_a_checkpoint_that_is_a_link_out_of_its_run_is_refused(tmp_path, capsys)
     best = tmp_path / "run" / "checkpoints" / "best.safetensors"
     best.parent.mkdir(parents=True)
     best.symlink_to(tmp_path / "other.safetensors")
-    assert run(tmp_path / "run", tmp_path / "a.npz") == RunError.exit_code
+    assert run(tmp_path / "run", tmp_path / "a.npz") == 2
     assert "leads out of" in capsys.readouterr().err
     assert not (tmp_path / "a.npz").exists()
 
@@ -339,7 +339,7 @@ def test_a_path_without_permission_is_one_sentence(source, tmp_path, monkeypatch
     def fails(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(sandbox, "require_file", fails)
+    monkeypatch.setattr(Path, "is_dir", fails)
     said = refused(capsys, source, tmp_path / "a.safetensors")
     assert f"{source} may not be used by you: name another path" in said
 
@@ -617,6 +617,14 @@ def test_several_dicts_are_named_and_a_key_chooses_one(tmp_path, capsys):
     assert "`--key model`" in said
     assert run(tmp_path / "two.pt", tmp_path / "a.safetensors", "--key", "ema") == 0
     assert sha256(load(tmp_path / "a.safetensors", MINI)) == sha256(draw(MINI, 1))
+    inside = {f"nets/{name}": a for name, a in both.items()}
+    (tmp_path / "in.pt").write_bytes(state_dict({**inside, "nets.count": np.zeros(1, np.float32)}))
+    said = refused(capsys, tmp_path / "in.pt", tmp_path / "b.safetensors", "--key", "nets")
+    assert "under `nets/model`, `nets/ema`: choose one with `--key nets/model`" in said
+    words = [tmp_path / "in.pt", tmp_path / "b.safetensors", "--key"]
+    assert "holds nothing under 'net': it has nets." in refused(capsys, *words, "net")
+    assert run(*words, "nets/ema") == 0
+    assert sha256(load(tmp_path / "b.safetensors", MINI)) == sha256(draw(MINI, 1))
 
 
 # --- out again

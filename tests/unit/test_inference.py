@@ -499,6 +499,8 @@ def test_evaluate_takes_a_file_of_weights(call, backend, home, file):
         (("evaluate", "m.safetensors"), 7, "give a file of weights with `--weights`"),
         (("predict", "m.safetensors", "a.png"), 7, "give a file of weights with `--weights`"),
         (("predict", "run", "a.png", "--eps", "1e-5"), 7, "are for `--weights`"),
+        (("evaluate", "--weights", "run"), 7, "run is the folder of a run: leave out `--weights`"),
+        (("predict", "--weights", "run", "a.png"), 7, "leave out `--weights`"),
         (("predict", "--weights", "m.safetensors"), 5, "there is nothing to classify"),
         (("predict", "--weights", "none.pt", "a.png"), 2, "is not there"),
     ],
