@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from common.check.checker import Checker
 from common.check.match import Match
 from common.check.process import Process
 from common.check.trace import of
+from common.convert.report import compared
 from common.errors import ParityError, WeightsError
 from common.formats import sandbox
 from common.formats.identify import Known, without_auxiliary
@@ -104,26 +106,14 @@ class Own:
             found[name] = np.ascontiguousarray(array.astype(np.float32))
         return found
 
-    def compare(self, weights: Weights, x: np.ndarray, doing: str) -> dict[str, object]:
+    def compare(self, weights: Weights, x: np.ndarray) -> dict[str, Any]:
         """The network's logits of x beside the reference's; ParityError if they differ."""
         events = of(self.process, x.astype(np.float32))
         last = self.match.layers["head"].event
         want = GoogLeNet(self.spec, weights).forward(x.astype(np.float64))["head"]
         got = next(out for _, event, out in events.outputs if event == last)
-        largest = float(np.abs(want).max())
-        difference = float(np.abs(got - want).max())
-        if not difference <= TOLERANCE * largest:
-            raise ParityError(
-                f"{doing}: {self.target} and the reference give logits that differ by "
-                f"{difference:.1e}, and the largest logit is {largest:.1e}."
-            )
-        return {
-            "source": "the reference",
-            "destination": self.target,
-            "images": len(x),
-            "difference": difference,
-            "largest": largest,
-        }
+        failed = "Nothing was written"
+        return compared("the reference", want, self.target, got, TOLERANCE, failed)
 
 
 @contextmanager
@@ -188,9 +178,7 @@ def known_from(own: Own, source: Path, key: str | None) -> tuple[File, Known]:
     return file, Known(own.spec, names, own.read(), notes=notes, eps="your network's")
 
 
-def save_into(
-    own: Own, known: Known, written: Path, x: np.ndarray
-) -> tuple[Known, dict[str, object]]:
+def save_into(own: Own, known: Known, written: Path, x: np.ndarray) -> tuple[Known, dict[str, Any]]:
     """Put weights into a user's network and let it write its file; it is read again and run.
 
     WeightsError if the network takes other images or has other classes.
@@ -230,7 +218,7 @@ def save_into(
     for one, other in zip(before, own.process.read(), strict=True):
         if not np.array_equal(one, other, equal_nan=True):
             raise WeightsError("A tensor changed when the file was read back: nothing was written.")
-    check = own.compare(known.weights, x, "Nothing was written")
+    check = own.compare(known.weights, x)
     return replace(known, notes=(*known.notes, *notes)), check
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from common.errors import ParityError
+
 
 @dataclass(frozen=True)
 class Converted:
@@ -60,3 +64,26 @@ def render(found: Converted) -> str:
         f"{found.check['images']} images: logits differ by at most "
         f"{found.check['difference']:.1e}, the largest is {found.check['largest']:.1e}"
     )
+
+
+def compared(
+    source: str, first: Any, destination: str, second: Any, tolerance: float, failed: str
+) -> dict[str, Any]:
+    """The difference between the logits of both ends; ParityError if it is too large.
+
+    `tolerance` is relative to the largest logit; `failed` begins the error.
+    """
+    want = first.astype(np.float64)
+    largest, difference = float(np.abs(want).max()), float(np.abs(want - second).max())
+    if not difference <= tolerance * largest:
+        raise ParityError(
+            f"{failed}: {source} and {destination} give logits that differ by {difference:.1e}, "
+            f"and the largest logit is {largest:.1e}."
+        )
+    return {
+        "source": source,
+        "destination": destination,
+        "images": len(first),
+        "difference": difference,
+        "largest": largest,
+    }

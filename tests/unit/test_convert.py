@@ -24,12 +24,14 @@ from common.cli.app import main
 from common.convert import conversion, expect, onnx, process, work
 from common.convert.conversion import SUFFIXES
 from common.convert.process import Work
+from common.convert.report import compared
 from common.errors import BackendError, ParityError, WeightsError
 from common.formats import sandbox
 from common.formats.family_names import PADDLE_V3
 from common.formats.identify import identify
 from common.formats.naming import FORMATS, NAMINGS, WRITTEN
 from common.formats.readers import detect
+from common.formats.readers.base import File
 from common.spec import D2L, MINI, find
 from common.weights import draw, load, save, sha256, shapes
 
@@ -364,20 +366,37 @@ def test_ends_that_differ_have_status_3_and_nothing_is_written(tmp_path, monkeyp
     assert not (tmp_path / "b.safetensors").exists()
 
 
-@pytest.mark.parametrize(
-    ("dtype", "near", "far"), [("float32", 0.9e-5, 1.1e-5), ("float64", 0.9e-12, 1.1e-12)]
-)
-def test_logits_may_differ_by_rounding_alone(dtype, near, far):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_logits_may_differ_by_rounding_alone(dtype):
     """The tolerances are relative to the largest logit, here 4."""
-    one = np.zeros((8, 10), dtype)
+    one, tolerance = np.zeros((8, 10), dtype), conversion.TOLERANCE[dtype]
     one[3, 2] = -4
     other = one.astype(np.float64)
-    other[5, 5] = 4 * near
-    found = conversion.compared("torch", one, "tf", other, Path("a"))
-    assert found["difference"] == pytest.approx(4 * near)
-    other[5, 5] = 4 * far
-    with pytest.raises(ParityError):
-        conversion.compared("torch", one, "tf", other, Path("a"))
+    other[5, 5] = 4 * 0.9 * tolerance
+    found = compared("torch", one, "tf", other, tolerance, "It failed")
+    assert found["difference"] == pytest.approx(4 * 0.9 * tolerance)
+    other[5, 5] = 4 * 1.1 * tolerance
+    with pytest.raises(ParityError, match="It failed: torch and tf give"):
+        compared("torch", one, "tf", other, tolerance, "It failed")
+
+
+def test_the_tolerances_are_those_of_the_parity_checks():
+    assert conversion.TOLERANCE == {"float32": 1e-5, "float64": 1e-12}
+
+
+def test_an_onnx_source_is_run_by_the_reference(tmp_path, monkeypatch, capsys):
+    """So the check needs no package for it, and says what ran."""
+    read, weights = sandbox.read_file, draw(MINI, 0)
+    (tmp_path / "a.onnx").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setattr(
+        sandbox,
+        "read_file",
+        lambda path: File("onnx", weights, "float32") if path.suffix == ".onnx" else read(path),
+    )
+    words = [tmp_path / "a.onnx", tmp_path / "b.npz", "--spec", "mini", "--check"]
+    assert run(*words) == 0, capsys.readouterr().err
+    assert "check: NumPy and NumPy on 8 images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("form", ["safetensors", "torch"])
@@ -399,7 +418,7 @@ def test_the_check_runs_the_weights_in_the_written_file(form, tmp_path, referenc
 def test_a_difference_that_is_no_number_is_a_difference():
     one = np.full((8, 10), np.nan, np.float32)
     with pytest.raises(ParityError):
-        conversion.compared("torch", np.ones((8, 10), np.float32), "tf", one, Path("a"))
+        compared("torch", np.ones((8, 10), np.float32), "tf", one, 1e-5, "It failed")
 
 
 def with_pipes(*command):
