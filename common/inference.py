@@ -91,8 +91,8 @@ class Opened:
         }
 
 
-def read(path: Path, which: str) -> tuple[Run, Checkpoint]:
-    """Return a run and its `best` or `last` checkpoint.
+def read(path: Path, which: str) -> Checkpoint:
+    """Return the `best` or `last` checkpoint of a run.
 
     RunError if there is none, or if one of its weights is not a finite number.
     """
@@ -116,7 +116,7 @@ def read(path: Path, which: str) -> tuple[Run, Checkpoint]:
             f"{run.checkpoint(which)} is damaged: {names[0]} holds NaN or infinity; try another "
             "`--checkpoint`, or train it again."
         )
-    return run, checkpoint
+    return checkpoint
 
 
 def from_weights(

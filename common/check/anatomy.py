@@ -161,11 +161,6 @@ def describe(trace: Trace, block: Block) -> str:
     return ", ".join(parts)
 
 
-def norm_name(conv: str) -> str:
-    """The name of the norm behind a convolution."""
-    return conv.removesuffix("conv") + "norm"
-
-
 def order_outputs(trace: Trace, layers: dict[str, Layer]) -> list[tuple[str, int, Array]]:
     """The outputs in the reference's order: the logits, then those of the auxiliary heads."""
     heads = [

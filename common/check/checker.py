@@ -16,7 +16,7 @@ import numpy as np
 
 from common.check import match as matching
 from common.check import values
-from common.check.anatomy import norm_name, order_outputs
+from common.check.anatomy import order_outputs
 from common.check.diagnose import Search, Unexplained
 from common.check.edits import names
 from common.check.findings import World, difference, findings_of
@@ -30,7 +30,7 @@ from common.check.trace import Layer, Trace, of
 from common.errors import GoogLeNetError
 from common.parity.fixtures import draw_fixture
 from common.spec import Spec, arithmetic
-from common.weights import Weights
+from common.weights import Weights, norm_name
 
 IMAGES = 2  #: in a comparison
 BRIGHT = 8  #: the second image's largest value: an activation that ends at 6 must show
@@ -55,7 +55,7 @@ class Checker:
         self.network, self.asked, self.size, self.say = network, spec, size, say
         self.source = source  # weights that the network should have
         self.notes: list[str] = list(network.notes)
-        self.own: list[Array] | None = None  # the network's own weights, if a source is given
+        self.own: list[Array] = []  # the network's own weights, if a source is given
         self.fitted: dict[str, tuple[Match, Weights]] = {}  # by spec: what was written and where
 
     # ---- opening
@@ -153,7 +153,7 @@ class Checker:
         for name, layer in match.layers.items():
             if layer.kind != "norm" and "bias" in layer.leaves and f"{name}.bias" not in weights:
                 width = layer.shape[0]
-                before_norm = name.removesuffix("conv") + "norm" in match.layers
+                before_norm = norm_name(name) in match.layers
                 values = random.uniform(-0.1, 0.1, width)
                 weights[f"{name}.bias"] = 0 * values if before_norm else values
         return {n: a.astype(np.float32).astype(np.float64) for n, a in weights.items()}
@@ -196,12 +196,11 @@ class Checker:
 
     def compare_weights(self, match: Match, first: Trace, source: Weights) -> list[Finding]:
         """The tensors of the user's own weights that are not the source's; no bias is one of 0."""
-        arrays = self.own or self.network.read()
         own: Weights = {}
         want, lines = dict(source), dict[str, str]()
         for name, layer in match.layers.items():
             bias, line = f"{name}.bias", first.events[layer.event].where()
-            own |= {f"{name}.{leaf}": arrays[number] for leaf, number in layer.leaves.items()}
+            own |= {f"{name}.{leaf}": self.own[number] for leaf, number in layer.leaves.items()}
             lines |= {f"{name}.{leaf}": line for leaf in ("bias", *layer.leaves)}
             for one, other in ((own, want), (want, own)):
                 if bias in other:

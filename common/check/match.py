@@ -20,7 +20,6 @@ from common.check.anatomy import (
     block_cost,
     describe,
     heads,
-    norm_name,
     widths,
 )
 from common.check.graph import build
@@ -38,7 +37,7 @@ from common.spec import (
     Spec,
     pair,
 )
-from common.weights import shapes
+from common.weights import norm_name, shapes
 
 Place = tuple[str, int]  #: a stage and the number of a row
 

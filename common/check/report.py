@@ -142,7 +142,7 @@ class Report:
         if self.function_same:
             lines.append(f"THE SAME FUNCTION. {self._outputs(self.plain)}")
         elif self.outcome == "structure":
-            lines.append("ANOTHER STRUCTURE. The first difference:")
+            lines.append("ANOTHER STRUCTURE:")
         elif self.outcome == "unexplained":
             lines.append("DIFFERS, UNEXPLAINED.")
         else:

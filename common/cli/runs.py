@@ -74,7 +74,7 @@ def evaluate(
         path, checkpoint, default = weights_file, inference.WEIGHTS, Path("confusion.png")
     else:
         path = a_run(run, spec_name, key, eps, size)
-        read = inference.read(path, checkpoint)[1]
+        read = inference.read(path, checkpoint)
         images = inference.test_set(read.config, data)
         default = path / "confusion.png"
     opened = inference.enter(path, checkpoint, read, backend, device, precision)
@@ -165,7 +165,7 @@ def predict(
         path, checkpoint = weights_file, inference.WEIGHTS
     else:
         path = a_run(run, spec_name, key, eps, size)
-        read = inference.read(path, checkpoint)[1]
+        read = inference.read(path, checkpoint)
     if not images:
         raise DataError("there is nothing to classify: name image files, or a folder of them")
     files = inference.expand(images)

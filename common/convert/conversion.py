@@ -26,14 +26,12 @@ from common.files import write_whole
 from common.formats import sandbox
 from common.formats.assumptions import assumptions
 from common.formats.identify import Known, identify, with_own_eps
-from common.formats.naming import FORMATS, NAMINGS, WRITTEN, Layers, belongs, ours
+from common.formats.naming import FORMATS, NAMINGS, SUFFIXES, WRITTEN, Layers, belongs, ours
 from common.formats.readers import detect
 from common.formats.readers.base import File
 from common.spec import find
 from common.weights import Weights, not_finite, sha256, shapes
 
-SUFFIXES = {form.suffix: name for name, form in FORMATS.items()}
-SUFFIXES |= {".pth": "torch", ".keras": "tf"}  #: a `.keras` file is the whole model
 RECORDS_EPS = ("safetensors", ONNX)  #: formats with a place for the eps of the norms
 RUNS = {
     "safetensors": "NumPy",

@@ -17,7 +17,6 @@ import numpy as np
 
 from backends import FRAMEWORKS
 from backends.numpy import GoogLeNet
-from common.check.anatomy import norm_name
 from common.check.api import open_with
 from common.check.checker import Checker
 from common.check.match import Match
@@ -27,18 +26,12 @@ from common.convert.report import compared
 from common.errors import ParityError, WeightsError
 from common.formats import sandbox
 from common.formats.identify import Known, without_auxiliary
+from common.formats.naming import SUFFIXES
 from common.formats.parts import nothing_under, parts
 from common.formats.readers.base import File
 from common.spec import Spec, find
-from common.weights import Weights, not_finite, shapes
+from common.weights import Weights, norm_name, not_finite, shapes
 
-#: the files that each framework's own function writes and reads, by their endings
-SUFFIXES = {
-    "torch": (".pt", ".pth"),
-    "tf": (".weights.h5", ".keras"),
-    "mxnet": (".params",),
-    "paddle": (".pdparams",),
-}
 TOLERANCE = 1e-4  #: of the logits in float32, relative to the largest
 
 
@@ -224,8 +217,9 @@ def save_into(own: Own, known: Known, written: Path, x: np.ndarray) -> tuple[Kno
 
 def require_suffix(path: Path, backend: str, option: str) -> None:
     """WeightsError unless the path ends as this framework's files do."""
-    if not path.name.endswith(SUFFIXES[backend]):
-        endings = " or ".join(SUFFIXES[backend])
+    endings = tuple(suffix for suffix, form in SUFFIXES.items() if form == backend)
+    if not path.name.endswith(endings):
         raise WeightsError(
-            f"{path}: with `{option}` and {FRAMEWORKS[backend]} it must end in {endings}."
+            f"{path}: with `{option}` and {FRAMEWORKS[backend]} it must end in "
+            f"{' or '.join(endings)}."
         )

@@ -12,7 +12,7 @@ from common.errors import SpecError
 from common.formats.layers import NUMBERED, Unit
 from common.formats.naming import Format
 from common.spec import Spec
-from common.weights import Weights, shapes
+from common.weights import Weights, norm_name, shapes
 
 
 class Mismatch(Exception):
@@ -54,7 +54,7 @@ class Match:
                 found[name] = np.full(shape, self.filled[name], np.float32)
         for name in self.names:
             if name not in found:  # the bias of a convolution that has none in the spec
-                mean = f"{name.removesuffix('conv.bias')}norm.running_mean"
+                mean = f"{norm_name(name.removesuffix('.bias'))}.running_mean"
                 found[mean] = found[mean] - arrays[self.names[name]]
         return found
 
@@ -82,7 +82,7 @@ def assemble(spec: Spec, units: dict[str, Unit], folded: bool, by_order: bool, s
         unit = units[name]
         found.names[f"{name}.weight"] = unit.tensors["weight"]
         bias(found, name, unit, f"{name}.bias" in expected, no_biases)
-        norm = f"{name.removesuffix('conv')}norm"
+        norm = norm_name(name)
         if f"{norm}.weight" in expected:
             norm_of(found, norm, unit, no_norms)
         elif unit.norm:

@@ -94,6 +94,9 @@ FORMATS = {
     "onnx": Format(None, ".onnx", NORM, OTHER),
 }
 
+SUFFIXES = {form.suffix: name for name, form in FORMATS.items()}
+SUFFIXES |= {".pth": "torch", ".keras": "tf"}  #: a `.keras` file is the whole model
+
 #: the layouts that the arrays of a format may have, by the format that always has them
 LAYOUTS = {
     "torch": ("torch",),

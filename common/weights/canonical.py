@@ -70,6 +70,11 @@ def _shapes(
     return found
 
 
+def norm_name(conv: str) -> str:
+    """The name of the norm behind a convolution."""
+    return conv.removesuffix("conv") + "norm"
+
+
 def is_running(name: str) -> bool:
     """Whether the tensor of this name is a running statistic, which has no gradient."""
     return name.endswith(RUNNING)

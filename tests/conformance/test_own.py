@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from backends.numpy import GoogLeNet
 from common.cli import main
-from common.convert.own import SUFFIXES
+from common.formats.naming import FORMATS
 from common.parity.fixtures import draw_fixture
 from common.spec import MINI
 from common.weights import load, save
@@ -33,7 +33,7 @@ def weights(tmp_path_factory):
 
 def test_weights_go_into_a_network_of_ones_own_and_come_back(name, weights, tmp_path):
     network = f"{PORTS / f'{name}_own.py'}:net"
-    theirs, back = tmp_path / f"theirs{SUFFIXES[name][0]}", tmp_path / "back.safetensors"
+    theirs, back = tmp_path / f"theirs{FORMATS[name].suffix}", tmp_path / "back.safetensors"
     done = convert(weights, theirs, "--into", network, "--backend", name, "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
@@ -54,7 +54,7 @@ def test_one_of_several_dicts_is_chosen_by_its_key(name, weights, tmp_path):
     if name not in ("torch", "paddle"):
         pytest.skip("only PyTorch's and Paddle's files hold dicts")
     network = f"{PORTS / f'{name}_own.py'}:net"
-    theirs, both = (tmp_path / f"{each}{SUFFIXES[name][0]}" for each in ("theirs", "both"))
+    theirs, both = (tmp_path / f"{each}{FORMATS[name].suffix}" for each in ("theirs", "both"))
     assert convert(weights, theirs, "--into", network, "--backend", name).exit_code == 0
     framework = importlib.import_module(name)
     one = framework.load(str(theirs))
@@ -71,7 +71,10 @@ def test_one_of_several_dicts_is_chosen_by_its_key(name, weights, tmp_path):
 
 def test_a_file_of_another_shape_is_refused(name, weights, tmp_path):
     network = f"{PORTS / f'{name}_own.py'}:net"
-    theirs, text = tmp_path / f"theirs{SUFFIXES[name][0]}", (PORTS / f"{name}_own.py").read_text()
+    theirs, text = (
+        tmp_path / f"theirs{FORMATS[name].suffix}",
+        (PORTS / f"{name}_own.py").read_text(),
+    )
     assert convert(weights, theirs, "--into", network, "--backend", name).exit_code == 0
     other = text.replace("(128, 10)", "(128, 7)").replace("Dense(10", "Dense(7")
     assert other != text
@@ -81,13 +84,13 @@ def test_a_file_of_another_shape_is_refused(name, weights, tmp_path):
     assert done.exit_code == 2, done.output
     assert not (tmp_path / "back.npz").exists()
     words[0] = "--into"
-    done = convert(weights, tmp_path / f"seven{SUFFIXES[name][0]}", *words)
+    done = convert(weights, tmp_path / f"seven{FORMATS[name].suffix}", *words)
     assert done.exit_code == 2, done.output
     assert "7 classes" in done.output
 
 
 def test_a_damaged_file_is_refused_by_our_own_reader(name, tmp_path):
-    theirs = tmp_path / f"theirs{SUFFIXES[name][0]}"
+    theirs = tmp_path / f"theirs{FORMATS[name].suffix}"
     theirs.write_bytes(b"no weights")
     words = ["--from", f"{PORTS / f'{name}_own.py'}:net", "--backend", name]
     done = convert(theirs, tmp_path / "back.npz", *words)
@@ -104,7 +107,7 @@ def test_a_network_that_is_another_function_gets_nothing(name, weights, tmp_path
     wrong = wrong.replace("layers.MaxPooling2D(3, 1,", "layers.AveragePooling2D(3, 1,")
     assert wrong != text
     (tmp_path / "net.py").write_text(wrong)
-    destination = tmp_path / f"theirs{SUFFIXES[name][0]}"
+    destination = tmp_path / f"theirs{FORMATS[name].suffix}"
     words = ["--into", f"{tmp_path / 'net.py'}:net", "--backend", name]
     done = convert(weights, destination, *words, "--python", sys.executable)
     assert done.exit_code == 3, done.output
@@ -119,7 +122,7 @@ def test_a_function_has_no_weights_for_a_file(name, weights, tmp_path):
     text += "made.initialize()\n" * (name == "mxnet")
     (tmp_path / "net.py").write_text(text + "\n\ndef function(x):\n    return made(x)\n")
     words = ["--into", f"{tmp_path / 'net.py'}:function", "--backend", name]
-    done = convert(weights, tmp_path / f"theirs{SUFFIXES[name][0]}", *words)
+    done = convert(weights, tmp_path / f"theirs{FORMATS[name].suffix}", *words)
     assert done.exit_code == 2, done.output
     assert "net.py:function has no weights that a file can hold: " in done.stderr
     assert "not a function" in done.stderr

@@ -22,14 +22,13 @@ from backends.numpy import GoogLeNet
 from common import files
 from common.cli.app import main
 from common.convert import conversion, expect, onnx, process, work
-from common.convert.conversion import SUFFIXES
 from common.convert.process import Work
 from common.convert.report import compared
 from common.errors import BackendError, ParityError, WeightsError
 from common.formats import sandbox
 from common.formats.family_names import PADDLE_V3
 from common.formats.identify import identify
-from common.formats.naming import FORMATS, NAMINGS, WRITTEN
+from common.formats.naming import FORMATS, NAMINGS, SUFFIXES, WRITTEN
 from common.formats.readers import detect
 from common.formats.readers.base import File
 from common.spec import D2L, MINI, find

@@ -17,6 +17,11 @@ MOST_TENSORS = 10_000  #: in a file; a GoogLeNet has a few hundred
 
 DEEPEST = 16  #: dicts or groups inside each other
 
+NUMPY_TYPES = {
+    **{"f2": "float16", "f4": "float32", "f8": "float64", "u2": "uint16"},
+    **{"i4": "int32", "i8": "int64", "u1": "uint8", "i1": "int8", "b1": "bool"},
+}  #: the plain numbers, as NumPy's files name them
+
 LONGEST_NAME = (
     200  #: characters, all of them printable ASCII, so that a message can contain the name
 )

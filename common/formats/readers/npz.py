@@ -12,17 +12,13 @@ import zipfile
 
 import numpy as np
 
-from common.formats.readers.base import Content, Unreadable, array_of, require_few
+from common.formats.readers.base import NUMPY_TYPES, Content, Unreadable, array_of, require_few
 
 MAGIC = b"\x93NUMPY"
 LONGEST_HEADER = 10_000  #: bytes
 HEADER = re.compile(
     r"\{'descr': '([<|])(\w\d)', 'fortran_order': (True|False), 'shape': \(([\d, ]*)\), \} *\n?"
 )
-TYPES = {
-    **{"f2": "float16", "f4": "float32", "f8": "float64", "u2": "uint16"},
-    **{"i4": "int32", "i8": "int64", "u1": "uint8", "i1": "int8", "b1": "bool"},
-}
 
 
 def read_npz(archive: zipfile.ZipFile) -> Content:
@@ -46,13 +42,15 @@ def npy(data: bytes) -> np.ndarray | None:
     if length > LONGEST_HEADER:
         raise Unreadable("is damaged: the header of an array is too long.")
     header = HEADER.fullmatch(data[start : start + length].decode("ascii"))
-    if not header or header[2] not in TYPES:
+    if not header or header[2] not in NUMPY_TYPES:
         raise Unreadable("holds arrays that are not little-endian numbers.")
     shape = [int(word) for word in header[4].split(",") if word.strip()]
     if 0 in shape:
         return None
     fortran = header[3] == "True"
-    array = array_of(data[start + length :], TYPES[header[2]], shape[::-1] if fortran else shape)
+    array = array_of(
+        data[start + length :], NUMPY_TYPES[header[2]], shape[::-1] if fortran else shape
+    )
     if array.nbytes != len(data) - start - length:
         raise Unreadable("is damaged: an array has more bytes than values.")
     return array.T if fortran else array

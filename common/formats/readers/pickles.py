@@ -16,7 +16,14 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from common.formats.readers.base import Unreadable, array_of, asks, require_shape, require_whole
+from common.formats.readers.base import (
+    NUMPY_TYPES,
+    Unreadable,
+    array_of,
+    asks,
+    require_shape,
+    require_whole,
+)
 
 
 class Name(NamedTuple):
@@ -90,10 +97,6 @@ class Empty:
         self.array = array.T if fortran else array
 
 
-NUMPY_TYPES = {
-    **{"f2": "float16", "f4": "float32", "f8": "float64", "u2": "uint16"},
-    **{"i4": "int32", "i8": "int64", "u1": "uint8", "i1": "int8", "b1": "bool"},
-}
 TORCH_TYPES = {
     Name("torch", f"{kind}Storage"): dtype
     for kind, dtype in {

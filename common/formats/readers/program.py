@@ -17,7 +17,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from common.formats.readers.base import Content, Unreadable, array_of, require_few, require_shape
+from common.formats.readers.base import (
+    Content,
+    Unreadable,
+    array_of,
+    require_few,
+    require_shape,
+    width,
+)
 from common.formats.readers.protobuf import Message
 
 LONGEST_PROGRAM = 10**8  #: bytes
@@ -96,8 +103,7 @@ def tensor(file: BinaryIO, size: int) -> np.ndarray:
     require_shape(shape)
     if kind not in TYPES:
         raise Unreadable(f"is damaged: Paddle has no type {kind}.")
-    width = np.dtype("uint16" if TYPES[kind] == "bfloat16" else TYPES[kind]).itemsize
-    count = math.prod(shape) * width
+    count = math.prod(shape) * np.dtype(width(TYPES[kind])).itemsize
     if count > size - file.tell():
         raise Unreadable("is cut or damaged: a parameter is incomplete.")
     array: Any = array_of(file.read(count), TYPES[kind], shape)
