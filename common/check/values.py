@@ -45,7 +45,7 @@ def became(name: str, got: Array, weights: Weights) -> tuple[str, dict[str, Any]
                 return "other-weights", {
                     "theirs": f"the weight was reshaped, not transposed: it lies as ({order})"
                 }
-    for other, array in weights.items():
+    for other, array in weights.items() if np.any(got) else ():
         if other != name and array.shape == got.shape and error(got, array) <= EQUAL:
             return "other-weights", {"theirs": f"it holds the values of {other}"}
     return "other-weights", {"theirs": difference(got, want)}

@@ -75,6 +75,14 @@ def test_what_became_of_a_weight_is_said(name, change, words):
     assert words in finding.sentence()
 
 
+def test_a_tensor_of_zeros_is_not_taken_for_a_bias_of_zeros():
+    name = "stage1.0.norm.running_mean"
+    want = {n: a.astype(np.float64) for n, a in draw_fixture(MINI).weights.items()}
+    want[BIAS] *= 0
+    (finding,) = values.compare({name: 0 * want[name]}, want, {})
+    assert "left at zero" in finding.sentence()
+
+
 @pytest.mark.parametrize("value", [0, 1])
 @pytest.mark.parametrize("lost", [True, False])
 def test_a_bias_that_one_side_lacks_counts_as_0(lost, value):
