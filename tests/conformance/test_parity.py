@@ -2,13 +2,14 @@
 
 import importlib
 
+import numpy as np
 import pytest
 from small_specs import thin
 
 from common.parity.checks import FORWARD, ParityChecks
-from common.parity.fixtures import fixture_of
+from common.parity.fixtures import draw_fixture, fixture_of
 from common.parity.suite import DEFAULTS, run_checks
-from common.spec import BN_INCEPTION, INCEPTION_RESNET_V2, SPECS
+from common.spec import BN_INCEPTION, INCEPTION_RESNET_V2, MINI, SPECS
 
 #: Other packages' networks are checked with thin layers: test_upstream.py has them whole.
 CASES = {
@@ -66,3 +67,12 @@ def test_every_check_holds_with_fused_convolutions(backend, name, spec, monkeypa
 def test_every_check_holds_on_the_gpu(backend, name, gpu, spec, dtype):
     (report,) = run_checks(backend, name, CASES[spec], DEFAULTS[spec][:1], dtype, gpu)
     assert report.failed is None, report.sentence()
+
+
+def test_gradients_of_two_calls_do_not_add_up(backend):
+    fixture = draw_fixture(MINI)
+    model = backend.build(MINI, "float64", "cpu")
+    backend.write_weights(model, fixture.weights)
+    first, second = (backend.gradients(model, fixture.inputs, fixture.labels)[1] for _ in "ab")
+    for name, gradient in first.items():
+        np.testing.assert_allclose(second[name], gradient, rtol=1e-9, atol=1e-12, err_msg=name)

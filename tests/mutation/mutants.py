@@ -51,7 +51,7 @@ SEES = {
     "train.py": ["train", "recipes", "device", "parity", "same_run", "bench"],
     "weights.py": ["weights", "native", "runs", "parity"],
     "saving.py": ["native", "weights"],
-    "probes.py": ["device", "train"],
+    "probes.py": ["parity", "device", "train"],
     "layers.py": ["properties", "native", "recipes", "parity"],
     "googlenet.py": ["properties", "native", "recipes", "parity"],
     "bias.py": ["properties", "native", "parity"],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from backends.torch import GoogLeNet, device, load, save
+from backends.torch import GoogLeNet, device, load, parallel, save
 from backends.torch.fused import FusedInception, fuse_1x1
 from backends.torch.graph import Graph
 from backends.torch.streams import ParallelBranches, ParallelInception, parallel_branches
@@ -253,3 +253,13 @@ def test_each_gpu_s_own_age_chooses_the_precision(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", ages.get)
     chosen = [device.fastest_precision(f"gpu:{index}") for index in (0, 1)]
     assert chosen == ["float32", "bfloat16"]
+
+
+def test_the_workers_warning_of_strides_is_left_out(monkeypatch):
+    """It comes at the first step of every worker, and asks for nothing that would help."""
+    monkeypatch.setattr(parallel.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(parallel, "DistributedDataParallel", lambda model: model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parallel.wrap_model(network("mini"))
+        warnings.warn("Grad strides do not match bucket view strides.", stacklevel=1)
