@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mxnet import autograd, gluon
 
-from backends.mxnet import GoogLeNet, read_weights
+from backends.mxnet import GoogLeNet, read_weights, trace
 from backends.mxnet.googlenet import Auxiliary, Branches, Conv, Inception, Residual
 from common.check import check_live
 from common.errors import GoogLeNetError
@@ -283,3 +283,11 @@ def test_mxnet_computes_on_the_cores_that_it_may_use():
     command = [sys.executable, "-c", code]
     found = subprocess.run(command, env=own, capture_output=True, text=True, check=True)
     assert found.stdout == "1\n"
+
+
+def test_the_tracer_s_import_of_mxnet_warns_of_nothing():
+    """It runs in the user's Python, where warnings may be errors."""
+    code = f"import runpy; runpy.run_path({trace.__file__!r})"
+    command = [sys.executable, "-W", "error::DeprecationWarning", "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr

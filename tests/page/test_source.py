@@ -607,6 +607,37 @@ def test_every_mistake_of_check_has_a_row_that_leads_to_its_section(whole_site):
     assert set(LINES) <= set(MISTAKES)
 
 
+#: what only one framework has, in the wrong lines
+OWN = {
+    "torch": r"\b[A-Z]\w+2d\(|torch\.",
+    "tf": r"Pooling2D|ZeroPadding2D|BatchNormalization|Concatenate|Dense\(10, ",
+    "mxnet": r"\bnpx?\.|autograd|softrelu|GlobalMaxPool2D",
+    "paddle": r"paddle\.|bias_attr|exclusive|AdaptiveMaxPool2D|SAME|use_global_stats",
+}
+
+
+def test_every_wrong_line_stands_in_the_column_of_its_framework():
+    assert [*OWN] == [*results.TITLES]
+    for name, lines in LINES.items():
+        for backend, line in zip(OWN, lines, strict=True):
+            others = [other for other in OWN if other != backend and re.search(OWN[other], line)]
+            assert not others, (name, line)
+    for backend, lines in zip(OWN, zip(*LINES.values(), strict=True), strict=True):
+        assert sum(bool(re.search(OWN[backend], line)) for line in lines) > 5, backend
+
+
+def test_a_run_s_row_says_what_is_not_the_recipe_s():
+    found, unusable = results.runs(ROOT)
+    assert not unusable
+    published = len(results.PUBLISHED)
+    rows = dict(
+        zip((run.name for run in found), results.training_rows(found)[published:], strict=True)
+    )
+    assert rows["d2l-torch"][0] == "`d2l`, batch 128"
+    assert rows["best-96-torch"][0] == "`best` at 96, batch 128"
+    assert rows["best-torch-1"][0] == "`best`, batch 128, seed 1"
+
+
 def test_the_command_writes_both_files(tmp_path):
     done = run("--out", tmp_path / "deep" / "site")
     assert done.returncode == 0, done.stderr
