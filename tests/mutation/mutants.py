@@ -44,7 +44,7 @@ LONGEST, LIMIT = 240, 1200  #: seconds for one test, and for all tests of a muta
 #: the conformance tests that can see a file of a backend, the quickest to see it first; `native`
 #: stands for the framework's own tests
 SEES = {
-    "trace.py": ["check", "own"],
+    "trace.py": ["check", "own", "native"],
     "parallel.py": ["parallel", "device"],
     "device.py": ["device", "train", "bench", "native"],
     "optimizers.py": ["optimizers", "recipes", "train", "same_run"],
