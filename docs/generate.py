@@ -139,8 +139,8 @@ def mutants(language: int) -> str:
         chinese = {"the rest": "其余", "all": "合计"}
         rows = [(chinese.get(part, part), *rest) for part, *rest in rows]
     heads = (
-        ("part", "drawn", "noticed at first", "by a test since", "equivalent", "left", "noticed"),
-        ("部分", "抽取", "起初发现", "后来发现", "等价", "未发现", "发现率"),
+        ("part", "tested", "noticed at first", "by a test since", "equivalent", "left", "noticed"),
+        ("部分", "已测试", "起初发现", "后来发现", "等价", "未发现", "发现率"),
     )
     return tabulate(rows, heads[language], tablefmt="github")
 
