@@ -407,8 +407,8 @@ class Reach:
     def tests(self, mutant: Mutant) -> list[str]:
         """The tests that run a line of the mutant, those that run the fewest lines first.
 
-        What runs in the import has no test of its own: then all tests that run a line of the file,
-        those in the file named like it first. None if the lines do not run.
+        What runs in the import has no test of its own: then the files of tests that import the
+        module, and all other tests that run a line of it. None if the lines do not run.
         """
         lines = range(mutant.line, mutant.line + mutant.before.count("\n") + 1)
         with sqlite3.connect(self.data) as database:
@@ -432,12 +432,21 @@ class Reach:
         found = [test for test, ran in reached.items() if ran & {*lines}]
         found.sort(key=lambda test: len(reached[test]))
         if not found and imported & {*lines}:
-            own = f"test_{Path(mutant.file).stem}.py"
-            found = sorted(reached, key=lambda test: (own not in test, len(reached[test])))
-            found = found or UNIT[1]
+            files = importers(mutant.file)
+            others = [test for test in reached if test.partition("::")[0] not in files]
+            found = [*files, *sorted(others, key=lambda test: len(reached[test]))] or UNIT[1]
         for path, tests in ELSEWHERE.items():
             found += tests if mutant.file.startswith(path) else []
         return found
+
+
+def importers(file: str) -> list[str]:
+    """The files of unit tests that import a module."""
+    package, _, name = file.removesuffix(".py").replace("/", ".").rpartition(".")
+    module = re.compile(rf"{re.escape(package)}(\.{name}\b| import (\([^)]*|[^(\n]*)\b{name}\b)")
+    tests = sorted((ROOT / "tests" / "unit").glob("test_*.py"))
+    found = [path for path in tests if path.name not in TEXTUAL and module.search(path.read_text())]
+    return [path.relative_to(ROOT).as_posix() for path in found]
 
 
 def known() -> list[Row]:

@@ -291,3 +291,20 @@ def test_the_tracer_s_import_of_mxnet_warns_of_nothing():
     command = [sys.executable, "-W", "error::DeprecationWarning", "-c", code]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
+
+
+def test_a_traced_operation_stands_in_the_layer_that_ran_it(tmp_path):
+    class Net(gluon.Block):
+        def __init__(self):
+            super().__init__()
+            self.conv = gluon.nn.Conv2D(2, 3, in_channels=1)
+
+        def forward(self, x):
+            return mx.npx.relu(self.conv(x))
+
+    x = np.zeros((1, 1, 8, 8))
+    network = trace.Network(Net(), x, str(tmp_path))
+    found = {event["op"]: event["path"] for event in network.trace(x)["events"]}
+    network.close()
+    assert found["conv"].startswith("conv")
+    assert found["act"].startswith("net")

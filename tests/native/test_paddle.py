@@ -20,6 +20,7 @@ from backends.paddle import (
     read_weights,
     save,
     tensor_devices,
+    trace,
 )
 from backends.paddle.bias import MatmulBiasConv2D, use_matmul_bias
 from common.check import check_live
@@ -335,3 +336,19 @@ def test_the_weights_of_another_network_are_refused(other, tmp_path):
     save(GoogLeNet(spec.at(classes=11) if other == "wider" else SMALL[other]), tmp_path / "it")
     with pytest.raises(WeightsError, match="does not fit the network"):
         load(GoogLeNet(spec), tmp_path / "it")
+
+
+def test_a_traced_operation_stands_in_the_layer_that_ran_it(tmp_path):
+    class Net(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2D(1, 2, 3)
+
+        def forward(self, x):
+            return F.relu(self.conv(x))
+
+    x = np.zeros((1, 1, 8, 8))
+    network = trace.Network(Net(), x, str(tmp_path))
+    found = {event["op"]: event["path"] for event in network.trace(x)["events"]}
+    network.close()
+    assert found == {"conv": "conv", "bias": "conv", "act": ""}

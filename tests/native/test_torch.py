@@ -2,13 +2,14 @@
 
 import copy
 import warnings
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from backends.torch import GoogLeNet, device, load, parallel, save
+from backends.torch import GoogLeNet, device, load, parallel, save, streams, trace
 from backends.torch.fused import FusedInception, fuse_1x1
 from backends.torch.graph import Graph
 from backends.torch.streams import ParallelBranches, ParallelInception, parallel_branches
@@ -162,6 +163,40 @@ def parallel_blocks(model):
     return [m for m in model.modules() if isinstance(m, (ParallelInception, ParallelBranches))]
 
 
+def test_in_a_capture_each_branch_runs_in_a_stream_of_its_own(monkeypatch):
+    """No GPU is needed: the streams only note what is asked of them, and in which order."""
+
+    class Stream:
+        def __init__(self, name):
+            self.name, self.device = name, "cuda:1"
+
+        def wait_stream(self, other):
+            asked.append(f"{self.name} waits for {other.name}")
+
+    @contextmanager
+    def run_in(side):
+        asked.append(f"in {side.name}")
+        yield
+
+    def tensor(name):
+        used = lambda by: asked.append(f"{by.name} uses {name}")  # noqa: E731
+        return SimpleNamespace(is_cuda=True, record_stream=used)
+
+    asked, one, two = [], tensor("one"), tensor("two")
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: Stream("main"))
+    monkeypatch.setattr(torch.cuda, "stream", run_in)
+    monkeypatch.setattr(streams, "stream", lambda device, index: Stream(f"{device}, {index}"))
+    branches = [lambda x: asked.append("first") or one, lambda x: asked.append("second") or two]
+    assert streams.side_by_side(branches, tensor("x")) == [one, two]
+    sides = ["cuda:1, 0", "cuda:1, 1"]
+    for side, runs, output in zip(sides, ("first", "second"), ("one", "two"), strict=True):
+        begun = asked.index(f"{side} waits for main")
+        assert asked[begun + 1 : begun + 3] == [f"in {side}", runs]
+        assert asked.index(f"main waits for {side}") > asked.index("second")
+        assert {f"{side} uses x", f"main uses {output}"} <= {*asked}
+
+
 @pytest.mark.parametrize("name", ["d2l", "paddle-vision"])
 def test_fused_blocks_are_the_same_function_and_script_too(name):
     model, x = network(name), batch(name, 2)
@@ -263,3 +298,19 @@ def test_the_workers_warning_of_strides_is_left_out(monkeypatch):
         warnings.simplefilter("error")
         parallel.wrap_model(network("mini"))
         warnings.warn("Grad strides do not match bucket view strides.", stacklevel=1)
+
+
+def test_a_traced_operation_stands_in_the_layer_that_ran_it(tmp_path):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(1, 2, 3)
+
+        def forward(self, x):
+            return torch.relu(self.conv(x))
+
+    x = np.zeros((1, 1, 8, 8))
+    network = trace.Network(Net(), x, str(tmp_path))
+    found = {event["op"]: event["path"] for event in network.trace(x)["events"]}
+    network.close()
+    assert found == {"conv": "conv", "act": ""}

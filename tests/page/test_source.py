@@ -638,6 +638,12 @@ def test_a_run_s_row_says_what_is_not_the_recipe_s():
     assert rows["best-torch-1"][0] == "`best`, batch 128, seed 1"
 
 
+def test_the_pages_are_where_they_are_said_to_be(tmp_path):
+    made = pages.write(tmp_path)
+    assert [path.name for path in made] == [*pages.FILES.values()]
+    assert all(path.parent == tmp_path and path.is_file() for path in made)
+
+
 def test_the_command_writes_both_files(tmp_path):
     done = run("--out", tmp_path / "deep" / "site")
     assert done.returncode == 0, done.stderr

@@ -111,7 +111,7 @@ def test_the_tests_that_run_a_line_are_chosen(tmp_path):
         database.execute("create table line_bits (file_id, context_id, numbits)")
         for file, name in enumerate(["a.py", "imported.py"]):
             database.execute("insert into file values (?, ?)", (file, f"/src/common/{name}"))
-        for context, name in enumerate(["", "test_a.py::long|run", "short|run"]):
+        for context, name in enumerate(["", "long|run", "short|run"]):
             database.execute("insert into context values (?, ?)", (context, name))
         for each in [(0, 0, 0b11), (0, 1, 0b11100), (0, 2, 0b1000), (1, 0, 0b1110)]:
             bits = each[2].to_bytes(1, "little")
@@ -121,11 +121,16 @@ def test_the_tests_that_run_a_line_are_chosen(tmp_path):
     def tests(file, line):
         return reach.tests(mutants.Mutant("spec", f"common/{file}", line, "number", "1", "2"))
 
-    assert tests("a.py", 2) == ["test_a.py::long"]
-    assert tests("a.py", 3) == ["short", "test_a.py::long"]
-    assert tests("a.py", 0) == ["test_a.py::long", "short"]  # in the import
+    assert tests("a.py", 2) == ["long"]
+    assert tests("a.py", 3) == tests("a.py", 0) == ["short", "long"]  # the second in the import
     assert tests("imported.py", 2) == ["tests/unit"]
     assert tests("a.py", 5) == tests("never_imported.py", 1) == []
+
+
+def test_a_module_has_the_tests_that_import_it():
+    assert "tests/unit/test_parity.py" in mutants.importers("common/parity/mutations.py")
+    assert "tests/unit/test_plan.py" in mutants.importers("common/training/lock.py")
+    assert mutants.importers("common/training/nothing.py") == []
 
 
 def test_what_only_guards_a_zip_is_not_drawn():
