@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.numpy import GoogLeNet, Trainer, cross_entropy, probes, resize
+from backends.numpy import GoogLeNet, Trainer, cross_entropy, load, probes, resize, save
 from backends.numpy.googlenet import (
     affine,
     avg_pool,
@@ -30,6 +30,7 @@ from common.errors import WeightsError
 from common.parity.fixtures import draw_fixture
 from common.recipe import Recipe
 from common.spec import (
+    MINI,
     AdaptiveAvgPool,
     Affine,
     Auxiliary,
@@ -685,6 +686,15 @@ def test_the_reference_answers_like_a_backend():
     trainer.train_step(x, fixture.labels)
     assert probes.tensor_devices(trainer) == {**places, "gradients": {"cpu"}}
     assert probes.tensor_devices(Trainer(net, Recipe(momentum=0.0)))["state"] == set()
+
+
+def test_the_reference_saves_and_loads_its_weights(tmp_path):
+    fixture = draw_fixture(MINI)
+    net, other = GoogLeNet(MINI, fixture.weights), GoogLeNet(MINI, draw_fixture(MINI, 1).weights)
+    save(net, tmp_path / "it.safetensors")
+    load(other, tmp_path / "it.safetensors")
+    for name, weight in net.weights.items():
+        np.testing.assert_array_equal(other.weights[name], weight, err_msg=name)
 
 
 def test_only_training_drops_and_only_before_the_head():
