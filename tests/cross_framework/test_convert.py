@@ -16,6 +16,7 @@ from backends.numpy import GoogLeNet
 from common import spec
 from common.cli.app import main
 from common.convert import conversion, onnx, process
+from common.errors import ParityError
 from common.formats import sandbox
 from common.formats.identify import identify
 from common.formats.naming import FORMATS
@@ -115,7 +116,7 @@ def test_ends_that_differ_are_told_and_nothing_is_written(native, tmp_path, monk
         return logits * np.float32(1 + far) if path else logits
 
     monkeypatch.setattr(process.Work, "run", other)
-    with pytest.raises(conversion.ParityError, match="logits that differ by"):
+    with pytest.raises(ParityError, match="logits that differ by"):
         conversion.convert(files["torch"], tmp_path / "there.params", compare=True)
     assert not list(tmp_path.iterdir())
 
