@@ -30,6 +30,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -506,12 +507,17 @@ def changed_since(commit: str) -> list[str]:
 
 
 def run(asked: argparse.Namespace) -> None:
-    """Draw, and test what has no result yet."""
-    done = {identity(row) for row in known()}
-    drawn = [draw(group, asked.count, asked.seed) for group in asked.groups]
-    mixed = [mutants[at] for at in range(asked.count) for mutants in drawn if at < len(mutants)]
-    todo = [each for each in mixed if identity(asdict(each)) not in done]
-    print(f"seed {asked.seed}: {len(todo)} of {len(mixed)} mutants to test", flush=True)
+    """Draw, and test until each group has `--count` results."""
+    rows = known()
+    done = {identity(row) for row in rows}
+    missing = []
+    for group in asked.groups:
+        drawn = draw(group, asked.count, asked.seed)
+        new = [each for each in drawn if identity(asdict(each)) not in done]
+        has = sum(row["group"] == group for row in rows)  # some of an earlier source
+        missing.append(new[: max(0, asked.count - has)])
+    todo = [each for one_of_each in zip_longest(*missing) for each in one_of_each if each]
+    print(f"seed {asked.seed}: {len(todo)} mutants to test", flush=True)
     for row in examine(todo, asked):
         with RESULTS.open("a") as file:
             file.write(json.dumps(row) + "\n")
