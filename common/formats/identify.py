@@ -32,7 +32,7 @@ from common.formats.naming import (
 from common.formats.parts import LEAST, Part, nothing_under, parts
 from common.formats.readers.base import File
 from common.formats.readers.detect import TITLES
-from common.spec import SPECS, Spec, find
+from common.spec import SPECS, Affine, Spec, find
 from common.weights import Weights, shapes, with_eps
 
 BY_SHAPE = "other names, matched by shape and place"
@@ -188,6 +188,11 @@ def finish(
     if naming in (PADDLE_VISION, PADDLE_V3) or (naming == BY_SHAPE and scaled):
         weights = undo_downscale_in_infer(spec, weights)
         notes.append("The heads' weights are scaled as paddle.vision scales them in evaluation.")
+    if part.file.scales and not isinstance(spec.stage1[0], Affine):
+        notes.append(
+            f"It scales its images first ({part.file.scales}), which is left out: give the weights "
+            "images that are scaled in the same way."
+        )
     if part.others:
         first = part.others[0]
         notes.append(f"{len(part.others)} other tensor(s) are left out, the first is {first}.")

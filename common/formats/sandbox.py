@@ -99,7 +99,9 @@ def encode(file: File) -> bytes:
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(array) for name, array in file.arrays.items()}
-    return save(arrays, {KEY: json.dumps([file.format, file.stored, file.eps, list(arrays)])})
+    return save(
+        arrays, {KEY: json.dumps([file.format, file.stored, file.eps, file.scales, list(arrays)])}
+    )
 
 
 def decode(data: bytes) -> File:
@@ -107,8 +109,8 @@ def decode(data: bytes) -> File:
     from safetensors.numpy import load
 
     arrays = load(data)
-    form, stored, eps, names = json.loads(metadata(data)[KEY])
-    return File(form, {name: arrays[name] for name in names}, stored, eps)
+    form, stored, eps, scales, names = json.loads(metadata(data)[KEY])
+    return File(form, {name: arrays[name] for name in names}, stored, eps, scales)
 
 
 # --- in the process that reads

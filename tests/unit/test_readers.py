@@ -267,6 +267,134 @@ def test_before_a_norm_no_bias_is_added():
     assert "c.bias" not in parse(onnx()).arrays
 
 
+def values(name, numbers, shape=None):
+    """An initializer of an ONNX graph."""
+    dims = b"".join(field(1, length) for length in shape or (len(numbers),))
+    data = struct.pack(f"<{len(numbers)}f", *numbers)
+    return field(5, dims + field(2, 1) + field(8, name.encode()) + field(9, data))
+
+
+def node(kind, inputs, output, more=b""):
+    """A node of an ONNX graph."""
+    made = b"".join(field(1, name.encode()) for name in inputs.split())
+    return field(1, made + field(2, output.encode()) + field(4, kind.encode()) + more)
+
+
+def graph(*parts, images="x", results="y"):
+    """The content of an ONNX file: its nodes and initializers, what goes in and what comes out."""
+    ends = b"".join(field(11, field(1, name.encode())) for name in images.split())
+    ends += b"".join(field(12, field(1, name.encode())) for name in results.split())
+    return parse(field(1, 8) + field(7, b"".join(parts) + ends))
+
+
+CONV = values("c.weight", [2, 3], (2, 1, 1, 1)) + values("c.bias", [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("constants", "weight", "bias"),
+    [
+        ([("Add", "z k")], [2, 3], [5, 7]),
+        ([("Add", "k z")], [2, 3], [5, 7]),
+        ([("Sub", "z k")], [2, 3], [-3, -5]),
+        ([("Mul", "z k")], [8, 18], [4, 6]),
+        ([("Div", "z k")], [0.5, 0.5], [0.25, 1 / 6]),
+        ([("Mul", "k z"), ("Add", "z k")], [8, 18], [8, 12]),
+        ([("Identity", "z"), ("Transpose", "z"), ("Add", "z k")], [2, 3], [5, 7]),
+        ([("Mul", "z one")], [2, 3], [1, 1]),  # the scale of a residual, which the spec has
+        ([("Relu", "z"), ("MaxPool", "z")], [2, 3], [1, 1]),
+    ],
+)
+@pytest.mark.parametrize("shape", [(2,), (2, 1, 1), (1, 2, 1, 1)])
+def test_onnx_constants_go_into_the_layer_before_them(constants, weight, bias, shape):
+    nodes, last = [node("Conv", "x c.weight c.bias", "z0")], "z0"
+    for at, (kind, inputs) in enumerate(constants, 1):
+        nodes.append(node(kind, inputs.replace("z", last), f"z{at}"))
+        last = f"z{at}"
+    found = graph(CONV, values("k", [4, 6], shape), values("one", [0.2]), *nodes, results=last)
+    np.testing.assert_allclose(found.arrays["c.weight"].reshape(-1), weight, 1e-6)
+    np.testing.assert_allclose(found.arrays["c.bias"], bias, 1e-6)
+    assert not found.scales
+
+
+def test_an_onnx_constant_is_the_bias_of_a_layer_without_one():
+    """Paddle's and TensorFlow's exporters add the bias, which may be reshaped first."""
+    parts = [CONV, values("k", [4, 6]), values("h.weight", [1, 2, 3, 4], (2, 2))]
+    parts += [node("Conv", "x c.weight", "z"), node("Reshape", "k shape", "wide")]
+    parts += [node("Add", "z wide", "a"), node("MatMul", "a h.weight", "m")]
+    found = graph(*parts, node("Add", "m k", "y")).arrays
+    assert found["c.bias"].tolist() == found["h.bias"].tolist() == [4, 6]
+    assert found["h.weight"].tolist() == [[1, 3], [2, 4]]
+
+
+@pytest.mark.parametrize("nodes", [("Sub", "x k"), ("Mul", "x one"), ("Add", "k x")])
+def test_an_onnx_graph_that_scales_its_images_says_so(nodes):
+    made = [CONV, values("k", [4, 6]), values("one", [0.2]), node(*nodes, "s")]
+    found = graph(*made, node("Mul", "s one", "t"), node("Conv", "t c.weight c.bias", "y"))
+    assert found.scales == nodes[0]
+    assert found.arrays["c.weight"].reshape(-1).tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(("kind", "inputs"), [("Add", "r k"), ("Sub", "k z"), ("Mul", "z three")])
+def test_onnx_constants_that_no_layer_can_take_are_refused(kind, inputs):
+    made = [CONV, values("k", [4, 6]), values("three", [1, 2, 3])]
+    made += [node("Conv", "x c.weight c.bias", "z"), node("Relu", "z", "r")]
+    with pytest.raises(Unreadable, match=rf"has constants \({kind}: (k|three)\) that no layer"):
+        graph(*made, node(kind, inputs, "y"))
+
+
+def test_an_onnx_graph_that_onnxruntime_optimised_is_refused():
+    domain = field(7, b"com.microsoft.nchwc")
+    with pytest.raises(Unreadable, match=r"was optimised by ONNX Runtime \(Conv\)"):
+        graph(CONV, node("Conv", "x c.weight c.bias", "y", domain))
+
+
+def test_onnx_layers_come_in_the_order_of_the_branches():
+    """Whatever the order of the nodes in the file."""
+    names = ["pool", "one", "reduce", "three", "first"]
+    made = [values(f"{name}.weight", [1], (1, 1, 1, 1)) for name in names]
+    joined = node("Concat", "a c d", "y")
+    nodes = [
+        node("Conv", "x first.weight", "f"),
+        node("Conv", "p pool.weight", "d"),
+        node("Conv", "b three.weight", "c"),
+        node("MaxPool", "f", "p"),
+        node("Conv", "f reduce.weight", "b"),
+        node("Conv", "f one.weight", "a"),
+    ]
+    wanted = ["first", "one", "reduce", "three", "pool"]
+    for order in ([joined, *nodes], [*reversed(nodes), joined]):
+        found = graph(*made, *order).arrays
+        assert [name[:-7] for name in found if name.endswith(".weight")] == wanted
+    nodes.append(node("Conv", "y loose.weight", "nothing"))
+    found = graph(*made, values("loose.weight", [1], (1, 1, 1, 1)), *nodes, joined).arrays
+    assert [name[:-7] for name in found if name.endswith(".weight")] == [*wanted, "loose"]
+
+
+def test_an_onnx_graph_that_goes_in_a_circle_ends():
+    parts = [CONV, node("Conv", "b c.weight c.bias", "a"), node("Relu", "a", "b")]
+    assert graph(*parts, results="a").arrays["c.weight"].shape == (2, 1, 1, 1)
+
+
+def test_onnx_norms_of_several_eps_get_the_first():
+    """One that is exact in evaluation: gamma / sqrt(var + eps) stays."""
+    made, at = [CONV], "z"
+    for name, eps in (("n", 0.1), ("m", 0.5)):
+        for leaf, numbers in zip(NORM_LEAVES, ([1, 2], [3, 4], [5, 6], [7, 8]), strict=True):
+            made.append(values(f"{name}.{leaf}", numbers))
+        own = field(5, field(1, b"epsilon") + b"\x15" + struct.pack("<f", eps))
+        inputs = " ".join(f"{name}.{leaf}" for leaf in NORM_LEAVES)
+        made.append(node("BatchNormalization", f"{at} {inputs}", name, own))
+        at = name
+    found = graph(node("Conv", "x c.weight c.bias", "z"), *made, results="m")
+    assert found.eps == float(np.float32(0.1))
+    assert found.arrays["n.weight"].tolist() == [1, 2]
+    kept = found.arrays["m.weight"] / np.sqrt(np.array([7, 8]) + found.eps)
+    np.testing.assert_allclose(kept, np.array([1, 2]) / np.sqrt([7.5, 8.5]), 1e-6)
+
+
+NORM_LEAVES = ("weight", "bias", "running_mean", "running_var")
+
+
 @pytest.mark.parametrize("file", ["export", "old"])
 def test_paddle_s_exported_parameters_have_the_names_of_the_program(tmp_path, file):
     """`.json` since Paddle 3, `.pdmodel` before."""

@@ -42,6 +42,7 @@ class File:
     arrays: Weights  #: each float32 or float64, with the file's own names and layouts
     stored: str  #: the dtypes in the file, such as `float16`
     eps: float | None = None  #: of the norms, if the file records it
+    scales: str = ""  #: what the network does with its images before the first layer
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Content:
     eps: float | None = None
     classes: list[str] = field(default_factory=list)  #: the file asks for them; none was imported
     beside: int = 0  #: bytes of a second file that belongs to this one
+    scales: str = ""  #: what the network does with its images before the first layer
 
 
 Reader = Callable[[BinaryIO], Content]
@@ -94,7 +96,7 @@ def numbers(form: str, content: Content, size: int) -> File:
     room = 2 * (size + content.beside)  # twice, because float16 became float32
     if sum(array.nbytes for array in arrays.values()) > room:
         raise Unreadable("declares more values than it has room for: its tensors overlap.")
-    return File(form, arrays, ", ".join(dict.fromkeys(kinds)), content.eps)
+    return File(form, arrays, ", ".join(dict.fromkeys(kinds)), content.eps, content.scales)
 
 
 def asks(name: str) -> Unreadable:

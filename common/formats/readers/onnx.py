@@ -1,6 +1,7 @@
 """Reads the weights in an ONNX file, in the order of its nodes, without the package `onnx`.
 
-A convolution, a norm and a linear layer become tensors named as in PyTorch. Source: onnx.proto of
+A convolution, a norm and a linear layer become tensors named as in PyTorch. Constants that a graph
+adds to a layer, or multiplies it by, are taken into the layer. Source: onnx.proto of
 https://github.com/onnx/onnx for the fields, and its list of operators.
 """
 
@@ -17,7 +18,8 @@ from common.formats.readers.protobuf import Message, float32
 
 #: fields: of a model, a graph, a node, an attribute, a tensor
 GRAPH, NODE, INITIALIZER = 7, 1, 5
-INPUT, OUTPUT, NAME, OPERATOR, ATTRIBUTE = 1, 2, 3, 4, 5
+INPUT, OUTPUT, NAME, OPERATOR, ATTRIBUTE, DOMAIN = 1, 2, 3, 4, 5, 7
+IMAGES, RESULTS = 11, 12  # of a graph
 FLOAT, WHOLE, TENSOR = 2, 3, 5
 DIMS, KIND, FLOATS, LABEL, RAW, DOUBLES, EXTERNAL, OUTSIDE = 1, 2, 4, 8, 9, 10, 13, 14
 
@@ -26,6 +28,11 @@ TYPES = {
     **{10: "float16", 11: "float64", 16: "bfloat16"},
 }
 NORM = ("weight", "bias", "running_mean", "running_var")
+#: the tensors of a node, after its first input
+LEAVES = {"Conv": NORM[:2], "BatchNormalization": NORM, "Gemm": NORM[:2], "MatMul": NORM[:1]}
+#: what may stand between a layer and its constants
+ARITHMETIC = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}
+PASSED = ("Identity", "Cast", "Transpose", "Reshape")
 QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger")
 SMALLEST_EPS = 1e-12
 
@@ -44,52 +51,149 @@ def read_onnx(file: BinaryIO, path: Path | None = None) -> Content:
     for each in graphs[0].messages(INITIALIZER):
         require_few(len(values) + 1)
         values[each.text(LABEL)] = array(each, data)
-    found, eps = dict[str, Any](), set[float]()
-    adds: dict[str, str] = {}  # the output of a product of matrices: its layer
-    biased, unbiased = dict[str, str](), dict[str, str]()  # the operator of each layer
-    pooled = set[str]()  # images multiplied from the left: half of an adaptive pool, no layer
-    for index, node in enumerate(graphs[0].messages(NODE)):
+    images, results = (
+        [each.text(1) for each in graphs[0].messages(end)] for end in (IMAGES, RESULTS)
+    )
+    layers = Layers(values, {*images} - {*values})
+    for index, node in enumerate(in_flow(graphs[0].messages(NODE), results)):
         kind, inputs, outputs = node.text(OPERATOR), node.texts(INPUT), node.texts(OUTPUT)
         if kind in QUANTISED:
             raise Unreadable("is quantised: export the network before it is quantised.")
+        if node.text(DOMAIN).startswith("com.microsoft"):
+            raise Unreadable(
+                f"was optimised by ONNX Runtime ({kind:.40}): give the file as it was exported."
+            )
         if kind == "Constant" and outputs:
             for attribute in node.messages(ATTRIBUTE):
                 for each in attribute.messages(TENSOR):
                     values[outputs[0]] = array(each, data)
-        elif kind == "Identity" and inputs and inputs[0] in values:
-            values[outputs[0]] = values[inputs[0]]
-        elif kind == "Transpose" and inputs[:1] and values.get(inputs[0], np.zeros(1)).ndim == 2:
-            values[outputs[0]] = values[inputs[0]].T
-        leaves = {"Conv": NORM[:2], "BatchNormalization": NORM, "Gemm": NORM[:2]}
-        leaves |= {"MatMul": NORM[:1]}
-        given = inputs[1 : 1 + len(leaves.get(kind, ()))]
-        if kind == "Add" and len(inputs) == 2:
-            for one, other in (inputs, inputs[::-1]):
-                if one in adds and other in values:
-                    found.setdefault(f"{adds[one]}.bias", values[other].reshape(-1))
+        elif kind in PASSED and inputs and outputs:
+            layers.passed(kind, inputs[0], outputs[0])
+        elif kind in ARITHMETIC and len(inputs) == 2 and outputs and {*inputs} & {*values}:
+            layers.arithmetic(kind, inputs, outputs[0])
+        elif kind in LEAVES and inputs and outputs:
+            layers.layer(node, f"{kind}_{index}", inputs, outputs[0])
+    layers.zero_biases()
+    eps = layers.eps[0] if layers.eps else None
+    return Content(layers.found, eps, beside=data.size, scales=layers.scales)
+
+
+class Layers:
+    """The layers of a graph, whose nodes come one after the other.
+
+    `values` are the graph's constants, `images` the names of its inputs.
+    """
+
+    def __init__(self, values: dict[str, np.ndarray], images: set[str]) -> None:
+        self.values, self.images = values, images
+        self.found = dict[str, Any]()  #: the tensors by name
+        self.eps = list[float]()  #: of each norm
+        self.scales = ""  #: what is done with the images first
+        self.kinds = dict[str, str]()  # the operator of each convolution and linear layer
+        self.last = dict[str, str]()  # a value in the graph: the layer that it is the result of
+        self.pooled = set[str]()  # images multiplied from the left: half of an adaptive pool
+
+    def passed(self, kind: str, one: str, output: str) -> None:
+        """A node that changes no numbers."""
+        if one in self.values:
+            value = self.values[one]
+            if value.ndim == 1 or kind != "Reshape":
+                turned = kind == "Transpose" and value.ndim == 2
+                self.values[output] = value.T if turned else value
+        elif one in self.images:
+            self.images.add(output)
+        elif one in self.last and kind != "Reshape":
+            self.last[output] = self.last[one]
+
+    def arithmetic(self, kind: str, inputs: list[str], output: str) -> None:
+        """A node that adds a constant, or multiplies by one; Unreadable if it belongs nowhere."""
+        one, other = inputs if inputs[1] in self.values else inputs[::-1]
+        value, swapped = self.values[other], one != inputs[0] and kind in ("Sub", "Div")
+        if one in self.images:
+            self.scales = self.scales or kind
+            self.images.add(output)
+        elif not swapped and one in self.last and fold(self.found, self.last[one], kind, value):
+            self.last[output] = self.last[one]
+        elif one not in self.values and value.dtype.kind == "f" and value.size > 1:
+            raise Unreadable(
+                f"has constants ({kind}: {other:.60}) that no layer can take: export the network "
+                "without them."
+            )
+
+    def layer(self, node: Message, other_name: str, inputs: list[str], output: str) -> None:
+        """A node with weights: its tensors."""
+        kind, values = node.text(OPERATOR), self.values
+        given = inputs[1 : 1 + len(LEAVES[kind])]
         if kind == "MatMul" and inputs[0] in values:
-            pooled.update(outputs)
-        if not given or any(name not in values for name in given) or inputs[0] in pooled:
-            continue
-        layer = layer_name(given[0], f"{kind}_{index}", found)
-        if kind == "MatMul" and outputs:
-            adds[outputs[0]] = layer
-        for leaf, name in zip(leaves[kind], given, strict=False):
+            self.pooled.add(output)
+        if not given or any(name not in values for name in given) or inputs[0] in self.pooled:
+            return
+        layer = layer_name(given[0], other_name, self.found)
+        for leaf, name in zip(LEAVES[kind], given, strict=False):
             value = values[name]
             if leaf == "weight" and (kind == "MatMul" or (kind == "Gemm" and not transposed(node))):
                 value = value.T
-            found[f"{layer}.{leaf}"] = value
-        if kind == "BatchNormalization":
-            eps.add(epsilon(node))
-        elif kind in ("Conv", "Gemm"):
-            (biased if len(given) > 1 else unbiased)[layer] = kind
-    # exporters leave out a bias that is zero; but convolutions may all have none by design
-    missing = not eps and ("Conv" in biased.values() or "Gemm" not in biased.values())
-    for layer, kind in unbiased.items():
-        if missing or kind == "Gemm":
-            weight = found[f"{layer}.weight"]
-            found[f"{layer}.bias"] = np.zeros(len(weight), weight.dtype)
-    return Content(found, eps.pop() if len(eps) == 1 else None, beside=data.size)
+            self.found[f"{layer}.{leaf}"] = value
+        if kind != "BatchNormalization":
+            self.kinds[layer], self.last[output] = kind, layer
+            return
+        self.eps.append(epsilon(node))
+        if self.eps[-1] != self.eps[0]:  # a network of ours has one: exact in evaluation
+            gamma, variance = (values[name].astype(np.float64) for name in given[::3])
+            gamma *= np.sqrt((variance + self.eps[0]) / (variance + self.eps[-1]))
+            self.found[f"{layer}.weight"] = gamma.astype(values[given[0]].dtype)
+
+    def zero_biases(self) -> None:
+        """Exporters leave out a bias that is zero; but convolutions may all have none by design."""
+        biased = {kind for layer, kind in self.kinds.items() if f"{layer}.bias" in self.found}
+        missing = not self.eps and ("Conv" in biased or "Gemm" not in biased)
+        for layer, kind in self.kinds.items():
+            if (
+                f"{layer}.bias" not in self.found
+                and kind != "MatMul"
+                and (missing or kind != "Conv")
+            ):
+                weight = self.found[f"{layer}.weight"]
+                self.found[f"{layer}.bias"] = np.zeros(len(weight), weight.dtype)
+
+
+def in_flow(nodes: list[Message], results: list[str]) -> list[Message]:
+    """The nodes, each after those that make its inputs, in the order of the inputs.
+
+    So the layers of a block come in the order in which it concatenates its branches: exporters
+    write nodes in other orders. Nodes that no result needs come last.
+    """
+    makers = {name: index for index, node in enumerate(nodes) for name in node.texts(OUTPUT)}
+    found = dict[int, Message]()
+    begun = set[int]()
+    todo = [*range(len(nodes) - 1, -1, -1)]
+    todo += [makers[name] for name in reversed(results) if name in makers]
+    while todo:
+        index = todo[-1]
+        inputs = nodes[index].texts(INPUT) if index not in begun else []
+        begun.add(index)
+        makes = [makers[name] for name in reversed(inputs) if name in makers]
+        if new := [each for each in makes if each not in begun]:
+            todo += new
+            continue
+        found.setdefault(todo.pop(), nodes[index])
+    return [*found.values()]
+
+
+def fold(found: dict[str, Any], layer: str, kind: str, value: np.ndarray) -> bool:
+    """Take one constant for each channel into a layer; False if these are none."""
+    weight = found[f"{layer}.weight"]
+    if not 1 < value.size == max(value.shape) == len(weight):
+        return False
+    value, change = value.reshape(-1), ARITHMETIC[kind]
+    bias = found.get(f"{layer}.bias")
+    if kind in ("Mul", "Div"):
+        found[f"{layer}.weight"] = change(weight, value.reshape(-1, *[1] * (weight.ndim - 1)))
+    elif bias is None:
+        bias = np.zeros_like(value)
+    if bias is not None:
+        found[f"{layer}.bias"] = change(bias, value)
+    return True
 
 
 class DataFile:
