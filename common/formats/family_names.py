@@ -304,15 +304,28 @@ def _by_number(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _with_norm_weights(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays with a weight of ones in each Keras norm that has none."""
+    """The arrays with a weight of ones in each Keras norm that has none.
+
+    Three vectors without names are beta, mean and variance (`scale=False`), or gamma, mean and
+    variance (`center=False`) if the first is positive in all norms. Then they get their names.
+    """
     layers = {name.rpartition("/vars/")[0] for name in arrays if "batch_normalization" in name}
+    leaves = {
+        layer: {leaf for leaf in "0123" if f"{layer}/vars/{leaf}" in arrays} for layer in layers
+    }
+    three = [layer for layer in layers if leaves[layer] == set("012")]
+    if three and all(arrays[f"{layer}/vars/0"].min() > 0 for layer in three):
+        words = {
+            f"{layer}/vars/{number}": f"{layer}/{word}"
+            for layer in three
+            for number, word in enumerate(("gamma", "moving_mean", "moving_variance"))
+        }
+        return {words.get(name, name): array for name, array in arrays.items()}
+    for layer in three:
+        for leaf in "210":
+            arrays[f"{layer}/vars/{int(leaf) + 1}"] = arrays.pop(f"{layer}/vars/{leaf}")
     for layer in layers:
-        leaves = {leaf for leaf in "0123" if f"{layer}/vars/{leaf}" in arrays}
-        if leaves == set("012"):  # beta, mean, variance
-            for leaf in "210":
-                arrays[f"{layer}/vars/{int(leaf) + 1}"] = arrays.pop(f"{layer}/vars/{leaf}")
-        elif leaves != set("123"):  # the same after `_by_number`
-            continue
-        beta = arrays[f"{layer}/vars/1"]
-        arrays[f"{layer}/vars/0"] = np.ones(beta.shape, beta.dtype)
+        if layer in three or leaves[layer] == set("123"):  # the same after `_by_number`
+            beta = arrays[f"{layer}/vars/1"]
+            arrays[f"{layer}/vars/0"] = np.ones(beta.shape, beta.dtype)
     return arrays

@@ -107,6 +107,40 @@ def test_tensors_beside_the_network_are_left_out_and_said():
     )
 
 
+@pytest.mark.parametrize("network", [MINI, THIN["torchvision-imagenet"]])
+def test_images_that_the_file_s_network_scales_are_reported(network):
+    """Unless our network scales them too, as torchvision's does."""
+    file = written("torch", network, layers_of("torch", network, "our names"), noise(network))
+    known = leads_to(replace(file, scales="Sub"), network, noise(network))
+    assert any("scales its images first (Sub)" in note for note in known.notes) == (network is MINI)
+
+
+@pytest.mark.parametrize("leaf", ["weight", "bias"])
+def test_three_vectors_of_keras_norms_are_gamma_if_all_are_positive(leaf):
+    """Else they are beta, mean and variance; what is left out is one or zero."""
+    weights = noise(MINI)
+    norms = [name.rpartition(".")[0] for name in weights if name.endswith("running_mean")]
+    for norm in norms:
+        vectors = {"weight": np.ones_like, "bias": np.zeros_like}
+        for each in vectors:
+            array = weights[f"{norm}.{each}"]
+            array = array + 9 if leaf == "weight" else array - array.max()
+            weights[f"{norm}.{each}"] = array if each == leaf else vectors[each](array)
+    file = written("tf", MINI, layers_of("tf", MINI, "our names"), weights)
+    arrays = {}
+    for name, array in file.arrays.items():
+        path, _, number = name.rpartition("/vars/")
+        if f"{path}/vars/3" in file.arrays:
+            path, number = f"batch_normalization/{path}", int(number)
+            if number == (leaf == "weight"):
+                continue
+            number -= number > (leaf == "weight")
+        arrays[f"{path}/vars/{number}"] = array
+    known = leads_to(replace(file, arrays=arrays), MINI, weights)
+    missing = "beta" if leaf == "weight" else "gamma"
+    assert any(f"norms have no {missing}" in note for note in known.notes) == (leaf == "weight")
+
+
 def test_two_dicts_that_fit_are_named_and_a_key_chooses():
     file, weights = book(MINI)
     other = {name: array + 1 for name, array in file.arrays.items()}

@@ -5,6 +5,7 @@ Long because each format has its own kinds of damage.
 
 import importlib.util
 import io
+import json
 import math
 import os
 import pickle
@@ -12,8 +13,10 @@ import re
 import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import h5py
 import hostile  # in tests/support
 import make_weight_files  # in tests/support
 import numpy as np
@@ -162,7 +165,7 @@ def test_every_file_of_the_folder_is_among_them():
     assert {path.name for path in WEIGHT_FILES.iterdir()} == {*FILES, "onnx-folded.onnx"}
 
 
-EPS = {"keras-model.keras": 1e-5, "onnx-torch.onnx": float(np.float32(1e-5))}
+EPS = {**dict.fromkeys(("keras-model.keras", "keras-model.h5"), 1e-5), "onnx-torch.onnx": float(np.float32(1e-5))}
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -393,6 +396,48 @@ def test_onnx_norms_of_several_eps_get_the_first():
 
 
 NORM_LEAVES = ("weight", "bias", "running_mean", "running_var")
+
+
+def norm_config(*eps, **more):
+    """The config of a Keras model with norms, as its files have it."""
+    layers = [{"class_name": "BatchNormalization", "config": {"epsilon": each}} for each in eps]
+    layers += [{"class_name": word, "config": {}} for word in more.get("words", ())]
+    return json.dumps({"class_name": "Functional", "config": {"layers": layers}})
+
+
+def keras_file(tmp_path, config, whole, **arrays):
+    """A file of a Keras model: a .keras archive, or an .h5 with the config as an attribute."""
+    path = tmp_path / "model.h5"
+    with h5py.File(path, "w") as file:
+        if whole == ".h5":
+            file.attrs["model_config"] = config
+        for name, array in {"conv2d/kernel": np.ones((1, 1, 1, 2), "f4"), **arrays}.items():
+            file[name] = array
+    if whole == ".h5":
+        return path
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        archive.write(path, "model.weights.h5")
+        archive.writestr("config.json", config)
+    return tmp_path / "model.keras"
+
+
+@pytest.mark.parametrize("whole", [".h5", ".keras"])
+def test_a_whole_keras_model_has_its_eps_and_says_what_scales_the_images(tmp_path, whole):
+    found = sandbox.read_file(keras_file(tmp_path, norm_config(1e-5, 1e-5), whole))
+    assert (found.eps, found.scales) == (1e-5, "")
+    for word in ("Rescaling", "Normalization"):
+        found = sandbox.read_file(keras_file(tmp_path, norm_config(0.1, words=[word]), whole))
+        assert (found.eps, found.scales) == (0.1, word)
+    with pytest.raises(WeightsError, match=r"several eps \(1e-05, 0.001\).* multiply each gamma"):
+        sandbox.read_file(keras_file(tmp_path, norm_config(1e-3, 1e-5), whole))
+    with pytest.raises(WeightsError, match="config of more than 10,000,000 bytes"):
+        sandbox.read_file(keras_file(tmp_path, " " * 10**7 + "{}", whole))
+
+
+def test_keras_weights_alone_tell_of_a_normalization_layer_too(tmp_path):
+    for name, seen in (("normalization_1/vars/2", "Normalization"), ("batch_normalization/m", "")):
+        path = keras_file(tmp_path, "", ".h5", **{f"layers/{name}": np.float32(1)})
+        assert sandbox.read_file(path).scales == seen
 
 
 @pytest.mark.parametrize("file", ["export", "old"])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any, BinaryIO
 
@@ -21,44 +22,69 @@ from common.formats.readers.base import bfloat16 as widened
 #: groups at the top that hold no weights of the network
 OTHER_GROUPS = ("optimizer", "optimizer_weights", "metrics")
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"  #: the entries of a .keras archive
+MODEL_CONFIG = "model_config"  #: the attribute of a whole model in an `.h5`
 LONGEST_CONFIG = 10**7  #: bytes
+LONG = f"has a config of more than {LONGEST_CONFIG:,} bytes."
+SCALING = ("Rescaling", "Normalization")  #: the classes of layers that scale the images
+#: the layer Normalization; it counts what it has seen
+STATISTICS = re.compile(r"(^|/)normalization(_\d+)?/")
 
 
 def read_keras(file: BinaryIO) -> Content:
-    """All datasets of an HDF5 file by path; Unreadable if a link leads to another place."""
+    """All datasets of an HDF5 file by path; Unreadable if a link leads to another place.
+
+    A file of a whole model also has its config.
+    """
     import h5py
 
     with h5py.File(file, "r") as root:
         found = dict(datasets(root, "", 0, count(1)))
-    return Content({name.removeprefix("model_weights/"): found[name] for name in found})
+        config = root.attrs.get(MODEL_CONFIG, "")
+    counted = any(STATISTICS.search(name) and found[name].ndim == 0 for name in found)
+    return content(
+        {name.removeprefix("model_weights/"): found[name] for name in found},
+        config if isinstance(config, (str, bytes)) else "",
+        "Normalization" if counted else "",
+    )
 
 
 def read_keras_archive(archive: zipfile.ZipFile) -> Content:
-    """The weights in a .keras archive, and the eps of its norms."""
+    """The weights and the config in a .keras archive."""
     config = archive.getinfo(CONFIG) if CONFIG in archive.namelist() else None
     if config and config.file_size > LONGEST_CONFIG:
-        raise Unreadable(f"has a {CONFIG} of more than {LONGEST_CONFIG:,} bytes.")
+        raise Unreadable(LONG)
     found = read_keras(io.BytesIO(archive.read(WEIGHTS)))
-    return Content(found.tensors, eps_of(json.loads(archive.read(CONFIG))) if config else None)
+    return content(found.tensors, archive.read(CONFIG) if config else "", found.scales)
 
 
-def eps_of(config: Any) -> float | None:
-    """The eps of the norms in the config of a model, if it is one number."""
-    found, todo = set(), [config]
+def content(tensors: Mapping[str, np.ndarray], config: str | bytes, scales: str) -> Content:
+    """What is found, with what the config says: the eps of the norms, layers that scale images."""
+    eps = set[float]()
+    if len(config) > LONGEST_CONFIG:
+        raise Unreadable(LONG)
+    todo = [json.loads(config)] if config else []
     while todo:
         one = todo.pop()
         if isinstance(one, dict):
             todo += one.values()
-            eps = None
+            own = None
             if one.get("class_name") == "BatchNormalization" and isinstance(one["config"], dict):
-                eps = one["config"].get("epsilon")
+                own = one["config"].get("epsilon")
             elif one.get("type") == "Norm":  # our own spec
-                eps = one.get("eps")
-            if isinstance(eps, float) and 0 < eps < 1:
-                found.add(eps)
+                own = one.get("eps")
+            if isinstance(own, float) and 0 < own < 1:
+                eps.add(own)
+            if one.get("class_name") in SCALING:
+                scales = one["class_name"]
         elif isinstance(one, list):
             todo += one
-    return found.pop() if len(found) == 1 else None
+    if len(eps) > 1:
+        raise Unreadable(
+            f"has norms of several eps ({', '.join(f'{each:g}' for each in sorted(eps)[:9])}), and "
+            "a network of ours has one: choose one, and multiply each gamma by "
+            "sqrt((variance + new eps) / (variance + old eps))."
+        )
+    return Content(tensors, eps.pop() if eps else None, scales=scales)
 
 
 def datasets(
