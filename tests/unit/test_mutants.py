@@ -1,6 +1,7 @@
 """The mutation run itself, and a small fixed sample of its last result."""
 
 import ast
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -13,7 +14,6 @@ sys.path.insert(0, str(ROOT / "tests" / "mutation"))
 import mutants  # noqa: E402
 
 SAMPLE = 8  #: mutants of the last result that are tested anew
-QUICK = 8.0  #: seconds that their tests took at most
 
 
 def changed(text):
@@ -111,7 +111,7 @@ def test_the_tests_that_run_a_line_are_chosen(tmp_path):
         database.execute("create table line_bits (file_id, context_id, numbits)")
         for file, name in enumerate(["a.py", "imported.py"]):
             database.execute("insert into file values (?, ?)", (file, f"/src/common/{name}"))
-        for context, name in enumerate(["", "long|run", "short|run"]):
+        for context, name in enumerate(["", "long[a|b]|run", "short|run"]):
             database.execute("insert into context values (?, ?)", (context, name))
         for each in [(0, 0, 0b11), (0, 1, 0b11100), (0, 2, 0b1000), (1, 0, 0b1110)]:
             bits = each[2].to_bytes(1, "little")
@@ -121,8 +121,10 @@ def test_the_tests_that_run_a_line_are_chosen(tmp_path):
     def tests(file, line):
         return reach.tests(mutants.Mutant("spec", f"common/{file}", line, "number", "1", "2"))
 
-    assert tests("a.py", 2) == ["long"]
-    assert tests("a.py", 3) == tests("a.py", 0) == ["short", "long"]  # the second in the import
+    assert tests("a.py", 2) == ["long[a|b]"]
+    assert (
+        tests("a.py", 3) == tests("a.py", 0) == ["short", "long[a|b]"]
+    )  # the second in the import
     assert tests("imported.py", 2) == ["tests/unit"]
     assert tests("a.py", 5) == tests("never_imported.py", 1) == []
 
@@ -149,26 +151,49 @@ def test_a_failed_test_is_named_whole(tmp_path):
     assert failed == 'test_a.py::test_a[a "b"]'
     assert mutants.first_failure(tmp_path, python, [failed]) == failed
     assert mutants.first_failure(tmp_path, python, ["test_a.py"], without=[failed]) == ""
+    assert mutants.first_failure(tmp_path, python, ["test_a.py::gone"]) == ""
+    assert mutants.first_failure(tmp_path, python, ["test_a.py::gone", failed]) == failed
+
+
+def test_a_failure_without_a_test_counts_only_if_all_pass_without_the_mutant(tmp_path, monkeypatch):
+    """A run that ends without a result proves nothing by itself."""
+    ends = []
+    monkeypatch.setattr(mutants, "first_failure", lambda *told: ends.pop(0))
+    tree = object.__new__(mutants.Tree)
+    tree.folder, tree.passing, tree.broken = tmp_path, set(), set()
+    monkeypatch.setattr(tree, "restore", lambda: None)
+    for killer in ("the import", "timeout"):
+        ends[:] = [""]
+        assert tree.passes(Path(), ["a.py::a"], killer, "")
+        ends[:] = [killer]
+        with pytest.raises(RuntimeError, match=f"Without a mutant the tests end with '{killer}'"):
+            tree.passes(Path(), ["a.py::a"], killer, "")
+    ends[:] = ["a.py::a"]
+    assert not tree.passes(Path(), ["a.py::a"], "a.py::a", "")
 
 
 def sample():
-    """Mutants that a quick unit test has killed, and whose lines are still there."""
-    rows = mutants.known()
-    quick = [
-        row for row in rows if row["test"].startswith("tests/unit/") and row["seconds"] < QUICK
+    """The mutants that a unit test killed soonest, one of each group, where the lines are left."""
+    rows = [
+        row
+        for row in mutants.known()
+        if re.match("tests/unit/.+::", row["test"])
+        and row["before"] in (ROOT / row["file"]).read_text()
     ]
-    groups = {
-        row["group"]: row for row in quick if row["before"] in (ROOT / row["file"]).read_text()
-    }
-    return [*groups.values()][:SAMPLE]
+    rows.sort(key=lambda row: -row["seconds"])
+    groups = {row["group"]: row for row in rows}
+    return sorted(groups.values(), key=lambda row: row["seconds"])[:SAMPLE]
 
 
-@pytest.mark.parametrize("row", sample(), ids=lambda row: f"{row['file']}:{row['line']}")
-def test_a_sample_of_the_last_result_is_still_killed(row, tmp_path):
+def test_a_sample_of_the_last_result_is_still_killed(tmp_path):
     for name in ("backends", "common", "tests", "docs", "pyproject.toml", "README.md"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
         copy(ROOT / name, tmp_path / name)
-    mutant = mutants.Mutant(**{name: row[name] for name in mutants.Mutant.__dataclass_fields__})
-    assert mutants.first_failure(tmp_path, Path(sys.executable), [row["test"]]) == ""
-    mutant.apply(tmp_path)
-    assert mutants.first_failure(tmp_path, Path(sys.executable), [row["test"]]) == row["test"]
+    rows, python = sample(), Path(sys.executable)
+    assert len(rows) == SAMPLE
+    assert mutants.first_failure(tmp_path, python, [row["test"] for row in rows]) == ""
+    for row in rows:
+        mutant = mutants.Mutant(**{name: row[name] for name in mutants.Mutant.__dataclass_fields__})
+        mutant.apply(tmp_path)
+        assert mutants.first_failure(tmp_path, python, [row["test"]]) == row["test"], row
+        shutil.copyfile(ROOT / mutant.file, tmp_path / mutant.file)

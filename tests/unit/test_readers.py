@@ -165,7 +165,8 @@ def test_every_file_of_the_folder_is_among_them():
     assert {path.name for path in WEIGHT_FILES.iterdir()} == {*FILES, "onnx-folded.onnx"}
 
 
-EPS = {**dict.fromkeys(("keras-model.keras", "keras-model.h5"), 1e-5), "onnx-torch.onnx": float(np.float32(1e-5))}
+EPS = {"keras-model.keras": 1e-5, "keras-model.h5": 1e-5}
+EPS["onnx-torch.onnx"] = float(np.float32(1e-5))
 
 
 @pytest.mark.parametrize("file", FILES)
