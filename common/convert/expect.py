@@ -131,7 +131,7 @@ def array(path: Path, axes: int) -> np.ndarray:
         raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from error
     except (ValueError, Unreadable, struct.error) as error:
         raise WeightsError(f"{path} is not a .npy file of numbers.") from error
-    if found is None or found.dtype.name not in KINDS or found.ndim != axes:
+    if not isinstance(found, np.ndarray) or found.dtype.name not in KINDS or found.ndim != axes:
         raise WeightsError(f"{path} is not an array of numbers with {axes} axes.")
     if not len(found) or not np.isfinite(found).all():
         raise WeightsError(f"{path} is empty, or holds NaN or infinity.")

@@ -383,6 +383,8 @@ def refusal(
                 f"{file_name} does not hold the weights of {spec_name}: {why}; it holds those of "
                 f"{other}: use `--spec {other}`."
             )
+    if file.unread:
+        return f"{file_name} {file.unread}"
     by_name = best.score > -len(file.arrays) and any(
         set(best.names.values()) & set(part.file.arrays) for part in likely
     )

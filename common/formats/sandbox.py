@@ -21,7 +21,7 @@ import numpy as np
 from common.errors import WeightsError
 from common.files import ROOT, leads_out
 from common.formats.readers.base import LARGEST, File, Unreadable
-from common.formats.readers.detect import parse
+from common.formats.readers.detect import DISTRIBUTED, SHARDS, parse
 from common.limits import (
     TOO_LARGE,
     TOO_LONG,
@@ -39,7 +39,7 @@ def read_file(path: Path) -> File:
     path = weights_file(path)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "common.formats.sandbox", str(path.absolute())],
+            [sys.executable, "-X", "utf8", "-m", "common.formats.sandbox", str(path.absolute())],
             cwd=ROOT,
             env=environment(),
             stdin=subprocess.DEVNULL,
@@ -80,6 +80,10 @@ def weights_file(path: Path) -> Path:
             f"{path} is a TensorFlow SavedModel: load the model that it was made from, and write "
             "`model.save_weights('NAME.weights.h5')`."
         )
+    if path.is_dir() and (path / ".metadata").is_file():
+        raise WeightsError(f"{path} {DISTRIBUTED}")
+    if path.is_dir() and any(path.glob("*.index.json")):
+        raise WeightsError(f"{path} {SHARDS}")
     if path.is_dir():
         raise WeightsError(f"{path} is a folder: name the file of weights in it.")
     if not path.is_file():
@@ -99,9 +103,8 @@ def encode(file: File) -> bytes:
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(array) for name, array in file.arrays.items()}
-    return save(
-        arrays, {KEY: json.dumps([file.format, file.stored, file.eps, file.scales, list(arrays)])}
-    )
+    told = [file.format, file.stored, file.eps, file.scales, file.unread, list(arrays)]
+    return save(arrays, {KEY: json.dumps(told)})
 
 
 def decode(data: bytes) -> File:
@@ -109,8 +112,8 @@ def decode(data: bytes) -> File:
     from safetensors.numpy import load
 
     arrays = load(data)
-    form, stored, eps, scales, names = json.loads(metadata(data)[KEY])
-    return File(form, {name: arrays[name] for name in names}, stored, eps, scales)
+    form, stored, eps, scales, unread, names = json.loads(metadata(data)[KEY])
+    return File(form, {name: arrays[name] for name in names}, stored, eps, scales, unread)
 
 
 # --- in the process that reads

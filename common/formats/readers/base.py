@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -22,9 +23,34 @@ NUMPY_TYPES = {
     **{"i4": "int32", "i8": "int64", "u1": "uint8", "i1": "int8", "b1": "bool"},
 }  #: the plain numbers, as NumPy's files name them
 
-LONGEST_NAME = (
-    200  #: characters, all of them printable ASCII, so that a message can contain the name
-)
+LONGEST_NAME = 200  #: characters, all of them printable, so that a message can contain the name
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+#: how the name of a layer's tensor ends
+WEIGHT = re.compile(r"(?:^|[./])(?:weight|kernel|bias|gamma|beta|[wb]_\d+|vars/\d+)$")
+
+#: how PyTorch names the parts of a weight that it computes from others, and what ends that
+PARAMETRIZED = re.compile(r"\b(?:weight|bias)_(mask|g|u)$|\.(parametrizations)\.")
+REMOVED_BY = {
+    "mask": "torch.nn.utils.prune.remove(layer, 'weight')",
+    "g": "torch.nn.utils.remove_weight_norm(layer)",
+    "u": "torch.nn.utils.remove_spectral_norm(layer)",
+    "parametrizations": "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')",
+}
+
+#: what to do about a tensor that is not read, by its kind
+WAYS = {
+    **dict.fromkeys(
+        ("int8", "uint8"),
+        "it is quantised; save the network's weights in floating point, before it is quantised.",
+    ),
+    "'torch.storage._load_from_bytes'": "write the file with `torch.save(net.state_dict(), FILE)`.",
+}
+OTHERWISE = "save only the network's state_dict, its weights as floating-point numbers."
+
+#: types of values that are no tensors, as counters, losses and texts
+PLAIN = {str, bytes, bool, int, float, list, tuple, type(None)}
 
 
 class Unreadable(Exception):
@@ -43,6 +69,14 @@ class File:
     stored: str  #: the dtypes in the file, such as `float16`
     eps: float | None = None  #: of the norms, if the file records it
     scales: str = ""  #: what the network does with its images before the first layer
+    unread: str = ""  #: why a layer's tensor could not be used, if one could not, as in Unreadable
+
+
+class Opaque:
+    """A value that is not read: `kind` says what it is."""
+
+    def __init__(self, kind: str = "something that is not an array") -> None:
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -52,7 +86,7 @@ class Content:
     tensors: Mapping[Any, Any]
     eps: float | None = None
     classes: list[str] = field(default_factory=list)  #: the file asks for them; none was imported
-    beside: int = 0  #: bytes of a second file that belongs to this one
+    beside: int = 0  #: bytes of a second file that belongs to this one, or of what was unpacked
     scales: str = ""  #: what the network does with its images before the first layer
 
 
@@ -63,40 +97,45 @@ def numbers(form: str, content: Content, size: int) -> File:
     """Check a reader's result; half precision becomes float32, which is exact.
 
     `size` is the size of the file in bytes. Whatever is not a floating-point array with an axis
-    belongs to no layer and is left out: counters, losses, texts. Unreadable if no array is left, if
-    weights are quantised, or if the arrays have more values than the file has room for.
+    belongs to no layer and is left out: counters, losses, texts. Unreadable if no array is left, or
+    if the arrays have more values than the file has room for.
     """
     arrays: dict[str, np.ndarray] = {}
-    kinds, odd = [], ""
+    kinds, odd, unread = [], "", ""
     for name, value in flat(content.tensors):
         value = getattr(value, "array", value)  # what a pickle builds
-        if not isinstance(value, np.ndarray):
-            odd = odd or f"holds something that is not an array under {name!r:.100}"
-            continue
-        require_name(name)
-        if value.dtype == np.uint16 and form == "paddle":
-            value = bfloat16(value)  # Paddle stores bfloat16 as uint16
-        kind = "bfloat16" if isinstance(value, Bfloat16) else value.dtype.name
-        if kind in ("int8", "uint8") and value.ndim > 1:
-            raise Unreadable(
-                f"holds {kind} under {name!r}: it is quantised; save the network's weights in "
-                "floating point, before it is quantised."
-            )
-        if kind not in ("float16", "bfloat16", "float32", "float64"):
-            odd = f"holds {kind} under {name!r:.100}: weights are floating-point numbers"
+        if isinstance(value, np.ndarray):
+            require_name(name)
+            if value.dtype == np.uint16 and form == "paddle":
+                value = bfloat16(value)  # Paddle stores bfloat16 as uint16
+            kind = "bfloat16" if isinstance(value, Bfloat16) else value.dtype.name
+            large = value.ndim > 1
+        else:
+            large = isinstance(value, Opaque)
+            kind = value.kind if isinstance(value, Opaque) else Opaque().kind
+        if kind not in FLOATS:
+            left_out = f"holds {kind} under {name!r:.100}: {WAYS.get(kind, OTHERWISE)}"
+            odd = odd or left_out
+            if large and WEIGHT.search(name):
+                unread = unread or left_out
         elif value.ndim and name not in arrays:
             kinds.append(kind)
             wide = kind if kind == "float64" else "float32"
             arrays[name] = value.view(np.ndarray).astype(wide, copy=False)
+            if found := PARAMETRIZED.search(name):
+                unread = unread or (
+                    f"has {name!r:.100}: call `{REMOVED_BY[found[1] or found[2]]}` for each such "
+                    "layer, then save the state_dict again."
+                )
     if not arrays:
-        if content.classes:
+        if content.classes and not unread:
             raise asks(content.classes[0])
-        end = "." if ":" in odd else ": save only the network's state_dict."
-        raise Unreadable(f"{odd or 'holds no arrays'}{end}")
+        raise Unreadable(unread or odd or "holds no arrays: save only the network's state_dict.")
     room = 2 * (size + content.beside)  # twice, because float16 became float32
     if sum(array.nbytes for array in arrays.values()) > room:
         raise Unreadable("declares more values than it has room for: its tensors overlap.")
-    return File(form, arrays, ", ".join(dict.fromkeys(kinds)), content.eps, content.scales)
+    stored = ", ".join(dict.fromkeys(kinds))
+    return File(form, arrays, stored, content.eps, content.scales, unread)
 
 
 def asks(name: str) -> Unreadable:
@@ -110,43 +149,55 @@ def asks(name: str) -> Unreadable:
 def flat(tree: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
     """The values in nested dicts by name; the keys are joined by dots.
 
-    A dict under a key that is not text is left out: the state of an optimizer is one. A dict that
+    Several networks may be in a list, or under whole numbers, at the top. Elsewhere a dict in a
+    list or under a key that is not text is left out: the state of an optimizer is one. A dict that
     occurs twice is read once, so a dict may contain itself.
     """
-    seen, count, values = {id(tree)}, 0, 0
-    todo: list[tuple[str, int, Iterator[tuple[Any, Any]]]] = [("", 0, iter(tree.items()))]
+    lists = {id(each): each for each in tree.values() if type(each) is list}
+    networks = {  # each list once, because many keys may share one
+        number: {str(at): one for at, one in enumerate(each) if isinstance(one, dict)}
+        for number, each in lists.items()
+    }
+    seen, tensors = {id(tree)}, 0
+    todo: list[tuple[str, Iterator[tuple[Any, Any]]]] = [("", iter(tree.items()))]
     while todo:
-        prefix, depth, items = todo[-1]
+        prefix, items = todo[-1]
         for key, value in items:
-            count += 1
-            require_few(count, 10)
+            if len(todo) == 1:
+                if type(key) is int and isinstance(value, dict):
+                    key = str(key)
+                if key != "param_groups":  # an optimizer's
+                    value = networks.get(id(value)) or value
             if type(key) is not str:
                 continue
             if not isinstance(value, dict):
-                values += 1
-                require_few(values)
+                tensors += type(value) not in PLAIN
+                require_few(tensors)
                 yield prefix + key, value
-            elif id(value) not in seen and depth < DEEPEST:
+            elif id(value) not in seen and len(todo) <= DEEPEST:
                 require_name(key)
                 seen.add(id(value))
-                todo.append((f"{prefix}{key}.", depth + 1, iter(value.items())))
+                todo.append((f"{prefix}{key}.", iter(value.items())))
                 break
         else:
             todo.pop()
 
 
-def require_few(count: int, times: int = 1) -> None:
+def require_few(count: int) -> None:
     """Unreadable if a file has more than MOST_TENSORS tensors."""
-    if count > times * MOST_TENSORS:
+    if count > MOST_TENSORS:
         raise Unreadable(f"has more than {MOST_TENSORS:,} tensors: no GoogLeNet has so many.")
 
 
 def require_name(name: object) -> None:
-    """Unreadable unless the name is short printable ASCII text, valid in a safetensors file."""
+    """Unreadable unless the name is short printable text, valid in a safetensors file.
+
+    No control character, and none that changes the direction of text, is printable.
+    """
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or name == "__metadata__":
         raise Unreadable(f"has a tensor whose name cannot be used ({type(name).__name__}).")
-    if not (name.isascii() and name.isprintable()):
-        raise Unreadable(f"names a tensor {name[:20]!a}...: names are printable ASCII.")
+    if not name.isprintable():
+        raise Unreadable(f"names a tensor {name[:20]!a}...: names are printable characters.")
 
 
 class Bfloat16(np.ndarray):
@@ -163,18 +214,17 @@ def width(dtype: str) -> str:
     return "uint16" if dtype == "bfloat16" else dtype
 
 
-def array_of(data: bytes, dtype: str, shape: Any, offset: int = 0) -> np.ndarray:
-    """An array of `shape` from `data`, starting at value `offset`; dtype may be bfloat16.
+def array_of(data: bytes, dtype: str, shape: Any, order: Any = "<") -> np.ndarray:
+    """An array of `shape` from `data`; dtype may be bfloat16, `order` is NumPy's byte order.
 
     Unreadable if the shape is invalid or `data` is too short.
     """
     require_shape(shape)
-    require_whole(offset)
-    plain = np.dtype(width(dtype)).newbyteorder("<")
+    plain = np.dtype(width(dtype)).newbyteorder(order)
     count = math.prod(shape)
-    if (offset + count) * plain.itemsize > len(data):
+    if count * plain.itemsize > len(data):
         raise Unreadable(f"is cut or damaged: a tensor of shape {list(shape)} is incomplete.")
-    flat = np.frombuffer(data, plain, count, offset * plain.itemsize)
+    flat = np.frombuffer(data, plain, count)
     flat = flat.astype(plain.newbyteorder("="), copy=False).reshape(shape)
     return bfloat16(flat) if dtype == "bfloat16" else flat
 

@@ -7,11 +7,20 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from common.errors import one_line
-from common.formats.readers.base import LONGEST_NAME, Content, File, Reader, Unreadable, numbers
+from common.formats.readers.base import (
+    LARGEST,
+    LONGEST_NAME,
+    Content,
+    File,
+    Reader,
+    Unreadable,
+    numbers,
+)
 from common.formats.readers.keras import WEIGHTS, read_keras, read_keras_archive
 from common.formats.readers.mxnet import MXNET_LIST, read_mxnet
 from common.formats.readers.npz import MAGIC, read_npz
@@ -38,6 +47,23 @@ TF_CHECKPOINT = (
     "is a TensorFlow checkpoint: load it into the model that wrote it, and write "
     "`model.save_weights('NAME.weights.h5')`."
 )
+SHARDS = (
+    "has its weights in several files: join them first, as `save_file({name: tensor for file in "
+    "FILES for name, tensor in load_file(file).items()}, 'all.safetensors')` with "
+    "safetensors.torch (`torch.load` and `torch.save` for .bin files)."
+)
+DISTRIBUTED = (
+    "has its weights in several files: join them first with `python -m "
+    "torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER all.pt`."
+)
+COMPRESSED = "is compressed: unpack it first."
+#: by the first bytes, in small letters: what is known and not read, and the way out
+NO_WEIGHTS = {
+    b"version https://": "is a Git LFS pointer: fetch the file itself with `git lfs pull`.",
+    b"<!doctype": "is a web page, not weights: the download failed.",
+    b"<html": "is a web page, not weights: the download failed.",
+    b"\x1f\x8b": COMPRESSED,
+}
 #: by the end of the name: what is known and not read, and the way out
 NOT_READ = {
     ".index": TF_CHECKPOINT,
@@ -49,11 +75,14 @@ NOT_READ = {
     ".prototxt": "is a Caffe network without weights.",
     ".pdmodel": "is a Paddle program without weights: name the .pdiparams file beside it.",
     ".pdopt": "is the state of a Paddle optimizer: name the .pdparams file beside it.",
+    ".index.json": SHARDS,
+    ".weights.json": "has its weights in several files: load it into the model that wrote it, and "
+    "write `model.save_weights('NAME.weights.h5')`.",
     ".json": "describes a network without its weights: name the file of weights beside it.",
     ".mlmodel": "is a Core ML model: convert the model that it was made from.",
     ".t7": "is a Torch 7 file: save its weights with PyTorch first.",
     ".tar": "is an archive of files: unpack it, and name the file of weights in it.",
-    ".gz": "is compressed: unpack it first.",
+    ".gz": COMPRESSED,
 }
 
 
@@ -87,6 +116,8 @@ def parse_open(file: BinaryIO, name: str = "", path: Path | None = None) -> File
 def detect_format(file: BinaryIO, name: str, path: Path | None = None) -> tuple[str, Reader]:
     """The format of a file, from its first bytes, and its reader."""
     start = file.read(16)
+    if name.endswith((".metadata", ".distcp")):
+        raise Unreadable(DISTRIBUTED)
     if start.startswith(b"PK\x03\x04"):
         file.seek(0)
         return archive_format(file)
@@ -111,6 +142,9 @@ def detect_format(file: BinaryIO, name: str, path: Path | None = None) -> tuple[
             "is a NumPy array without names (.npy): write the weights with their names, as "
             "`numpy.savez('NAME.npz', **named)`."
         )
+    for first, said in NO_WEIGHTS.items():
+        if start.lstrip().lower().startswith(first):
+            raise Unreadable(said)
     if ".data-0" in name:
         raise Unreadable(TF_CHECKPOINT)
     for end, said in NOT_READ.items():
@@ -135,13 +169,13 @@ def archive_format(file: BinaryIO) -> tuple[str, Reader]:
 
 
 def in_archive(read: Callable[[zipfile.ZipFile], Content]) -> Reader:
-    """The reader of a file that is an archive, whose entries must not be much larger than it."""
+    """The reader of a file that is an archive, whose entries together are at most LARGEST."""
 
     def read_file(file: BinaryIO) -> Content:
-        size = file.seek(0, io.SEEK_END)
         with zipfile.ZipFile(file) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > 2 * size:
-                raise Unreadable("is an archive with compressed or overlapping entries.")
-            return read(archive)
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > LARGEST:
+                raise Unreadable(f"unpacks to {unpacked:,} bytes, more than weights have.")
+            return replace(read(archive), beside=unpacked)
 
     return read_file

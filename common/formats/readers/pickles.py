@@ -18,6 +18,7 @@ import numpy as np
 
 from common.formats.readers.base import (
     NUMPY_TYPES,
+    Opaque,
     Unreadable,
     array_of,
     asks,
@@ -50,13 +51,7 @@ class Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-class Opaque:
-    """An object that is not built; the class that the pickle asks for was not imported."""
-
-    array = None
-
-
-OPAQUE = Opaque()
+OPAQUE = Opaque()  #: an object that is not built; its class was not imported
 
 
 @dataclass
@@ -70,31 +65,28 @@ class Seen:
 class Dtype:
     """A NumPy dtype; a later BUILD operation gives its byte order."""
 
-    def __init__(self, code: object) -> None:
-        if not isinstance(code, str) or code not in NUMPY_TYPES:
-            raise Unreadable("holds arrays whose elements are not plain numbers.")
-        self.name = NUMPY_TYPES[code]
+    def __init__(self, code: str) -> None:
+        self.name, self.order = NUMPY_TYPES[code], "<"
 
     def build(self, state: Any) -> None:
-        """Unreadable unless this is the state of a plain little-endian number."""
-        if tuple(state)[1:5] not in (("<", None, None, None), ("|", None, None, None)):
-            raise Unreadable("holds arrays that are not little-endian numbers.")
+        """Set the byte order; Unreadable unless this is the state of a plain number."""
+        order, *more = tuple(state)[1:5]
+        if order not in ("<", ">", "|") or more != [None] * 3:
+            raise Unreadable("is damaged: a type of numbers is none.")
+        self.order = order
 
 
 class Empty:
     """A NumPy array; a later BUILD operation gives its content."""
 
-    array: np.ndarray | None = None
+    array: np.ndarray | Opaque = OPAQUE
 
     def build(self, state: Any) -> None:
         """Set shape, dtype, order and bytes."""
         _, shape, dtype, fortran, data = state
-        if not isinstance(dtype, Dtype) or type(data) is not bytes or type(shape) is not tuple:
-            raise Unreadable("holds arrays of objects.")
-        array = array_of(data, dtype.name, shape[::-1] if fortran else shape)
-        if array.nbytes != len(data):
+        self.array = from_buffer(data, dtype, shape, "F" if fortran else "C")
+        if isinstance(self.array, np.ndarray) and self.array.nbytes != len(data):
             raise Unreadable("is damaged: an array has more bytes than values.")
-        self.array = array.T if fortran else array
 
 
 TORCH_TYPES = {
@@ -111,13 +103,20 @@ def rebuild_tensor(
     storage: Any, offset: Any, shape: Any, strides: Any, gradient: Any, hooks: Any, *more: Any
 ) -> Tensor | Opaque:
     """`torch._utils._rebuild_tensor_v2`; a tensor without a value belongs to no layer."""
-    if storage is OPAQUE or (type(shape) is tuple and 0 in shape[:9]):
+    if isinstance(storage, Opaque):
+        return storage
+    if type(shape) is tuple and 0 in shape[:9]:
         return OPAQUE
     if not isinstance(storage, Storage) or type(shape) is not tuple or type(strides) is not tuple:
         raise Unreadable("is damaged: a tensor has no storage.")
     require_shape(shape)
     require_whole(offset, len(strides), *strides[:9])
     return Tensor(storage, offset, shape, strides)
+
+
+def rebuild_other_tensor(*arguments: Any) -> Opaque:
+    """`torch._utils._rebuild_tensor_v3`, for types without a storage of their own, as float8."""
+    return next((each for each in arguments[6:] if isinstance(each, Opaque)), OPAQUE)
 
 
 def rebuild_parameter(tensor: Any, gradient: Any, hooks: Any) -> Any:
@@ -140,20 +139,28 @@ def ordered(items: Any = ()) -> dict[Any, Any]:
     return found
 
 
-def from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    """NumPy's `_frombuffer`, which protocol 5 uses."""
-    holds = isinstance(dtype, Dtype) and type(data) is bytes and type(shape) is tuple
-    if not holds or order not in ("C", "F"):
-        raise Unreadable("holds arrays of objects.")
-    array = array_of(data, dtype.name, shape[::-1] if order == "F" else shape)
+def dtype_of(code: Any, align: Any = False, copy: Any = True) -> Dtype | Opaque:
+    """NumPy's `dtype`; texts, dates, objects, records and so on are left out."""
+    if type(code) is not str:
+        return OPAQUE
+    return Dtype(code) if code in NUMPY_TYPES else Opaque(f"NumPy's type {code[:9]!a}")
+
+
+def from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray | Opaque:
+    """NumPy's `_frombuffer`, which protocol 5 uses; an array without a value is left out."""
+    if isinstance(dtype, Opaque):
+        return dtype
+    if not isinstance(dtype, Dtype) or type(shape) is not tuple or order not in ("C", "F"):
+        raise Unreadable("is damaged: an array has no type or no shape.")
+    if 0 in shape[:9] or type(data) is not bytes:
+        return OPAQUE
+    array = array_of(data, dtype.name, shape[::-1] if order == "F" else shape, dtype.order)
     return array.T if order == "F" else array
 
 
-def reconstruct(kind: Any, shape: Any, code: Any) -> Empty:
+def reconstruct(kind: Any, shape: Any, code: Any) -> Empty | Opaque:
     """NumPy's `_reconstruct`."""
-    if kind != ARRAY:
-        raise Unreadable("holds arrays of an unknown kind.")
-    return Empty()
+    return Empty() if kind == ARRAY else OPAQUE
 
 
 def to_bytes(text: Any, code: Any) -> bytes:
@@ -174,18 +181,20 @@ CALLS: dict[Name, Callable[..., Any]] = {
     Name("collections", "OrderedDict"): ordered,
     Name("collections", "defaultdict"): lambda *factory: {},
     Name("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+    Name("torch._utils", "_rebuild_tensor_v3"): rebuild_other_tensor,
     Name("torch._utils", "_rebuild_parameter"): rebuild_parameter,
     Name("torch._tensor", "_rebuild_from_type_v2"): rebuild_from_type,
     Name("numpy.core.numeric", "_frombuffer"): from_buffer,
     Name("numpy._core.numeric", "_frombuffer"): from_buffer,
     Name("numpy.core.multiarray", "_reconstruct"): reconstruct,
     Name("numpy._core.multiarray", "_reconstruct"): reconstruct,
-    Name("numpy", "dtype"): lambda code, align=False, copy=True: Dtype(code),
+    Name("numpy", "dtype"): dtype_of,
     Name("_codecs", "encode"): to_bytes,
     Name("builtins", "tuple"): named_tensor,
 }
 #: what a pickle may name but not call
 VALUES = {ARRAY, *TORCH_TYPES}
+NAMES = {*CALLS, *VALUES}
 #: modules of functions that a file of weights asks for only to do harm, and such built-in functions
 MALICIOUS = {
     *("os", "posix", "nt", "subprocess", "sys", "shutil", "socket", "runpy", "importlib", "pty"),
@@ -303,7 +312,7 @@ def unpickle(file: BinaryIO, seen: Seen | None = None) -> Any:
             (state,) = pop(stack, 1)
             if isinstance(stack[-1], (Empty, Dtype)):
                 stack[-1].build(state)
-            elif stack[-1] is not OPAQUE and type(stack[-1]) is not dict:
+            elif not isinstance(stack[-1], (Opaque, dict)):
                 # a dict is PyTorch's state_dict, which has version numbers
                 raise Unreadable("builds something that is not an array.")
         elif code == "BINPERSID":
@@ -317,8 +326,8 @@ def unpickle(file: BinaryIO, seen: Seen | None = None) -> Any:
 
 def call(called: Any, arguments: Any) -> Any:
     """The result of a call: an array or a dict, or an opaque object."""
-    if called is OPAQUE:
-        return OPAQUE
+    if isinstance(called, Opaque):
+        return called
     if not isinstance(called, Name) or called not in CALLS or type(arguments) is not tuple:
         raise Unreadable("calls a function that does not build arrays.")
     return CALLS[called](*arguments)
@@ -335,7 +344,7 @@ def pop(stack: list[Any], count: int) -> list[Any]:
 
 def extend(target: Any, items: list[Any]) -> None:
     """Append items to a list; an opaque object stays one."""
-    if target is OPAQUE:
+    if isinstance(target, Opaque):
         return
     if type(target) is not list:
         raise Unreadable("is damaged: its pickle appends to something that is not a list.")
@@ -347,7 +356,7 @@ def update(target: Any, items: list[Any]) -> None:
 
     Only plain keys are kept: the hash of a nested one may take for ever.
     """
-    if target is OPAQUE:
+    if isinstance(target, Opaque):
         return
     if type(target) is not dict or len(items) % 2:
         raise Unreadable("is damaged: its pickle sets items of something that is not a dict.")
@@ -364,7 +373,7 @@ def resolve_global(module: Any, name: Any, seen: Seen) -> Name | Opaque:
     if type(module) is not str or type(name) is not str:  # a nested value takes long to print
         raise Unreadable("is damaged: a name in its pickle is not text.")
     found = Name(module, name)
-    if found in {*CALLS, *VALUES}:
+    if found in NAMES:
         return found
     if (
         MALICIOUS & {module, module.partition(".")[0], f"{module}.{name}"}
@@ -375,7 +384,7 @@ def resolve_global(module: Any, name: Any, seen: Seen) -> Name | Opaque:
         raise Unreadable(REFUSED[name])
     if len(seen.classes) < 100:
         seen.classes.append(f"{module}.{name}")
-    return OPAQUE
+    return Opaque(ascii(f"{module}.{name}"[:60])[:100])
 
 
 def stored(identity: Any, seen: Seen) -> Storage | Opaque:

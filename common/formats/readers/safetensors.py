@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from common.formats.readers.base import Content, Unreadable, array_of
+from common.formats.readers.base import Content, Opaque, Unreadable, array_of
 from common.weights import KEY, metadata, open_sealed, sha256
 
 LONGEST_HEADER = 10**8  #: bytes, as in the safetensors library; a long run's history is in it
@@ -37,19 +37,17 @@ def read_safetensors(file: BinaryIO) -> Content:
         )
     kinds = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
     kinds |= {"I64": "int64", "I32": "int32", "I8": "int8", "U8": "uint8"}
-    found = dict[str, np.ndarray]()
+    found, others = dict[str, np.ndarray](), dict[str, Opaque]()
     for name, tensor in deserialize(data):  # type: ignore[no-untyped-call]
         if 0 in tensor["shape"]:
             continue  # it has no value
-        if tensor["dtype"] not in kinds:
-            raise Unreadable(
-                f"holds {tensor['dtype']!s:.8} under {name!r:.200}: weights are floating-point "
-                "numbers."
-            )
-        found[name] = array_of(bytes(tensor["data"]), kinds[tensor["dtype"]], tensor["shape"])
+        if tensor["dtype"] in kinds:
+            found[name] = array_of(bytes(tensor["data"]), kinds[tensor["dtype"]], tensor["shape"])
+        else:
+            others[name] = Opaque(tensor["dtype"])
     if named.get("sha256") not in (None, sha256(found)):
         raise Unreadable("is damaged: its tensors do not have the SHA-256 that it names.")
-    return Content(found, eps_of(named))
+    return Content({**found, **others}, eps_of(named))
 
 
 def eps_of(named: Any) -> float | None:

@@ -11,7 +11,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from common.formats.readers.base import Content, Unreadable, array_of, asks, flat, width
+from common.formats.readers.base import (
+    Content,
+    Opaque,
+    Unreadable,
+    array_of,
+    asks,
+    flat,
+    width,
+)
 from common.formats.readers.pickles import Seen, Storage, Tensor, unpickle
 
 
@@ -33,6 +41,8 @@ def tensors(state: Any, seen: Seen, storages: Callable[[Storage], bytes]) -> Con
                 values = array_of(storages(storage), storage.dtype, (storage.length,))
                 read[storage.key] = values
             value = strided(value, read[storage.key])
+        elif type(value) is list:
+            value = Opaque()
         found.setdefault(name, value)
     return Content(found, classes=seen.classes)
 
