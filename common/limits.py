@@ -21,8 +21,9 @@ TOO_LONG = f"takes more than {SECONDS} seconds"
 
 
 def environment() -> dict[str, str]:
-    """The environment of a reading process: threads would take address space."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    """The environment of a reading process: threads would take address space; it says UTF-8."""
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return {**os.environ, **threads, "PYTHONIOENCODING": "utf-8"}
 
 
 def limit_memory(size: int = 0) -> None:

@@ -39,7 +39,7 @@ def read_file(path: Path) -> File:
     path = weights_file(path)
     try:
         done = subprocess.run(
-            [sys.executable, "-X", "utf8", "-m", "common.formats.sandbox", str(path.absolute())],
+            [sys.executable, "-m", "common.formats.sandbox", str(path.absolute())],
             cwd=ROOT,
             env=environment(),
             stdin=subprocess.DEVNULL,

@@ -47,7 +47,7 @@ def attempt(data: bytes) -> str:
             outcome = f"read: {found.format}"
         except base.Unreadable as error:
             said = str(error)
-            if not (said.isascii() and said.isprintable() and len(said) < 400):
+            if not (said.isprintable() and len(said) < 400):
                 raise Lost(f"a refusal that is no sentence: {said!r}") from error
             outcome = f"refused: {said.split(':')[0][:40]}"
     if watch.events:

@@ -176,6 +176,18 @@ def test_another_network_is_not_taken_for_a_near_one():
     assert "features.0.weight" in said
 
 
+def test_a_weight_that_was_not_read_is_named_where_no_network_is_found():
+    file = written("torch", D2L, layers_of("torch", D2L), noise(D2L))
+    said = "holds int8 under 'head.weight': it is quantised."
+    file = replace(file, unread=said)
+    assert identify(file, None, "x").spec.name == "d2l"
+    del file.arrays["head.weight"]
+    assert refusal(file).endswith(said)
+    assert "use `--spec d2l`" in refusal(
+        replace(written("torch", D2L, layers_of("torch", D2L), noise(D2L)), unread=said), "d2l-bn"
+    )
+
+
 def test_the_file_s_own_sizes_may_be_no_network_s(monkeypatch):
     """A class that no spec can have must not end in another error."""
     file = written("torch", D2L, layers_of("torch", D2L), noise(D2L))

@@ -49,8 +49,8 @@ TF_CHECKPOINT = (
 )
 SHARDS = (
     "has its weights in several files: join them first, as `save_file({name: tensor for file in "
-    "FILES for name, tensor in load_file(file).items()}, 'all.safetensors')` with "
-    "safetensors.torch (`torch.load` and `torch.save` for .bin files)."
+    "FILES for name, tensor in load_file(file).items()}, 'all.safetensors')` of "
+    "safetensors.torch (of .bin files with PyTorch's own functions)."
 )
 DISTRIBUTED = (
     "has its weights in several files: join them first with `python -m "

@@ -221,7 +221,8 @@ REFUSED = {
     "forward pass.",
 }
 
-MOST_OPERATIONS = 200_000  #: the state_dict of a GoogLeNet has about 10,000
+#: a GoogLeNet's state_dict has about 10,000, and a history one for each number: 1 to 5 seconds
+MOST_OPERATIONS = 1_000_000
 
 MARK = object()
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
