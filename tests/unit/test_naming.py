@@ -1,6 +1,7 @@
 """Names and layouts of others lead to the canonical ones, and what fits nothing is named."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest

@@ -592,13 +592,15 @@ ODD_HEADERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Stored array in format 3.0")
 @pytest.mark.parametrize("what", ODD)
 def test_an_array_of_anything_else_beside_the_weights_is_left_out(what):
     for protocol in (2, 4, 5):
         found = parse(pickle.dumps({"a": ONE, "b.weight": ODD[what]}, protocol))
         assert list(found.arrays) == ["a"]
         assert "under 'b.weight'" in found.unread
-        assert "under 'b'" in refusal(pickle.dumps({"b": ODD[what]}, protocol))
+        if what != "nothing":
+            assert "under 'b'" in refusal(pickle.dumps({"b": ODD[what]}, protocol))
     file = io.BytesIO()
     np.savez(file, **{"a": ONE, "b.weight": ODD[what], "n": 3})
     found = parse(file.getvalue())
@@ -606,6 +608,7 @@ def test_an_array_of_anything_else_beside_the_weights_is_left_out(what):
     assert ("under 'b.weight'" in found.unread) == (what != "nothing")
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
 def test_a_matrix_beside_the_weights_is_left_out():
     assert list(parse(pickle.dumps({"a": ONE, "b": np.matrix(ONE)}, 4)).arrays) == ["a"]
 

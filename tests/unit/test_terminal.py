@@ -133,3 +133,17 @@ def test_help_does_not_import_rich():
     program = "import sys; import common.cli; print('rich' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "False\n", time.monotonic() - start
+
+
+def test_a_terminal_without_some_characters_shows_them_as_escapes():
+    """Names in a file may be in any language, and a traceback would say nothing of them."""
+    program = "import click\nfrom common.cli.app import Commands\nmain = Commands()\n"
+    program += "main.command('say')(lambda: click.echo('模型'))\nmain(['say'])"
+    for code, said in (("latin-1", rb"\u6a21\u578b"), ("utf-8", "模型".encode())):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": code},
+        )
+        assert done.stdout.strip() == said, done.stderr
