@@ -6,7 +6,7 @@ never unpacked to disk. Sizes in headers are checked against the size of the fil
 process with limited memory and time (`common.limits`) does all of this, because HDF5 files are
 parsed by native code (`python -m common.formats.sandbox FILE`). The process returns
 a safetensors file of float32 or float64. Half-precision values become float32, which is exact.
-Integers are refused.
+Whatever else lies beside the weights is left out.
 """
 
 from __future__ import annotations

@@ -192,9 +192,8 @@ CALLS: dict[Name, Callable[..., Any]] = {
     Name("_codecs", "encode"): to_bytes,
     Name("builtins", "tuple"): named_tensor,
 }
-#: what a pickle may name but not call
-VALUES = {ARRAY, *TORCH_TYPES}
-NAMES = {*CALLS, *VALUES}
+#: what a pickle may name
+NAMES = {*CALLS, ARRAY, *TORCH_TYPES}
 #: modules of functions that a file of weights asks for only to do harm, and such built-in functions
 MALICIOUS = {
     *("os", "posix", "nt", "subprocess", "sys", "shutil", "socket", "runpy", "importlib", "pty"),

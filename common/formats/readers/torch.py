@@ -13,7 +13,6 @@ import numpy as np
 
 from common.formats.readers.base import (
     Content,
-    Opaque,
     Unreadable,
     array_of,
     asks,
@@ -41,8 +40,6 @@ def tensors(state: Any, seen: Seen, storages: Callable[[Storage], bytes]) -> Con
                 values = array_of(storages(storage), storage.dtype, (storage.length,))
                 read[storage.key] = values
             value = strided(value, read[storage.key])
-        elif type(value) is list:
-            value = Opaque()
         found.setdefault(name, value)
     return Content(found, classes=seen.classes)
 
