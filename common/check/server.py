@@ -16,7 +16,8 @@ import sys
 import tempfile
 import traceback
 
-import numpy as np
+with contextlib.suppress(ImportError):  # without NumPy, `trace.py` cannot be imported: see `serve`
+    import numpy as np
 
 ARRAY = "array:"  # in JSON: the number of an array that follows
 
@@ -26,16 +27,13 @@ def send(stream, message):
     arrays = []
 
     def plain(value):
-        if isinstance(value, np.ndarray):
-            arrays.append(value)
-            return f"{ARRAY}{len(arrays) - 1}"
-        if isinstance(value, dict):
-            return {str(key): plain(each) for key, each in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(each) for each in value]
-        return value.item() if isinstance(value, np.generic) else value
+        if isinstance(value, np.generic):
+            return value.item()
+        arrays.append(value)
+        return f"{ARRAY}{len(arrays) - 1}"
 
-    head = json.dumps([plain(message), [(a.dtype.str, a.shape) for a in arrays]])
+    body = json.dumps(message, default=plain)
+    head = f"[{body}, {json.dumps([(a.dtype.str, a.shape) for a in arrays])}]"
     stream.write(head.encode() + b"\n")
     for array in arrays:
         stream.write(np.ascontiguousarray(array).tobytes())
