@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from mxnet import autograd, gluon
 
-from backends.mxnet import GoogLeNet, read_weights, trace
+from backends.mxnet import GoogLeNet, read_weights, trace, write_weights
 from backends.mxnet.googlenet import Auxiliary, Branches, Conv, Inception, Residual
 from common.check import check_live
 from common.errors import GoogLeNetError
+from common.parity.fixtures import draw_fixture
 from common.parity.report import tensor_error
 from common.spec import D2L, D2L_BN, MINI, MINI_FAMILY, find
 from common.weights import draw, shapes
@@ -82,10 +83,11 @@ def backward(net, x):
 
 
 def begun(spec, **names):
-    """An initialized network whose running statistics have moved."""
+    """A network whose weights, biases, norms and running statistics are drawn."""
     net = GoogLeNet(spec, **names)
     net.initialize()
-    backward(net, images(spec))
+    net(images(spec, batch=1))
+    write_weights(net, draw_fixture(spec).weights)
     return net
 
 
