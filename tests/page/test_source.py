@@ -10,10 +10,10 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from functools import lru_cache
 from html.parser import HTMLParser
 from http.client import RemoteDisconnected
 from pathlib import Path
@@ -680,22 +680,27 @@ def test_the_server_gives_the_pages_to_this_machine_alone():
             server.shutdown()
 
 
-@pytest.fixture(scope="module")
-def port():
-    """The port of a server of the page."""
+site = lru_cache(pages.site)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server of the page; its `server_close` waits for all that it has begun."""
+    monkeypatch.setattr(pages, "site", site)
     with pages.server(0) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port
+        server.daemon_threads = False
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
         server.shutdown()
 
 
 @pytest.mark.parametrize(("path", "status"), [("/", 200), ("/index.zh-CN.html", 200), ("/no", 404)])
-def test_head_gets_the_header_of_get_without_the_page(port, path, status):
+def test_head_gets_the_header_of_get_without_the_page(server, path, status):
     answers = []
     for method in ("GET", "HEAD"):
-        with socket.create_connection(("127.0.0.1", port)) as client, client.makefile("rb") as file:
+        with socket.create_connection(server.server_address) as client:
             client.sendall(f"{method} {path} HTTP/1.0\r\n\r\n".encode())
-            answers.append(file.read())
+            answers.append(client.makefile("rb").read())
     (head, _, body), alone = answers[0].partition(b"\r\n\r\n"), answers[1]
     assert f" {status} ".encode() in head.splitlines()[0]
     assert f"Content-Length: {len(body)}".encode() in head.splitlines()
@@ -706,20 +711,20 @@ def test_head_gets_the_header_of_get_without_the_page(port, path, status):
 
 
 @pytest.mark.parametrize("request_", [b"GET / HTTP/1.1\r\n\r\n", b"GET / HT", b""])
-def test_a_client_that_resets_prints_nothing(port, capsys, request_):
+def test_a_client_that_resets_prints_nothing(server, capsys, request_):
     for _ in range(3):
-        with socket.create_connection(("127.0.0.1", port)) as client:
+        with socket.create_connection(server.server_address) as client:
             client.sendall(request_)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/") as answer:
         assert b"</html>" in answer.read()
-    time.sleep(0.2)
+    server.shutdown()
+    server.server_close()
     assert capsys.readouterr() == ("", "")
 
 
-def test_another_error_of_the_server_is_not_hidden(port, capsys, monkeypatch):
+def test_another_error_of_the_server_is_not_hidden(server, capsys, monkeypatch):
     monkeypatch.setattr(pages.BaseHTTPRequestHandler, "send_header", None)
     with pytest.raises(RemoteDisconnected):
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/")
-    time.sleep(0.2)
+        urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/")
     assert "TypeError" in capsys.readouterr().err
