@@ -253,7 +253,6 @@ def test_copying_gives_the_code_as_it_stands_in_the_source(visit, name):
     (topic,) = [each for each in TOPICS if each.id == "conv"]
     made = content.Page("en", ROOT)
     page.locator(f"#conv .column[data-column={name}] .copy").click()
-    page.wait_for_function("document.querySelector('#conv .copy').closest('body')")
     page.get_by_text("Copied", exact=True).wait_for()
     copied = page.evaluate("navigator.clipboard.readText()")
     want = [source.cut(made.file(name, topic.file), at) for at in topic.addresses(name)]
