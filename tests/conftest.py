@@ -2,7 +2,7 @@
 its framework's own tools do with its classes, and the pitfalls of porting that show in it; `pytest
 tests/cross_framework` what needs all four frameworks; `pytest tests/upstream --backend torch` what
 needs torchvision; `pytest tests/packages --backend NAME` what needs other packages; `pytest
-tests/page` what needs a browser.
+tests/page` and `pytest tests/docs` what needs a browser.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ import pytest
 from backends import FRAMEWORKS, load, simulated
 from common.errors import BackendError, DeviceError
 
-FOLDERS = ("cross_framework", "upstream", "packages", "page")
+FOLDERS = ("cross_framework", "upstream", "packages", "page", "docs")
 NAMED = [Path(__file__).resolve().parent / name for name in FOLDERS]
 
 
