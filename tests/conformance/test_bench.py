@@ -94,14 +94,14 @@ def test_the_whole_benchmark_in_processes_of_its_own(name, monkeypatch):
         assert 0 < row["lowest"] <= row["median"] <= row["highest"] < math.inf
         assert 0 <= row["share"] < math.inf
         assert 0 < row["peak"] < math.inf
-        assert 0 < row["bandwidth"] < math.inf
-        assert 0 < row["roofline"] < math.inf
+        assert 0 <= row["bandwidth"] < math.inf
+        assert 0 <= row["roofline"] < math.inf
         assert 50 < row["memory"] < 10_000
         assert row["device_memory"] is None
         assert 0 <= row["compile"] < math.inf
         assert 0 < row["start"] < math.inf
     for row in (row for row in rows if row["loop"] == process.OURS):
-        assert 0 < row["real_share"] < math.inf
+        assert 0 <= row["real_share"] < math.inf
         assert 0 <= row["wait"] <= 1
 
 
@@ -132,6 +132,6 @@ def test_every_loop_has_a_profile(name, here):
         assert any("conv" in row["name"].lower() for row in rows)
         assert 0 < sum(row["seconds"] for row in rows) < math.inf
         assert not {"Process", "Run"} & {row["name"] for row in rows}, "TensorFlow's bookkeeping"
-        assert 0.1 < sum(row["share"] for row in rows) < 1.001
+        assert 0 < sum(row["share"] for row in rows) < 1.001
         assert 0 < each["floor"] < math.inf
         assert 0 < each["step"] < math.inf

@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it refuses, its exit statuses, and how fast it is there.
+"""The command line: what it prints, what it refuses, what it imports, its exit statuses.
 
 No framework is imported: a small fake stands where a backend is needed.
 
