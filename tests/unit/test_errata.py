@@ -7,7 +7,12 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from common.spec import BLOG_224, D2L, Conv, MaxPool
+import numpy as np
+from small_specs import thin  # in tests/support
+
+from backends.numpy import GoogLeNet
+from common.parity.fixtures import draw_fixture
+from common.spec import BLOG_224, D2L, D2L_BN, Conv, MaxPool
 from common.spec.arithmetic import layers, stage_shapes, totals
 
 #: what torchinfo printed of the 224-pixel post's network: kind, shape, parameters, depth
@@ -33,11 +38,12 @@ def test_the_224_pixel_posts_text_has_a_stem_that_its_code_has_not():
 
 def test_two_reductions_of_the_224_pixel_posts_text_are_others():
     """It says 1/12 of 32/256 and 1/64 of 24/512."""
-    assert Fraction(32, 256) == Fraction(1, 8)
-    assert Fraction(24, 512) == Fraction(3, 64)
-    blocks = (*D2L.stage3[:2], *D2L.stage4[:5])
-    reduced = [(block.branch5x5[0].width) for block in blocks]
-    assert (reduced[1], reduced[4]) == (32, 24)  # of the blocks 3b and 4c
+    for before, block, part in (
+        (D2L.stage3[0], D2L.stage3[1], Fraction(1, 8)),  # 3b
+        (D2L.stage4[1], D2L.stage4[2], Fraction(3, 64)),  # 4c
+    ):
+        channels = sum(branch[-1].width for _, branch in before.branches())
+        assert Fraction(block.branch5x5[0].width, channels) == part
 
 
 def test_the_224_pixel_posts_multiply_adds_count_the_biases():
@@ -56,6 +62,20 @@ def test_the_batch_norm_posts_biases_do_nothing():
     """A convolution in front of a norm needs none: the mean takes it out again."""
     biases = sum(row.width for row in every_conv(D2L))
     assert biases == 7_280
+    fixture = draw_fixture(thin(D2L_BN).at(size=33))
+    without = {
+        name: np.zeros_like(array) if name.endswith("conv.bias") else array
+        for name, array in fixture.weights.items()
+    }
+    found = {}
+    for training in (True, False):
+        one, other = (
+            GoogLeNet(fixture.spec, weights).forward(fixture.inputs, training=training)["head"]
+            for weights in (fixture.weights, without)
+        )
+        found[training] = np.abs(one - other).max() / np.abs(one).max()
+    assert found[True] < 1e-6
+    assert found[False] > 1e-2, "the running means are of the network with biases"
 
 
 def every_conv(spec):
