@@ -77,6 +77,17 @@ def book(block=Block, pad=3, ceil=False, end=None, rows=None):
     return nn.Sequential(*parts, *end)
 
 
+class Odd(nn.Layer):
+    """An input that no simple step makes."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(paddle.sin(3 * x) + 0.2 * paddle.flip(x, [3]))
+
+
 class Unit(nn.Layer):
     """A unit in the style of paddle.vision's models."""
 
@@ -225,4 +236,5 @@ WRONG_NORM = {
     "hardswish": (lambda: WithNorm(act="hardswish"), {"activation"}),
     "dropout": (lambda: WithNorm(drop=0.4), {"dropout-active"}),
 }
-OPEN = {}
+#: networks that no list of mistakes explains: the outcome, and names that may be said beside it
+OPEN = {"odd input": (lambda: Odd(book()), "unexplained", set())}
