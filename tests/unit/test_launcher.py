@@ -201,23 +201,35 @@ def test_the_most_informative_error_is_reported(first, second, dead, status, sen
     assert caught.value.exit_code == status
 
 
-LATE = """
-import time
+FAILING = """
+import os, time
+from pathlib import Path
 from common import errors
-from common.distributed import workers
+from common.distributed import watchdog, workers
 with workers.worker():
-    time.sleep({seconds})
+    while not (Path(os.environ[watchdog.FOLDER]) / "{file}").exists():
+        time.sleep(0.05)
     raise errors.{error}
 """
 
 
 def test_after_a_first_error_the_others_have_time_to_report_theirs(monkeypatch):
+    """The cause is reported two rounds after the launcher has seen the first error."""
+
+    def noted(folder, shown):
+        seen.extend(1 for each in launcher.notes(folder).values() if "status" in each)
+        if len(seen) == 3:
+            (folder / "seen").touch()
+        show(folder, shown)
+
     def two(count, command, folder):
-        lost = LATE.format(seconds=0, error="WorkersError('Worker 1 of 2 is gone.')")
-        cause = LATE.format(seconds=1, error="DataError('No data.')")
+        lost = FAILING.format(file="lock", error="WorkersError('Worker 1 of 2 is gone.')")
+        cause = FAILING.format(file="seen", error="DataError('No data.')")
         scripts = enumerate([lost, cause])
         return [([sys.executable, "-c", code], {"LOCAL_RANK": str(n)}) for n, code in scripts]
 
+    seen, show = [], launcher.show
+    monkeypatch.setattr(launcher, "show", noted)
     monkeypatch.setitem(launcher.LAUNCHERS, "torch", two)
     with pytest.raises(WorkersError, match=r"^No data\.$") as caught:
         launcher.start("torch", 2, [], lambda: 0)

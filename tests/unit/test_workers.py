@@ -32,7 +32,14 @@ def test_a_port_that_is_taken_is_reported_with_the_way_out():
     rendezvous.need_port(port, "X")
 
 
-def test_workers_meet_once_all_have_come():
+def test_workers_meet_once_all_have_come(monkeypatch):
+    def noted(host, port):
+        if int(port) == ports[2]:
+            waiting.release()
+        return connect(host, port)
+
+    connect, waiting = rendezvous.connect, threading.Semaphore(0)
+    monkeypatch.setattr(rendezvous, "connect", noted)
     ports = launcher.free_ports(3)
     addresses = [f"127.0.0.1:{port}" for port in ports]
     threads = [
@@ -40,8 +47,9 @@ def test_workers_meet_once_all_have_come():
     ]
     for thread in threads[:2]:
         thread.start()
-    threads[0].join(0.5)
-    assert threads[0].is_alive(), "it did not wait for the third"
+    for thread in threads[:2]:
+        assert waiting.acquire(timeout=20), "the third is not waited for"
+    assert all(thread.is_alive() for thread in threads[:2])
     threads[2].start()
     for thread in threads:
         thread.join(20)
@@ -124,6 +132,7 @@ def test_a_worker_does_not_outlive_the_process_that_started_it(tmp_path):
         child = in_worker(tmp_path, "import time; time.sleep(600)")
         while child.pid not in launcher.notes(tmp_path):
             assert child.poll() is None
+            time.sleep(0.05)
     child.communicate(timeout=PATIENCE)
     assert child.returncode == WorkersError.exit_code
 
@@ -289,10 +298,20 @@ def test_whichever_worker_is_killed_all_others_say_which(three, killed):
 
 
 @pytest.mark.parametrize("first", range(3))
-def test_nobody_is_missed_who_leaves_cleanly(three, first):
+def test_nobody_is_missed_who_leaves_cleanly(three, first, tmp_path):
     """Whoever ends first, after all have come to the end."""
-    code = f"line.tell(watchdog.CLEAN_EXIT); time.sleep(0 if rank == {first} else 3)"
-    for child in three(code):
+    code = f"""
+line.tell(watchdog.CLEAN_EXIT)
+if rank != {first}:
+    wait_for("ended")
+    for thread in threading.enumerate():
+        if thread.daemon:  # the watchdog's: each ends when its worker has left
+            thread.join()
+"""
+    children = three(code)
+    children[first].wait(PATIENCE)
+    (tmp_path / "ended").touch()
+    for child in children:
         assert child.communicate(timeout=PATIENCE) == ("", "")
         assert child.returncode == 0
 
