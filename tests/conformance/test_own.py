@@ -31,17 +31,27 @@ def weights(tmp_path_factory):
     return path
 
 
-def test_weights_go_into_a_network_of_ones_own_and_come_back(name, weights, tmp_path):
+@pytest.fixture(scope="module")
+def theirs(pytestconfig, weights):
+    """A file of the user's own network that holds those weights, and what the command printed."""
+    name = pytestconfig.getoption("--backend")
+    path = weights.with_name(f"theirs{FORMATS[name].suffix}")
     network = f"{PORTS / f'{name}_own.py'}:net"
-    theirs, back = tmp_path / f"theirs{FORMATS[name].suffix}", tmp_path / "back.safetensors"
-    done = convert(weights, theirs, "--into", network, "--backend", name, "--json")
+    done = convert(weights, path, "--into", network, "--backend", name, "--json")
     assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
+    return path, done.stdout
+
+
+def test_weights_go_into_a_network_of_ones_own_and_come_back(name, weights, theirs, tmp_path):
+    network = f"{PORTS / f'{name}_own.py'}:net"
+    file, printed = theirs
+    back = tmp_path / "back.safetensors"
+    found = json.loads(printed)
     check = found["check"]
     assert not any("do not run" in note for note in found["notes"])
     assert check["largest"] > 0
     assert check["difference"] < 1e-5 * check["largest"]
-    done = convert(theirs, back, "--from", network, "--backend", name)
+    done = convert(file, back, "--from", network, "--backend", name)
     assert done.exit_code == 0, done.output
     x = draw_fixture(MINI).inputs
     first, again = (
@@ -50,14 +60,13 @@ def test_weights_go_into_a_network_of_ones_own_and_come_back(name, weights, tmp_
     np.testing.assert_allclose(again, first, rtol=0, atol=1e-6 * np.abs(first).max())
 
 
-def test_one_of_several_dicts_is_chosen_by_its_key(name, weights, tmp_path):
+def test_one_of_several_dicts_is_chosen_by_its_key(name, theirs, tmp_path):
     if name not in ("torch", "paddle"):
         pytest.skip("only PyTorch's and Paddle's files hold dicts")
     network = f"{PORTS / f'{name}_own.py'}:net"
-    theirs, both = (tmp_path / f"{each}{FORMATS[name].suffix}" for each in ("theirs", "both"))
-    assert convert(weights, theirs, "--into", network, "--backend", name).exit_code == 0
+    both = tmp_path / f"both{FORMATS[name].suffix}"
     framework = importlib.import_module(name)
-    one = framework.load(str(theirs))
+    one = framework.load(str(theirs[0]))
     framework.save({"model": one, "ema": {n: 0 * a for n, a in one.items()}}, str(both))
     words = ["--from", network, "--backend", name]
     done = convert(both, tmp_path / "back.safetensors", *words)
@@ -69,18 +78,13 @@ def test_one_of_several_dicts_is_chosen_by_its_key(name, weights, tmp_path):
     assert load(tmp_path / "back.safetensors", MINI)["head.weight"].any()
 
 
-def test_a_file_of_another_shape_is_refused(name, weights, tmp_path):
-    network = f"{PORTS / f'{name}_own.py'}:net"
-    theirs, text = (
-        tmp_path / f"theirs{FORMATS[name].suffix}",
-        (PORTS / f"{name}_own.py").read_text(),
-    )
-    assert convert(weights, theirs, "--into", network, "--backend", name).exit_code == 0
+def test_a_file_of_another_shape_is_refused(name, weights, theirs, tmp_path):
+    text = (PORTS / f"{name}_own.py").read_text()
     other = text.replace("(128, 10)", "(128, 7)").replace("Dense(10", "Dense(7")
     assert other != text
     (tmp_path / "net.py").write_text(other)
     words = ["--from", f"{tmp_path / 'net.py'}:net", "--backend", name]
-    done = convert(theirs, tmp_path / "back.npz", *words)
+    done = convert(theirs[0], tmp_path / "back.npz", *words)
     assert done.exit_code == 2, done.output
     assert not (tmp_path / "back.npz").exists()
     words[0] = "--into"

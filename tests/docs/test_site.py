@@ -113,6 +113,15 @@ def test_the_api_has_the_classes_with_their_docstrings(site):
     assert "What to train and how" in text
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=provide.browser())
+        yield browser
+        browser.close()
+
+
 @pytest.mark.parametrize(
     ("page", "asked", "said"),
     [
@@ -121,15 +130,12 @@ def test_the_api_has_the_classes_with_their_docstrings(site):
         ("index.html", "momentum", "omentum"),
     ],
 )
-def test_search_works_without_a_network(site, page, asked, said):
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=provide.browser())
-        wrong = []
-        opened = browser.new_page()
-        opened.on("request", lambda r: wrong.append(r.url) if r.url.startswith("http") else None)
-        opened.goto(f"{(site / page).as_uri()}?q={urllib.parse.quote(asked)}")
-        first = opened.locator(".md-search-result__item").first
-        first.wait_for(timeout=60_000)
-        assert said in opened.locator(".md-search-result__list").inner_text()
-        assert not wrong
-        browser.close()
+def test_search_works_without_a_network(site, browser, page, asked, said):
+    wrong = []
+    opened = browser.new_page()
+    opened.on("request", lambda r: wrong.append(r.url) if r.url.startswith("http") else None)
+    opened.goto(f"{(site / page).as_uri()}?q={urllib.parse.quote(asked)}")
+    first = opened.locator(".md-search-result__item").first
+    first.wait_for(timeout=60_000)
+    assert said in opened.locator(".md-search-result__list").inner_text()
+    assert not wrong

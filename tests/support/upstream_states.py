@@ -16,6 +16,7 @@ import sys
 import tempfile
 import types
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,7 @@ ORIGINALS = {
 }
 
 
+@lru_cache
 def read(case):
     """What was written for a case: versions, the shapes of the package's state, its logits."""
     return json.loads((FOLDER / f"{case}.json").read_text())
@@ -96,6 +98,7 @@ def state_of(case):
     return draw_state(read(case)["tensors"], FORMS[ORIGINALS[case].package])
 
 
+@lru_cache
 def identified(case):
     """What our converter makes of the drawn state of a case: its spec, naming and weights."""
     original = ORIGINALS[case]
