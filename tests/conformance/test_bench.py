@@ -105,7 +105,7 @@ def test_the_whole_benchmark_in_processes_of_its_own(name, monkeypatch):
         assert 0 <= row["wait"] <= 1
 
 
-def test_a_process_that_was_killed_is_told_as_too_little_memory(name):
+def test_a_process_that_was_killed_is_reported_as_too_little_memory(name):
     plan = Plan(name, SMALLEST, "cpu")
     data = benchmark.cut(benchmark.images(), 16, plan.spec())
     child = process.Process(plan.own()[0], data)

@@ -248,7 +248,7 @@ def test_a_python_without_the_framework_is_reported(name, tmp_path):
     empty.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     empty.chmod(0o755)
     with pytest.raises(
-        BackendError, match="cannot be imported in the .* name another .* `--python`"
+        BackendError, match=r"cannot be imported in the .* name another .* `--python`"
     ):
         Process(f"{tmp_path / 'net.py'}:net", name, str(empty))
 

@@ -150,7 +150,7 @@ def test_two_workers_are_one(two, one, name, network):
 
 
 @pytest.mark.parametrize("bug", two_workers.INJECTED)
-def test_a_injected_bug_is_caught(two, one, bug):
+def test_an_injected_bug_is_caught(two, one, bug):
     found, _ = two
     caught = [apart(found[bug, rank], one("narrow float32"), "narrow float32") for rank in (0, 1)]
     print(caught)
@@ -336,7 +336,7 @@ def listening(pid):
 
 
 def until(holds, while_run=()):
-    """Wait for it; in vain if one of these processes has ended."""
+    """Wait for it; fail if one of these processes has ended."""
     deadline = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < deadline

@@ -26,7 +26,7 @@ WITHOUT_BFLOAT16 = {"paddle"} if has_avx512() else {"paddle", "mxnet"}
 
 
 @pytest.mark.parametrize("size", [96, 97, 33, 28, 20, 2, 1])
-def test_images_are_scaled_and_resized_as_the_oracle_does(backend, built, size):
+def test_images_are_scaled_and_resized_as_the_reference_does(backend, built, size):
     spec = SMALL.at(size=size)
     model = built(spec)
     images = load("sample").train_images[:4]
@@ -101,7 +101,7 @@ def test_evaluation_leaves_the_weights_and_statistics_alone(backend, built):
 
 
 @pytest.mark.parametrize("size", [96, 33, 20])
-def test_the_images_that_are_told_are_mirrored(backend, built, size):
+def test_only_the_chosen_images_are_mirrored(backend, built, size):
     images, flip_mask = load("sample").train_images[:4], np.array([True, False, True, False])
     trainer = backend.Trainer(built(SMALL.at(size=size)), Recipe())
     got = channels_first(trainer.prepare(images, flip_mask))

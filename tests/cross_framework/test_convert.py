@@ -93,7 +93,7 @@ def test_there_and_back_changes_no_bit(native, tmp_path, one, other):
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
-def test_a_format_is_told_by_its_content(native, tmp_path, name):
+def test_a_format_is_recognised_by_its_content(native, tmp_path, name):
     weights, files = native
     wrong = {"torch": ".pdparams", "tf": ".pt", "mxnet": ".weights.h5", "paddle": ".params"}[name]
     path = tmp_path / f"misnamed{wrong}"
@@ -103,7 +103,7 @@ def test_a_format_is_told_by_its_content(native, tmp_path, name):
     assert found.sha256 == sha256(weights)
 
 
-def test_ends_that_differ_are_told_and_nothing_is_written(native, tmp_path, monkeypatch):
+def test_two_ends_that_differ_are_reported_and_nothing_is_written(native, tmp_path, monkeypatch):
     """Were a framework to compute something else with the same bits, `--check` would say so."""
     _, files = native
     far = 2 * conversion.TOLERANCE["float32"]

@@ -373,7 +373,7 @@ def report(*passed, name="forward"):
         ([report(False), report(True)], 3),
     ],
 )
-def test_verify_leaves_with_0_only_if_every_check_holds(run, monkeypatch, reports, status):
+def test_verify_exits_with_status_0_only_if_every_check_holds(run, monkeypatch, reports, status):
     monkeypatch.setattr(suite, "verify", lambda *options: iter(reports))
     code, out, err = run("verify", "--backend", "tf")
     assert (code, err) == (status, "")
@@ -409,7 +409,7 @@ def children(monkeypatch, *codes, stdout=None):
         ((-9, -9, -9, -9), 1),
     ],
 )
-def test_verify_all_leaves_with_0_only_if_all_four_do(run, monkeypatch, codes, status):
+def test_verify_all_exits_with_status_0_only_if_all_four_do(run, monkeypatch, codes, status):
     seen = children(monkeypatch, *codes)
     assert run("verify", "--backend", "all") == (status, "", "")
     assert [name for name, _ in seen] == ["torch", "tf", "mxnet", "paddle"]
@@ -492,7 +492,7 @@ def test_other_bugs_need_no_simulated_device(run, fake, second):
     assert second == [("run", "cpu")]
 
 
-def test_bugs_leaves_with_0_only_if_a_right_check_catches_every_bug(run, monkeypatch):
+def test_bugs_exits_with_status_0_only_if_a_right_check_catches_every_bug(run, monkeypatch):
     def inject(name, bug):
         return caught(bug)
 

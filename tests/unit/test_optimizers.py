@@ -1,4 +1,4 @@
-"""The reference's optimizers: by pencil, and against closed forms that are written in another way.
+"""The reference's optimizers: by hand, and against closed forms that are written in another way.
 
 The gradients are given, so no network has a part in it; the smoothed loss is held against central
 differences.
@@ -37,18 +37,18 @@ def walk(recipe, start, gradients, rates=None):
     return found
 
 
-# By pencil: the gradients 1, 2 and 3 from the weight 1; binary fractions, so that `==` is right
+# By hand: the gradients 1, 2 and 3 from the weight 1; binary fractions, so that `==` is right
 
 
-def test_gradient_descent_by_pencil():
+def test_gradient_descent_by_hand():
     assert walk(Recipe(lr=0.5), 1, [1, 2, 3]) == [0.5, -0.5, -2]
 
 
-def test_momentum_by_pencil():  # velocities 1, 2.5, 4.25
+def test_momentum_by_hand():  # velocities 1, 2.5, 4.25
     assert walk(Recipe(lr=0.5, momentum=0.5), 1, [1, 2, 3]) == [0.5, -0.75, -2.875]
 
 
-def test_nesterov_by_pencil():
+def test_nesterov_by_hand():
     # velocities 1, 2.5, 4.25; directions 1 + 0.5, 2 + 1.25, 3 + 2.125
     recipe = Recipe(lr=0.5, momentum=0.5, nesterov=True)
     assert walk(recipe, 1, [1, 2, 3]) == [0.25, -1.375, -3.9375]
@@ -61,7 +61,7 @@ def test_a_changed_rate_leaves_the_velocity_alone():
     assert walk(recipe, 1, [1, 2, 3], [0.5, 0, 0.25]) == [0.25, 0.25, -1.03125]
 
 
-def test_adam_by_pencil():
+def test_adam_by_hand():
     # beta1 = beta2 = 1/2, eps = 1. Of the gradients 1 and 3:
     # m = 1/2, then 7/4; m / (1 - beta1^t) = 1, then 7/3
     # s = 1/2, then 19/4; s / (1 - beta2^t) = 1, then 19/3
@@ -97,7 +97,7 @@ def clipped(recipe):
     return [one.model.weights[name].item() for name in ("w", "bias")]
 
 
-def test_clipping_by_pencil():
+def test_clipping_by_hand():
     assert clipped(Recipe(lr=1, clip=2.5)) == [1 - 1.5, 1 - 2]
     for clip in (0, 5, 6):
         assert clipped(Recipe(lr=1, clip=clip)) == [1 - 3, 1 - 4]
@@ -179,7 +179,7 @@ def test_weight_decay_is_a_gradient_of_weights_and_of_nothing_else(changes):
     assert same == {"head.bias", "norm.weight"}
 
 
-def test_weight_decay_by_pencil():
+def test_weight_decay_by_hand():
     one = trainer(Recipe(lr=0.5, weight_decay=0.5), w=[[4.0]], b=[4.0])
     one.apply({"w": np.array([[1.0]]), "b": np.array([1.0])})
     assert one.model.weights["w"].item() == 4 - 0.5 * (1 + 2)
@@ -232,7 +232,7 @@ def test_a_state_is_zero_before_a_step(changes):
         assert part["w"].tolist() == [[0, 0]]
 
 
-def test_what_the_states_hold_by_pencil():
+def test_what_the_states_hold_by_hand():
     one = trainer(Recipe(momentum=0.5, lr=0.25), w=[1.0])
     for gradient in (1.0, 2.0):
         one.apply({"w": np.array([gradient])})
@@ -247,7 +247,7 @@ def test_what_the_states_hold_by_pencil():
 # The smoothed loss
 
 
-def test_smoothing_by_pencil():
+def test_smoothing_by_hand():
     # of logits 0 and log 3 the probabilities are 1/4 and 3/4
     logits = np.array([[0, math.log(3)]])
     quarter, three = math.log(4), math.log(4 / 3)

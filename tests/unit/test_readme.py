@@ -330,7 +330,7 @@ def test_every_word_is_linked_in_each_of_the_four_languages():
             assert f"](../../backends/{backend}/" in cell or cell.rstrip(" |") in UNSAID, row
 
 
-def test_a_link_that_rots_is_mended_or_refused(generator):
+def test_a_dead_link_is_mended_or_refused(generator):
     link = '[`nn.ReLU()`](../../backends/torch/googlenet.py#L1 "Conv.__init__")'
     number = generator.line("backends/torch/googlenet.py", "Conv.__init__", "nn.ReLU()")
     assert number > 1

@@ -129,13 +129,13 @@ def test_a_constant_rate_is_constant():
     assert {D2L.rate(step, 4690) for step in range(4690)} == {single(0.1)}
 
 
-def test_a_cosine_by_pencil():
+def test_a_cosine_by_hand():
     recipe = Recipe(lr=2, schedule="cosine")
     want = [2, 1 + math.sqrt(0.5), 1, 1 - math.sqrt(0.5)]  # at 0, 1/4, 1/2 and 3/4 of a half turn
     assert [recipe.rate(step, 4) for step in range(4)] == [single(value) for value in want]
 
 
-def test_a_warm_up_by_pencil():
+def test_a_warm_up_by_hand():
     recipe = Recipe(lr=1, warmup=0.5)  # 4 of 8 steps: it is reached by the fifth
     found = [recipe.rate(step, 8) for step in range(8)]
     assert found == [single(value) for value in (0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1)]

@@ -1,4 +1,4 @@
-"""The reference, by pencil, by central differences and by loops too plain to be wrong.
+"""The reference, by hand, by central differences and by loops too plain to be wrong.
 
 Nothing stands above it: whatever is wrong here is wrong in all four frameworks' verdicts.
 
@@ -59,7 +59,7 @@ def image(*rows):
     return np.array(rows, float)[None, None]
 
 
-# By pencil: convolution
+# By hand: convolution
 
 
 def test_a_convolution_does_not_flip_its_kernel():
@@ -112,7 +112,7 @@ def test_the_first_number_of_a_pair_is_the_height(turned):
     assert convolution(x, weight, np.zeros(1), row)[0].tolist() == want.tolist()
 
 
-# By pencil: ReLU and pools
+# By hand: ReLU and pools
 
 
 def test_a_relu_has_slope_zero_at_zero():
@@ -224,7 +224,7 @@ def test_a_global_average_is_a_mean_over_both_directions():
     assert dx.tolist() == [[[[2, 2, 2], [2, 2, 2]], [[1, 1, 1], [1, 1, 1]]]]
 
 
-# By pencil: batch norm. 1, 3, 5, 7 have mean 4 and variance (9 + 1 + 1 + 9) / 4 = 5; with an eps of
+# By hand: batch norm. 1, 3, 5, 7 have mean 4 and variance (9 + 1 + 1 + 9) / 4 = 5; with an eps of
 # 4 inside the root the divisor is 3. A second channel holds the same, 10 higher and twice as wide.
 
 BATCH = np.array([[[[1.0, 3]], [[12, 16]]], [[[5, 7]], [[20, 24]]]])  # (2, 2, 1, 2)
@@ -268,7 +268,7 @@ def test_batch_norm_in_evaluation_uses_the_running_statistics_and_leaves_them():
     assert dbias.tolist() == [4, 4]
 
 
-# By pencil: linear and the loss
+# By hand: linear and the loss
 
 
 def test_a_linear_layers_weight_is_out_by_in():
@@ -476,7 +476,7 @@ def ones_by_ones(*numbers):
     }
 
 
-def test_a_network_by_pencil():
+def test_a_network_by_hand():
     bare = {"activation": False}
     fork = Inception(
         branch1x1=(Conv(1, **bare),),
@@ -485,7 +485,7 @@ def test_a_network_by_pencil():
         branch_pool=(MaxPool(3, stride=1, padding=1), Conv(1)),
     )
     spec = Spec(
-        "pencil",
+        "by hand",
         (1, 1, 2),
         stage1=(Conv(1), Conv(1, **bare)),
         stage2=(fork,),
@@ -787,7 +787,7 @@ def test_a_resize_to_the_same_size_only_scales():
     assert (resize(images, 5, 4) == images / 255).all()
 
 
-def test_twice_the_size_by_pencil():
+def test_twice_the_size_by_hand():
     found = resize(bytes_of([0, 255]), 1, 4)
     assert found.tolist() == image([0, 0.25, 0.75, 1]).tolist()  # -0.25, 0.25, 0.75, 1.25
     found = resize(bytes_of([0, 0], [255, 255]), 4, 2)
@@ -801,7 +801,7 @@ def test_twice_the_size_by_pencil():
     ]
 
 
-def test_other_ratios_by_pencil():
+def test_other_ratios_by_hand():
     assert resize(bytes_of([0, 51, 102, 255]), 1, 2) == close(image([0.1, 0.7]))  # 0.5, 2.5
     assert resize(bytes_of([0, 51, 102]), 1, 1) == close(image([0.2]))  # 1
     assert resize(bytes_of([0, 255]), 1, 3) == close(image([0, 0.5, 1]))  # -0.17, 0.5, 1.17

@@ -47,7 +47,7 @@ def test_workers_meet_once_all_have_come(monkeypatch):
     ]
     for thread in threads[:2]:
         thread.start()
-    for thread in threads[:2]:
+    for _ in threads[:2]:
         assert waiting.acquire(timeout=20), "the third is not waited for"
     assert all(thread.is_alive() for thread in threads[:2])
     threads[2].start()
@@ -338,7 +338,7 @@ watchdog.end_with(errors.DataError(f"No data {rank}."))
     assert found == [*own, ("googlenet: stopped.\n", 143)]
 
 
-def test_a_stranger_is_no_worker():
+def test_an_unknown_process_is_not_taken_for_a_worker():
     line = object.__new__(watchdog.PeerWatchdog)
     line.lines = {}
     for said, taken in ((b"GET / HTTP", {}), (b"", {}), (bytes([0, 0, 0, 2, 0, 0, 0, 7]), {2})):
