@@ -87,7 +87,7 @@ GROUPS: dict[str, tuple[list[str], list[tuple[str, list[str]]]]] = {
         [
             UNIT,
             *(conformance(name, "own") for name in ("torch", "tf")),
-            ("cross", ["tests/cross_framework/test_convert.py"]),
+            ("cross", [f"tests/cross_framework/test_{name}.py" for name in ("convert", "onnx")]),
         ],
     ),
     "data": (["common/data"], [UNIT]),

@@ -1,6 +1,7 @@
 """Files of other people's code: their names differ, the layers lead to the same places.
 
-Every tensor of `noise` is different, so an exchange of two of equal shape is seen.
+Every tensor of `noise` is different, so an exchange of two of equal shape is seen. Long because a
+name can differ in many ways, and each is small.
 """
 
 import re
