@@ -13,6 +13,7 @@ choose there.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -267,7 +268,10 @@ def normalise(file: File) -> File:
     return replace(file, arrays=arrays)
 
 
-_LEGACY = re.compile(r"(conv2d|batch_normalization|dense|predictions)(_\d+)?/(?:.*/)?(\w+)(:0)?")
+_LEGACY = re.compile(
+    r"(?P<above>(?:\w+/)*?)(?P<kind>conv2d|batch_normalization|predictions)(?:_(?P<number>\d+))?/"
+    r"(?:.*/)?(?P<leaf>kernel|bias|gamma|beta|moving_mean|moving_variance)(?::0)?"
+)
 _LEGACY_LEAVES = {
     "kernel": "0",
     "bias": "1",
@@ -279,28 +283,27 @@ _LEGACY_LEAVES = {
 
 
 def _by_number(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """An `.h5` by layer names, with the names that `keras_v3` expects; other files as they are.
+    """An `.h5` by layer names, with the names that `keras_v3` expects; other names as they are.
 
     The layers of a class are counted in the order of their numbers, which may begin anywhere.
     """
-    found = {name: _LEGACY.fullmatch(name) for name in arrays}
-    if not all(match and match[3] in _LEGACY_LEAVES for match in found.values()):
-        return arrays
-    matches = {name: match for name, match in found.items() if match}
-    layers = {(match[1], int((match[2] or "_0")[1:])) for match in matches.values()}
-    places: dict[tuple[str, int], str] = {}
-    for kind in {kind for kind, _ in layers}:
-        numbers = sorted(number for own, number in layers if own == kind)
-        places |= {
-            (kind, number): f"_{place}" if place else "" for place, number in enumerate(numbers)
-        }
-    renamed = {}
-    for name, match in matches.items():
-        kind, number = match[1], int((match[2] or "_0")[1:])
+    found = {name: match for name in arrays if (match := _LEGACY.fullmatch(name))}
+    numbers = defaultdict[tuple[str, str], set[int]](set)
+    for match in found.values():
+        numbers[match["above"], match["kind"]].add(int(match["number"] or 0))
+    places = {
+        (*kind, number): f"_{place}" if place else ""
+        for kind in numbers
+        for place, number in enumerate(sorted(numbers[kind]))
+    }
+    new = {name: name for name in arrays}
+    for name, match in found.items():
+        above, kind = match["above"], match["kind"]
+        place = places[above, kind, int(match["number"] or 0)]
         word = "dense" if kind == "predictions" else kind
-        path = f"{BY_NAME}/{word}{places[kind, number]}/vars"
-        renamed[f"{path}/{_LEGACY_LEAVES[match[3]]}"] = arrays[name]
-    return renamed if len(renamed) == len(arrays) else arrays
+        new[name] = f"{above}{BY_NAME}/{word}{place}/vars/{_LEGACY_LEAVES[match['leaf']]}"
+    renamed = {new[name]: arrays[name] for name in sorted(arrays, key=new.__getitem__)}
+    return renamed if found and len(renamed) == len(arrays) else arrays
 
 
 def _with_norm_weights(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
