@@ -53,7 +53,8 @@ class Match:
         found: Weights = {}
         for name, shape in shapes(self.spec).items():
             if name in self.names:
-                found[name] = form.canonical(arrays[self.names[name]]).reshape(shape)
+                array = form.canonical(arrays[self.names[name]])
+                found[name] = array[:, :, 0, 0] if array.ndim == 4 > len(shape) else array
             else:
                 found[name] = np.full(shape, self.filled[name], np.float32)
         for name in self.names:

@@ -18,6 +18,7 @@ from common.formats.readings import Reading, fitted, read_as
 from common.spec import SPECS, Spec
 from common.weights import Weights, shapes
 
+HEAD = 2  #: tensors
 NO_AUXILIARY = "The auxiliary heads are left out, as the spec has none."
 
 
@@ -27,10 +28,21 @@ def left_out(reason: object) -> str:
 
 
 @dataclass(frozen=True)
+class Headed:
+    """A backbone with its head under the name that the naming has for it."""
+
+    reading: Reading
+    file: File
+    whole: Part  #: the part of the file that has both
+    notes: list[str]
+    behind: bool  #: the head is not in the place of the package's own
+
+
+@dataclass(frozen=True)
 class Head:
     """The layer behind a backbone."""
 
-    whole: Part  #: the part of the file that has both
+    whole: Part  #: as in Headed
     path: str  #: the name of the layer in it
     weights: Weights  #: by leaf, canonical
     notes: list[str]
@@ -89,11 +101,11 @@ def with_auxiliary(spec: Spec) -> Iterator[Spec]:
 
 def with_head(
     candidates: list[Part], part: Part, spec: Spec, one: Spec, naming: str, layers: Layers
-) -> tuple[Reading, File, Part, list[str]] | None:
-    """The reading of a part with its head under the name that the naming has for it.
+) -> Headed | None:
+    """A part whose names up to the head are those of a naming; None if they are others.
 
     `one` is the spec, or the spec with auxiliary heads: they are left out. So are those that have
-    other classes than the head. The file, the part with the head, and notes follow.
+    other classes than the head.
     """
     file, form, notes = part.file, FORMATS[part.file.format], list[str]()
     backbone = [name for name in shapes(one) if not name.startswith("head.")]
@@ -120,4 +132,5 @@ def with_head(
     notes += head.notes
     own = replace(file, arrays={form.name(layers, name): arrays[name] for name in shapes(spec)})
     reading = read_as(own, fitted(own, spec, layers), naming, layers)
-    return None if reading.mismatches else (reading, own, head.whole, notes)
+    behind = head.whole is not part or not f"{head.path}.".startswith(f"{layers['head']}.")
+    return None if reading.mismatches else Headed(reading, own, head.whole, notes, behind)

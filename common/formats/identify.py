@@ -19,7 +19,9 @@ from common.formats.assembly import Ambiguous, Match, Mismatch, NoHead, OtherCla
 from common.formats.downscale import undo_downscale_in_infer
 from common.formats.family_names import PADDLE_V3, normalise
 from common.formats.heads import (
+    HEAD,
     NO_AUXILIARY,
+    Headed,
     left_out,
     with_auxiliary,
     with_head,
@@ -37,8 +39,9 @@ from common.formats.naming import (
 from common.formats.parts import LEAST, Part, nothing_under, parts
 from common.formats.readers.base import File
 from common.formats.readers.detect import TITLES
-from common.formats.readings import Reading, named, readings
+from common.formats.readings import Reading, named, readings, tensors
 from common.spec import SPECS, Affine, Spec, find
+from common.weights import Weights, with_eps
 from common.weights import Weights, with_eps
 
 BY_SHAPE = "other names, matched by shape and place"
@@ -131,8 +134,7 @@ def by_naming(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Kno
     file = part.file
     for reading in readings(file, specs, likely=True):
         if not reading.mismatches:
-            form, names = FORMATS[file.format], reading.names
-            weights = {name: form.canonical(file.arrays[names[name]]) for name in names}
+            weights = canonical(file, reading)
             others = () if asked else readings(file, SPECS.values(), likely=True)
             also = [each.spec.name for each in others if not each.mismatches]
             return finish(reading.spec, reading.naming, weights, also, part, [])
@@ -143,25 +145,29 @@ def by_backbone(
     candidates: list[Part], part: Part, specs: list[Spec], asked: bool, file_name: str
 ) -> Known | None:
     """The weights in a part of a file whose names are known up to the head; NoHead without one."""
-    found = list[tuple[Reading, File, Part, list[str]]]()
+    found = list[Headed]()
     problem: Mismatch | None = None
     for spec in specs:
         for one in (spec, *(with_auxiliary(spec) if asked else ())):
+            if tensors(one) - HEAD > len(part.file.arrays):
+                continue
             for naming, layers in named(part.file.format, one):
                 try:
-                    one_more = with_head(candidates, part, spec, one, naming, layers)
+                    headed = with_head(candidates, part, spec, one, naming, layers)
                 except NoHead as mismatch:
                     problem = worse(problem, mismatch)
                     continue
-                found += [one_more] if one_more else []
+                found += [headed] if headed else []
     if problem and not found:
         raise problem
     if not found:
         return None
-    (reading, file, whole, notes), *_ = found
-    form, also = FORMATS[file.format], [each.spec.name for each, *_ in found]
-    weights = {name: form.canonical(file.arrays[reading.names[name]]) for name in reading.names}
-    return finish(reading.spec, reading.naming, weights, also, whole, notes)
+    first, also = found[0], [each.reading.spec.name for each in found]
+    weights = canonical(first.file, first.reading)
+    reading = first.reading
+    return finish(
+        reading.spec, reading.naming, weights, also, first.whole, first.notes, first.behind
+    )
 
 
 def by_shape(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Known:
@@ -194,16 +200,31 @@ def by_shape(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Know
     return finish(match.spec, BY_SHAPE, weights, also, part, match.notes)
 
 
+def canonical(file: File, reading: Reading) -> Weights:
+    """The weights in a file, as a reading that fits names them."""
+    form, names = FORMATS[file.format], reading.names
+    return {name: form.canonical(file.arrays[names[name]]) for name in names}
+
+
 def finish(
-    spec: Spec, naming: str, weights: Weights, also: list[str], part: Part, notes: list[str]
+    spec: Spec,
+    naming: str,
+    weights: Weights,
+    also: list[str],
+    part: Part,
+    notes: list[str],
+    behind: bool = False,
 ) -> Known:
-    """The known weights in one dtype, with what a package's evaluation does to its head."""
+    """The known weights in one dtype, with what a package's evaluation does to its head.
+
+    `behind` the package's network stands another head: it does nothing to that.
+    """
     kinds = {array.dtype.name for array in weights.values()}
     wide = "float64" if "float64" in kinds else "float32"
     weights = {name: array.astype(wide, copy=False) for name, array in weights.items()}
     notes = list(notes)
     scaled = spec.name.startswith(("paddle-vision", "inception-v3-paddle"))
-    if naming in (PADDLE_VISION, PADDLE_V3) or (naming == BY_SHAPE and scaled):
+    if not behind and (naming in (PADDLE_VISION, PADDLE_V3) or (naming == BY_SHAPE and scaled)):
         weights = undo_downscale_in_infer(spec, weights)
         notes.append("The heads' weights are scaled as paddle.vision scales them in evaluation.")
     if part.file.scales and not isinstance(spec.stage1[0], Affine):

@@ -43,17 +43,13 @@ def readings(file: File, specs: Iterable[Spec], likely: bool = False) -> Iterato
             yield read_as(file, fitted(file, spec, layers), naming, layers)
 
 
-@cache
-def named(form: str, spec: Spec) -> list[tuple[str, Layers]]:
+def named(form: str, spec: Spec) -> Iterator[tuple[str, Layers]]:
     """The namings of a format that belong to a spec and name all its layers."""
     needed = {name.rpartition(".")[0] for name in shapes(spec)}
-    return [
-        (naming, layers)
-        for naming, function in NAMINGS[form].items()
-        if belongs(naming, spec)
-        for layers in function(spec)
-        if needed <= layers.keys()
-    ]
+    for naming, function in NAMINGS[form].items():
+        for layers in function(spec) if belongs(naming, spec) else ():
+            if needed <= layers.keys():
+                yield naming, layers
 
 
 @cache
