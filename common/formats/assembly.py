@@ -30,8 +30,8 @@ class Ambiguous(Mismatch):
     """Several assignments fit."""
 
 
-class NoHead(Mismatch):
-    """The layers before the head have known names, but there is no head for them."""
+class OtherHead(Mismatch):
+    """The layers before the head have known names, but what is behind them is no head for them."""
 
 
 class OtherClasses(Mismatch):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from common.formats.assembly import NoHead, other_classes
+from common.formats.assembly import OtherHead, other_classes
 from common.formats.matching import CONVOLUTION_AS_HEAD, as_linear, prepare
 from common.formats.naming import FORMATS, Layers
 from common.formats.parts import LEAST, Part
@@ -51,7 +51,7 @@ class Head:
 def head_of(part: Part, candidates: list[Part], backbone: Weights, spec: Spec) -> Head | None:
     """The only layer beside these tensors in a part, or else in the parts around it.
 
-    None if there is more than a head. NoHead if there is nothing, or it is not one linear layer.
+    None if there is more than a head. OtherHead if there is nothing, or it is not one linear layer.
     """
     form, features = FORMATS[part.file.format], shapes(spec)["head.weight"][1]
     own = {id(array) for array in backbone.values()}
@@ -75,7 +75,7 @@ def head_of(part: Part, candidates: list[Part], backbone: Weights, spec: Spec) -
     elif head.tensors.keys() != {"weight", "bias"}:
         reason = f"its head {paths} has no bias"
     if reason:
-        raise NoHead(f"has the layers of {spec.name}, but {reason}", len(backbone))
+        raise OtherHead(f"has the layers of {spec.name}, but {reason}", len(backbone))
     notes = [] if head is units[0] else [CONVOLUTION_AS_HEAD]
     weights = {leaf: form.canonical(rest[name]) for leaf, name in head.tensors.items()}
     weights["weight"] = weights["weight"].reshape(head.shape)
@@ -125,8 +125,11 @@ def with_head(
     if one is not spec:
         notes.append(NO_AUXILIARY)
     elif others:
-        spec = next(without_auxiliary(spec), spec)
-        notes.append(left_out(other_classes(others.pop(), classes)))
+        reason = other_classes(others.pop(), classes)
+        notes.append(left_out(reason))
+        whole, spec = spec, next(without_auxiliary(spec), spec)
+        if spec is whole:
+            raise OtherHead(f"has the layers of {spec.name}, but {reason}", len(backbone))
     if head.whole is not part or head.path != layers["head"]:
         notes.append(f"Its head is `{head.path}`.")
     notes += head.notes

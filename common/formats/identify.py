@@ -15,7 +15,7 @@ import numpy as np
 
 from common.errors import SpecError, WeightsError
 from common.formats import matching
-from common.formats.assembly import Ambiguous, Match, Mismatch, NoHead, OtherClasses
+from common.formats.assembly import Ambiguous, Match, Mismatch, OtherClasses, OtherHead
 from common.formats.downscale import undo_downscale_in_infer
 from common.formats.family_names import PADDLE_V3, normalise
 from common.formats.heads import (
@@ -103,7 +103,7 @@ def identify(
             f"{file_name} holds the weights of several networks, under {keys}: choose one with "
             f"`--key {found[0][1].key}`."
         )
-    if not found and isinstance(problem, NoHead):
+    if not found and isinstance(problem, OtherHead):
         raise WeightsError(f"{file_name} {problem}.")
     if not found:
         raise WeightsError(refusal(file, candidates, specs, spec_name, file_name, problem))
@@ -124,7 +124,7 @@ def worse(one: Mismatch | None, other: Mismatch) -> Mismatch:
     """The mismatch that says more: no head, an ambiguity, or the part that fits best."""
 
     def key(each: Mismatch) -> tuple[bool, bool, int]:
-        return isinstance(each, NoHead), isinstance(each, Ambiguous), each.score
+        return isinstance(each, OtherHead), isinstance(each, Ambiguous), each.score
 
     return max(one, other, key=key) if one else other
 
@@ -144,7 +144,7 @@ def by_naming(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Kno
 def by_backbone(
     candidates: list[Part], part: Part, specs: list[Spec], asked: bool, file_name: str
 ) -> Known | None:
-    """The weights in a part of a file whose names are known up to the head; NoHead without one."""
+    """The weights in a part of a file whose names are known up to the head, or OtherHead."""
     found = list[Headed]()
     problem: Mismatch | None = None
     for spec in specs:
@@ -154,7 +154,7 @@ def by_backbone(
             for naming, layers in named(part.file.format, one):
                 try:
                     headed = with_head(candidates, part, spec, one, naming, layers)
-                except NoHead as mismatch:
+                except OtherHead as mismatch:
                     problem = worse(problem, mismatch)
                     continue
                 found += [headed] if headed else []
