@@ -42,7 +42,6 @@ from common.formats.readers.detect import TITLES
 from common.formats.readings import Reading, named, readings, tensors
 from common.spec import SPECS, Affine, Spec, find
 from common.weights import Weights, with_eps
-from common.weights import Weights, with_eps
 
 BY_SHAPE = "other names, matched by shape and place"
 
