@@ -302,8 +302,8 @@ def _by_number(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         place = places[above, kind, int(match["number"] or 0)]
         word = "dense" if kind == "predictions" else kind
         new[name] = f"{above}{BY_NAME}/{word}{place}/vars/{_LEGACY_LEAVES[match['leaf']]}"
-    renamed = {new[name]: arrays[name] for name in sorted(arrays, key=new.__getitem__)}
-    return renamed if found and len(renamed) == len(arrays) else arrays
+    renamed = {new[name]: arrays[name] for name in arrays}
+    return renamed if len(renamed) == len(arrays) else arrays
 
 
 def _with_norm_weights(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
