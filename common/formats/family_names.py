@@ -128,13 +128,15 @@ _DEPTH = {
     "D": (2, 3, 0, 4, 1, 5),
     "E": (4, 1, 5, 2, 3, 6, 7, 0, 8),
 }
+_BLOCKS = "AAABCCCCDEE"
+_CONVS = 5 + sum(len(_DEPTH[block]) for block in _BLOCKS)
 BY_NAME = "by_name"  #: stands for `layers` where the layers are in the order of their numbers
 
 
 def keras_v3(spec: Spec) -> Iterator[Layers]:
     """`InceptionV3` of Keras Applications, in a `.weights.h5`, or in an `.h5` after `normalise`."""
     order = list(range(5))
-    for block in "AAABCCCCDEE":
+    for block in _BLOCKS:
         order += [len(order) + place for place in _DEPTH[block]]
     for folder, places in (("layers", order), (BY_NAME, range(len(order)))):
         numbered = {ours: f"_{number}" if number else "" for number, ours in enumerate(places)}
@@ -283,7 +285,7 @@ _LEGACY_LEAVES = {
 
 
 def _by_number(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """An `.h5` by layer names, with the names that `keras_v3` expects; other names as they are.
+    """An `.h5` by layer names, with the names that `keras_v3` expects; other networks as they are.
 
     The layers of a class are counted in the order of their numbers, which may begin anywhere.
     """
@@ -292,16 +294,17 @@ def _by_number(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for match in found.values():
         numbers[match["above"], match["kind"]].add(int(match["number"] or 0))
     places = {
-        (*kind, number): f"_{place}" if place else ""
-        for kind in numbers
-        for place, number in enumerate(sorted(numbers[kind]))
+        (above, kind, number): f"_{place}" if place else ""
+        for (above, kind), own in numbers.items()
+        if len(numbers.get((above, "conv2d"), ())) == _CONVS
+        for place, number in enumerate(sorted(own))
     }
     new = {name: name for name in arrays}
     for name, match in found.items():
-        above, kind = match["above"], match["kind"]
-        place = places[above, kind, int(match["number"] or 0)]
-        word = "dense" if kind == "predictions" else kind
-        new[name] = f"{above}{BY_NAME}/{word}{place}/vars/{_LEGACY_LEAVES[match['leaf']]}"
+        above, kind, number = match["above"], match["kind"], int(match["number"] or 0)
+        if (above, kind, number) in places:
+            word = f"{'dense' if kind == 'predictions' else kind}{places[above, kind, number]}"
+            new[name] = f"{above}{BY_NAME}/{word}/vars/{_LEGACY_LEAVES[match['leaf']]}"
     renamed = {new[name]: arrays[name] for name in arrays}
     return renamed if len(renamed) == len(arrays) else arrays
 

@@ -116,7 +116,7 @@ def test_a_nested_keras_model_has_its_head_outside(names):
 
 def legacy(file, above="", first=94, head="my_head/my_head"):
     """The names of an `.h5`, in its order: layers are counted on from an earlier model."""
-    leaves = {"conv2d": ["kernel"], "dense": ["kernel", "bias"]}
+    leaves = {"conv2d": ["kernel", "bias"], "dense": ["kernel", "bias"]}
     leaves["batch_normalization"] = ["gamma", "beta", "moving_mean", "moving_variance"]
     arrays = {}
     for name, array in file.arrays.items():
@@ -135,6 +135,19 @@ def test_an_h5_of_keras_with_a_head_of_another_name(above):
     file = legacy(written("tf", network, by_name, weights), above)
     known = leads_to(file, network, weights, KERAS_V3)
     assert known.notes == ("Its head is `my_head/my_head`.",)
+
+
+def test_an_h5_of_another_network_keeps_its_names():
+    """The numbers would not say which three tensors a norm without beta has."""
+    weights = noise(MINI)
+    layers = {}
+    for kind, word in (("conv", "conv2d"), ("norm", "batch_normalization")):
+        names = [name[:-7] for name in weights if name.endswith(f"{kind}.weight")]
+        layers |= {name: f"layers/{word}_{number}" for number, name in enumerate(names)}
+    file = legacy(written("tf", MINI, layers | {"head": "layers/dense"}, weights))
+    arrays = {name: array for name, array in file.arrays.items() if name[-4:] != "beta"}
+    weights |= {name: a * 0 for name, a in weights.items() if name.endswith("norm.bias")}
+    leads_to(replace(file, arrays=arrays), MINI, weights, BY_SHAPE)
 
 
 # --- auxiliary heads
