@@ -25,7 +25,8 @@ from common.check.trace import of
 from common.convert.report import compared
 from common.errors import ParityError, WeightsError
 from common.formats import sandbox
-from common.formats.identify import Known, without_auxiliary
+from common.formats.heads import without_auxiliary
+from common.formats.identify import Known
 from common.formats.naming import SUFFIXES
 from common.formats.parts import nothing_under, parts
 from common.formats.readers.base import File

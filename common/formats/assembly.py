@@ -30,6 +30,10 @@ class Ambiguous(Mismatch):
     """Several assignments fit."""
 
 
+class OtherHead(Mismatch):
+    """The layers before the head have known names, but what is behind them is no head for them."""
+
+
 class OtherClasses(Mismatch):
     """The auxiliary heads have other classes than the head."""
 
@@ -49,7 +53,8 @@ class Match:
         found: Weights = {}
         for name, shape in shapes(self.spec).items():
             if name in self.names:
-                found[name] = form.canonical(arrays[self.names[name]])
+                array = form.canonical(arrays[self.names[name]])
+                found[name] = array[:, :, 0, 0] if array.ndim == 4 > len(shape) else array
             else:
                 found[name] = np.full(shape, self.filled[name], np.float32)
         for name in self.names:
@@ -59,6 +64,11 @@ class Match:
         return found
 
 
+def other_classes(auxiliary: int, classes: int) -> str:
+    """The sentence part on auxiliary heads that have other classes."""
+    return f"its auxiliary heads have {auxiliary} classes and its head has {classes}"
+
+
 def assemble(spec: Spec, units: dict[str, Unit], folded: bool, by_order: bool, score: int) -> Match:
     """The tensors of the assigned units, with what is filled in."""
     classes = units["head"].shape[0]
@@ -66,10 +76,7 @@ def assemble(spec: Spec, units: dict[str, Unit], folded: bool, by_order: bool, s
         unit.shape[0] for name, unit in units.items() if re.fullmatch(r"auxiliary.*head", name)
     }
     if others - {classes}:
-        raise OtherClasses(
-            f"its auxiliary heads have {others.pop()} classes and its head has {classes}",
-            score,
-        )
+        raise OtherClasses(other_classes(others.pop(), classes), score)
     try:
         spec = spec.at(classes=classes)
     except SpecError as error:

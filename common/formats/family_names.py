@@ -13,6 +13,7 @@ choose there.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -127,13 +128,15 @@ _DEPTH = {
     "D": (2, 3, 0, 4, 1, 5),
     "E": (4, 1, 5, 2, 3, 6, 7, 0, 8),
 }
+_BLOCKS = "AAABCCCCDEE"
+_CONVS = 5 + sum(len(_DEPTH[block]) for block in _BLOCKS)
 BY_NAME = "by_name"  #: stands for `layers` where the layers are in the order of their numbers
 
 
 def keras_v3(spec: Spec) -> Iterator[Layers]:
     """`InceptionV3` of Keras Applications, in a `.weights.h5`, or in an `.h5` after `normalise`."""
     order = list(range(5))
-    for block in "AAABCCCCDEE":
+    for block in _BLOCKS:
         order += [len(order) + place for place in _DEPTH[block]]
     for folder, places in (("layers", order), (BY_NAME, range(len(order)))):
         numbered = {ours: f"_{number}" if number else "" for number, ours in enumerate(places)}
@@ -267,7 +270,10 @@ def normalise(file: File) -> File:
     return replace(file, arrays=arrays)
 
 
-_LEGACY = re.compile(r"(conv2d|batch_normalization|dense|predictions)(_\d+)?/(?:.*/)?(\w+)(:0)?")
+_LEGACY = re.compile(
+    r"(?P<above>(?:\w+/)*?)(?P<kind>conv2d|batch_normalization|predictions)(?:_(?P<number>\d+))?/"
+    r"(?:.*/)?(?P<leaf>kernel|bias|gamma|beta|moving_mean|moving_variance)(?::0)?"
+)
 _LEGACY_LEAVES = {
     "kernel": "0",
     "bias": "1",
@@ -279,27 +285,27 @@ _LEGACY_LEAVES = {
 
 
 def _by_number(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """An `.h5` by layer names, with the names that `keras_v3` expects; other files as they are.
+    """An `.h5` by layer names, with the names that `keras_v3` expects; other networks as they are.
 
     The layers of a class are counted in the order of their numbers, which may begin anywhere.
     """
-    found = {name: _LEGACY.fullmatch(name) for name in arrays}
-    if not all(match and match[3] in _LEGACY_LEAVES for match in found.values()):
-        return arrays
-    matches = {name: match for name, match in found.items() if match}
-    layers = {(match[1], int((match[2] or "_0")[1:])) for match in matches.values()}
-    places: dict[tuple[str, int], str] = {}
-    for kind in {kind for kind, _ in layers}:
-        numbers = sorted(number for own, number in layers if own == kind)
-        places |= {
-            (kind, number): f"_{place}" if place else "" for place, number in enumerate(numbers)
-        }
-    renamed = {}
-    for name, match in matches.items():
-        kind, number = match[1], int((match[2] or "_0")[1:])
-        word = "dense" if kind == "predictions" else kind
-        path = f"{BY_NAME}/{word}{places[kind, number]}/vars"
-        renamed[f"{path}/{_LEGACY_LEAVES[match[3]]}"] = arrays[name]
+    found = {name: match for name in arrays if (match := _LEGACY.fullmatch(name))}
+    numbers = defaultdict[tuple[str, str], set[int]](set)
+    for match in found.values():
+        numbers[match["above"], match["kind"]].add(int(match["number"] or 0))
+    places = {
+        (above, kind, number): f"_{place}" if place else ""
+        for (above, kind), own in numbers.items()
+        if len(numbers.get((above, "conv2d"), ())) == _CONVS
+        for place, number in enumerate(sorted(own))
+    }
+    new = {name: name for name in arrays}
+    for name, match in found.items():
+        above, kind, number = match["above"], match["kind"], int(match["number"] or 0)
+        if (above, kind, number) in places:
+            word = f"{'dense' if kind == 'predictions' else kind}{places[above, kind, number]}"
+            new[name] = f"{above}{BY_NAME}/{word}/vars/{_LEGACY_LEAVES[match['leaf']]}"
+    renamed = {new[name]: arrays[name] for name in arrays}
     return renamed if len(renamed) == len(arrays) else arrays
 
 

@@ -8,17 +8,25 @@ by name with every naming, then by shape, order and place (`matching`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import partial
 
 import numpy as np
 
 from common.errors import SpecError, WeightsError
 from common.formats import matching
-from common.formats.assembly import Ambiguous, Match, Mismatch, OtherClasses
+from common.formats.assembly import Ambiguous, Match, Mismatch, OtherClasses, OtherHead
 from common.formats.downscale import undo_downscale_in_infer
 from common.formats.family_names import PADDLE_V3, normalise
+from common.formats.heads import (
+    HEAD,
+    NO_AUXILIARY,
+    Headed,
+    left_out,
+    with_auxiliary,
+    with_head,
+    without_auxiliary,
+)
 from common.formats.naming import (
     FORMATS,
     LAYOUTS,
@@ -26,14 +34,14 @@ from common.formats.naming import (
     OWNERS,
     PADDLE_VISION,
     Format,
-    Layers,
     belongs,
 )
 from common.formats.parts import LEAST, Part, nothing_under, parts
 from common.formats.readers.base import File
 from common.formats.readers.detect import TITLES
+from common.formats.readings import Reading, named, readings, tensors
 from common.spec import SPECS, Affine, Spec, find
-from common.weights import Weights, shapes, with_eps
+from common.weights import Weights, with_eps
 
 BY_SHAPE = "other names, matched by shape and place"
 
@@ -49,21 +57,6 @@ class Known:
     notes: tuple[str, ...] = ()  #: what was changed or left out, as sentences
     key: str = ""  #: where the weights lie in the file
     eps: str = "the spec's"  #: where the eps of the norms is from
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The comparison of a file with one naming of one spec."""
-
-    spec: Spec
-    naming: str
-    names: dict[str, str]  #: canonical name: name in the file
-    mismatches: list[str]  #: what does not fit, as parts of a sentence
-
-    @property
-    def score(self) -> int:
-        """How many tensors fit."""
-        return len(self.names) - len(self.mismatches)
 
 
 def identify(
@@ -90,14 +83,12 @@ def identify(
         raise WeightsError(nothing_under(file_name, key, file))
     found: list[tuple[Part, Known]] = []
     problem: Mismatch | None = None
-    for by_name in (True, False):
+    for reader in (by_naming, partial(by_backbone, candidates), by_shape):
         for part in candidates:
             if any(part.overlaps(other) for other, _ in found):
                 continue
             try:
-                known = (by_naming if by_name else by_shape)(
-                    part, specs, bool(spec_name), file_name
-                )
+                known = reader(part, specs, bool(spec_name), file_name)
             except Mismatch as mismatch:
                 problem = worse(problem, mismatch)
                 continue
@@ -111,6 +102,8 @@ def identify(
             f"{file_name} holds the weights of several networks, under {keys}: choose one with "
             f"`--key {found[0][1].key}`."
         )
+    if not found and isinstance(problem, OtherHead):
+        raise WeightsError(f"{file_name} {problem}.")
     if not found:
         raise WeightsError(refusal(file, candidates, specs, spec_name, file_name, problem))
     ((_, known),) = found
@@ -127,10 +120,12 @@ def same(one: Weights, other: Weights) -> bool:
 
 
 def worse(one: Mismatch | None, other: Mismatch) -> Mismatch:
-    """The mismatch that says more: an ambiguity, or the one of the part that fits best."""
-    if one is None or (isinstance(other, Ambiguous) and not isinstance(one, Ambiguous)):
-        return other
-    return one if isinstance(one, Ambiguous) or one.score >= other.score else other
+    """The mismatch that says more: no head, an ambiguity, or the part that fits best."""
+
+    def key(each: Mismatch) -> tuple[bool, bool, int]:
+        return isinstance(each, OtherHead), isinstance(each, Ambiguous), each.score
+
+    return max(one, other, key=key) if one else other
 
 
 def by_naming(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Known | None:
@@ -138,12 +133,40 @@ def by_naming(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Kno
     file = part.file
     for reading in readings(file, specs, likely=True):
         if not reading.mismatches:
-            form, names = FORMATS[file.format], reading.names
-            weights = {name: form.canonical(file.arrays[names[name]]) for name in names}
+            weights = canonical(file, reading)
             others = () if asked else readings(file, SPECS.values(), likely=True)
             also = [each.spec.name for each in others if not each.mismatches]
             return finish(reading.spec, reading.naming, weights, also, part, [])
     return None
+
+
+def by_backbone(
+    candidates: list[Part], part: Part, specs: list[Spec], asked: bool, file_name: str
+) -> Known | None:
+    """The weights in a part of a file whose names are known up to the head, or OtherHead."""
+    found = list[Headed]()
+    problem: Mismatch | None = None
+    for spec in specs:
+        for one in (spec, *(with_auxiliary(spec) if asked else ())):
+            if tensors(one) - HEAD > len(part.file.arrays):
+                continue
+            for naming, layers in named(part.file.format, one):
+                try:
+                    headed = with_head(candidates, part, spec, one, naming, layers)
+                except OtherHead as mismatch:
+                    problem = worse(problem, mismatch)
+                    continue
+                found += [headed] if headed else []
+    if problem and not found:
+        raise problem
+    if not found:
+        return None
+    first, also = found[0], [each.reading.spec.name for each in found]
+    weights = canonical(first.file, first.reading)
+    reading = first.reading
+    return finish(
+        reading.spec, reading.naming, weights, also, first.whole, first.notes, first.behind
+    )
 
 
 def by_shape(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Known:
@@ -176,16 +199,31 @@ def by_shape(part: Part, specs: list[Spec], asked: bool, file_name: str) -> Know
     return finish(match.spec, BY_SHAPE, weights, also, part, match.notes)
 
 
+def canonical(file: File, reading: Reading) -> Weights:
+    """The weights in a file, as a reading that fits names them."""
+    form, names = FORMATS[file.format], reading.names
+    return {name: form.canonical(file.arrays[names[name]]) for name in names}
+
+
 def finish(
-    spec: Spec, naming: str, weights: Weights, also: list[str], part: Part, notes: list[str]
+    spec: Spec,
+    naming: str,
+    weights: Weights,
+    also: list[str],
+    part: Part,
+    notes: list[str],
+    behind: bool = False,
 ) -> Known:
-    """The known weights in one dtype, with what a package's evaluation does to its head."""
+    """The known weights in one dtype, with what a package's evaluation does to its head.
+
+    `behind` the package's network stands another head: it does nothing to that.
+    """
     kinds = {array.dtype.name for array in weights.values()}
     wide = "float64" if "float64" in kinds else "float32"
     weights = {name: array.astype(wide, copy=False) for name, array in weights.items()}
     notes = list(notes)
     scaled = spec.name.startswith(("paddle-vision", "inception-v3-paddle"))
-    if naming in (PADDLE_VISION, PADDLE_V3) or (naming == BY_SHAPE and scaled):
+    if not behind and (naming in (PADDLE_VISION, PADDLE_V3) or (naming == BY_SHAPE and scaled)):
         weights = undo_downscale_in_infer(spec, weights)
         notes.append("The heads' weights are scaled as paddle.vision scales them in evaluation.")
     if part.file.scales and not isinstance(spec.stage1[0], Affine):
@@ -221,9 +259,7 @@ def matched(
                 found = matching.match(
                     matching.prepare(without_heads(file.arrays, prepared, one), form), own
                 )
-                found.notes.append(
-                    f"The auxiliary heads are left out: {mismatch}. Evaluation does not use them."
-                )
+                found.notes.append(left_out(mismatch))
             except Mismatch as mismatch:
                 best = best if best and best.score >= mismatch.score else mismatch
                 continue
@@ -235,27 +271,10 @@ def matched(
                 }
                 channels, classes = found.spec.input[0], found.spec.head.width
                 found.spec = spec.at(channels=channels, classes=classes)
-                found.notes.append("The auxiliary heads are left out, as the spec has none.")
+                found.notes.append(NO_AUXILIARY)
             return found, form
     assert best
     raise best
-
-
-def without_auxiliary(spec: Spec) -> Iterator[Spec]:
-    """The known spec that is this one without its auxiliary heads."""
-    for other in SPECS.values():
-        if not other.auxiliary and replace(spec, auxiliary=(), name=other.name) == replace(
-            other, norm=spec.norm
-        ):
-            yield replace(other, norm=spec.norm)
-
-
-def with_auxiliary(spec: Spec) -> Iterator[Spec]:
-    """The known specs that are this one with auxiliary heads."""
-    for other in SPECS.values():
-        bare = replace(other, auxiliary=(), name=spec.name, norm=spec.norm)
-        if other.auxiliary and bare == spec:
-            yield replace(other, norm=spec.norm)
 
 
 def without_heads(arrays: Weights, prepared: matching.Prepared, spec: Spec) -> Weights:
@@ -292,68 +311,6 @@ def with_own_eps(known: Known) -> Known:
         weights=with_eps(known.weights, known.spec.norm.eps, own.eps),
         notes=(*known.notes, note),
     )
-
-
-# --- by name
-def readings(file: File, specs: Iterable[Spec], likely: bool = False) -> Iterator[Reading]:
-    """Compare the file with every naming that belongs to these specs.
-
-    `likely` skips specs with another number of tensors and namings without a matching head. A
-    naming that does not name every layer of a spec is skipped.
-    """
-    form = FORMATS[file.format]
-    for spec in specs:
-        if likely and tensors(spec) != len(file.arrays):
-            continue
-        needed = {name.rpartition(".")[0] for name in shapes(spec)}
-        for naming, namings in NAMINGS[file.format].items():
-            if not belongs(naming, spec):
-                continue
-            for layers in namings(spec):
-                if likely and form.name(layers, "head.weight") not in file.arrays:
-                    continue
-                if needed <= layers.keys():
-                    yield read_as(file, fitted(file, spec, layers), naming, layers)
-
-
-@cache
-def tensors(spec: Spec) -> int:
-    """The number of tensors of a spec."""
-    return len(shapes(spec))
-
-
-def read_as(file: File, spec: Spec, naming: str, layers: Layers) -> Reading:
-    """Compare the file with one naming of a spec."""
-    form, names, mismatches = FORMATS[file.format], {}, []
-    for canonical, shape in shapes(spec).items():
-        names[canonical] = name = form.name(layers, canonical)
-        also = "" if name == canonical else f" ({canonical})"
-        wanted = tuple(shape[axis] for axis in form.axes(len(shape)))
-        if name not in file.arrays:
-            mismatches.append(f"{name}{also} is missing")
-        elif file.arrays[name].shape != wanted:
-            found = file.arrays[name].shape
-            mismatches.append(f"{name}{also} has shape {found} where {wanted} is expected")
-    known = set(names.values())
-    mismatches += [f"{name} is one tensor too many" for name in file.arrays if name not in known]
-    return Reading(spec, naming, names, mismatches)
-
-
-def fitted(file: File, spec: Spec, layers: Layers) -> Spec:
-    """The spec with the channels of the file's first layer and the classes of its last."""
-    form, (first, *_) = FORMATS[file.format], shapes(spec)
-    sizes = {}
-    places = (("channels", first, 4, 1), ("classes", "head.weight", 2, 0))
-    for size, canonical, ndim, axis in places:
-        array = file.arrays.get(form.name(layers, canonical))
-        if array is not None and array.ndim == ndim:
-            sizes[size] = array.shape[form.axes(ndim).index(axis)]
-    try:
-        own = spec.at(**sizes)
-        own.channels()
-    except SpecError:
-        return spec
-    return own
 
 
 # --- what does not fit
@@ -409,8 +366,11 @@ def fits_spec(candidates: list[Part], name: str) -> bool:
     """Whether a part of the file fits a spec."""
     for part in candidates:
         try:
-            if by_naming(part, [find(name)], True, "") or by_shape(part, [find(name)], True, ""):
+            specs = [find(name)]
+            if by_naming(part, specs, True, "") or by_backbone(candidates, part, specs, True, ""):
                 return True
+            by_shape(part, specs, True, "")
+            return True
         except Mismatch:
             continue
     return False

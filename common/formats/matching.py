@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from common.errors import SpecError
-from common.formats.assembly import Ambiguous, Match, Mismatch, assemble
+from common.formats.assembly import Ambiguous, Match, Mismatch, assemble, note
 from common.formats.layers import Layer, Unit, in_order, layers_of, units_of
 from common.formats.naming import Format
 from common.spec import Spec
@@ -24,6 +24,7 @@ from common.weights import Weights, shapes
 
 Shape = tuple[int, ...]
 MOST_SOLUTIONS = 24
+CONVOLUTION_AS_HEAD = "Its head is a 1x1 convolution: it becomes a linear layer."
 
 
 Prepared = list[tuple[list[Unit], list[Layer]]]
@@ -153,16 +154,24 @@ class Matcher:
         used = {index for members in places.values() for index in members}
         free = [index for index in range(len(self.units)) if index not in used]
         convs = [index for index in free if len(self.units[index].shape) == 4]
-        assigned |= self.in_sequence([each for each in stem if len(each.shape) == 4], convs)
-        assigned |= self.head(
-            [each for each in stem if len(each.shape) == 2],
-            [index for index in free if index not in convs],
-        )
+        (head,) = (each for each in stem if len(each.shape) == 2)
+        linear = [index for index in free if index not in convs]
+        if not linear:
+            flat = {index: as_linear(self.units[index]) for index in convs}
+            linear = [index for index in convs if flat[index].shape[1:] == head.shape[1:]]
+            convs = [index for index in convs if index not in linear]
+        assigned |= self.in_sequence([each for each in stem if each is not head], convs)
+        assigned |= self.head(head, linear)
         if self.rest:
             name = next(iter(self.rest[0].tensors.values()))
             raise self.mismatch(f"{name} is one tensor too many")
         found = {each.name: self.units[assigned[each.name]] for each in self.wanted}
-        return assemble(self.spec, found, self.folded, self.by_order, self.score)
+        converted = len(found[head.name].shape) == 4
+        found[head.name] = as_linear(found[head.name])
+        result = assemble(self.spec, found, self.folded, self.by_order, self.score)
+        if converted:
+            note(result, CONVOLUTION_AS_HEAD)
+        return result
 
     def require_shapes(self) -> None:
         """Mismatch, with the first convolution of the spec that the file lacks."""
@@ -324,9 +333,8 @@ class Matcher:
             raise self.mismatch(f"{self.units[left[0]].path} is one layer too many")
         return found
 
-    def head(self, layers: list[Wanted], indices: list[int]) -> dict[str, int]:
+    def head(self, head: Wanted, indices: list[int]) -> dict[str, int]:
         """The head: the linear layer over the features; its width is the number of classes."""
-        (head,) = layers
         fit = [index for index in indices if self.units[index].shape[1] == head.shape[1]]
         if not fit:
             raise self.mismatch(
@@ -336,6 +344,12 @@ class Matcher:
             odd = next((index for index in indices if index not in fit), fit[-1])
             raise self.mismatch(f"{self.units[odd].path} is one linear layer too many")
         return {head.name: fit[0]}
+
+
+def as_linear(unit: Unit) -> Unit:
+    """A 1x1 convolution without a norm as a linear layer."""
+    plain = unit.shape[2:] == (1, 1) and not unit.norm
+    return replace(unit, shape=unit.shape[:2]) if plain else unit
 
 
 def common_start(names: Sequence[str]) -> str:

@@ -54,6 +54,10 @@ class Format:
         layer, _, leaf = canonical.rpartition(".")
         return layers[layer] + (self.norm if layer.endswith("norm") else self.other)[leaf]
 
+    def shape(self, canonical: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape in the file of a tensor with this canonical shape."""
+        return tuple(canonical[axis] for axis in self.axes(len(canonical)))
+
     def axes(self, ndim: int) -> tuple[int, ...]:
         """The canonical axes in the order of the file, for a tensor of `ndim` axes."""
         return {4: self.conv, 2: self.linear}.get(ndim, tuple(range(ndim)))

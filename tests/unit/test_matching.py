@@ -31,6 +31,7 @@ THIN = {
 }
 D2L, D2L_BN, BLOG_224 = THIN["d2l"], THIN["d2l-bn"], THIN["blog-224"]
 TORCHVISION = THIN["torchvision"]
+BOOK = "the book's names"
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +49,7 @@ def thin_specs():
 def book(network, form="torch"):
     """A file with the book's names, and the weights in it."""
     weights = noise(network)
-    return written(form, network, layers_of(form, network, "the book's names"), weights), weights
+    return written(form, network, layers_of(form, network, BOOK), weights), weights
 
 
 def renamed(file, rename):
@@ -189,17 +190,17 @@ def by_branch(name):
 
 @pytest.mark.parametrize("network", [D2L, MINI], ids=lambda network: network.name)
 @pytest.mark.parametrize(
-    "rename",
+    ("rename", "naming"),
     [
-        pytest.param(lambda name: re.sub(r"^5\.", "6.", name), id="a layer before the head"),
-        pytest.param(lambda name: re.sub(r"^5\.", "classifier.1.", name), id="a head in two"),
-        pytest.param(blocks_named, id="named blocks"),
+        pytest.param(lambda name: re.sub(r"^5\.", "6.", name), BOOK, id="a layer before the head"),
+        pytest.param(lambda name: re.sub(r"^5\.", "classifier.1.", name), BOOK, id="a head in two"),
+        pytest.param(blocks_named, BY_SHAPE, id="named blocks"),
     ],
 )
-def test_names_of_the_reader_s_own(network, rename):
+def test_names_of_the_reader_s_own(network, rename, naming):
     file, weights = book(network)
     known = leads_to(renamed(file, rename), network, weights)
-    assert known.naming == BY_SHAPE
+    assert known.naming == naming
     leads_to(renamed(renamed(file, rename), "module.".__add__), network, weights)
     alphabetic = dict(sorted(renamed(file, rename).arrays.items()))
     leads_to(replace(file, arrays=alphabetic), network, weights)
