@@ -103,7 +103,7 @@ def identify(
             f"`--key {found[0][1].key}`."
         )
     if not found and isinstance(problem, OtherHead):
-        raise WeightsError(f"{file_name} {problem}.")
+        raise WeightsError(f"{file_name} {file.unread or f'{problem}.'}")
     if not found:
         raise WeightsError(refusal(file, candidates, specs, spec_name, file_name, problem))
     ((_, known),) = found
