@@ -22,6 +22,8 @@ import backends
 from backends import simulated
 from common.cli import aliases, app
 from common.cli.aliases import OLD_OPTIONS
+from common.data import sources
+from common.distributed import launcher
 from common.errors import DeviceError
 from common.files import ROOT
 from common.parity import suite
@@ -645,3 +647,15 @@ def test_a_launchers_copy_of_a_signal_is_not_a_second_one(acted, monkeypatch):
         clock.now = 105.1
         signal.raise_signal(signal.SIGTERM)
         assert acted == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("given", [[], ["--data", "fake"], ["--resume", "run"]])
+def test_data_is_downloaded_before_several_workers_start(run, monkeypatch, given):
+    """Unless it is given, or a run that began has it: the workers may have no network."""
+    seen = []
+    monkeypatch.setattr(sources, "load", lambda: seen.append("load"))
+    monkeypatch.setattr(launcher, "start", lambda *told: seen.append("start"))
+    monkeypatch.setattr(plan, "backend_name", lambda backend, resume: "torch")
+    where = given if "--resume" in given else ["--backend", "torch", *given]
+    assert run("train", "--workers", 2, *where)[0] == 0
+    assert seen == (["start"] if given else ["load", "start"])

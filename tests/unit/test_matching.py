@@ -206,6 +206,13 @@ def test_names_of_the_reader_s_own(network, rename, naming):
     leads_to(replace(file, arrays=alphabetic), network, weights)
 
 
+@pytest.mark.parametrize("channels", [2, 3])
+def test_channels_are_those_of_the_first_convolution_whatever_its_name(channels):
+    network = MINI.at(channels=channels)
+    file, weights = book(network)
+    assert leads_to(renamed(file, blocks_named), network, weights).naming == BY_SHAPE
+
+
 @pytest.mark.parametrize("network", [D2L_BN, MINI], ids=lambda network: network.name)
 def test_branches_by_name_with_norms(network):
     file, weights = book(network)
