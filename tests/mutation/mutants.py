@@ -554,8 +554,8 @@ def again(asked: argparse.Namespace) -> None:
 
 
 def identity(row: Row) -> tuple[object, ...]:
-    """What makes a mutant this one."""
-    return row["file"], row["line"], row["after"]
+    """What makes a mutant this one; its lines may have moved."""
+    return row["file"], row["before"], row["after"]
 
 
 def say(row: Row) -> None:
