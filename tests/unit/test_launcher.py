@@ -359,6 +359,7 @@ def test_root_makes_a_network_alone_and_another_user_with_a_user_namespace(
         *words, holder = enter
         assert words == ["nsenter", *entered, "--target"]
         assert launcher.alive(int(holder))
+        assert os.getsid(int(holder)) == int(holder)  # Ctrl+C of the terminal does not reach it
     assert not launcher.alive(int(holder))
     assert (tmp_path / "unshare.asked").read_text().startswith(f"{made} {sys.executable} ")
 
