@@ -371,9 +371,11 @@ def to_native(array, layout):
 
 
 def flat(out, name=""):
-    """The tensors that a network returns, by name; it may return a tuple or a dict of them."""
+    """The tensors that a network returns, by name; from any tuple, dict or object."""
     if isinstance(out, tf.Tensor):
         return [(name, out)]
+    if isinstance(out, np.ndarray):
+        return [(name, tf.constant(out))]
     if isinstance(out, dict):
         return [each for key, value in out.items() for each in flat(value, str(key))]
     if isinstance(out, (list, tuple)):
@@ -381,7 +383,12 @@ def flat(out, name=""):
         return [
             each for key, value in zip(names, out, strict=False) for each in flat(value, str(key))
         ]
-    return []
+    return [
+        each
+        for key, value in getattr(out, "__dict__", {}).items()
+        if isinstance(value, (tf.Tensor, np.ndarray))
+        for each in flat(value, key)
+    ]
 
 
 def fresh(thing):

@@ -174,4 +174,5 @@ def order_outputs(trace: Trace, layers: dict[str, Layer]) -> list[tuple[str, int
             if output[1] is not None and number in trace.upstream(output[1]):
                 found.append(output)
                 break
-    return found or trace.outputs
+    unknown = [output for output in trace.outputs if output[1] is None]
+    return found or unknown or trace.outputs

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from common.check.process import UserError
+
 #: steps that only move values: the shape or the layout changes
 TRANSPARENT = ("reshape", "identity", "transpose")
 
@@ -67,8 +69,9 @@ class Trace:
             for index, each in enumerate(found["events"])
         ]
         self.outputs = [
-            (each["name"], each["event"], np.asarray(each["out"], np.float64))
+            (each["name"], self._made(each["event"], out), out)
             for each in found["outputs"]
+            for out in [np.asarray(each["out"], np.float64)]
         ]
         self.users: dict[int, list[int]] = {}
         for event in self.events:
@@ -81,6 +84,13 @@ class Trace:
             self._add(event)
         for layer in self.layers:
             layer.ups = self.upstream(layer.source)
+
+    def _made(self, event: int | None, out: np.ndarray) -> int | None:
+        """The event that an output is; an array of NumPy is the last one with its values."""
+        if event is None and out.ndim > 1:
+            same = (e.index for e in self.events[::-1] if np.array_equal(e.out, out))
+            event = next(same, None)
+        return event
 
     def _add(self, event: Event) -> None:
         """Note the layer that an event is, or the bias that it adds to one."""
@@ -140,4 +150,8 @@ class Trace:
 def of(network: Any, x: np.ndarray) -> Trace:
     """Run a user's network on x and read what it recorded."""
     found = network.trace(x)
+    if not found["outputs"]:
+        raise UserError(
+            "No tensor is found in what your network returns: return a tensor, a tuple or a dict."
+        )
     return Trace(found, network.shapes())
