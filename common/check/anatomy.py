@@ -161,7 +161,7 @@ def describe(trace: Trace, block: Block) -> str:
     return ", ".join(parts)
 
 
-def order_outputs(trace: Trace, layers: dict[str, Layer]) -> list[tuple[str, int, Array]]:
+def order_outputs(trace: Trace, layers: dict[str, Layer]) -> list[tuple[str, int | None, Array]]:
     """The outputs in the reference's order: the logits, then those of the auxiliary heads."""
     heads = [
         "head",

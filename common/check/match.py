@@ -205,7 +205,7 @@ class Fit:
         match.layers = renumber(match.layers, self.gone)
         main, sides = heads(self.trace, self.found)
         more, fewer = len(sides) - len(match.base.auxiliary), len(match.base.auxiliary) - len(sides)
-        match.cost += 2.0 * max(more, 0) + 0.25 * max(fewer, 0)
+        match.cost += 2.0 * max(more, 0) + 0.1 * max(fewer, 0)
         auxiliary = []
         if not more:
             for number, ((conv, hidden, last), row) in enumerate(
@@ -256,13 +256,12 @@ class Fit:
 
     def rest(self) -> None:
         """Layers of the user's that have no name are extra."""
-        if not self.complete:
-            return
         used = {id(layer) for layer in self.match.layers.values()}
         for layer in self.trace.layers:
             if id(layer) not in used and layer.kind != "norm":
                 self.match.cost += LAYER_GAP
-                self.note("extra-layer", "", layer.event, None, layer.shape)
+                if self.complete:
+                    self.note("extra-layer", "", layer.event, None, layer.shape)
 
 
 def fit(trace: Trace, spec: Spec, channels: int, size: int) -> Match | None:

@@ -81,6 +81,7 @@ class Report:
     elsewhere: list[Finding] = field(default_factory=list)  # that show at the second size only
     unexplained_elsewhere: list[Difference] = field(default_factory=list)
     training: Training | None = None
+    warnings: list[str] = field(default_factory=list)  # what the comparison could not see
 
     @property
     def function_same(self) -> bool:
@@ -151,6 +152,7 @@ class Report:
             lines.append("DIFFERS, UNEXPLAINED.")
         else:
             lines.append("DIFFERS, and here is why:")
+        lines += [f"WARNING: {warning}" for warning in self.warnings]
         number = 0
         for finding in (*self.structure, *self.findings):
             number += 1

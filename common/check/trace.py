@@ -118,6 +118,13 @@ class Trace:
             index = self.events[index].inputs[0]
         return index
 
+    def pooled(self, index: int) -> bool:
+        """Whether an event is a pool, or one that is only padded or activated since."""
+        while index >= 0 and index not in self.layer_at and self.events[index].op != "pool":
+            inputs = self.events[index].inputs
+            index = inputs[0] if len(inputs) == 1 else -1
+        return index >= 0 and self.events[index].op == "pool"
+
     def upstream(self, index: int, over: tuple[str, ...] = ("norm",)) -> set[int]:
         """The nearest layers that an event depends on, by number; norms are passed over."""
         found, todo, seen = set[int](), [index], set[int]()
