@@ -169,8 +169,10 @@ class Mode:
             if str(attrs.get("fix_gamma", "True")) in ("True", "1"):
                 leaves.pop("weight", None)  # MXNet reads it as 1
         for t in outputs:
-            if t.ndim not in (2, 3, 4):
+            if t.ndim not in (2, 3, 4, 5):
                 continue
+            if t.dtype == np.float16:
+                self.network.reduced = "float16"
             module = self.modules[-1] if self.modules else None
             own = type(module).__module__.startswith("mxnet.")
             own = own and type(module).__name__ not in ("Sequential", "HybridSequential")
@@ -216,6 +218,7 @@ class Network:
 
     dtype = "float64"
     single = False  # whether a run computed in float32
+    reduced = ""  # the half precision that a part of a run computed in
 
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NCHW"
@@ -265,7 +268,7 @@ class Network:
                     mx.npx.reset_np()
                 for dtype in DTYPES:
                     self.layout, self.dtype, self.kind = layout, dtype, array
-                    self.single = False
+                    self.single, self.reduced = False, ""
                     try:
                         if self.module:  # deferred weights get their shapes in float32
                             self.net.cast("float32")
@@ -274,6 +277,8 @@ class Network:
                         self.trace(x)
                         if self.single:  # it casts by itself
                             self.dtype = "float32"
+                            self.trace(x)
+                        self.dtype = self.reduced or self.dtype
                         return
                     except Exception as error:
                         first = first or error

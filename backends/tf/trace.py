@@ -195,7 +195,10 @@ class Mode:
         if kind == "linear" and not numbers:
             kind = name
         for t in outputs:
-            if getattr(t, "dtype", None) in (tf.float32, tf.float64) and t.shape.rank in (2, 3, 4):
+            dtype = getattr(t, "dtype", None)
+            if dtype in (tf.float16, tf.bfloat16):
+                self.network.reduced = dtype.name
+            if dtype in (tf.float32, tf.float64) and t.shape.rank in (2, 3, 4, 5):
                 if self.silent:
                     self.made[id(t)] = data[0]
                 else:
@@ -227,6 +230,7 @@ class Network:
     """The user's network: a Keras model, its class, a function that makes it, or a function."""
 
     dtype = "float64"
+    reduced = ""  # the half precision that a part of a run computed in
 
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NHWC"
@@ -238,13 +242,14 @@ class Network:
         first = None
         for layout in ("NHWC", "NCHW"):
             for dtype in DTYPES:
-                self.layout, self.dtype = layout, dtype
+                self.layout, self.dtype, self.reduced = layout, dtype, ""
                 self.net = make(fresh(thing))
                 try:
                     out = self.call(self.input(x))
                     kinds = {t.dtype for _, t in flat(out)}
                     self.dtype = "float64" if kinds == {tf.float64} else "float32"
                     self.trace(x)
+                    self.dtype = self.reduced or self.dtype
                     return
                 except Exception as error:
                     first = first or error

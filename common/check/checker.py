@@ -53,6 +53,11 @@ class Checker:
         say: Progress,
         source: Weights | None = None,
     ) -> None:
+        if network.dtype not in PROOF:
+            raise UserError(
+                f"A part of your network computes in {network.dtype}, whose rounding hides "
+                "mistakes: leave that out for the check (autocast, a mixed policy)."
+            )
         self.network, self.asked, self.size, self.say = network, spec, size, say
         self.source = source  # weights that the network should have
         self.notes: list[str] = list(network.notes)
@@ -75,6 +80,13 @@ class Checker:
                 "No layer of your network can be seen. "
                 + (self.notes[-1] if self.notes else "Give a network that runs eagerly.")
             )
+        for layer in trace.layers:
+            event = trace.events[layer.event]
+            if layer.kind == "conv" and (event.out.ndim == 3 or len(event.out) < IMAGES):
+                raise UserError(
+                    f"Your network takes one image at a time at {event.where()}: give the part of "
+                    "it that takes them all."
+                )
         matches = matching.closest(trace, self.asked, channels, size)
         if not matches:
             raise UserError(self.no_spec(trace, channels))
@@ -112,6 +124,11 @@ class Checker:
         """How many layers of a fitted spec give the network's own tensors, by the same weights."""
         graph = build(match.spec)
         self.write(match, weights, [])
+        for name, layer in match.layers.items():
+            if layer.kind == "norm":  # one without scale or shift
+                for leaf, fill in (("weight", np.ones), ("bias", np.zeros)):
+                    if leaf not in layer.leaves:
+                        weights[f"{name}.{leaf}"] = fill(weights[f"{name}.{leaf}"].shape)
         try:
             world = self.world(match, weights, match.spec.input[1], first)
             values = graph.run(world.inputs, weights)
@@ -144,7 +161,11 @@ class Checker:
                 f"{self.asked.name} takes {wanted} input channels, your network takes {channels}."
             )
         if not any(layer.kind == "linear" for layer in trace.layers):
-            return "Your network has no linear layer at its end, so no spec can be fitted to it."
+            why = f" {self.notes[-1]}" if self.notes else ""
+            if trace.outputs[0][1] is None:
+                last = trace.events[-1].where()
+                return f"What your network computes behind {last} cannot be seen.{why}"
+            return f"No linear layer is seen at the end of your network, so no spec fits it.{why}"
         return (
             f"No spec fits a network with {len(trace.layers)} layers and {channels} input channels."
         )
@@ -153,6 +174,11 @@ class Checker:
         """The report for one fitted spec."""
         self.notes = list(self.network.notes)
         structure = list(match.structure)
+        if match.unclear:
+            raise UserError(
+                f"Your network's structure cannot be recognised: {match.unclear}. For the check, "
+                "write it with a convolution for each branch, joined by a concatenation."
+            )
         wrong = [
             w
             for w in matching.unmatched(match, first)
@@ -242,7 +268,8 @@ class Checker:
                 f"{len(biases)} convolutions in front of a norm have no bias. That is the same "
                 f"function: the bias is read as 0."
             )
-        self.network.write(arrays)
+        shapes_ = self.network.shapes()  # a linear layer may be a convolution
+        self.network.write({n: array.reshape(shapes_[n]) for n, array in arrays.items()})
 
     def compare_weights(self, match: Match, first: Trace, source: Weights) -> list[Finding]:
         """The tensors of the user's own weights that are not the source's; no bias is one of 0."""
@@ -278,12 +305,30 @@ class Checker:
         layers = {
             name: trace.layers[first.layers.index(layer)] for name, layer in match.layers.items()
         }
+        self.require_written(match, layers, trace)
         joins = self.joins(build(match.spec), layers, trace)
         trace.outputs = order_outputs(trace, layers)
         search = Search(
             build(match.spec), weights, images, trace, layers, joins, self.network.dtype
         )
         return World(size, trace, search, Diagnosis(), images.astype(np.float64))
+
+    def require_written(self, match: Match, layers: dict[str, Layer], trace: Trace) -> None:
+        """UserError if a run does not use the weights that were written."""
+        new = {
+            (match.layers[name].leaves[leaf], number): layer
+            for name, layer in layers.items()
+            for leaf, number in layer.leaves.items()
+            if leaf in match.layers[name].leaves and match.layers[name].leaves[leaf] != number
+        }
+        held = self.network.read() if new else []
+        for (before, now), layer in new.items():
+            if not np.array_equal(held[before], held[now]):
+                raise UserError(
+                    f"A weight is computed in each run, at {trace.events[layer.event].where()}, so "
+                    "no weights can be written into your network: take weight norm and its like "
+                    "out for the check, such as by `remove_parametrizations`."
+                )
 
     def joins(self, graph: Graph, layers: dict[str, Layer], trace: Trace) -> dict[str, int]:
         """The user's concatenation for each of the reference's: it joins the same layers."""

@@ -7,6 +7,7 @@ function of its own belongs to the layer before it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +83,7 @@ class Trace:
         self.layer_at: dict[int, int] = {}  # event: number of the layer whose output it is
         for event in self.events:
             self._add(event)
+        self._end()
         for layer in self.layers:
             layer.ups = self.upstream(layer.source)
 
@@ -111,6 +113,24 @@ class Trace:
         layer = Layer(event.op, event.index, event.inputs[0], dict(event.leaves), shape)
         self.layer_at[event.index] = len(self.layers)
         self.layers.append(layer)
+
+    def _end(self) -> None:
+        """A last 1x1 convolution without a norm is the linear layer, if there is none.
+
+        The mean of its images is what a linear layer makes of the mean.
+        """
+        last = self.layers[-1] if self.layers else None
+        linear = any(layer.kind == "linear" for layer in self.layers)
+        if not last or linear or last.kind != "conv" or set(last.shape[2:]) != {1}:
+            return
+        index = last.event
+        while math.prod(self.events[index].out.shape[2:]) > 1:
+            after = self.users.get(index, [])
+            if len(after) != 1:
+                return
+            index = after[0]
+        self.layer_at[index] = self.layer_at.pop(last.event)
+        last.kind, last.event, last.shape = "linear", index, last.shape[:2]
 
     def through(self, index: int) -> int:
         """The event before steps that only move values."""

@@ -156,6 +156,14 @@ def test_what_no_mistake_explains_is_said_and_nothing_is_named_wrongly(ports):
             assert "UNEXPLAINED" in report.text()
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of what TorchScript compiled
+def test_what_cannot_be_recognised_is_refused_and_not_accused(ports):
+    for port, (make_net, words) in ports.module.REFUSED.items():
+        with pytest.raises(UserError) as raised:
+            ports.check(make_net, False)
+        assert words in str(raised.value), port
+
+
 def test_assert_same_says_the_diagnosis_and_leaves_the_weights(backend, name):
     net = make(backend, MINI)
     before = backend.read_weights(net)
