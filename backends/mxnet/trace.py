@@ -398,7 +398,7 @@ class Network:
         for number, array in arrays.items():
             t, layout = self.leaves[number]
             array = array.T if layout == "io" and array.ndim == 2 else array
-            put(t, array)
+            put(t, array.reshape(t.shape))
 
     def close(self):
         """Leave the network as it was."""

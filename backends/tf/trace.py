@@ -347,6 +347,7 @@ class Network:
         """Copy canonical arrays into the weights, by number."""
         for number, array in arrays.items():
             old, layout = self.array(number)
+            array = array.reshape(to_canonical(old, layout).shape)
             new = to_native(array, layout).astype(old.dtype).reshape(old.shape)
             tf.raw_ops.AssignVariableOp(resource=self.leaves[number][0], value=tf.constant(new))
 

@@ -67,7 +67,7 @@ def check_training(
         report.notes.append("The training step was not compared: mend the network first.")
         return
     match, weights = checker.fitted[report.spec]
-    size = min(checker.opened, report.sizes[0])
+    size = min(report.sizes[0], checker.opened)
     try:
         found = TrainingCheck(process, match, size, weights, recipe).run(step)
     except UserError as error:  # the network's report stays

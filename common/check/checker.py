@@ -268,8 +268,7 @@ class Checker:
                 f"{len(biases)} convolutions in front of a norm have no bias. That is the same "
                 f"function: the bias is read as 0."
             )
-        shapes_ = self.network.shapes()  # a linear layer may be a convolution
-        self.network.write({n: array.reshape(shapes_[n]) for n, array in arrays.items()})
+        self.network.write(arrays)
 
     def compare_weights(self, match: Match, first: Trace, source: Weights) -> list[Finding]:
         """The tensors of the user's own weights that are not the source's; no bias is one of 0."""

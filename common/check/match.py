@@ -265,7 +265,8 @@ class Fit:
         for layer in self.trace.layers:
             if id(layer) not in used and layer.kind != "norm":
                 self.match.cost += LAYER_GAP
-                if layer.kind == "conv" and any(s.kind == "missing-block" for s in notes):
+                lost = any(s.kind == "missing-block" for s in notes) and not self.match.unclear
+                if layer.kind == "conv" and lost:
                     where = self.trace.events[layer.event].where()
                     self.match.unclear = f"no block is found around the convolution at {where}"
                 if self.complete:

@@ -123,12 +123,14 @@ class Trace:
         linear = any(layer.kind == "linear" for layer in self.layers)
         if not last or linear or last.kind != "conv" or set(last.shape[2:]) != {1}:
             return
-        index = last.event
-        while math.prod(self.events[index].out.shape[2:]) > 1:
-            after = self.users.get(index, [])
-            if len(after) != 1:
-                return
-            index = after[0]
+        index, after = last.event, self.users.get(last.event, [])
+        while len(after) == 1 and (
+            math.prod(self.events[index].out.shape[2:]) > 1
+            or self.events[after[0]].op in TRANSPARENT
+        ):
+            index, after = after[0], self.users.get(after[0], [])
+        if math.prod(self.events[index].out.shape[2:]) > 1:
+            return
         self.layer_at[index] = self.layer_at.pop(last.event)
         last.kind, last.event, last.shape = "linear", index, last.shape[:2]
 

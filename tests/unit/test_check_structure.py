@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from random_mistakes import FakeNetwork  # in tests/support
 from small_specs import thin  # in tests/support
@@ -109,6 +110,36 @@ def test_a_spec_with_wrong_kernels_is_closer_than_one_without_most_layers(known)
 
 
 # ---- layers by their branches
+
+
+def test_a_block_whose_concatenation_is_not_seen_is_not_called_missing():
+    hidden = own(MINI)
+    trace = hidden.trace
+
+    def renamed(x):
+        found = trace(x)
+        for event in found["events"]:
+            event["op"] = event["op"].replace("concat", "mystery")
+        return found
+
+    hidden.trace = renamed
+    with pytest.raises(UserError, match="no block is found around the convolution at stage"):
+        check(hidden, MINI, 33)
+
+
+def test_an_end_that_is_not_seen_is_named():
+    """The tensor that is returned was made by none of the steps."""
+    cut = own(MINI)
+    trace = cut.trace
+
+    def unseen(x):
+        found = trace(x)
+        found["events"] = found["events"][:-1]
+        return {**found, "outputs": [{"name": "", "event": None, "out": np.ones((2, 10))}]}
+
+    cut.trace, cut.notes = unseen, ["It is compiled."]
+    with pytest.raises(UserError, match=r"behind stage5.1 cannot be seen. It is compiled.$"):
+        check(cut, MINI, 33)
 
 
 def test_the_branch_of_a_pool_may_run_first():
