@@ -84,6 +84,12 @@ def test_specs_that_differ_in_their_steps_alone_are_told_apart(known):
     known(*variants)
     report = check(own(variants[-1]))
     assert (report.spec, report.same) == ("eps 1e-05", True)
+    graph = build(variants[-1])
+    norms = [node for node in graph.nodes.values() if node.kind == "norm"]
+    unscaled = graph.edited({node.name: {**node.p, "affine": "no scale"} for node in norms})
+    report = check(own(variants[-1], unscaled))
+    assert report.spec == "eps 1e-05"
+    assert [finding.name for finding in report.findings] == ["norm-affine"]
 
 
 def test_the_paper_s_network_is_found_without_its_auxiliary_heads(known):
