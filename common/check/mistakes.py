@@ -224,6 +224,13 @@ MISTAKES = {
             "porting/loss",
         ),
         Mistake(
+            "from-logits",
+            "the loss takes the {theirs} for {what}",
+            "损失函数把 {theirs} 当作 {what}",
+            "from-logits",
+            "porting/loss",
+        ),
+        Mistake(
             "summed-loss",
             "the loss is summed over the {theirs} images, where the reference takes the mean",
             "损失对 {theirs} 幅图像求和，参考实现取平均值",
@@ -248,6 +255,16 @@ MISTAKES = {
             "auxiliary-left-out",
             "the loss of the auxiliary heads is left out",
             "损失没有包含辅助分类器",
+        ),
+        Mistake(
+            "auxiliary-share",
+            "each auxiliary head counts {theirs}, not {ours}",
+            "每个辅助分类器的损失权重为 {theirs}，应为 {ours}",
+        ),
+        Mistake(
+            "detached-branch",
+            "its input gets no gradient from it",
+            "它的输入得不到来自它的梯度",
         ),
         Mistake(
             "gradient-twice",
@@ -276,8 +293,8 @@ MISTAKES = {
         ),
         Mistake(
             "norm-evaluation-mode",
-            "the norms use their running statistics in training",
-            "批量归一化在训练时使用移动统计量",
+            "the norms use their running statistics in training{theirs}",
+            "批量归一化在训练时使用移动统计量{theirs}",
         ),
         Mistake(
             "norm-not-updated",
