@@ -3,6 +3,8 @@
 `build` makes the graph of a spec. A step has a kind and plain parameters, so a mistake is the same
 step with other parameters. `compute` runs one step in NumPy float64. Images are (N, C, H, W).
 `tests/unit/test_check_graph.py` compares the graph with the reference network.
+
+Long because every kind of step is computed here, with the parameters that mistakes have.
 """
 
 from __future__ import annotations
