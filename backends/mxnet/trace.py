@@ -169,8 +169,10 @@ class Mode:
             if str(attrs.get("fix_gamma", "True")) in ("True", "1"):
                 leaves.pop("weight", None)  # MXNet reads it as 1
         for t in outputs:
-            if t.ndim not in (2, 3, 4):
+            if t.ndim not in (2, 3, 4, 5):
                 continue
+            if t.dtype == np.float16:
+                self.network.reduced = "float16"
             module = self.modules[-1] if self.modules else None
             own = type(module).__module__.startswith("mxnet.")
             own = own and type(module).__name__ not in ("Sequential", "HybridSequential")
@@ -216,6 +218,7 @@ class Network:
 
     dtype = "float64"
     single = False  # whether a run computed in float32
+    reduced = ""  # the half precision that a part of a run computed in
 
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NCHW"
@@ -265,7 +268,7 @@ class Network:
                     mx.npx.reset_np()
                 for dtype in DTYPES:
                     self.layout, self.dtype, self.kind = layout, dtype, array
-                    self.single = False
+                    self.single, self.reduced = False, ""
                     try:
                         if self.module:  # deferred weights get their shapes in float32
                             self.net.cast("float32")
@@ -274,6 +277,8 @@ class Network:
                         self.trace(x)
                         if self.single:  # it casts by itself
                             self.dtype = "float32"
+                            self.trace(x)
+                        self.dtype = self.reduced or self.dtype
                         return
                     except Exception as error:
                         first = first or error
@@ -393,7 +398,7 @@ class Network:
         for number, array in arrays.items():
             t, layout = self.leaves[number]
             array = array.T if layout == "io" and array.ndim == 2 else array
-            put(t, array)
+            put(t, array.reshape(t.shape))
 
     def close(self):
         """Leave the network as it was."""
@@ -416,9 +421,11 @@ def put(tensor, array):
 
 
 def flat(out, name=""):
-    """The tensors that a network returns, by name; it may return a tuple or a dict of them."""
+    """The tensors that a network returns, by name; from any tuple, dict or object."""
     if isinstance(out, (mx.nd.NDArray, mx.np.ndarray)):
         return [(name, out)]
+    if isinstance(out, np.ndarray):
+        return [(name, mx.nd.array(out, dtype=out.dtype))]
     if isinstance(out, dict):
         return [each for key, value in out.items() for each in flat(value, str(key))]
     if isinstance(out, (list, tuple)):
@@ -426,7 +433,12 @@ def flat(out, name=""):
         return [
             each for key, value in zip(names, out, strict=False) for each in flat(value, str(key))
         ]
-    return []
+    return [
+        each
+        for key, value in getattr(out, "__dict__", {}).items()
+        if isinstance(value, (mx.nd.NDArray, mx.np.ndarray, np.ndarray))
+        for each in flat(value, key)
+    ]
 
 
 def make(thing):

@@ -167,6 +167,8 @@ class Mode:
         for t in outputs:
             if t.ndim not in (2, 3, 4, 5):
                 continue
+            if t.dtype in (paddle.float16, paddle.bfloat16):
+                self.network.reduced = str(t.dtype).removeprefix("paddle.")
             path, module = self.modules[-1] if self.modules else ("", None)
             own = type(module).__module__.startswith("paddle.")
             container = type(module).__name__ in ("Sequential", "LayerList")
@@ -218,6 +220,7 @@ class Network:
 
     dtype = "float64"
     single = False  # whether a run computed in float32
+    reduced = ""  # the half precision that a part of a run computed in
 
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NCHW"
@@ -250,11 +253,13 @@ class Network:
         for layout in ("NCHW", "NHWC"):
             for dtype in DTYPES:
                 self.layout, self.dtype = layout, dtype
-                self.single = False
+                self.single, self.reduced = False, ""
                 try:
                     self.trace(x)
                     if self.single:  # it casts by itself
                         self.dtype = "float32"
+                        self.trace(x)
+                    self.dtype = self.reduced or self.dtype
                     return
                 except Exception as error:
                     first = first or error
@@ -394,9 +399,11 @@ def beginning(names, arrays):
 
 
 def flat(out, name=""):
-    """The tensors that a network returns, by name; it may return a tuple or a dict of them."""
+    """The tensors that a network returns, by name; from any tuple, dict or object."""
     if isinstance(out, paddle.Tensor):
         return [(name, out)]
+    if isinstance(out, np.ndarray):
+        return [(name, paddle.to_tensor(out))]
     if isinstance(out, dict):
         return [each for key, value in out.items() for each in flat(value, str(key))]
     if isinstance(out, (list, tuple)):
@@ -404,7 +411,12 @@ def flat(out, name=""):
         return [
             each for key, value in zip(names, out, strict=False) for each in flat(value, str(key))
         ]
-    return []
+    return [
+        each
+        for key, value in getattr(out, "__dict__", {}).items()
+        if isinstance(value, (paddle.Tensor, np.ndarray))
+        for each in flat(value, key)
+    ]
 
 
 def make(thing):

@@ -195,7 +195,10 @@ class Mode:
         if kind == "linear" and not numbers:
             kind = name
         for t in outputs:
-            if getattr(t, "dtype", None) in (tf.float32, tf.float64) and t.shape.rank in (2, 3, 4):
+            dtype = getattr(t, "dtype", None)
+            if dtype in (tf.float16, tf.bfloat16):
+                self.network.reduced = dtype.name
+            if dtype in (tf.float32, tf.float64) and t.shape.rank in (2, 3, 4, 5):
                 if self.silent:
                     self.made[id(t)] = data[0]
                 else:
@@ -227,6 +230,7 @@ class Network:
     """The user's network: a Keras model, its class, a function that makes it, or a function."""
 
     dtype = "float64"
+    reduced = ""  # the half precision that a part of a run computed in
 
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NHWC"
@@ -238,13 +242,14 @@ class Network:
         first = None
         for layout in ("NHWC", "NCHW"):
             for dtype in DTYPES:
-                self.layout, self.dtype = layout, dtype
+                self.layout, self.dtype, self.reduced = layout, dtype, ""
                 self.net = make(fresh(thing))
                 try:
                     out = self.call(self.input(x))
                     kinds = {t.dtype for _, t in flat(out)}
                     self.dtype = "float64" if kinds == {tf.float64} else "float32"
                     self.trace(x)
+                    self.dtype = self.reduced or self.dtype
                     return
                 except Exception as error:
                     first = first or error
@@ -342,6 +347,7 @@ class Network:
         """Copy canonical arrays into the weights, by number."""
         for number, array in arrays.items():
             old, layout = self.array(number)
+            array = array.reshape(to_canonical(old, layout).shape)
             new = to_native(array, layout).astype(old.dtype).reshape(old.shape)
             tf.raw_ops.AssignVariableOp(resource=self.leaves[number][0], value=tf.constant(new))
 
@@ -371,9 +377,11 @@ def to_native(array, layout):
 
 
 def flat(out, name=""):
-    """The tensors that a network returns, by name; it may return a tuple or a dict of them."""
+    """The tensors that a network returns, by name; from any tuple, dict or object."""
     if isinstance(out, tf.Tensor):
         return [(name, out)]
+    if isinstance(out, np.ndarray):
+        return [(name, tf.constant(out))]
     if isinstance(out, dict):
         return [each for key, value in out.items() for each in flat(value, str(key))]
     if isinstance(out, (list, tuple)):
@@ -381,7 +389,12 @@ def flat(out, name=""):
         return [
             each for key, value in zip(names, out, strict=False) for each in flat(value, str(key))
         ]
-    return []
+    return [
+        each
+        for key, value in getattr(out, "__dict__", {}).items()
+        if isinstance(value, (tf.Tensor, np.ndarray))
+        for each in flat(value, key)
+    ]
 
 
 def fresh(thing):

@@ -3,6 +3,7 @@
 It imports PyTorch and NumPy only, so it runs in the user's environment, beside any module of the
 user's. PyTorch's conventions: a `TorchFunctionMode` sees every call of a function; convolutions are
 OIHW, linear layers (out, in); `eval()` switches the mode.
+Long because it imports nothing of ours: the file runs alone in the user's environment.
 """
 
 import copy
@@ -47,6 +48,8 @@ KINDS = {
     "reshape": "reshape",
     "view": "reshape",
 }
+#: steps that take a shape from a tensor, and no values
+EMPTY = ("new_empty", "new_zeros", "new_full", "new_ones", "empty_like", "zeros_like")
 LEAVES = {
     "conv": {1: "weight", 2: "bias"},
     "linear": {1: "weight", 2: "bias"},
@@ -116,6 +119,11 @@ class Mode(TorchFunctionMode):
         data = [self.made[id(t)] for t in tensors if id(t) in self.made]
         outputs = list(out) if isinstance(out, (list, tuple)) else [out]
         outputs = [t for t in outputs if isinstance(t, torch.Tensor) and t.is_floating_point()]
+        if name in EMPTY:
+            return
+        if name == "__setitem__" and data:
+            kind, data = self.filled(args[0], data)
+            outputs = [args[0]]
         if not data:
             for t in outputs:  # a function of the weights alone, such as `W.T`
                 if len(tensors) == 1 and t.ndim == 2 and t.shape == tensors[0].shape[::-1]:
@@ -143,8 +151,10 @@ class Mode(TorchFunctionMode):
             if other is not None and other.numel() == max(other.shape, default=0) > 1:
                 kind, leaves["bias"] = "bias", self.network.leaf(other, "oi")
         for t in outputs:
-            if t.ndim not in (2, 3, 4):
+            if t.ndim not in (2, 3, 4, 5):
                 continue
+            if t.dtype in (torch.float16, torch.bfloat16):
+                self.network.reduced = str(t.dtype).removeprefix("torch.")
             module = self.modules[-1] if self.modules else ("", None)
             own = type(module[1]).__module__.startswith("torch.")
             made_at = getattr(module[1], "_made_at", "") if own else ""
@@ -163,6 +173,19 @@ class Mode(TorchFunctionMode):
             self.made[id(t)] = len(self.events) - 1
             self.keep.append(t)
 
+    def filled(self, whole, data):
+        """The kind and the inputs of an assignment to a part: of an empty tensor, a concatenation.
+
+        The last of several assignments is the whole of it.
+        """
+        if id(whole) not in self.made:
+            return "concat", data
+        last = self.events[self.made[id(whole)]] if self.made[id(whole)] >= 0 else {"name": ""}
+        if last["name"] != "__setitem__":
+            return "__setitem__", data
+        kind, last["op"] = last["op"], "__setitem__"
+        return kind, [*last["inputs"], *data[1:]]
+
 
 def to_numpy(t):
     """A copy of the tensor as float64."""
@@ -174,6 +197,7 @@ class Network:
 
     dtype = "float64"
     single = False  # whether a run computed in float32
+    reduced = ""  # the half precision that a part of a run computed in
 
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NCHW"
@@ -187,6 +211,13 @@ class Network:
                 with torch.no_grad():
                     self.net.cpu().eval()(torch.from_numpy(x))  # lazy layers learn their shapes
             self.net = copy.deepcopy(self.net).cpu().eval()
+            for name, module in self.net.named_modules():
+                if name and isinstance(module, torch.jit.ScriptModule):
+                    self.notes.append(
+                        f"{name} is compiled by TorchScript, so its layers cannot be seen. Give "
+                        "the module before `torch.jit.script` or `trace`."
+                    )
+                    break
         scripted = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
         if isinstance(self.net, scripted) or hasattr(self.net, "_orig_mod"):
             if hasattr(self.net, "_orig_mod"):
@@ -205,7 +236,7 @@ class Network:
         for layout in ("NCHW", "NHWC"):
             for dtype in DTYPES:
                 self.layout, self.dtype = layout, dtype
-                self.single = False
+                self.single, self.reduced = False, ""
                 try:
                     found = self.trace(x)["events"]
                     moved = layout == "NCHW" or any(e["out"].shape == x.shape for e in found)
@@ -213,6 +244,8 @@ class Network:
                         raise ValueError("the network takes no images with the channels last")
                     if self.single:  # it casts by itself
                         self.dtype = "float32"
+                        self.trace(x)
+                    self.dtype = self.reduced or self.dtype
                     return
                 except Exception as error:
                     first = first or error
@@ -349,9 +382,11 @@ def beginning(names, arrays):
 
 
 def flat(out, name=""):
-    """The tensors that a network returns, by name; it may return a tuple or a dict of them."""
+    """The tensors that a network returns, by name; from any tuple, dict or object."""
     if isinstance(out, torch.Tensor):
         return [(name, out)]
+    if isinstance(out, np.ndarray):
+        return [(name, torch.from_numpy(out))]
     if isinstance(out, dict):
         return [each for key, value in out.items() for each in flat(value, str(key))]
     if isinstance(out, (list, tuple)):
@@ -359,7 +394,12 @@ def flat(out, name=""):
         return [
             each for key, value in zip(names, out, strict=False) for each in flat(value, str(key))
         ]
-    return []
+    return [
+        each
+        for key, value in getattr(out, "__dict__", {}).items()
+        if isinstance(value, (torch.Tensor, np.ndarray))
+        for each in flat(value, key)
+    ]
 
 
 def make(thing):

@@ -98,10 +98,12 @@ class Lifted:
 
     def graph(self) -> Graph:
         """The graph, with what the network returns."""
-        for number, (_, event, _) in enumerate(self.trace.outputs):
-            if event is not None:
-                name = "output" if not number else f"output.{number}"
-                self.nodes.append(Node(name, "out", (self.names[event],), {"fn": "none"}))
+        for number, (_, event, out) in enumerate(self.trace.outputs):
+            name = "output" if not number else f"output.{number}"
+            source = f"{name}, as returned" if event is None else self.names[event]
+            if event is None:
+                self.nodes.append(Node(source, "opaque", (), {"value": out}))
+            self.nodes.append(Node(name, "out", (source,), {"fn": "none"}))
         return Graph(self.nodes)
 
     def value(self, index: int) -> Array:

@@ -161,7 +161,7 @@ def describe(trace: Trace, block: Block) -> str:
     return ", ".join(parts)
 
 
-def order_outputs(trace: Trace, layers: dict[str, Layer]) -> list[tuple[str, int, Array]]:
+def order_outputs(trace: Trace, layers: dict[str, Layer]) -> list[tuple[str, int | None, Array]]:
     """The outputs in the reference's order: the logits, then those of the auxiliary heads."""
     heads = [
         "head",
@@ -174,4 +174,5 @@ def order_outputs(trace: Trace, layers: dict[str, Layer]) -> list[tuple[str, int
             if output[1] is not None and number in trace.upstream(output[1]):
                 found.append(output)
                 break
-    return found or trace.outputs
+    unknown = [output for output in trace.outputs if output[1] is None]
+    return found or unknown or trace.outputs

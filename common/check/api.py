@@ -67,8 +67,9 @@ def check_training(
         report.notes.append("The training step was not compared: mend the network first.")
         return
     match, weights = checker.fitted[report.spec]
+    size = min(report.sizes[0], checker.opened)
     try:
-        found = TrainingCheck(process, match, report.sizes[0], weights, recipe).run(step)
+        found = TrainingCheck(process, match, size, weights, recipe).run(step)
     except UserError as error:  # the network's report stays
         found = Training("", None, [], [str(error)], unexplained=True)
     found.recipe = recipe.name if recipe else ""

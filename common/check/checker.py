@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from common.check import match as matching
 from common.check import values
 from common.check.anatomy import order_outputs
-from common.check.diagnose import Search, Unexplained
+from common.check.diagnose import Diagnosis, Search, Unexplained
 from common.check.edits import names
-from common.check.findings import World, difference, findings_of
+from common.check.findings import World, blind, difference, findings_of
 from common.check.graph import Array, Graph, Params, build, compute
 from common.check.match import Match, Structure
 from common.check.process import Network, UserError
@@ -29,8 +30,8 @@ from common.check.topology import nearest
 from common.check.trace import Layer, Trace, of
 from common.errors import GoogLeNetError
 from common.parity.fixtures import draw_fixture
-from common.spec import Spec, arithmetic
-from common.weights import Weights, norm_name
+from common.spec import SPECS, Spec, arithmetic
+from common.weights import Weights, norm_name, shapes
 
 IMAGES = 2  #: in a comparison
 BRIGHT = 8  #: the second image's largest value: an activation that ends at 6 must show
@@ -52,10 +53,16 @@ class Checker:
         say: Progress,
         source: Weights | None = None,
     ) -> None:
+        if network.dtype not in PROOF:
+            raise UserError(
+                f"A part of your network computes in {network.dtype}, whose rounding hides "
+                "mistakes: leave that out for the check (autocast, a mixed policy)."
+            )
         self.network, self.asked, self.size, self.say = network, spec, size, say
         self.source = source  # weights that the network should have
         self.notes: list[str] = list(network.notes)
         self.own: list[Array] = []  # the network's own weights, if a source is given
+        self.opened = 0  # the size of the first run
         self.fitted: dict[str, tuple[Match, Weights]] = {}  # by spec: what was written and where
 
     # ---- opening
@@ -73,18 +80,78 @@ class Checker:
                 "No layer of your network can be seen. "
                 + (self.notes[-1] if self.notes else "Give a network that runs eagerly.")
             )
+        for layer in trace.layers:
+            event = trace.events[layer.event]
+            if layer.kind == "conv" and (event.out.ndim == 3 or len(event.out) < IMAGES):
+                raise UserError(
+                    f"Your network takes one image at a time at {event.where()}: give the part of "
+                    "it that takes them all."
+                )
         matches = matching.closest(trace, self.asked, channels, size)
         if not matches:
             raise UserError(self.no_spec(trace, channels))
         if self.source is not None:
             self.own = self.network.read()  # before the fixture is written
-        best = [m for m in matches if m.cost <= matches[0].cost + CLOSE][:3]
+        self.opened = size
         reports = []
-        for match in best:
+        for match in self.likeliest(matches, trace)[:3]:
             reports.append(self.against(match, trace, channels))
             if reports[-1].same:
                 break
         return min(reports, key=lambda report: report.weight())
+
+    def likeliest(self, matches: list[Match], first: Trace) -> list[Match]:
+        """Of the specs that fit about as well as the best, those that give most of the tensors.
+
+        Of specs that become one when they are fitted, the best stays.
+        """
+        fitted: dict[Spec, Match] = {}
+        for match in matches:
+            if match.cost <= matches[0].cost + CLOSE:
+                fitted.setdefault(replace(match.spec, name=""), match)
+        if len(fitted) == 1:
+            return matches[:1]
+        drawn: dict[str, Weights] = {}  # specs of the same layers share theirs
+        found = []
+        for match in fitted.values():
+            kinds = str(shapes(match.spec))
+            drawn[kinds] = drawn.get(kinds) or self.fixture(match)
+            found.append((self.agreement(match, dict(drawn[kinds]), first), match))
+        most = max(count for count, _ in found)
+        return [match for count, match in found if count == most]
+
+    def agreement(self, match: Match, weights: Weights, first: Trace) -> int:
+        """How many layers of a fitted spec give the network's own tensors, by the same weights."""
+        graph = build(match.spec)
+        self.write(match, weights, [])
+        for name, layer in match.layers.items():
+            if layer.kind == "norm":  # one without scale or shift
+                for leaf, fill in (("weight", np.ones), ("bias", np.zeros)):
+                    if leaf not in layer.leaves:
+                        weights[f"{name}.{leaf}"] = fill(weights[f"{name}.{leaf}"].shape)
+        try:
+            world = self.world(match, weights, match.spec.input[1], first)
+            values = graph.run(world.inputs, weights)
+        except (GoogLeNetError, ValueError, KeyError, IndexError):
+            return 0
+        search = world.search
+        return sum(
+            search.same(values.get(name), search.event(layer.event))
+            for name, layer in search.layers.items()
+        )
+
+    def side(self, match: Match, first: Trace, channels: int) -> int:
+        """The size to compare at: the one asked for, or the spec's own if the network takes it."""
+        if self.size is not None or self.asked is not None:
+            return self.size or match.spec.input[1]
+        own = SPECS[match.base.name].input[1]
+        try:
+            arithmetic.layers(match.spec.at(size=own))
+            kinds = [layer.kind for layer in self.first_run(channels, own).layers]
+        except GoogLeNetError:
+            return match.spec.input[1]
+        same = kinds == [layer.kind for layer in first.layers]
+        return own if same else match.spec.input[1]
 
     def no_spec(self, trace: Trace, channels: int) -> str:
         """Why no spec could be fitted."""
@@ -94,7 +161,11 @@ class Checker:
                 f"{self.asked.name} takes {wanted} input channels, your network takes {channels}."
             )
         if not any(layer.kind == "linear" for layer in trace.layers):
-            return "Your network has no linear layer at its end, so no spec can be fitted to it."
+            why = f" {self.notes[-1]}" if self.notes else ""
+            if trace.outputs[0][1] is None:
+                last = trace.events[-1].where()
+                return f"What your network computes behind {last} cannot be seen.{why}"
+            return f"No linear layer is seen at the end of your network, so no spec fits it.{why}"
         return (
             f"No spec fits a network with {len(trace.layers)} layers and {channels} input channels."
         )
@@ -103,6 +174,11 @@ class Checker:
         """The report for one fitted spec."""
         self.notes = list(self.network.notes)
         structure = list(match.structure)
+        if match.unclear:
+            raise UserError(
+                f"Your network's structure cannot be recognised: {match.unclear}. For the check, "
+                "write it with a convolution for each branch, joined by a concatenation."
+            )
         wrong = [
             w
             for w in matching.unmatched(match, first)
@@ -122,7 +198,7 @@ class Checker:
         self.write(match, weights, structure)
         self.fitted[match.base.name] = match, weights
         worlds: list[World] = []
-        side = match.spec.input[1] if self.size is None else self.size
+        side = self.side(match, first, channels)
         worlds.append(self.compare(match, weights, side, first))
         if self.size is None:
             try:
@@ -212,6 +288,12 @@ class Checker:
     def compare(self, match: Match, weights: Weights, size: int, first: Trace) -> World:
         """Run the network at one size and compare it with the reference."""
         self.say(f"comparing with {match.base.name} at {size}x{size}")
+        world = self.world(match, weights, size, first)
+        world.found = world.search.run()
+        return world
+
+    def world(self, match: Match, weights: Weights, size: int, first: Trace) -> World:
+        """A run of the network at one size, ready to be compared."""
         spec = match.spec.at(size=size)
         images = np.random.RandomState(size).uniform(0, 1, (IMAGES, *spec.input))
         images[1] *= BRIGHT
@@ -222,12 +304,30 @@ class Checker:
         layers = {
             name: trace.layers[first.layers.index(layer)] for name, layer in match.layers.items()
         }
+        self.require_written(match, layers, trace)
         joins = self.joins(build(match.spec), layers, trace)
         trace.outputs = order_outputs(trace, layers)
         search = Search(
             build(match.spec), weights, images, trace, layers, joins, self.network.dtype
         )
-        return World(size, trace, search, search.run(), images.astype(np.float64))
+        return World(size, trace, search, Diagnosis(), images.astype(np.float64))
+
+    def require_written(self, match: Match, layers: dict[str, Layer], trace: Trace) -> None:
+        """UserError if a run does not use the weights that were written."""
+        new = {
+            (match.layers[name].leaves[leaf], number): layer
+            for name, layer in layers.items()
+            for leaf, number in layer.leaves.items()
+            if leaf in match.layers[name].leaves and match.layers[name].leaves[leaf] != number
+        }
+        held = self.network.read() if new else []
+        for (before, now), layer in new.items():
+            if not np.array_equal(held[before], held[now]):
+                raise UserError(
+                    f"A weight is computed in each run, at {trace.events[layer.event].where()}, so "
+                    "no weights can be written into your network: take weight norm and its like "
+                    "out for the check, such as by `remove_parametrizations`."
+                )
 
     def joins(self, graph: Graph, layers: dict[str, Layer], trace: Trace) -> dict[str, int]:
         """The user's concatenation for each of the reference's: it joins the same layers."""
@@ -280,6 +380,8 @@ class Checker:
             open_,
             [world.size for world in worlds],
         )
+        if unseen := blind(graph, worlds):
+            report.warnings.append(unseen)
         for world, edits in zip(rest, fitted[1:], strict=True):
             new = {n: options for n, options in edits.items() if n not in fitted[0]}
             elsewhere = findings_of(graph, new, world)
@@ -378,7 +480,7 @@ class Checker:
 
     def outputs(
         self, graph: Graph, weights: Weights, world: World
-    ) -> list[tuple[str, int, Array | None, Array]]:
+    ) -> list[tuple[str, int | None, Array | None, Array]]:
         """Each output's name, the user's event, the graph's value and the user's.
 
         The graph's is None if its edits do not fit together.

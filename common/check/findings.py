@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from common.check.diagnose import Diagnosis, Search, Unexplained
@@ -24,6 +25,29 @@ class World:
     search: Search
     found: Diagnosis
     inputs: Array
+
+
+def blind(graph: Graph, worlds: list[World]) -> str:
+    """A sentence if some windows see one pixel only at every size, so that their mistakes hide."""
+    hidden = [
+        node.name
+        for node in graph.nodes.values()
+        if (node.kind == "gap" or max(node.p.get("kernel", (1,))) > 1)
+        and all(pixels(world.search.values[node.inputs[0]]) == 1 for world in worlds)
+    ]
+    if not hidden:
+        return ""
+    sizes = " and ".join(f"{world.size}x{world.size}" for world in worlds)
+    more = f" and {len(hidden) - 1} more steps" if len(hidden) > 1 else ""
+    return (
+        f"At {sizes} the images have become 1x1 before {hidden[0]}{more}: mistakes in their "
+        "windows or in the mean cannot be seen. Compare at a larger size."
+    )
+
+
+def pixels(image: Array | None) -> int:
+    """How many pixels an image has."""
+    return 0 if image is None else math.prod(image.shape[2:])
 
 
 def difference(world: World, each: Unexplained) -> Difference:

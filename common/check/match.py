@@ -66,6 +66,7 @@ class Match:
     structure: list[Structure] = field(default_factory=list)
     cost: float = 0.0
     flatten: bool = False  # the head takes the flattened image
+    unclear: str = ""  # why the network's structure cannot be recognised
 
 
 class Fit:
@@ -131,7 +132,10 @@ class Fit:
 
     def fit_block(self, place: Place, row: Inception, block: Block) -> bool:
         """Give the branches of one block their roles, and the row the user's widths."""
-        roles = block_cost(self.trace, block, row)[1]
+        cost, roles = block_cost(self.trace, block, row)
+        if cost and len(block.convs()) > len(set(block.convs())):
+            where = self.trace.events[block.event].where()
+            self.match.unclear = f"one convolution makes several branches of the block at {where}"
         name = dotted(place)
         if not roles:
             self.note("block-branches", name, block.event, 4, len(block.branches))
@@ -205,7 +209,7 @@ class Fit:
         match.layers = renumber(match.layers, self.gone)
         main, sides = heads(self.trace, self.found)
         more, fewer = len(sides) - len(match.base.auxiliary), len(match.base.auxiliary) - len(sides)
-        match.cost += 2.0 * max(more, 0) + 0.25 * max(fewer, 0)
+        match.cost += 2.0 * max(more, 0) + 0.1 * max(fewer, 0)
         auxiliary = []
         if not more:
             for number, ((conv, hidden, last), row) in enumerate(
@@ -256,13 +260,17 @@ class Fit:
 
     def rest(self) -> None:
         """Layers of the user's that have no name are extra."""
-        if not self.complete:
-            return
         used = {id(layer) for layer in self.match.layers.values()}
+        notes = list(self.match.structure)
         for layer in self.trace.layers:
             if id(layer) not in used and layer.kind != "norm":
                 self.match.cost += LAYER_GAP
-                self.note("extra-layer", "", layer.event, None, layer.shape)
+                lost = any(s.kind == "missing-block" for s in notes) and not self.match.unclear
+                if layer.kind == "conv" and lost:
+                    where = self.trace.events[layer.event].where()
+                    self.match.unclear = f"no block is found around the convolution at {where}"
+                if self.complete:
+                    self.note("extra-layer", "", layer.event, None, layer.shape)
 
 
 def fit(trace: Trace, spec: Spec, channels: int, size: int) -> Match | None:

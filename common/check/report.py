@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import Any
 
 from common.check.mistakes import MISTAKES
@@ -80,12 +81,14 @@ class Report:
     elsewhere: list[Finding] = field(default_factory=list)  # that show at the second size only
     unexplained_elsewhere: list[Difference] = field(default_factory=list)
     training: Training | None = None
+    warnings: list[str] = field(default_factory=list)  # what the comparison could not see
 
     @property
     def function_same(self) -> bool:
-        """Whether the network is the reference's function."""
-        first = self.structure or self.findings or self.unexplained
-        return not (first or self.elsewhere or self.unexplained_elsewhere)
+        """Whether the network is the reference's function: its outputs were compared and agree."""
+        wrong = self.structure or self.findings or self.unexplained
+        wrong = wrong or self.elsewhere or self.unexplained_elsewhere
+        return not wrong and self.plain is not None and isfinite(self.plain)
 
     @property
     def same(self) -> bool:
@@ -101,6 +104,8 @@ class Report:
             return "unexplained"
         if self.structure and self.residual is None:
             return "structure"
+        if not (self.function_same or self.structure or self.findings or self.elsewhere):
+            return "unexplained"  # nothing was compared
         return "same" if self.same else "differs"
 
     @property
@@ -147,6 +152,7 @@ class Report:
             lines.append("DIFFERS, UNEXPLAINED.")
         else:
             lines.append("DIFFERS, and here is why:")
+        lines += [f"WARNING: {warning}" for warning in self.warnings]
         number = 0
         for finding in (*self.structure, *self.findings):
             number += 1

@@ -15,13 +15,14 @@ FEWEST = 12  #: values that a fitted scale and shift need, to prove something
 
 
 def error(got: Array, want: Array) -> float:
-    """The largest difference over the largest wanted value; inf for other shapes."""
+    """The largest difference over the largest wanted value; inf for other shapes and for NaN."""
     got = aligned(got, want)
     if got.shape != want.shape or not want.size:
         return float("inf")
     difference = float(np.max(np.abs(got - want)))
     scale = float(np.max(np.abs(want)))
-    return difference / scale if scale else (0.0 if not difference else float("inf"))
+    found = difference / scale if scale else (0.0 if not difference else float("inf"))
+    return found if found >= 0 else float("inf")
 
 
 def aligned(a: Array, b: Array) -> Array:

@@ -26,6 +26,7 @@ class Net:
 
     shapes: list[tuple[str, Shape]]
     before: list[set[int]]  # -1: the input
+    pooled: list[bool]  # whether a pool is right before a convolution
 
     @cached_property
     def behind(self) -> list[set[int]]:
@@ -42,7 +43,8 @@ def of_spec(graph: Graph, shapes: dict[str, Shape]) -> tuple[Net, list[str]]:
     names = [node.name for node in graph.nodes.values() if node.kind in LAYERS]
     number = {name: n for n, name in enumerate(names)}
     before = [nearest(graph, graph.nodes[name].inputs, number) for name in names]
-    return Net([(graph.nodes[n].kind, shapes[f"{n}.weight"]) for n in names], before), names
+    pooled = [graph.nodes[graph.nodes[name].inputs[0]].kind == "pool" for name in names]
+    return Net([(graph.nodes[n].kind, shapes[f"{n}.weight"]) for n in names], before, pooled), names
 
 
 def nearest(graph: Graph, inputs: tuple[str, ...], number: dict[str, int]) -> set[int]:
@@ -64,7 +66,8 @@ def of_trace(trace: Trace) -> tuple[Net, list[Layer]]:
     layers = [layer for layer in trace.layers if layer.kind in LAYERS]
     number = {trace.layers.index(layer): n for n, layer in enumerate(layers)}
     before = [{number.get(up, -1) for up in layer.ups} for layer in layers]
-    return Net([(layer.kind, layer.shape) for layer in layers], before), layers
+    pooled = [layer.kind == "conv" and trace.pooled(layer.source) for layer in layers]
+    return Net([(layer.kind, layer.shape) for layer in layers], before, pooled), layers
 
 
 def colours(nets: list[Net], begun: list[list[object]]) -> list[list[int]]:
@@ -95,7 +98,16 @@ def same(ours: Net, theirs: Net) -> list[int] | None:
     """The user's layer for each of the reference's, by number; None if they do not correspond."""
     if Counter(ours.shapes) != Counter(theirs.shapes):
         return None
-    begun: list[list[object]] = [list(ours.shapes), list(theirs.shapes)]
+    # a pool tells branches of one shape apart; a network may lack it by mistake
+    pools: list[list[object]] = [
+        list(zip(net.shapes, net.pooled, strict=True)) for net in (ours, theirs)
+    ]
+    found = paired(ours, theirs, pools)
+    return found or paired(ours, theirs, [list(ours.shapes), list(theirs.shapes)])
+
+
+def paired(ours: Net, theirs: Net, begun: list[list[object]]) -> list[int] | None:
+    """The same, beginning with these colours."""
     while True:
         first, second = colours([ours, theirs], begun)
         if Counter(first) != Counter(second):

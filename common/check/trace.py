@@ -7,10 +7,13 @@ function of its own belongs to the layer before it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from common.check.process import UserError
 
 #: steps that only move values: the shape or the layout changes
 TRANSPARENT = ("reshape", "identity", "transpose")
@@ -67,8 +70,9 @@ class Trace:
             for index, each in enumerate(found["events"])
         ]
         self.outputs = [
-            (each["name"], each["event"], np.asarray(each["out"], np.float64))
+            (each["name"], self._made(each["event"], out), out)
             for each in found["outputs"]
+            for out in [np.asarray(each["out"], np.float64)]
         ]
         self.users: dict[int, list[int]] = {}
         for event in self.events:
@@ -79,8 +83,16 @@ class Trace:
         self.layer_at: dict[int, int] = {}  # event: number of the layer whose output it is
         for event in self.events:
             self._add(event)
+        self._end()
         for layer in self.layers:
             layer.ups = self.upstream(layer.source)
+
+    def _made(self, event: int | None, out: np.ndarray) -> int | None:
+        """The event that an output is; an array of NumPy is the last one with its values."""
+        if event is None and out.ndim > 1:
+            same = (e.index for e in self.events[::-1] if np.array_equal(e.out, out))
+            event = next(same, None)
+        return event
 
     def _add(self, event: Event) -> None:
         """Note the layer that an event is, or the bias that it adds to one."""
@@ -103,11 +115,38 @@ class Trace:
         self.layer_at[event.index] = len(self.layers)
         self.layers.append(layer)
 
+    def _end(self) -> None:
+        """A last 1x1 convolution without a norm is the linear layer, if there is none.
+
+        The mean of its images is what a linear layer makes of the mean.
+        """
+        last = self.layers[-1] if self.layers else None
+        linear = any(layer.kind == "linear" for layer in self.layers)
+        if not last or linear or last.kind != "conv" or set(last.shape[2:]) != {1}:
+            return
+        index, after = last.event, self.users.get(last.event, [])
+        while len(after) == 1 and (
+            math.prod(self.events[index].out.shape[2:]) > 1
+            or self.events[after[0]].op in TRANSPARENT
+        ):
+            index, after = after[0], self.users.get(after[0], [])
+        if math.prod(self.events[index].out.shape[2:]) > 1:
+            return
+        self.layer_at[index] = self.layer_at.pop(last.event)
+        last.kind, last.event, last.shape = "linear", index, last.shape[:2]
+
     def through(self, index: int) -> int:
         """The event before steps that only move values."""
         while index >= 0 and self.events[index].op in TRANSPARENT and self.events[index].inputs:
             index = self.events[index].inputs[0]
         return index
+
+    def pooled(self, index: int) -> bool:
+        """Whether an event is a pool, or one that is only padded or activated since."""
+        while index >= 0 and index not in self.layer_at and self.events[index].op != "pool":
+            inputs = self.events[index].inputs
+            index = inputs[0] if len(inputs) == 1 else -1
+        return index >= 0 and self.events[index].op == "pool"
 
     def upstream(self, index: int, over: tuple[str, ...] = ("norm",)) -> set[int]:
         """The nearest layers that an event depends on, by number; norms are passed over."""
@@ -141,4 +180,8 @@ class Trace:
 def of(network: Any, x: np.ndarray) -> Trace:
     """Run a user's network on x and read what it recorded."""
     found = network.trace(x)
+    if not found["outputs"]:
+        raise UserError(
+            "No tensor is found in what your network returns: return a tensor, a tuple or a dict."
+        )
     return Trace(found, network.shapes())

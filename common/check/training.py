@@ -111,7 +111,8 @@ class TrainingCheck:
     def read(self) -> Weights:
         """The user's weights by name; what they have not is as the reference has it."""
         arrays = self.process.read()
-        return {**self.weights, **{name: arrays[n] for name, n in self.numbers.items()}}
+        own = {n: arrays[i].reshape(self.weights[n].shape) for n, i in self.numbers.items()}
+        return {**self.weights, **own}  # a linear layer may be a convolution
 
     def trained(self) -> list[str]:
         """The names of the weights that steps change, in the spec's order."""

@@ -96,7 +96,7 @@ class Own:
         arrays, found = self.process.read(), {}
         for name, shape in shapes(self.spec).items():
             number = self.number(name)
-            array = np.zeros(shape) if number is None else arrays[number]
+            array = np.zeros(shape) if number is None else arrays[number].reshape(shape)
             found[name] = np.ascontiguousarray(array.astype(np.float32))
         return found
 

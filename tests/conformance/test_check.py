@@ -5,6 +5,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -155,6 +156,14 @@ def test_what_no_mistake_explains_is_said_and_nothing_is_named_wrongly(ports):
             assert "UNEXPLAINED" in report.text()
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of what TorchScript compiled
+def test_what_cannot_be_recognised_is_refused_and_not_accused(ports):
+    for port, (make_net, words) in ports.module.REFUSED.items():
+        with pytest.raises(UserError) as raised:
+            ports.check(make_net, False)
+        assert words in str(raised.value), port
+
+
 def test_assert_same_says_the_diagnosis_and_leaves_the_weights(backend, name):
     net = make(backend, MINI)
     before = backend.read_weights(net)
@@ -163,6 +172,40 @@ def test_assert_same_says_the_diagnosis_and_leaves_the_weights(backend, name):
         np.testing.assert_array_equal(array, before[key], err_msg=key)
     with inject(name, "norm-eps"), pytest.raises(AssertionError, match="norm-eps: eps 1e-05"):
         assert_same(make(backend, MINI), MINI)
+
+
+def test_what_a_network_returns_is_looked_into_or_refused(backend, name):
+    """A result that cannot be read is no agreement."""
+    net = make(backend, MINI)
+    if hasattr(net, "eval"):
+        net.eval()
+
+    def returns(pack):
+        def run(x):
+            return pack(net(x))
+
+        return run
+
+    def softmax(logits):
+        raised = np.exp(array(logits) - array(logits).max(1, keepdims=True))
+        return raised / raised.sum(1, keepdims=True)
+
+    def array(logits):
+        return logits.asnumpy() if name == "mxnet" else logits.numpy()
+
+    for right in (
+        lambda logits: SimpleNamespace(features=1, logits=logits),
+        lambda logits: {"logits": (array(logits),)},
+    ):
+        report = check_live(returns(right), name, MINI, 33)
+        assert report.same, report.text()
+        assert report.plain < 1e-4
+    for wrong in (softmax, lambda logits: SimpleNamespace(logits=softmax(logits))):
+        report = check_live(returns(wrong), name, MINI, 33)
+        assert [each.name for each in report.findings] == ["softmax-at-end"], report.text()
+    for unknown in (lambda logits: array(logits).tolist(), lambda logits: None):
+        with pytest.raises(UserError, match="return a tensor, a tuple or a dict"):
+            check_live(returns(unknown), name, MINI, 33)
 
 
 # ---- a network in a file, in its own process

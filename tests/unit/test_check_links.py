@@ -1,8 +1,10 @@
 """Every link that `googlenet check` prints leads to a section, and every section to a mistake."""
 
+import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.numpy
 from click.testing import CliRunner
@@ -11,6 +13,7 @@ from common.check.api import open_with
 from common.check.mistakes import MISTAKES
 from common.check.process import UserError
 from common.check.report import Finding, Report
+from common.check.steps import error
 from common.cli import main
 from common.spec import MINI
 from common.weights import draw
@@ -72,6 +75,18 @@ def test_a_report_of_every_mistake_prints_its_words_and_links():
     assert report.status == 3
     assert report.as_json()["findings"][0]["link"].startswith("docs/")
     assert "Proof" in text
+
+
+@pytest.mark.parametrize("plain", [None, math.inf, math.nan])
+def test_a_network_is_not_the_same_if_nothing_was_compared(plain):
+    report = Report("mini", [33], "float64", [], [], [], None, plain, [], True)
+    assert (report.same, report.outcome, report.status) == (False, "unexplained", 3)
+    assert "THE SAME" not in report.text()
+
+
+def test_a_tensor_with_a_nan_differs_from_every_other():
+    nan = np.array([[1.0, math.nan]])
+    assert error(nan, nan) == error(nan, nan + 1) == error(np.ones((1, 2)), nan) == math.inf
 
 
 @pytest.mark.parametrize(

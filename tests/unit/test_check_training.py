@@ -355,8 +355,8 @@ def test_a_step_belongs_to_a_right_network_or_one_whose_softmax_its_loss_wants(
     monkeypatch.setattr(api, "TrainingCheck", Check)
     words = {"what": "probabilities", "theirs": "softmax"}
     findings = [Finding(name, words, [], "") for name in network]
-    report = Report("mini", [SIZE], "float64", [], findings, [], 1e-9, 0.7, [], True)
-    checker = SimpleNamespace(fitted={"mini": ("match", "weights")})
+    report = Report("mini", [299], "float64", [], findings, [], 1e-9, 0.7, [], True)
+    checker = SimpleNamespace(fitted={"mini": ("match", "weights")}, opened=SIZE)
     api.check_training(None, checker, report, "make_step", BOOK)
     assert [each.name for each in report.findings] == left
     assert (report.training is None) == (step is None)

@@ -64,7 +64,7 @@ class Average(Block):
         return nn.AvgPool2D(pool_size=3, strides=1, padding=1)
 
 
-def book(block=Block, last=nn.GlobalAvgPool2D, rows=None, stride=2):
+def book(block=Block, last=nn.GlobalAvgPool2D, rows=None, stride=2, end=None):
     """The book's network, not initialized."""
     net = nn.Sequential()
     net.add(nn.Conv2D(8, kernel_size=7, strides=stride, padding=3, activation="relu"))
@@ -76,8 +76,25 @@ def book(block=Block, last=nn.GlobalAvgPool2D, rows=None, stride=2):
         net.add(nn.MaxPool2D(3, 2, 1) if row is None else block(*row))
     if last:
         net.add(last())
-    net.add(nn.Dense(10))
+    net.add(*([nn.Dense(10)] if end is None else end))
     return net
+
+
+class Fused(nn.Block):
+    """One convolution makes three branches."""
+
+    def __init__(self, c1, c2, c3, c4, **kwargs):
+        super().__init__(**kwargs)
+        self.ends = [c1, c1 + c2[0]]
+        self.first = nn.Conv2D(c1 + c2[0] + c3[0], kernel_size=1, activation="relu")
+        self.p2_2 = nn.Conv2D(c2[1], kernel_size=3, padding=1, activation="relu")
+        self.p3_2 = nn.Conv2D(c3[1], kernel_size=5, padding=2, activation="relu")
+        self.p4_1 = nn.MaxPool2D(pool_size=3, strides=1, padding=1)
+        self.p4_2 = nn.Conv2D(c4, kernel_size=1, activation="relu")
+
+    def forward(self, x):
+        p1, p2, p3 = np.split(self.first(x), self.ends, axis=1)
+        return np.concatenate([p1, self.p2_2(p2), self.p3_2(p3), self.p4_2(self.p4_1(x))], axis=1)
 
 
 class Odd(nn.Block):
@@ -197,6 +214,9 @@ FIXED = book, {"last": lambda: nn.AvgPool2D(3, 3)}
 
 RIGHT = {
     "not initialized": book,
+    "a convolution, then the mean": lambda: book(
+        last=None, end=[nn.Conv2D(10, kernel_size=1), nn.GlobalAvgPool2D(), nn.Flatten()]
+    ),
     "function": lambda: book,
     "hybrid, F.np": new,
     "hybridized": hybridized,
@@ -220,4 +240,7 @@ WRONG_NORM = {
     "no scale": (lambda: new({**NORM, "scale": False}), {"norm-affine"}),
 }
 #: networks that no list of mistakes explains: the outcome, and names that may be said beside it
+REFUSED = {
+    "one convolution for three branches": (lambda: book(Fused), "makes several branches"),
+}
 OPEN = {"odd input": (lambda: Odd(book()), "unexplained", set())}

@@ -77,6 +77,34 @@ def book(block=Block, pad=3, ceil=False, end=None, rows=None):
     return nn.Sequential(*parts, *end)
 
 
+class Fused(nn.Layer):
+    """One convolution makes three branches."""
+
+    def __init__(self, i, c1, c2, c3, c4):
+        super().__init__()
+        self.widths = [c1, c2[0], c3[0]]
+        self.first = nn.Conv2D(i, sum(self.widths), 1)
+        self.p2_2 = nn.Conv2D(c2[0], c2[1], 3, padding=1)
+        self.p3_2 = nn.Conv2D(c3[0], c3[1], 5, padding=2)
+        self.p4_2 = nn.Conv2D(i, c4, 1)
+
+    def forward(self, x):
+        p1, p2, p3 = paddle.split(F.relu(self.first(x)), self.widths, axis=1)
+        p4 = F.relu(self.p4_2(F.max_pool2d(x, 3, 1, 1)))
+        return paddle.concat([p1, F.relu(self.p2_2(p2)), F.relu(self.p3_2(p3)), p4], axis=1)
+
+
+class Each(nn.Layer):
+    """A loop over the images."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = book()
+
+    def forward(self, x):
+        return paddle.concat([self.net(image) for image in paddle.split(x, len(x))])
+
+
 class Odd(nn.Layer):
     """An input that no simple step makes."""
 
@@ -210,6 +238,9 @@ FIXED = book, {"end": [nn.AvgPool2D(3), nn.Flatten(), nn.Linear(128, 10)]}
 
 RIGHT = {
     "float32": Single,
+    "a convolution, then the mean": lambda: book(
+        end=[nn.Conv2D(128, 10, 1), nn.AdaptiveAvgPool2D(1), nn.Flatten()]
+    ),
     "sequential": book,
     "factory": lambda: book,
     "raw parameters": raw,
@@ -238,4 +269,8 @@ WRONG_NORM = {
     "dropout": (lambda: WithNorm(drop=0.4), {"dropout-active"}),
 }
 #: networks that no list of mistakes explains: the outcome, and names that may be said beside it
+REFUSED = {
+    "one convolution for three branches": (lambda: book(Fused), "makes several branches"),
+    "a loop over the images": (Each, "takes one image at a time at "),
+}
 OPEN = {"odd input": (lambda: Odd(book()), "unexplained", set())}

@@ -78,6 +78,45 @@ def book(block=Block, same=False, end=None, rows=None):
     return keras.Sequential([*parts, *end])
 
 
+class Fused(keras.Model):
+    """One convolution makes three branches."""
+
+    def __init__(self, c1, c2, c3, c4):
+        super().__init__()
+        self.widths = c1, c2[0], c3[0]
+        self.first = layers.Conv2D(sum(self.widths), 1, activation="relu")
+        self.p2_2 = layers.Conv2D(c2[1], 3, padding="same", activation="relu")
+        self.p3_2 = layers.Conv2D(c3[1], 5, padding="same", activation="relu")
+        self.p4_2 = layers.Conv2D(c4, 1, activation="relu")
+
+    def call(self, x):
+        p1, p2, p3 = tf.split(self.first(x), self.widths, 3)
+        p4 = self.p4_2(tf.nn.max_pool2d(x, 3, 1, "SAME"))
+        return tf.concat([p1, self.p2_2(p2), self.p3_2(p3), p4], 3)
+
+
+class Each(keras.Model):
+    """A loop over the images."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = book()
+
+    def call(self, x):
+        return tf.concat([self.net(x[i : i + 1]) for i in range(len(x))], 0)
+
+
+class Half(keras.Model):
+    """Computes in half precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = book(end=[layers.GlobalAvgPool2D(), layers.Dense(10, dtype="mixed_float16")])
+
+    def call(self, x):
+        return tf.cast(self.net(x), tf.float32)
+
+
 class Odd(keras.Model):
     """An input that no simple step makes."""
 
@@ -202,6 +241,9 @@ FIXED = book, {"end": [layers.AvgPool2D(3), layers.Flatten(), layers.Dense(10)]}
 
 RIGHT = {
     "sequential": book,
+    "a convolution, then the mean": lambda: book(
+        end=[layers.Conv2D(10, 1), layers.GlobalAvgPool2D()]
+    ),
     "a class: channels first, a dictionary": lambda: First,
     "raw variables in a tf.function": raw,
     "factory": lambda: book,
@@ -247,4 +289,9 @@ WRONG_NORM = {
     ),
 }
 #: networks that no list of mistakes explains: the outcome, and names that may be said beside it
+REFUSED = {
+    "one convolution for three branches": (lambda: book(Fused), "makes several branches"),
+    "a loop over the images": (Each, "takes one image at a time at "),
+    "half precision": (Half, "computes in float16"),
+}
 OPEN = {"odd input": (lambda: Odd(book()), "unexplained", set())}

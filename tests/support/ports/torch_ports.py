@@ -4,6 +4,8 @@
 Long because each network is written out, as in the files of users.
 """
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -350,8 +352,86 @@ def changed(index, **kwargs):
 #: a last pool with a window of its own: right at 96 pixels
 FIXED = book, {"end": [nn.AvgPool2d(3), nn.Flatten(), nn.Linear(128, 10)]}
 
+
+class Slices(Block):
+    """Written part by part, not concatenated."""
+
+    def forward(self, x):
+        whole = super().forward(x)
+        parts = whole.split([self.p1_1.out_channels, whole.shape[1] - self.p1_1.out_channels], 1)
+        joined, at = torch.empty_like(whole), 0
+        for part in parts:
+            joined[:, at : at + part.shape[1]] = part
+            at += part.shape[1]
+        return joined
+
+
+class Groups(Block):
+    """The channels in groups, and back."""
+
+    def forward(self, x):
+        return super().forward(x).unflatten(1, (2, -1)).flatten(1, 2)
+
+
+class Fused(nn.Module):
+    """One convolution makes three branches."""
+
+    def __init__(self, i, c1, c2, c3, c4):
+        super().__init__()
+        self.widths = c1, c2[0], c3[0]
+        self.first = nn.Conv2d(i, sum(self.widths), 1)
+        self.p2_2 = nn.Conv2d(c2[0], c2[1], 3, padding=1)
+        self.p3_2 = nn.Conv2d(c3[0], c3[1], 5, padding=2)
+        self.p4_2 = nn.Conv2d(i, c4, 1)
+
+    def forward(self, x):
+        p1, p2, p3 = F.relu(self.first(x)).split(self.widths, 1)
+        p4 = F.relu(self.p4_2(F.max_pool2d(x, 3, 1, 1)))
+        return torch.cat([p1, F.relu(self.p2_2(p2)), F.relu(self.p3_2(p3)), p4], 1)
+
+
+class Each(nn.Module):
+    """A loop over the images."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = book()
+
+    def forward(self, x):
+        return torch.cat([self.net(image[None]) for image in x])
+
+
+class Cast(nn.Module):
+    """Computes in half precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = book()
+
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.net(x).float()
+
+
+def scripted(*row):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated
+        return torch.jit.script(Block(*row))
+
+
+def weight_norm():
+    net = book()
+    nn.utils.parametrizations.weight_norm(net[3])
+    return net
+
+
 RIGHT = {
     "sequential": book,
+    "a convolution, then the mean": lambda: book(
+        end=[nn.Conv2d(128, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    ),
+    "written part by part": lambda: book(Slices),
+    "channels in groups": lambda: book(Groups),
     "class": lambda: Dictionary,
     "factory": lambda: book,
     "another order": lambda: book(OtherOrder),
@@ -428,6 +508,13 @@ WRONG = {
     ),
 }
 #: networks that no list of mistakes explains: the outcome, and names that may be said beside it
+REFUSED = {
+    "one convolution for three branches": (lambda: book(Fused), "makes several branches"),
+    "a loop over the images": (Each, "takes one image at a time at "),
+    "bfloat16": (Cast, "computes in bfloat16"),
+    "weight norm": (weight_norm, "A weight is computed in each run, at "),
+    "a compiled block": (lambda: book(scripted), "8 is compiled by TorchScript"),
+}
 OPEN = {
     "odd input": (lambda: Odd(book()), "unexplained", set()),
     "odd input and no relu": (lambda: Odd(book(NoRelu)), "unexplained", {"missing-relu"}),
