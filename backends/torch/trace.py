@@ -238,7 +238,10 @@ class Network:
                 self.layout, self.dtype = layout, dtype
                 self.single, self.reduced = False, ""
                 try:
-                    self.trace(x)
+                    found = self.trace(x)["events"]
+                    moved = layout == "NCHW" or any(e["out"].shape == x.shape for e in found)
+                    if not moved:  # its convolutions take channels first
+                        raise ValueError("the network takes no images with the channels last")
                     if self.single:  # it casts by itself
                         self.dtype = "float32"
                         self.trace(x)

@@ -74,11 +74,13 @@ def check_training(
         found = Training("", None, [], [str(error)], unexplained=True)
     found.recipe = recipe.name if recipe else ""
     report.training = found
-    if at_end and found.rule and not any(each.name == "double-softmax" for each in found.findings):
+    wrong = {"double-softmax", "from-logits"} & {each.name for each in found.findings}
+    if at_end and found.rule and not wrong:
+        words = report.findings[0].words
         report.findings, report.plain = [], report.residual  # the reference has the softmax too
         report.notes.append(
-            "Your network ends in a softmax and your loss takes probabilities: together they are "
-            "right."
+            f"Your network ends in a {words['theirs']} and your loss takes {words['what']}: "
+            "together they are right."
         )
 
 

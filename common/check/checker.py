@@ -249,7 +249,7 @@ class Checker:
                 if (
                     leaf == "bias"
                     and layer.kind == "conv"
-                    and norm_name(layer_name) in match.layers
+                    and f"{norm_name(layer_name)}.weight" in weights
                 ):
                     weights[name] = np.zeros_like(weights[name])
                     biases.append(layer_name)

@@ -14,16 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
 from common.check.edits import variants
 from common.check.graph import INPUT, Array, Graph, Node, Params, compute
-from common.check.steps import SAMPLE, aligned, error, identify
+from common.check.steps import SAMPLE, affine, aligned, error, identify
 from common.check.trace import TRANSPARENT, Layer, Trace
 from common.weights import Weights
 
 TOLERANCE = {"float64": 1e-8, "float32": 3e-5}
+NORMS = {0: "a norm over the channels of each pixel", 1: "a layer norm"}  #: by groups
 MOST_EDITS = 3  #: in one segment, between two layers with weights
 
 
@@ -121,14 +123,42 @@ class Search:
             if node.name in self.layers:
                 self.layer(node, self.layers[node.name])
             elif node.kind == "norm":
-                self.edit(node, [{**node.p, "mode": "identity"}], inputs)
-                self.values[node.name], self.at[node.name] = inputs[0], self.at[node.inputs[0]]
+                self.norm(node, inputs[0], self.at[node.inputs[0]])
             elif node.kind == "out":
                 self.output(node)
             else:
                 self.step(node)
         self.found.events = dict(self.at)
         return self.found
+
+    def norm(self, node: Node, x: Array | None, at: int | None) -> None:
+        """A batch norm that the user has not: another norm, or none."""
+        self.values[node.name], self.at[node.name] = x, at
+        missing = {**node.p, "mode": "identity"}
+        if x is None or at is None or x.ndim != 4:
+            return self.edit(node, [missing], [x])
+        channels = x.shape[1]
+        start: Params = {"scale": [1.0] * channels, "shift": [0.0] * channels}
+        after = [e for e in self.trace.events[at + 1 : at + 12] if e.out.shape == x.shape]
+        groups = (channels, 1, 0, *(g for g in (2, 4, 8, 16, 32) if channels % g == 0))
+        for group in dict.fromkeys(groups):
+            for eps in dict.fromkeys((node.p["eps"], 1e-5, 1e-3, 1e-6)):
+                p = {**node.p, "mode": "groups", "groups": group, "eps": eps, **start}
+                p["words"] = NORMS.get(group, f"a group norm of {group} groups")
+                if group == channels:
+                    p["words"] = "an instance norm"
+                value = self.compute(replace(node, p=p), [x])
+                assert value is not None
+                for event in after:
+                    if affine(value[:, :SAMPLE], event.out[:, :SAMPLE], self.tolerance) is None:
+                        continue
+                    found = affine(value, event.out, self.tolerance)
+                    if found:
+                        p |= found
+                        self.edit(node, [p], [x], event.out)
+                        self.values[node.name], self.at[node.name] = event.out, event.index
+                        return None
+        return self.edit(node, [missing], [x])
 
     def step(self, node: Node) -> None:
         """A step without weights: it agrees, or waits for the next layer."""
@@ -169,6 +199,8 @@ class Search:
                 if solved is None and index is None:
                     steps, index = self.inserted(before, sources)
                     if index is None:
+                        index = self.elsewhere(node, before, sources)
+                    if index is None:
                         index = self.give_up(before, sources, layer)
                 index = solved if solved is not None else index
             self.solve_layer(node, self.event(index), out, layer, steps, before)
@@ -202,6 +234,11 @@ class Search:
             if steps:
                 self.edit(node, [base], [source], out)
             return
+        for index in self.sources(layer):  # only values that were moved lie between them
+            moved = identify(value, self.event(index), self.tolerance) if not steps else None
+            if moved and self.same(self.compute(node, [self.event(index)]), out):
+                self.edit(node, [{**node.p, "before": [moved]}], [value], out)
+                return
         options = self.options(node, value, out)
         if not options:
             for index in self.sources(layer):  # a padding that the segment did not cross
@@ -283,6 +320,8 @@ class Search:
         if not nodes:
             return None
         wanted = [self.event(i) for i in targets]
+        if (hit := self.exchanged(nodes, name, targets)) is not None:
+            return hit
         solutions: list[tuple[tuple[int, int], dict[str, list[Params]], dict[str, Array], int]] = []
         for edits, values, evidence in self.assignments(nodes, name, wanted):
             value = values.get(name)
@@ -305,6 +344,31 @@ class Search:
         self.at[name] = hit
         self.values[name] = aligned(self.event(hit), values[name])
         return hit
+
+    def exchanged(self, nodes: list[Node], name: str, targets: Sequence[int]) -> int | None:
+        """A pool and a local norm in each other's place; the event that `name` then is."""
+        for one, other in pairwise(nodes):
+            x = self.values[one.inputs[0]]
+            if {one.kind, other.kind} != {"pool", "local norm"} or x is None:
+                continue
+            side = "in front of" if one.kind == "pool" else "behind"
+            p = {**one.p, "before": [(other.kind, other.p)], "exchanged": side}
+            values: dict[str, Array | None] = {}
+            edits = {one.name: p, other.name: {**other.p, "fn": "none", "exchanged": ""}}
+            for node in nodes:
+                inputs = [values.get(i, self.values[i]) for i in node.inputs]
+                edited = replace(node, p=edits.get(node.name, node.p))
+                values[node.name] = self.compute(edited, inputs)
+            hit = next((i for i in targets if self.same(values[name], self.event(i))), None)
+            if hit is not None:
+                for node in nodes:
+                    value = self.values[node.name] = values[node.name]
+                    self.at[node.name] = hit if value is None else self.find(value)
+                    if node.name in edits:
+                        self.edit(node, [edits[node.name]], [self.values[node.inputs[0]]], value)
+                self.at[name] = hit
+                return hit
+        return None
 
     def assignments(
         self, nodes: list[Node], last: str, wanted: list[Array]
@@ -440,11 +504,13 @@ class Search:
                     step[1]["dropout"] = True  # Paddle's `downscale_in_infer`
                 steps.append(step)
                 at = out
-            if usable and steps:
-                return steps, target
-            single = identify(value, self.event(target), self.tolerance)
+            single = None
+            if len(steps) != 1 or not usable:  # dropout is a product and a mask in TensorFlow
+                single = identify(value, self.event(target), self.tolerance)
             if single:
                 return [single], target
+            if usable and steps:
+                return steps, target
         return [], None
 
     def inserted_early(self, name: str, targets: Sequence[int]) -> int | None:
@@ -479,6 +545,28 @@ class Search:
                     taken = [self.at[i] for i in node.inputs]
                     self.at[node.name] = self.find(values[node.name], taken)
                 self.at[name] = hit
+                return hit
+        return None
+
+    def elsewhere(self, layer: Node, name: str, targets: Sequence[int]) -> int | None:
+        """An input that is an earlier step's output; the event that the layer then takes."""
+        nodes = [*self.waiting(name), layer]
+        first = nodes[0]
+        if any(len(node.inputs) != 1 for node in nodes):
+            return None
+        for other, value in self.values.items():
+            if other == first.inputs[0] or self.at.get(other) is None:
+                continue
+            values = {}
+            for node in nodes[:-1]:
+                value = values[node.name] = self.compute(node, [value])
+            hit = next((i for i in targets if self.same(value, self.event(i))), None)
+            if hit is not None:
+                source = self.values[other]
+                out = values.get(first.name, self.trace.events[self.layers[layer.name].event].out)
+                self.edit(first, [{**first.p, "reads": other}], [source], out)
+                for node_name, value in values.items():
+                    self.values[node_name], self.at[node_name] = value, hit
                 return hit
         return None
 

@@ -15,8 +15,13 @@ import numpy as np
 from common.check.graph import ACTIVATIONS, INPUT, Node, Params, output_size
 
 EPS = (1e-5, 1e-3, 1e-6, 1e-4, 1e-2, 2e-5, 1e-7, 1e-8, 1e-12, 0.0)
+#: what a convolution's padding may be filled with, by the name of NumPy's mode
+BORDERS = {
+    "reflect": "the image's reflection",
+    "edge": "copies of the edge",
+    "wrap": "the image's other side",
+}
 RESIDUAL, RESIDUALS = ".scale", (1.0, 0.1, 0.17, 0.2, 0.3)  #: how much of a residual is added
-BRANCHES = ("1x1", "3x3", "5x5", "pool")
 
 
 def variants(node: Node, shape: Sequence[int], want: Sequence[int]) -> Iterator[Params]:
@@ -34,6 +39,9 @@ def variants(node: Node, shape: Sequence[int], want: Sequence[int]) -> Iterator[
                 for window in _windows(base, shape, want[2:]):
                     if window != p:
                         yield window
+                if p["kernel"] != (1, 1):
+                    for border in BORDERS:
+                        yield {**base, "border": border}
                 for layout in ("height and width exchanged", "turned by 180 degrees"):
                     if p["kernel"] != (1, 1):
                         yield {**base, "layout": layout}
@@ -62,8 +70,10 @@ def variants(node: Node, shape: Sequence[int], want: Sequence[int]) -> Iterator[
             yield {**p, "order": "HWC"}
         case "linear":
             yield {**p, "bias": not p["bias"]}
+            yield {**p, "bias": 2}
         case "out":
-            for fn in ("softmax", "log softmax", *ACTIVATIONS):
+            ends = "log softmax that ends at -64"
+            for fn in ("softmax", "log softmax", ends, *ACTIVATIONS):
                 if fn != p["fn"]:
                     yield {**p, "fn": fn}
         case "affine":
@@ -168,6 +178,10 @@ def names(node: Node, p: Params) -> list[Named]:
     """The mistakes that the step makes with these parameters, with the fields of their words."""
     found: list[Named] = []
     old = node.p
+    if "exchanged" in p:  # a pool and a local norm; the first of the two has the name
+        return [("local-norm-order", {"theirs": p["exchanged"]})] if p["exchanged"] else []
+    if "reads" in p:
+        found.append(("other-input", {"theirs": p["reads"], "ours": node.inputs[0]}))
     changed = {key for key in p if p.get(key) != old.get(key) and key not in ("before", "insert")}
     for key in ("before", "insert"):
         for kind, q in p.get(key, ()):
@@ -180,6 +194,8 @@ def names(node: Node, p: Params) -> list[Named]:
                 found.append(_padding(p, old))
             if "dilation" in changed:
                 found.append(("dilation", {"theirs": p["dilation"], "ours": old["dilation"]}))
+            if "border" in changed:
+                found.append(("padding-mode", {"theirs": BORDERS[p["border"]]}))
             if "layout" in changed:
                 found.append(("kernel-layout", {"theirs": p["layout"]}))
             if "bias" in changed:
@@ -187,6 +203,8 @@ def names(node: Node, p: Params) -> list[Named]:
         case "norm":
             if p["mode"] == "identity":
                 return [*found, ("norm-missing", {})]
+            if p["mode"] == "groups":
+                return [*found, ("other-norm", {"theirs": p["words"]})]
             if "mode" in changed:
                 kind = "norm-batch-statistics" if p["mode"] == "batch" else "norm-eps-outside"
                 found.append((kind, {}))
@@ -205,8 +223,7 @@ def names(node: Node, p: Params) -> list[Named]:
             found += _pool_names(p, old, changed)
         case "concat":
             if "order" in changed:
-                labels = BRANCHES if len(p["order"]) == 4 else tuple(map(str, range(9)))
-                order = ", ".join(labels[i] for i in p["order"])
+                order = ", ".join(_branch(node, i) for i in p["order"])
                 found.append(("swapped-branches", {"theirs": order}))
         case "gap":
             if "fn" in changed:
@@ -218,12 +235,15 @@ def names(node: Node, p: Params) -> list[Named]:
             if "order" in changed:
                 found.append(("flatten-order", {}))
         case "linear":
-            if "bias" in changed:
+            if p["bias"] == 2:
+                found.append(("bias-twice", {}))
+            elif "bias" in changed:
                 found.append(("extra-bias" if p["bias"] else "missing-bias", {"theirs": ""}))
         case "out":
             if "fn" in changed and "softmax" in p["fn"]:
-                what = "probabilities" if p["fn"] == "softmax" else "log probabilities"
-                found.append(("softmax-at-end", {"theirs": p["fn"], "what": what}))
+                fn = p["fn"].removesuffix(" that ends at -64")
+                what = "probabilities" if fn == "softmax" else "log probabilities"
+                found.append(("softmax-at-end", {"theirs": fn, "what": what}))
             elif "fn" in changed:
                 found.append(("activation-at-end", {"theirs": p["fn"]}))
         case "affine":
@@ -264,11 +284,24 @@ def inserted(kind: str, p: Params, at_input: bool) -> Named:
             words += " plus " + ", ".join(f"{s:.6g}" for s in shift[:3])
         words += " (by channel)" if several else ""
         return ("input-scaled" if at_input else "scaled"), {"theirs": words}
+    if kind == "clip":
+        return "extra-activation", {"theirs": f"a clip to {p['low']:.4g} and {p['high']:.4g}"}
+    if kind == "channels":
+        more = ", ..." if len(p["order"]) > 6 else ""
+        return "channel-order", {"theirs": ", ".join(map(str, p["order"][:6])) + more}
+    if kind == "turn":
+        return "turned-image", {}
     if kind == "mask":
         return "dropout-active", {"theirs": f"{np.mean(p['mask'] == 0):.0%}"}
     if kind == "pool":
         return "extra-pool", {"theirs": window(p)}
     return "extra-layer", {"theirs": kind}
+
+
+def _branch(node: Node, index: int) -> str:
+    """A branch's name in the spec, such as 5x5 or branches.2."""
+    part, number, *_ = node.inputs[index].removeprefix(f"{node.name}.").split(".")
+    return f"{part}.{number}" if part == "branches" else part.removeprefix("branch").strip("_")
 
 
 def _both(theirs: tuple[int, int], ours: tuple[int, int]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from common.check.trace import Trace
 
 #: mistakes that stand between two steps of the reference
 EXTRA = {"extra-relu", "extra-activation", "extra-pool", "scaled", "input-scaled"}
-EXTRA |= {"dropout-active", "dropout-downscale"}
+EXTRA |= {"dropout-active", "dropout-downscale", "channel-order", "turned-image"}
 
 
 @dataclass

@@ -3,6 +3,8 @@
 `build` makes the graph of a spec. A step has a kind and plain parameters, so a mistake is the same
 step with other parameters. `compute` runs one step in NumPy float64. Images are (N, C, H, W).
 `tests/unit/test_check_graph.py` compares the graph with the reference network.
+
+Long because every kind of step is computed here, with the parameters that mistakes have.
 """
 
 from __future__ import annotations
@@ -89,7 +91,9 @@ class Graph:
     def edited(self, edits: Mapping[str, Params]) -> Graph:
         """The graph with the parameters of some steps replaced."""
         return Graph(
-            replace(node, p=edits[node.name]) if node.name in edits else node
+            replace(node, p=p, inputs=(p["reads"],) if "reads" in p else node.inputs)
+            if (p := edits.get(node.name))
+            else node
             for node in self.nodes.values()
         )
 
@@ -272,6 +276,10 @@ def windows(x: Array, p: Params, fill: float) -> Array:
 
 def _conv(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:
     p, weight = node.p, weights[f"{node.name}.weight"]
+    if p.get("border"):
+        top, bottom, left, right = padding_of(p, inputs[0].shape)
+        around = ((0, 0), (0, 0), (top, bottom), (left, right))
+        inputs, p = [np.pad(inputs[0], around, p["border"])], {**p, "pad": (0, 0, 0, 0)}
     if p["layout"] == "height and width exchanged":
         weight = weight.transpose(0, 1, 3, 2)
     if p["layout"] == "turned by 180 degrees":
@@ -288,7 +296,7 @@ def _conv(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:
         y = columns @ weight.reshape(len(weight), -1).T
         y = y.reshape(n, height, width, -1).transpose(0, 3, 1, 2)
     bias = weights.get(f"{node.name}.bias") if p["bias"] else None
-    return y if bias is None else y + bias[:, None, None]
+    return y if bias is None else y + int(p["bias"]) * bias[:, None, None]
 
 
 def _norm(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:
@@ -299,6 +307,11 @@ def _norm(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:
     if p["mode"] == "identity":
         return x
     axes = (0, *range(2, x.ndim))
+    if p["mode"] == "groups":
+        y = x.reshape(len(x), p["groups"], -1) if p["groups"] else x
+        one = 2 if p["groups"] else 1
+        y = (y - y.mean(one, keepdims=True)) / np.sqrt(y.var(one, keepdims=True) + p["eps"])
+        return y.reshape(x.shape) * channels(np.array(p["scale"])) + channels(np.array(p["shift"]))
     if p["mode"] == "batch":
         mean, var = x.mean(axes), x.var(axes)
     else:
@@ -380,13 +393,15 @@ def _linear(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:
     x = inputs[0].reshape(len(inputs[0]), -1)
     y = x @ weights[f"{node.name}.weight"].T
     bias = weights.get(f"{node.name}.bias") if node.p["bias"] else None
-    return y if bias is None else y + bias
+    return y if bias is None else y + int(node.p["bias"]) * bias
 
 
 def _out(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:
     x, fn = inputs[0], node.p["fn"]
-    if fn in ("softmax", "log softmax"):
+    if "softmax" in fn:
         shifted = x - x.max(1, keepdims=True)
+        if fn == "log softmax that ends at -64":  # Paddle's
+            shifted, fn = np.maximum(shifted, -64), "log softmax"
         logs = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
         return logs if fn == "log softmax" else np.exp(logs)
     return ACTIVATIONS[fn](x)
@@ -411,4 +426,7 @@ KINDS: dict[str, Callable[[Node, Sequence[Array], Weights], Array]] = {
     ),
     "opaque": lambda node, inputs, weights: node.p["value"],  # as it was recorded
     "mask": lambda node, inputs, weights: inputs[0] * node.p["mask"],
+    "clip": lambda node, inputs, weights: np.clip(inputs[0], node.p["low"], node.p["high"]),
+    "channels": lambda node, inputs, weights: inputs[0][:, node.p["order"]],
+    "turn": lambda node, inputs, weights: inputs[0].swapaxes(2, 3),
 }

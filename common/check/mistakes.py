@@ -37,6 +37,7 @@ MISTAKES = {
             "porting/layout",
         ),
         Mistake("padding", "padding {theirs}, not {ours}", "填充为 {theirs}，应为 {ours}"),
+        Mistake("padding-mode", "padded with {theirs}, not with 0", "填充值为 {theirs}，应为 0"),
         Mistake("stride", "stride {theirs}, not {ours}", "步幅为 {theirs}，应为 {ours}"),
         Mistake("dilation", "dilation {theirs}, not {ours}", "膨胀率为 {theirs}，应为 {ours}"),
         Mistake(
@@ -47,6 +48,7 @@ MISTAKES = {
             "porting/layout",
         ),
         Mistake("missing-bias", "no bias{theirs}", "缺少偏置{theirs}"),
+        Mistake("bias-twice", "the bias is added twice", "偏置加了两次"),
         Mistake("extra-bias", "a bias that the reference does not have", "多了参考实现没有的偏置"),
         Mistake(
             "norm-eps",
@@ -60,6 +62,7 @@ MISTAKES = {
             "the norm uses the batch's own statistics in evaluation",
             "批量归一化在评估时使用当前批量的统计量",
         ),
+        Mistake("other-norm", "{theirs} instead of batch norm", "{theirs}，应为批量归一化"),
         Mistake("norm-missing", "no batch norm", "缺少批量归一化"),
         Mistake(
             "norm-order",
@@ -101,8 +104,8 @@ MISTAKES = {
         ),
         Mistake(
             "pool-window",
-            "the window is {theirs}, not {ours}",
-            "池化窗口为 {theirs}，应为 {ours}",
+            "the pool has {theirs}; the reference has {ours}",
+            "池化为 {theirs}；参考实现为 {ours}",
         ),
         Mistake(
             "swapped-branches",
@@ -136,6 +139,12 @@ MISTAKES = {
         ),
         Mistake("activation-at-end", "{theirs} on the logits", "logits 上有 {theirs}"),
         Mistake("scaled", "multiplied by {theirs}", "数值被变换：{theirs}"),
+        Mistake(
+            "channel-order",
+            "the channels are in another order: {theirs}",
+            "通道的顺序被改变：{theirs}",
+        ),
+        Mistake("turned-image", "height and width are exchanged", "高和宽被交换"),
         Mistake(
             "input-scaled",
             "the network changes its input: {theirs}",
@@ -177,6 +186,11 @@ MISTAKES = {
             "porting/local-norm",
         ),
         Mistake("local-norm", "{theirs}, not {ours}", "{theirs}，应为 {ours}"),
+        Mistake(
+            "local-norm-order",
+            "the local norm is {theirs} the pool",
+            "局部响应归一化与池化的先后顺序相反",
+        ),
         Mistake("missing-local-norm", "no local norm", "缺少局部响应归一化"),
         Mistake(
             "shared-layer",
@@ -185,6 +199,11 @@ MISTAKES = {
         ),
         Mistake(
             "layer-shape", "the weight is {theirs}, not {ours}", "权重形状为 {theirs}，应为 {ours}"
+        ),
+        Mistake(
+            "other-input",
+            "it reads {theirs}, not {ours}",
+            "输入来自 {theirs}，应来自 {ours}",
         ),
         Mistake("missing-block", "the block ({ours}) is left out", "缺少 Inception 块（{ours}）"),
         Mistake(
@@ -224,6 +243,13 @@ MISTAKES = {
             "porting/loss",
         ),
         Mistake(
+            "from-logits",
+            "the loss takes the {theirs} for {what}",
+            "损失函数把 {theirs} 当作 {what}",
+            "from-logits",
+            "porting/loss",
+        ),
+        Mistake(
             "summed-loss",
             "the loss is summed over the {theirs} images, where the reference takes the mean",
             "损失对 {theirs} 幅图像求和，参考实现取平均值",
@@ -248,6 +274,16 @@ MISTAKES = {
             "auxiliary-left-out",
             "the loss of the auxiliary heads is left out",
             "损失没有包含辅助分类器",
+        ),
+        Mistake(
+            "auxiliary-share",
+            "each auxiliary head counts {theirs}, not {ours}",
+            "每个辅助分类器的损失权重为 {theirs}，应为 {ours}",
+        ),
+        Mistake(
+            "detached-branch",
+            "its input gets no gradient from it",
+            "它的输入得不到来自它的梯度",
         ),
         Mistake(
             "gradient-twice",
@@ -276,8 +312,8 @@ MISTAKES = {
         ),
         Mistake(
             "norm-evaluation-mode",
-            "the norms use their running statistics in training",
-            "批量归一化在训练时使用移动统计量",
+            "the norms use their running statistics in training{theirs}",
+            "批量归一化在训练时使用移动统计量{theirs}",
         ),
         Mistake(
             "norm-not-updated",

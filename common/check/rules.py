@@ -88,6 +88,13 @@ class Step:
     gradients: Values
     rate: float = 1.0  #: that the step was given; 1 if it was given none
 
+    def of(self, name: str) -> Step:
+        """The step of one weight."""
+        weights, change, gradients = (
+            {name: each[name]} for each in (self.weights, self.change, self.gradients)
+        )
+        return Step(weights, change, gradients, self.rate)
+
 
 @dataclass
 class Fitted:

@@ -42,8 +42,9 @@ def identify(x: Array, y: Array, tolerance: float) -> tuple[str, Params] | None:
         for fn, function in ACTIVATIONS.items():
             if fn != "none" and agrees(function(x)):
                 return "act", {"fn": fn}
-        if step := _scaled(x, y, agrees) or _masked(x, y, agrees):
-            return step
+        for kind in (_scaled, _masked, _clipped, _reordered):
+            if step := kind(x, y, agrees):
+                return step
     if x.ndim == y.ndim == 4 and x.shape[:2] == y.shape[:2]:
         plain = {
             "kernel": (3, 3),
@@ -63,6 +64,13 @@ def identify(x: Array, y: Array, tolerance: float) -> tuple[str, Params] | None:
             if near and error(compute(replace(node, p=p), [x], {}), y) <= tolerance:
                 return "pool", p
     return None
+
+
+def affine(x: Array, y: Array, tolerance: float) -> Params | None:
+    """The scale and shift of each channel that turn x into y."""
+    scale = float(np.max(np.abs(y))) or 1.0
+    found = _scaled(x, y, lambda z: float(np.max(np.abs(z - y))) <= tolerance * scale)
+    return found[1] if found else None
 
 
 def _scaled(x: Array, y: Array, agrees: Callable[[Array], bool]) -> tuple[str, Params] | None:
@@ -85,6 +93,25 @@ def _scaled(x: Array, y: Array, agrees: Callable[[Array], bool]) -> tuple[str, P
         if agrees(x * scale.reshape(shape) + shift.reshape(shape)):
             return "affine", {"scale": scale.tolist(), "shift": shift.tolist()}
     return None
+
+
+def _clipped(x: Array, y: Array, agrees: Callable[[Array], bool]) -> tuple[str, Params] | None:
+    """y = x, but for an end at a lowest and a highest value."""
+    low, high = float(y.min()), float(y.max())
+    if np.count_nonzero((x > low) & (x < high)) < FEWEST or not agrees(np.clip(x, low, high)):
+        return None
+    return "clip", {"low": low, "high": high}
+
+
+def _reordered(x: Array, y: Array, agrees: Callable[[Array], bool]) -> tuple[str, Params] | None:
+    """The channels in another order, or height and width exchanged."""
+    if x.ndim != 4:
+        return None
+    if x.shape[2] == x.shape[3] and agrees(x.swapaxes(2, 3)):
+        return "turn", {}
+    ours, theirs = (np.argsort(a.sum((0, 2, 3)), kind="stable") for a in (x, y))
+    order = ours[np.argsort(theirs)]
+    return ("channels", {"order": order.tolist()}) if agrees(x[:, order]) else None
 
 
 def _masked(x: Array, y: Array, agrees: Callable[[Array], bool]) -> tuple[str, Params] | None:

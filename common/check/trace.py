@@ -99,7 +99,8 @@ class Trace:
         if event.op == "bias" and len(event.inputs) == 1:
             number = self.layer_at.get(self.through(event.inputs[0]))
             layer = None if number is None else self.layers[number]
-            if layer and layer.kind != "norm" and "bias" not in layer.leaves:
+            its = layer.leaves.get("bias", event.leaves["bias"]) if layer else None
+            if layer and layer.kind != "norm" and its == event.leaves["bias"]:  # once, or again
                 self.layer_at.pop(layer.event, None)
                 layer.leaves["bias"], layer.event = event.leaves["bias"], event.index
                 self.layer_at[event.index] = self.layers.index(layer)

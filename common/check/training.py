@@ -7,12 +7,13 @@ loss and which update rule lead from one to the next; the running statistics sho
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from backends.numpy.googlenet import GoogLeNet, cross_entropy
+from backends.numpy.googlenet import Array
+from common.check.losses import FORMS, NEVER, Loss, Pass, losses
 from common.check.match import Match
 from common.check.process import Process
 from common.check.report import Finding, Training
@@ -28,24 +29,13 @@ from common.check.rules import (
     least_squares,
 )
 from common.recipe import Recipe
-from common.spec import Spec, arithmetic
+from common.spec import Branches, Inception, arithmetic, inner_rows
 from common.weights import Weights, is_running, not_finite, shapes
 
 STEPS, BATCH = 3, 4
 SAMPLE = 300  #: values of a tensor
 #: the rates of a step that takes one: a rate inside the velocity shows when the rate changes
 RATES = (1.0, 0.5, 0.75)
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A loss that a step may use; `evaluation` if the norms use their running statistics."""
-
-    smoothing: float = 0.0
-    softmax: bool = False  #: of the logits, before the loss takes its own
-    auxiliary: bool = True
-    summed: bool = False  #: over the batch
-    evaluation: bool = False
 
 
 class TrainingCheck:
@@ -98,10 +88,13 @@ class TrainingCheck:
         if not moving:
             words = f"no weight changes: does it train the network that {make_step} is given?"
             self.add("frozen-weights", [], theirs=words)
+            if any(self.flat(Loss(form=form)) for form in FORMS):
+                self.findings[-1].others = ["from-logits"]
             return Training("", None, self.findings, self.notes)
         found, loss = self.explain(moving)
-        if not loss.auxiliary:  # then nothing trains the heads
-            still = [name for name in still if not name.startswith("auxiliary.")]
+        if found and still:  # some have no gradient with this loss
+            first = [each.gradients(loss, n) for n, each in enumerate(self.passes)]
+            still = [name for name in still if any(np.any(each[name]) for each in first)]
         if still:
             count = f"{len(still)} tensors" if len(still) > 1 else "one tensor"
             self.add("frozen-weights", still, theirs=f"{count} never changed")
@@ -130,7 +123,7 @@ class TrainingCheck:
 
         Some have a gradient of 0 on paper, a bias in front of a norm: they are in neither.
         """
-        gradients = self.passes[0].gradients(Loss())
+        gradients = self.passes[0].gradients(Loss(), 0)
         sizes = {name: float(np.abs(gradient).max()) for name, gradient in gradients.items()}
         acting = [n for n in self.trained() if sizes[n] > 1e-10 * max(sizes.values())]
         still = [name for name in acting if name in frozen]
@@ -145,59 +138,130 @@ class TrainingCheck:
     # ---- loss and rule
 
     def explain(self, names: list[str]) -> tuple[Fitted | None, Loss]:
-        """The loss and the rule that give the user's steps of these weights."""
-        random = np.random.RandomState(0)
-        self.sample = {}
-        for name in names:
-            size = self.weights[name].size
-            self.sample[name] = random.choice(size, min(SAMPLE, size), replace=False)
-        groups = {name: self.group(name) for name in names}
+        """The loss and the rule that give the user's steps of these weights.
+
+        The head's bias has the gradient of the logits, summed: a loss must fit it first.
+        """
         wanted = wanted_rule(self.recipe) if self.recipe else None
-        for loss in self.losses():
-            steps = [self.step(number, loss) for number in range(STEPS)]
-            found = Fit(steps, groups, self.process.dtype).best(wanted)
+        usual = self.recipe.label_smoothing if self.recipe else 0.0
+        share = self.spec.auxiliary[0].share if self.spec.auxiliary else 0.0
+        head = [name for name in names if name == "head.bias"]
+        likely = []
+        for loss in losses(usual, share, bool(self.spec.norm)):
+            if not head or self.fit(head, loss, wanted):
+                likely.append(loss)
+                found = self.fit(names, loss, wanted)
+                if found is not None:
+                    return found, loss
+        zero, one = Loss(), Loss(1.0)
+        shares = [("smoothing", 1.0, self.between(names, zero, one))]
+        if share:
+            part = share * self.between(names, Loss(auxiliary=0), zero)
+            shares.append(("auxiliary", share, part))
+        for name, whole, part in shares:
+            change: dict[str, Any] = {name: float(f"{part:.3g}") / whole}
+            loss = replace(zero, **change)
+            found = self.fit(names, loss, wanted) if 0 < part < 1 else None
             if found is not None:
                 return found, loss
-        return None, Loss()
+        return self.cut(names, likely[0], wanted) if likely and head else (None, zero)
 
-    def sampled(self, arrays: Weights) -> Weights:
-        """A sample of each tensor that the rules are fitted to."""
-        return {name: arrays[name].ravel()[chosen] for name, chosen in self.sample.items()}
+    def cut(self, names: list[str], loss: Loss, wanted: Rule | None) -> tuple[Fitted | None, Loss]:
+        """A branch that passes no gradient on: the weights in front of its block have another."""
+        head = self.fit([name for name in names if name.startswith("head.")], loss, wanted)
+        if head is None:
+            return None, loss
 
-    def step(self, number: int, loss: Loss) -> Step:
+        every, dtype = self.steps(names, loss), self.process.dtype
+
+        def follows(name: str) -> bool:
+            alone = Fit([step.of(name) for step in every], {name: self.group(name)}, dtype)
+            found = alone.fitted(head.rule)
+            return found is not None and bool(np.isclose(found.rate, head.rate, rtol=1e-3))
+
+        off = {block_of(name) for name in names if not follows(name)}
+        blocks = [f"{stage}.{n}" for stage, rows in self.spec.stages() for n in range(len(rows))]
+        last = max((n for n, block in enumerate(blocks) if block in off), default=None)
+        if last is None:
+            return None, loss
+        agree = [name for name in names if block_of(name) not in off]
+        right = self.fit(agree, loss, wanted) or head
+        branches = {
+            f"{stage}.{n}": [branch for branch, _ in inner_rows(row)]
+            for stage, rows in self.spec.stages()
+            for n, row in enumerate(rows)
+            if isinstance(row, (Inception, Branches))
+        }
+        behind = next((block for block in blocks[last + 1 :] if block in branches), "")
+        its_own = branches.get(behind, [])
+        cuts: list[tuple[str, ...]] = [(f"{behind}.{branch}",) for branch in its_own]
+        cuts += [
+            tuple(f"{block}.{branch}" for block, its in branches.items() if branch in its)
+            for branch in its_own
+        ]
+        cuts += [(f"auxiliary.{number}",) for number in range(len(self.spec.auxiliary))]
+        cuts += [tuple(f"auxiliary.{number}" for number in range(len(self.spec.auxiliary)))]
+        for cut in filter(None, cuts):
+            wrong = replace(loss, cut=cut)
+            found = self.fitter(names, wrong).fitted(right.rule)
+            if found is not None:
+                return found, wrong
+        self.notes.append(
+            f"The weights behind {blocks[last]} follow a rule: {right.rule.words()}. Those of "
+            f"{blocks[last]} have another gradient. Look between the two for a `detach`, a "
+            "`no_grad` or a backward function of your own."
+        )
+        return None, loss
+
+    def fitter(self, names: list[str], loss: Loss) -> Fit:
+        """What fits rules to the user's steps of these weights, with the gradients of a loss."""
+        groups = {name: self.group(name) for name in names}
+        return Fit(self.steps(names, loss), groups, self.process.dtype)
+
+    def steps(self, names: list[str], loss: Loss) -> list[Step]:
+        """The user's steps of these weights, with the reference's gradients of a loss."""
+        return [self.step(names, number, loss) for number in range(STEPS)]
+
+    def fit(self, names: list[str], loss: Loss, wanted: Rule | None) -> Fitted | None:
+        """The rule that gives the user's steps of these weights with a loss."""
+        return self.fitter(names, loss).best(wanted)
+
+    def step(self, names: list[str], number: int, loss: Loss) -> Step:
         """One of the user's steps, with the reference's gradients of a loss."""
-        before, after = map(self.sampled, self.states[number : number + 2])
+        before, after = (self.sampled(names, each) for each in self.states[number : number + 2])
         change = {name: before[name] - after[name] for name in before}
-        gradients = self.sampled(self.passes[number].gradients(loss))
-        return Step(before, change, gradients, self.rates[number] if self.rates else 1.0)
+        if names == ["head.bias"]:
+            gradients = {"head.bias": self.passes[number].logits(loss, number)["head"].sum(0)}
+        else:
+            gradients = self.passes[number].gradients(loss, number)
+        rate = self.rates[number] if self.rates else 1.0
+        return Step(before, change, self.sampled(names, gradients), rate)
 
-    def losses(self) -> Iterator[Loss]:
-        """The losses to try: the recipe's first."""
-        shares = dict.fromkeys((self.recipe.label_smoothing if self.recipe else 0.0, 0.0, 0.1))
-        for smoothing in shares:
-            yield Loss(smoothing)
-        for smoothing in shares:
-            yield Loss(smoothing, softmax=True)
-        yield Loss(summed=True)
-        if self.spec.auxiliary:
-            yield Loss(auxiliary=False)
-        if self.spec.norm:
-            yield Loss(evaluation=True)
-        solved = self.smoothing()
-        if 0 < solved < 1:
-            yield Loss(solved)
+    def sampled(self, names: list[str], arrays: Weights) -> Weights:
+        """A sample of each tensor, which the rules are fitted to; always the same one."""
+        found = {}
+        for name in names:
+            flat = arrays[name].ravel()
+            random = np.random.RandomState(flat.size)
+            found[name] = flat[random.choice(flat.size, min(SAMPLE, flat.size), replace=False)]
+        return found
 
-    def smoothing(self) -> float:
-        """The label smoothing that SGD's first step shows: the gradient is linear in it."""
-        hard, even = (self.step(0, Loss(smoothing)) for smoothing in (0.0, 1.0))
-        columns: list[list[np.ndarray]] = [[], [], []]
-        for name, gradient in hard.gradients.items():
+    def between(self, names: list[str], low: Loss, high: Loss) -> float:
+        """The share of `high` that SGD's first step shows: the gradient is linear in it."""
+        none, all_ = (self.step(names, 0, loss) for loss in (low, high))
+        columns: list[list[Array]] = [[], [], []]
+        for name, gradient in none.gradients.items():
             columns[0].append(gradient)
-            columns[1].append(even.gradients[name] - gradient)
-            columns[2].append(hard.weights[name] * (self.group(name) == KERNELS))
-        change = flat(list(hard.change.values()))
+            columns[1].append(all_.gradients[name] - gradient)
+            columns[2].append(none.weights[name] * (self.group(name) == KERNELS))
+        change = flat(list(none.change.values()))
         rate, share, _ = least_squares([flat(each) for each in columns], change)
-        return float(f"{share / rate:.3g}") if rate and share else 0.0
+        return share / rate if rate and share else 0.0
+
+    def flat(self, loss: Loss) -> bool:
+        """Whether a loss has no gradient at all in these steps."""
+        found = [each.logits(loss, number)["head"] for number, each in enumerate(self.passes)]
+        return not np.any(found)
 
     # ---- running statistics
 
@@ -248,14 +312,24 @@ class TrainingCheck:
             return Training("", None, self.findings, self.notes, unexplained=True)
         rule, rate, first = found.rule, found.rate, list(self.findings)
         self.findings = []
-        if loss.softmax:
+        form = FORMS[loss.form]
+        if form.given:
+            self.add("from-logits", [], theirs=form.given, what=form.wanted)
+        elif loss.form != "right":
             self.add("double-softmax", [])
         if loss.summed:
             self.add("summed-loss", [], theirs=str(BATCH))
-        if loss.evaluation:
-            self.add("norm-evaluation-mode", [])
+        if loss.evaluation != NEVER:
+            since = f" from step {loss.evaluation + 1} on" if loss.evaluation else ""
+            self.add("norm-evaluation-mode", [], theirs=since)
         if not loss.auxiliary:
             self.add("auxiliary-left-out", [])
+        elif loss.auxiliary != 1:
+            ours = self.spec.auxiliary[0].share
+            shares = [f"{each:.4g}" for each in (loss.auxiliary * ours, ours)]
+            self.add("auxiliary-share", [], theirs=shares[0], ours=shares[1])
+        if loss.cut:
+            self.add("detached-branch", list(loss.cut))
         if rule.kept:
             self.add("gradient-twice", [])
         if rule.rate_inside:
@@ -295,47 +369,9 @@ class TrainingCheck:
             self.add("learning-rate", [], ours=f"{asked:.4g}", theirs=f"{rate:.4g}")
 
 
-class Pass:
-    """A forward pass of the reference at the user's weights, and its gradients for any loss."""
-
-    def __init__(self, spec: Spec, weights: Weights, x: np.ndarray, labels: np.ndarray) -> None:
-        self.spec, self.weights, self.x, self.labels = spec, weights, x, labels
-        self.nets: dict[bool, GoogLeNet] = {}
-
-    def net(self, training: bool) -> GoogLeNet:
-        """The reference after its forward pass; with a momentum of 0 it keeps the batch's own."""
-        if training not in self.nets:
-            norm = self.spec.norm
-            spec = replace(self.spec, norm=replace(norm, momentum=0.0)) if norm else self.spec
-            net = GoogLeNet(spec, self.weights)
-            net.forward(self.x, training)
-            self.nets[training] = net
-        return self.nets[training]
-
-    def statistics(self) -> Weights:
-        """The mean and the biased variance of the batch, under the running statistics' names."""
-        return self.net(training=True).weights
-
-    def gradients(self, loss: Loss) -> Weights:
-        """The gradients of the weights."""
-        net = self.net(training=not loss.evaluation)
-
-        def plain(logits: np.ndarray) -> np.ndarray:
-            found = cross_entropy(logits, self.labels, loss.smoothing)[1]
-            return found * (BATCH if loss.summed else 1)
-
-        def twice(logits: np.ndarray) -> np.ndarray:
-            p = np.exp(logits - logits.max(1, keepdims=True))
-            p /= p.sum(1, keepdims=True)
-            dp = plain(p)
-            return p * (dp - (dp * p).sum(1, keepdims=True))
-
-        take = twice if loss.softmax else plain
-        found = {"head": take(net.outputs["head"])}
-        for index, row in enumerate(self.spec.auxiliary):
-            name = f"auxiliary.{index}"
-            found[name] = take(net.outputs[name]) * (row.share if loss.auxiliary else 0.0)
-        return net.backward(found)
+def block_of(name: str) -> str:
+    """The block or layer of the spec's table that a weight belongs to."""
+    return ".".join(name.split(".")[:2])
 
 
 def wanted_rule(recipe: Recipe) -> Rule:

@@ -10,12 +10,13 @@ import random_mistakes  # in tests/support
 from common.check import values
 from common.check.against import Against, draw
 from common.check.checker import Checker
+from common.check.edits import names
 from common.check.graph import ACTIVATIONS, build
 from common.check.process import UserError
 from common.check.report import Difference
 from common.check.trace import of
 from common.parity.fixtures import draw_fixture
-from common.spec import MINI
+from common.spec import INCEPTION_V3, MINI, LocalNorm
 
 BIAS = "stage1.0.conv.bias"
 
@@ -161,6 +162,44 @@ def test_what_was_not_compared_or_counts_as_the_same_is_noted():
     assert (report.same, report.sizes) == (True, [34])
     for words in (*first.notes, *second.notes, "values alone"):
         assert words in report.text()
+
+
+def test_a_local_norm_and_a_pool_in_each_others_place_are_named():
+    spec = replace(MINI, name="local", norm=None, stage1=(*MINI.stage1, LocalNorm(5, 1.0, 0.75)))
+    graph = build(spec)
+    pool, norm = (graph.nodes[f"stage1.{number}"] for number in (1, 2))
+    first = {**pool.p, "before": [("local norm", norm.p)]}
+    edited = graph.edited({pool.name: first, norm.name: {**norm.p, "fn": "none"}})
+    report = Checker(random_mistakes.FakeNetwork(edited, spec), spec, 33, print).run(1, 33)
+    (finding,) = report.findings
+    assert (finding.name, finding.places) == ("local-norm-order", ["stage1.1"])
+    assert "in front of the pool" in finding.sentence()
+    assert report.residual < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("steps", "name"),
+    [
+        ([("affine", 2.0), ("mask", 0)], "dropout-active"),
+        ([("affine", 2.0), ("affine", 3.0)], "scaled"),
+    ],
+)
+def test_two_steps_that_are_one_have_one_name(steps, name):
+    """TensorFlow's dropout is a product and then a mask."""
+    mask = np.random.RandomState(0).randint(0, 2, (2, 128)).astype(float)
+    made = {"affine": lambda by: {"scale": [by] * 128, "shift": [0.0] * 128}}
+    made["mask"] = lambda by: {"mask": mask}
+    report, _ = noted(network(("head", {"before": [(kind, made[kind](by)) for kind, by in steps]})))
+    assert [each.name for each in report.findings] == [name]
+
+
+def test_the_branches_of_a_block_have_the_names_of_the_spec():
+    for spec, place, order, words in (
+        (MINI, "stage4.0", (0, 1, 3, 2), "1x1, 3x3, pool, 5x5"),
+        (INCEPTION_V3, "stage3.0", (0, 2, 1, 3), "branches.0, branches.2, branches.1, branches.3"),
+    ):
+        node = build(spec).nodes[place]
+        assert names(node, {**node.p, "order": order}) == [("swapped-branches", {"theirs": words})]
 
 
 @pytest.mark.parametrize("name", ["stage2.1.conv", "stage4.0.branch3x3.0.conv"])

@@ -17,10 +17,12 @@ from common.check.training import TrainingCheck
 from common.parity.fixtures import draw_fixture
 from common.recipe import D2L as BOOK
 from common.recipe import find_recipe
-from common.spec import MINI, arithmetic
+from common.spec import MINI, AdaptiveAvgPool, Auxiliary, Conv, Linear, arithmetic
 from common.weights import is_running
 
 SIZE = 33
+SIDE = Auxiliary(0, AdaptiveAvgPool((1, 1)), Conv(8, 1), 8, Linear(8, activation=True))
+AIDED = replace(MINI, name="aided", auxiliary=(SIDE,))
 
 
 class Steps:
@@ -28,9 +30,9 @@ class Steps:
 
     dtype = "float64"
 
-    def __init__(self, takes_rate=False, **wrong):
-        self.wrong, self.takes_rate = wrong, takes_rate
-        self.weights = {n: a.astype(np.float64) for n, a in draw_fixture(MINI).weights.items()}
+    def __init__(self, takes_rate=False, spec=MINI, **wrong):
+        self.wrong, self.takes_rate, self.spec = wrong, takes_rate, spec
+        self.weights = {n: a.astype(np.float64) for n, a in draw_fixture(spec).weights.items()}
         self.names = list(self.weights)
 
     def start(self, make_step):
@@ -52,10 +54,14 @@ class Steps:
         wrong, self.time = self.wrong, self.time + 1
         rate = rate or wrong.get("lr", 0.1)
         norm = replace(MINI.norm, momentum=wrong.get("momentum", MINI.norm.momentum))
-        net = GoogLeNet(replace(MINI.at(size=SIZE), norm=norm), self.weights)
+        net = GoogLeNet(replace(self.spec.at(size=SIZE), norm=norm), self.weights)
         old = {n: a.copy() for n, a in net.weights.items()}
-        out = net.forward(x, training=not wrong.get("evaluation"))["head"]
-        gradients = net.backward({"head": self.loss_gradient(out, labels)})
+        outputs = net.forward(x, training=not wrong.get("evaluation"))
+        gradients = {"head": self.loss_gradient(outputs["head"], labels)}
+        if self.spec.auxiliary:
+            side = self.loss_gradient(outputs["auxiliary.0"], labels)
+            gradients["auxiliary.0"] = wrong.get("share", 0.3) * side
+        gradients = net.backward(gradients)
         for name, array in net.weights.items():
             if not is_running(name):
                 array -= self.change(name, array, gradients[name], rate)
@@ -84,6 +90,8 @@ class Steps:
     def change(self, name, weight, g, rate):
         """What the update rule subtracts."""
         wrong, state = self.wrong, self.state
+        if name.startswith(wrong.get("bent", "none")):
+            g = np.cbrt(g)
         if name in wrong.get("frozen", ()):
             return 0
         if wrong.get("clear") is False:
@@ -120,7 +128,7 @@ def run(network, recipe=None):
         layer, _, leaf = name.rpartition(".")
         leaves.setdefault(layer, {})[leaf] = number
     layers = {name: SimpleNamespace(leaves=each) for name, each in leaves.items()}
-    match = Match(MINI, MINI, layers)
+    match = Match(network.spec, network.spec, layers)
     weights = {n: a.copy() for n, a in network.weights.items()}
     return TrainingCheck(network, match, SIZE, weights, recipe).run("make_step")
 
@@ -189,6 +197,23 @@ def test_a_mistake_is_named_and_nothing_else(wrong, names):
     found = check(**wrong)
     assert found.rule
     assert named(found) == names
+
+
+@pytest.mark.parametrize(
+    ("share", "rule", "name", "words"),
+    [
+        (0.3, "sgd", None, ""),
+        (0, "adam", "auxiliary-left-out", ""),
+        (0.4, "adam", "auxiliary-share", "0.4, not 0.3"),
+        (1, "momentum", "auxiliary-share", "1, not 0.3"),
+        (0.17, "sgd", "auxiliary-share", "0.17, not 0.3"),
+    ],
+)
+def test_another_share_of_the_auxiliary_heads_is_named(share, rule, name, words):
+    found = check(spec=AIDED, share=share, rule=rule)
+    assert found.rule
+    assert named(found) == ({name} if name else set())
+    assert all(words in each.sentence() for each in found.findings)
 
 
 @pytest.mark.parametrize(
@@ -295,6 +320,12 @@ def test_an_unknown_step_is_unexplained():
     assert any("dropout" in note for note in found.notes)
 
 
+def test_where_the_gradient_stops_being_right_is_said():
+    found = check(bent=("stage1", "stage2", "stage3"))
+    assert found.unexplained
+    assert "weights behind stage3.0 follow a rule: SGD without momentum" in found.notes[0]
+
+
 @pytest.mark.parametrize(
     ("network", "step", "left", "noted"),
     [
@@ -302,6 +333,7 @@ def test_an_unknown_step_is_unexplained():
         (["missing-relu"], None, ["missing-relu"], ["mend the network"]),
         (["softmax-at-end"], [], [], ["takes probabilities"]),
         (["softmax-at-end"], ["double-softmax"], ["softmax-at-end"], []),
+        (["softmax-at-end"], ["from-logits"], ["softmax-at-end"], []),
         ([], "It has no such step.", [], ["It has no such step."]),
     ],
 )
@@ -318,10 +350,11 @@ def test_a_step_belongs_to_a_right_network_or_one_whose_softmax_its_loss_wants(
             assert name == "make_step"
             if isinstance(step, str):
                 raise UserError(step)
-            return Training("SGD", 0.0, [Finding(each, {}, [], "") for each in step], [])
+            return Training("SGD", 0.0, [Finding(each, words, [], "") for each in step], [])
 
     monkeypatch.setattr(api, "TrainingCheck", Check)
-    findings = [Finding(name, {"what": "", "theirs": ""}, [], "") for name in network]
+    words = {"what": "probabilities", "theirs": "softmax"}
+    findings = [Finding(name, words, [], "") for name in network]
     report = Report("mini", [299], "float64", [], findings, [], 1e-9, 0.7, [], True)
     checker = SimpleNamespace(fitted={"mini": ("match", "weights")}, opened=SIZE)
     api.check_training(None, checker, report, "make_step", BOOK)

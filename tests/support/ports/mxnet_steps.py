@@ -57,6 +57,7 @@ book = trains(RATE)
 adam = trains({"learning_rate": 1e-3}, "adam")
 decays = trains({**RATE, "wd": 5e-4})
 twice = trains(RATE, loss=lambda z, y: crossentropy(npx.softmax(z), y))
+logs = trains(RATE, loss=gluon.loss.SoftmaxCrossEntropyLoss(from_logits=True))
 summed = trains(RATE, batch=1)
 halved = trains(RATE, loss=lambda z, y: crossentropy(z, y).mean())
 frozen = trains(RATE, weights=".*stage.*")
@@ -69,6 +70,7 @@ STEPS = {
     "adam": ("blog-224", "Adam, eps 1e-08 beside the root before", {"update-rule"}),
     "decays": (None, "weight decay 0.0005 on", set()),
     "twice": (None, "SGD", {"double-softmax"}),
+    "logs": ("d2l", "SGD", {"from-logits"}),
     "summed": ("d2l", "SGD", {"summed-loss"}),
     "halved": ("d2l", "SGD", {"step-divides"}),
     "frozen": (None, "SGD", {"frozen-weights"}),

@@ -255,6 +255,7 @@ WRONG = {
     "same": (lambda: book(pad="same"), {"same-padding"}),
     "ceil": (lambda: book(ceil=True), {"ceil-pool"}),
     "softmax": (lambda: nn.Sequential(book(), nn.Softmax()), {"softmax-at-end"}),
+    "log softmax": (lambda: nn.Sequential(book(), nn.LogSoftmax()), {"softmax-at-end"}),
     "flatten": (lambda: book(end=[nn.Flatten(), nn.Linear(512, 10)]), {"missing-global-pool"}),
     "normalised and swapped": (
         lambda: Normalised(book(Swapped)),

@@ -51,6 +51,8 @@ summed = trains(SGD, lambda z, y: F.cross_entropy(z, y, reduction="sum"), learni
 frozen = trains(SGD, weights=slice(-2), learning_rate=0.1)
 evaluating = trains(SGD, mode="eval", learning_rate=0.1)
 rated = with_rate
+logs = trains(SGD, F.nll_loss, learning_rate=0.1)
+plain = trains(SGD, lambda z, y: F.cross_entropy(z, y, use_softmax=False), learning_rate=0.1)
 
 #: by the function: the recipe that it is compared with, words of the rule, the mistakes
 STEPS = {
@@ -63,5 +65,7 @@ STEPS = {
     "summed": ("d2l", "SGD", {"summed-loss"}),
     "frozen": (None, "SGD", {"frozen-weights"}),
     "evaluating": (None, "SGD", {"norm-evaluation-mode", "norm-not-updated"}),
+    "logs": (None, "SGD", {"from-logits"}),
+    "plain": (None, "SGD", {"from-logits"}),
     "rated": (None, "SGD with momentum 0.9", set()),
 }

@@ -161,6 +161,13 @@ def functional(
     return keras.Model(i, layers.Dense(10, activation="softmax" if softmax else None)(x))
 
 
+class Dropped(layers.Layer):
+    """Drops always, by TensorFlow's own function."""
+
+    def call(self, x):
+        return tf.nn.dropout(x, 0.4)
+
+
 def raw(relu=tf.nn.relu):
     """Variables and functions of `tf.nn`; the network is a `tf.function`."""
     weights = {}
@@ -253,6 +260,10 @@ WRONG = {
     "softmax": (
         lambda: book(end=[layers.GlobalAvgPool2D(), layers.Dense(10, activation="softmax")]),
         {"softmax-at-end"},
+    ),
+    "tf.nn.dropout": (
+        lambda: book(end=[layers.GlobalAvgPool2D(), Dropped(), layers.Dense(10)]),
+        {"dropout-active"},
     ),
     "flatten": (
         lambda: book(end=[layers.Flatten(), layers.Dense(10)]),

@@ -65,6 +65,9 @@ adamw = trains(lambda: keras.optimizers.AdamW(1e-3, weight_decay=0.01))
 # not in a graph: there Keras finds the softmax right in front of the loss, and goes around it
 twice = trains(sgd, lambda y, z: crossentropy(y, tf.nn.softmax(z)))
 summed = trains(sgd, keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"))
+probabilities = keras.losses.SparseCategoricalCrossentropy()
+sparse = trains(sgd, lambda y, z: probabilities(y, z))
+hot = trains(sgd, lambda y, z: keras.losses.categorical_crossentropy(tf.one_hot(y, 10), z))
 frozen = trains(sgd, weights=lambda net: net.trainable_variables[:-2])
 evaluating = trains(sgd, mode=False)
 velocity = with_rate
@@ -77,6 +80,8 @@ STEPS = {
     "adamw": (None, "rate 0.001, weight decay 0.01 on every weight, beside", set()),
     "twice": (None, "SGD", {"double-softmax"}),
     "summed": ("d2l", "SGD", {"summed-loss"}),
+    "sparse": (None, "SGD", {"from-logits"}),
+    "hot": (None, "SGD", {"from-logits"}),
     "frozen": (None, "SGD", {"frozen-weights"}),
     "evaluating": (None, "SGD", {"norm-evaluation-mode", "norm-not-updated"}),
     "velocity": (None, "SGD with momentum 0.9", {"rate-in-velocity"}),

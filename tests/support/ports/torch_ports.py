@@ -140,6 +140,56 @@ class Capped(Block):
         return torch.cat((p1, p2, p3, p4), dim=1)
 
 
+class Clamped(Block):
+    """The input of a block ends at 1."""
+
+    def forward(self, x):
+        return super().forward(x.clamp(max=1))
+
+
+class Shuffled(Block):
+    """The channels change places behind the concatenation."""
+
+    def forward(self, x):
+        return super().forward(x).flip(1)
+
+
+class Turned(nn.Module):
+    """The network gets its images with height and width exchanged."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x.transpose(2, 3))
+
+
+class Twice(nn.Module):
+    """The head's bias is added again."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x) + self.net[-1].bias
+
+
+class Skipping(nn.Module):
+    """The block 4c reads 4a, and nothing reads 4b."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = book()
+
+    def forward(self, x):
+        stem, (a, b, c), rest = self.net[:11], self.net[11:14], self.net[14:]
+        x = a(stem(x))
+        b(x)
+        return rest(c(x))
+
+
 class Single(nn.Module):
     """A network that casts what it gets to float32."""
 
@@ -401,6 +451,13 @@ WRONG = {
     "average pool": (lambda: book(AveragePool), {"avg-pool"}),
     "leaky": (lambda: book(Leaky), {"activation"}),
     "relu6": (lambda: book(Capped), {"activation"}),
+    "reflected": (lambda: changed(0, padding_mode="reflect"), {"padding-mode"}),
+    "replicated": (lambda: changed(5, padding_mode="replicate"), {"padding-mode"}),
+    "clamped": (lambda: book(Clamped), {"extra-activation"}),
+    "bias twice": (lambda: Twice(book()), {"bias-twice"}),
+    "shuffled": (lambda: book(Shuffled), {"channel-order"}),
+    "turned": (lambda: Turned(book()), {"turned-image"}),
+    "another input": (Skipping, {"other-input"}),
     "ceil": (lambda: changed(2, ceil_mode=True), {"ceil-pool"}),
     "no padding in a pool": (lambda: changed(2, padding=0), {"pool-window"}),
     "padding 2": (lambda: changed(0, padding=2), {"padding"}),
@@ -478,11 +535,11 @@ class ConvNorm(nn.Sequential):
     """A published variant's unit."""
 
     def __init__(
-        self, i, o, k, stride=1, pad=0, eps=1e-3, bias=True, norm=True, first="norm", **kw
+        self, i, o, k, stride=1, pad=0, eps=1e-3, bias=True, norm=nn.BatchNorm2d, first="norm", **kw
     ):
         layers = [nn.Conv2d(i, o, k, stride, pad, bias=bias)]
-        units = [nn.BatchNorm2d(o, eps=eps, **kw)] if norm else []
-        units.append(nn.ReLU(inplace=norm))
+        units = [norm(o, eps=eps, **kw)] if norm else []
+        units.append(nn.ReLU(inplace=bool(norm)))
         super().__init__(*layers, *(units if first == "norm" else units[::-1]))
 
 
@@ -530,6 +587,14 @@ WRONG_NORM = {
         {"norm-batch-statistics"},
     ),
     "no scale and shift": (lambda: WithNorm(unit(affine=False)), {"norm-affine"}),
+    "an instance norm": (
+        lambda: WithNorm(lone=unit(norm=nn.InstanceNorm2d, affine=True)),
+        {"other-norm"},
+    ),
+    "a group norm": (
+        lambda: WithNorm(lone=unit(norm=lambda n, eps: nn.GroupNorm(4, n, eps))),
+        {"other-norm"},
+    ),
     "a norm is missing": (lambda: WithNorm(lone=unit(norm=False)), {"norm-missing"}),
     "eps, and a norm is missing": (
         lambda: WithNorm(unit(eps=1e-5), lone=unit(norm=False)),

@@ -56,6 +56,48 @@ def with_rate(net):
     return step
 
 
+class Reversed(torch.autograd.Function):
+    """Does nothing, and turns the sign of the gradient."""
+
+    @staticmethod
+    def forward(context, x):
+        """The same values."""
+        return x.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        """The wrong sign."""
+        return -gradient
+
+
+def detached(change):
+    """A step of the network with another gradient at the input of a branch of a block."""
+
+    def make_step(net):
+        update = trains(sgd)(net)
+        branch = net.stage4[0].branch5x5[0]
+
+        def step(images, labels):
+            hook = branch.register_forward_pre_hook(lambda module, args: change(args[0]))
+            update(images, labels)
+            hook.remove()
+
+        return step
+
+    return make_step
+
+
+def left_in_evaluation(net):
+    """After its first step a validation leaves the network in evaluation mode."""
+    update = trains(sgd)(net)
+
+    def step(images, labels):
+        update(images, labels)
+        net.eval()
+
+    return step
+
+
 book = trains(sgd)
 best = trains(kernels_decay, lambda z, y: F.cross_entropy(z, y, label_smoothing=0.1))
 adamw = trains(lambda net: torch.optim.AdamW(net.parameters(), 1e-3))
@@ -65,6 +107,14 @@ summed = trains(sgd, lambda z, y: F.cross_entropy(z, y, reduction="sum"))
 frozen = trains(lambda net: torch.optim.SGD(list(net.parameters())[:-2], 0.1))
 evaluating = trains(sgd, mode="eval")
 velocity = with_rate
+logs = trains(sgd, F.nll_loss)
+unlogged = trains(sgd, lambda z, y: F.nll_loss(z.softmax(1), y))
+plain = trains(sgd, lambda z, y: F.nll_loss(z.log(), y))
+cut = detached(lambda x: x.detach())
+reversed_ = detached(Reversed.apply)
+validated = left_in_evaluation
+twice_and_adds = trains(sgd, lambda z, y: F.cross_entropy(z.softmax(1), y), clear=False)
+logs_and_evaluating = trains(sgd, F.nll_loss, mode="eval")
 
 #: by the function: the recipe that it is compared with, words of the rule, the mistakes
 STEPS = {
@@ -76,5 +126,17 @@ STEPS = {
     "summed": ("d2l", "SGD", {"summed-loss"}),
     "frozen": (None, "SGD", {"frozen-weights"}),
     "evaluating": (None, "SGD", {"norm-evaluation-mode", "norm-not-updated"}),
+    "logs": (None, "SGD", {"from-logits"}),
+    "unlogged": (None, "SGD", {"from-logits"}),
+    "plain": (None, "SGD", {"from-logits"}),
+    "cut": (None, "SGD", {"detached-branch"}),
+    "reversed_": (None, "", set()),
+    "validated": ("d2l", "SGD", {"norm-evaluation-mode"}),
+    "twice_and_adds": (None, "SGD", {"double-softmax", "gradient-twice"}),
+    "logs_and_evaluating": (
+        "d2l",
+        "SGD",
+        {"from-logits", "norm-evaluation-mode", "norm-not-updated"},
+    ),
     "velocity": (None, "SGD with momentum 0.9", {"rate-in-velocity"}),
 }
