@@ -37,9 +37,9 @@ def fits(file: File, specs: list[Spec]) -> Iterator[Fit]:
                 except (Mismatch, SpecError):
                     continue
                 if more := file.steps.results[1 + len(spec.auxiliary) :]:
-                    first = file.steps.steps[more[0]].name
+                    first = shown(file.steps.steps[more[0]].name)
                     match.notes.append(
-                        f"{len(more)} other result(s) are left out, the first is of `{shown(first)}`."
+                        f"{len(more)} other result(s) are left out, the first is of `{first}`."
                     )
                 yield Fit(match, downscaled)
 

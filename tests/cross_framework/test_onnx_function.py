@@ -44,7 +44,9 @@ def change(model, kind, which, to="", **attributes):
     del node.attribute[:]
     node.attribute.extend(kept)
     node.attribute.extend(
-        package.helper.make_attribute(name, value) for name, value in attributes.items()
+        package.helper.make_attribute(name, value)
+        for name, value in attributes.items()
+        if value is not None
     )
 
 
@@ -92,7 +94,7 @@ OTHER = {
         "has padding 2 x 2 x 3 x 3 where stage1.0.conv has 3",
     ),
     "TensorFlow's padding, by its name": (
-        lambda m: change(m, "Conv", 0, pads=[0] * 4, auto_pad="SAME_UPPER"),
+        lambda m: change(m, "Conv", 0, pads=None, auto_pad="SAME_UPPER"),
         "has padding SAME_UPPER, which depends on the size of the images where",
     ),
     "a dilation": (
@@ -154,11 +156,14 @@ SAME = {
     "a Dropout": lambda m: behind(m, "Flatten", 0, "Dropout"),
     "a ReLU twice": lambda m: behind(m, "Relu", 1, "Relu"),
     "a ReLU behind a pool": lambda m: behind(m, "MaxPool", 1, "Relu"),
-    "a ReLU as a Clip": lambda m: change(m, "Relu", 1, "Clip", min=0.0),
+    "a ReLU as a Clip": lambda m: (
+        change(m, "Relu", 1, "Identity"),
+        behind(m, "Identity", 0, "Clip", 0.0),
+    ),
     "a ReLU behind the concatenation": relu_behind_the_concatenation,
     "a Pad before a convolution": zeros_before_the_first_convolution,
     "a pool of stride 1 rounded up": lambda m: change(m, "MaxPool", 2, ceil_mode=1),
-    "a padding by its name": lambda m: change(m, "Conv", 2, pads=[0] * 4, auto_pad="SAME_UPPER"),
+    "a padding by its name": lambda m: change(m, "Conv", 2, pads=None, auto_pad="SAME_UPPER"),
     "a mean by its axes": lambda m: change(
         m, "GlobalAveragePool", 0, "ReduceMean", axes=[-1, 2], keepdims=1
     ),
@@ -207,7 +212,7 @@ def test_another_spec_that_computes_the_function_is_named(tmp_path, monkeypatch)
     pool = replace(PLAIN.stage1[1], stride=1)
     other = replace(PLAIN, name="other", stage1=(PLAIN.stage1[0], pool))
     monkeypatch.setitem(SPECS, "other", other)
-    with pytest.raises(WeightsError, match="has stride 2 .*; it is mini's: leave out `--spec`"):
+    with pytest.raises(WeightsError, match=r"has stride 2 .*; it is mini's: leave out `--spec`"):
         known_of(model, tmp_path, "other")
 
 
