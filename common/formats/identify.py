@@ -39,7 +39,7 @@ from common.formats.naming import (
     belongs,
 )
 from common.formats.parts import LEAST, Part, nothing_under, parts
-from common.formats.readers.base import File
+from common.formats.readers.base import File, Unreadable
 from common.formats.readers.detect import TITLES
 from common.formats.readings import Reading, named, readings, tensors
 from common.spec import SPECS, Affine, Spec, find
@@ -75,7 +75,11 @@ def identify(
     WeightsError names the first tensor that is missing, extra or of another shape, and a spec that
     does fit. `file_name` is used in the message.
     """
-    specs, file = [find(spec_name)] if spec_name else list(SPECS.values()), normalise(file)
+    specs = [find(spec_name)] if spec_name else list(SPECS.values())
+    try:
+        file = normalise(file)
+    except Unreadable as error:
+        raise WeightsError(f"{file_name} {error}") from error
     source = "--eps" if eps is not None else "the file" if file.eps is not None else "the spec's"
     eps = file.eps if eps is None else eps
     if source == "--eps" and not any(spec.norm for spec in specs):

@@ -139,6 +139,12 @@ def test_three_vectors_of_keras_norms_are_gamma_if_all_are_positive(leaf):
                 continue
             number -= number > (leaf == "weight")
         arrays[f"{path}/vars/{number}"] = array
+    if leaf == "weight":  # one that is not positive may be either
+        odd = dict(arrays)
+        first = next(name for name in odd if name.startswith("batch_") and name.endswith("/0"))
+        odd[first] = odd[first] * np.r_[0, np.ones(len(odd[first]) - 1)].astype(np.float32)
+        with pytest.raises(identifying.WeightsError, match="whether the first is gamma or beta"):
+            identify(replace(file, arrays=odd), None, "it")
     known = leads_to(replace(file, arrays=arrays), MINI, weights)
     missing = "beta" if leaf == "weight" else "gamma"
     assert any(f"norms have no {missing}" in note for note in known.notes) == (leaf == "weight")
