@@ -191,7 +191,7 @@ def converted(source: Path, file: File, known: Known, made: Known, destination: 
         sha256=sha256(made.weights),
         not_finite=tuple(not_finite(known.weights)),
         eps=made.spec.norm.eps if made.spec.norm else None,
-        assumed=assumptions(known, file.format == "tf"),
+        assumed=assumptions(known, file),
         notes=list(made.notes),
         expected=None,
         check=None,

@@ -67,7 +67,7 @@ def head_of(part: Part, candidates: list[Part], backbone: Weights, spec: Spec) -
     paths = " and ".join(f"`{unit.path}`" for unit in units)
     reason = ""
     if len(units) > 1:
-        reason = f"its head is not one layer: {paths}"
+        reason = f"its head is not one layer: {paths}; leave in the file the one that you need"
     elif not units or (head := as_linear(units[0])).shape[1:] != (features,):
         reason = f"its head is missing: no linear layer has {features} features"
     elif odd:

@@ -46,6 +46,7 @@ from common.spec import SPECS, Affine, Spec, find
 from common.weights import Weights, with_eps
 
 BY_SHAPE = "other names, matched by shape and place"
+EXPORTED = re.compile(r"_\d+\.[wb]_\d$")  #: a name that Paddle gives by a count
 BY_GRAPH = "other names, matched by the graph"
 
 
@@ -369,6 +370,11 @@ def refusal(
     """The message when no reading fits: the closest reading, and a spec that does fit."""
     if isinstance(problem, Ambiguous) and file.steps:
         return other_function(file, specs, file_name)
+    if isinstance(problem, Ambiguous) and all(EXPORTED.search(name) for name in file.arrays):
+        return (
+            f"{file_name} numbers its layers, and does not say which is which: {problem}; save "
+            "`paddle.save(net.state_dict(), 'NAME.pdparams')`, or export the network as ONNX."
+        )
     if isinstance(problem, Ambiguous):
         return (
             f"{file_name} has the layers of a known network, but which tensor is which is not "

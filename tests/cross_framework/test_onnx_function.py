@@ -9,7 +9,9 @@ from backends.numpy import GoogLeNet
 from common.convert import onnx
 from common.errors import WeightsError
 from common.formats import sandbox
+from common.formats.assumptions import assumptions
 from common.formats.identify import identify
+from common.formats.readers.base import File
 from common.parity.fixtures import draw_fixture
 from common.parity.report import tensor_error
 from common.spec import MINI, SPECS, TORCHVISION, divide_widths
@@ -199,6 +201,14 @@ def test_a_softmax_at_the_end_is_left_out_with_a_sentence(kind, axis, tmp_path):
     known = known_of(model, tmp_path)
     assert f"It ends in a {kind}, which is left out." in known.notes
     np.testing.assert_array_equal(known.weights["head.weight"], weights["head.weight"])
+
+
+def test_what_the_graph_says_is_not_assumed(tmp_path):
+    model, _ = made(MINI)
+    known = known_of(model, tmp_path)
+    lines = assumptions(known, sandbox.read_file(tmp_path / "it.onnx"))
+    assert [line.split(":")[0] for line in lines] == ["norm", "input"]
+    assert len(assumptions(known, File("torch", known.weights, "float32"))) > 2
 
 
 def test_a_last_pool_of_a_fixed_size_is_the_mean_with_a_sentence(tmp_path):

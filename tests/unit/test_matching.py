@@ -320,6 +320,11 @@ def test_an_ambiguity_is_refused_with_the_candidates(monkeypatch):
     said = refusal(file)
     assert "conv3 and conv4" in said
     assert "stage3.0.branch1x1.0.conv" in said
+    leaves = {"weight": "w_0", "bias": "b_0"}
+    file, _ = flat(network, BY_BRANCH, WORDS["torch"])
+    paddle = renamed(file, lambda n: f"{n.rpartition('.')[0]}_0.{leaves[n.rpartition('.')[2]]}")
+    assert "numbers its layers, and does not say which is which: " in refusal(paddle)
+    assert "save `paddle.save(net.state_dict(), 'NAME.pdparams')`" in refusal(paddle)
 
 
 def test_names_that_begin_alike_in_a_branch_decide(monkeypatch):
