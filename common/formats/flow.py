@@ -284,8 +284,8 @@ def compare(graph: Steps, spec: Spec, downscaled: bool, exact: bool) -> Comparis
                 found[theirs] = f"{said(other)} stands beside another one for {one.name}"
             continue
         pairs[mine] = theirs
-        if apart := differs(one, other, exact):
-            found[theirs] = apart.format(spec=spec.name)
+        if apart := differs(one, other, exact, spec.name):
+            found[theirs] = apart
         follow = one.kind == other.kind or (
             {one.kind, other.kind} <= {*ACTIVATIONS}  # one in the place of another, not behind it
             and ours.steps[one.inputs[0]].kind == graph.steps[other.inputs[0]].kind
@@ -300,10 +300,10 @@ def compare(graph: Steps, spec: Spec, downscaled: bool, exact: bool) -> Comparis
     return Comparison(layers, found[min(found)] if found else "", len(pairs) - len(found))
 
 
-def differs(one: Step, other: Step, exact: bool) -> str:
+def differs(one: Step, other: Step, exact: bool, spec: str) -> str:
     """How a file's step differs from the spec's; nothing if it does not."""
     if one.kind != other.kind:
-        return f"{said(other)} is {words(other)} where {{spec}} has {words(one)} ({one.name})"
+        return f"{said(other)} is {words(other)} where {spec} has {words(one)} ({one.name})"
     if one.kind == "images" and not (exact or one.p):
         return ""
     if len(one.inputs) != len(other.inputs):

@@ -135,6 +135,17 @@ def test_a_graph_that_computes_something_else_is_refused(edit, said, name, tmp_p
         known_of(model, tmp_path, name)
 
 
+def test_a_name_in_the_file_is_only_a_text(tmp_path):
+    model, _ = made()
+    change(model, "Relu", 3, "Tanh")
+    nodes(model, "Tanh")[0].name = "{spec}\n\x1b[31m" + "x" * 200
+    with pytest.raises(
+        WeightsError, match=r"its node `\{spec\}\[31mx{70}` is `Tanh` where"
+    ) as raised:
+        known_of(model, tmp_path)
+    assert str(raised.value).isprintable()
+
+
 def zeros_before_the_first_convolution(model):
     change(model, "Conv", 0, pads=[0] * 4)
     package = onnx.package("onnx")
