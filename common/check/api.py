@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,10 @@ def assert_same(
         raise AssertionError("\n" + report.text())
 
 
+#: how Keras says which size a network takes
+KERAS_SIZE = re.compile(r"expected shape=\(\w+, (\d+), \1, \d+\)")
+
+
 def open_with(
     start: Callable[[np.ndarray], Any], asked: Spec | None, size: int | None
 ) -> tuple[int, int]:
@@ -176,6 +181,9 @@ def open_with(
                 return channels, side
             except UserError as error:
                 errors.setdefault(channels, error)
+                own = KERAS_SIZE.search(str(error))
+                if own and not size and int(own[1]) not in sides:
+                    sides.append(int(own[1]))
     first = next(iter(errors.values()))
     if len({str(error) for error in errors.values()}) == 1:
         raise first

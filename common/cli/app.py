@@ -268,7 +268,7 @@ def read_weights(path: Path, spec_name: str | None, key: str | None, eps: float 
     file = sandbox.read_file(path)
     known = identify(file, spec_name, str(path), key, eps)
     click.echo(f"{printable(path)}: {known.naming}, network {known.spec.name}", err=True)
-    for line in (*known.notes, *assumptions(known, file.format == "tf")):
+    for line in (*known.notes, *assumptions(known, file)):
         click.echo(f"  {printable(line)}", err=True)
     return known
 

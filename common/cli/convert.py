@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -15,13 +16,21 @@ from common.cli.app import (
     weights_key_option,
     weights_spec_option,
 )
-from common.errors import SpecError
+from common.errors import SpecError, WeightsError
 from common.terminal import progress
 
 
+def as_path(text: str) -> Path:
+    """The path; WeightsError if it ends in a slash, as that of a folder does, and there is none."""
+    path = Path(text)
+    if text.endswith(("/", os.sep)) and not path.is_dir():
+        raise WeightsError(f"{text} is no folder: leave out the slash, and name a file.")
+    return path
+
+
 @main.command()
-@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
-@click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST")
 @weights_spec_option
 @click.option("--check", is_flag=True, help="Run both files on the same images and compare.")
 @weights_key_option
@@ -57,8 +66,8 @@ from common.terminal import progress
 @click.option("--python", metavar="FILE", help="The Python that has that network's packages.")
 @json_option
 def convert(
-    source: Path,
-    destination: Path,
+    source: str,
+    destination: str,
     spec_name: str | None,
     check: bool,
     key: str | None,
@@ -101,8 +110,7 @@ def convert(
         own = conversion.OwnNetwork(into or origin or "", backend, bool(into), python)
     elif backend or python:
         raise SpecError("--backend and --python are for --into and --from: leave them out.")
-    with progress(f"converting {source.name}"):
-        found = conversion.convert(
-            source, destination, spec_name, check, key, eps, expect, names, own
-        )
+    one, other = map(as_path, (source, destination))
+    with progress(f"converting {one.name}"):
+        found = conversion.convert(one, other, spec_name, check, key, eps, expect, names, own)
     click.echo(json.dumps(asdict(found), indent=2) if as_json else report.render(found))

@@ -123,7 +123,7 @@ def read_source(
     spec = find(spec_name).at(eps=eps) if spec_name else None
     with opened(own.target, own.backend, spec, own.python) as network:
         file, known = known_from(network, source, key)
-        network.compare(known.weights, images(known.spec))
+        network.compare(known.weights, images(known.spec.at(size=network.side)))
     return File(own.backend, known.weights, file.stored), known
 
 
@@ -168,7 +168,8 @@ def into(
         opened(own.target, own.backend, known.spec, own.python) as network,
     ):
         written = folder / f"weights{suffix}"
-        made, check = save_into(network, known, written, images(known.spec))
+        x = images(known.spec.at(size=network.side))
+        made, check = save_into(network, known, written, x)
         put(destination, written.read_bytes())
     return replace(converted(source, file, known, made, destination), check=check)
 
@@ -190,7 +191,7 @@ def converted(source: Path, file: File, known: Known, made: Known, destination: 
         sha256=sha256(made.weights),
         not_finite=tuple(not_finite(known.weights)),
         eps=made.spec.norm.eps if made.spec.norm else None,
-        assumed=assumptions(known, file.format == "tf"),
+        assumed=assumptions(known, file),
         notes=list(made.notes),
         expected=None,
         check=None,

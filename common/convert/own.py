@@ -43,6 +43,7 @@ class Own:
     process: Process
     match: Match
     target: str
+    side: int  #: of the images that it takes
 
     @property
     def spec(self) -> Spec:
@@ -130,7 +131,7 @@ def opened(target: str, backend: str, spec: Spec | None, python: str | None) -> 
                 f"{target} is another function than {report.spec}{first}. `googlenet check {words}`"
                 " says more."
             )
-        yield Own(process, checker.fitted[report.spec][0], target)
+        yield Own(process, checker.fitted[report.spec][0], target, side)
 
 
 def read_into(process: Process, path: Path, key: str | None = None) -> File:

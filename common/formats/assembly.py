@@ -88,10 +88,13 @@ def assemble(spec: Spec, units: dict[str, Unit], folded: bool, by_order: bool, s
     for name in units:
         unit = units[name]
         found.names[f"{name}.weight"] = unit.tensors["weight"]
-        bias(found, name, unit, f"{name}.bias" in expected, no_biases)
         norm = norm_name(name)
+        if no_norms and f"{norm}.weight" in expected:
+            folded_norm(found, name, unit, f"{name}.bias" in expected)
+            continue
+        bias(found, name, unit, f"{name}.bias" in expected, no_biases)
         if f"{norm}.weight" in expected:
-            norm_of(found, norm, unit, no_norms)
+            norm_of(found, norm, unit)
         elif unit.norm:
             raise Mismatch(f"{unit.norm.path} is a norm too many")
     return found
@@ -112,15 +115,25 @@ def bias(found: Match, name: str, unit: Unit, expected: bool, none: bool) -> Non
         note(found, "Its convolutions have no bias: they get zeros, the same function.")
 
 
-def norm_of(found: Match, name: str, unit: Unit, none: bool) -> None:
-    """The norm of a convolution; without gamma or beta it has ones or zeros."""
+def folded_norm(found: Match, name: str, unit: Unit, biased: bool) -> None:
+    """The bias of a convolution that has its norm in itself, and an identity for the norm.
+
+    If the spec's convolution has no bias, it is the beta of the norm.
+    """
     assert found.spec.norm
-    if none and f"{name.removesuffix('norm')}conv.bias" in found.names:
-        eps = found.spec.norm.eps  # folded into the convolutions: an identity
-        values = (1.0, 0.0, 0.0, 1.0 - eps)
-        found.filled |= {f"{name}.{leaf}": v for leaf, v in zip(NUMBERED, values, strict=True)}
-        note(found, "Its norms are folded into the convolutions: they become identities.")
-        return
+    norm, values = norm_name(name), (1.0, 0.0, 0.0, 1.0 - found.spec.norm.eps)
+    found.filled |= {f"{norm}.{leaf}": v for leaf, v in zip(NUMBERED, values, strict=True)}
+    place = f"{name}.bias" if biased else f"{norm}.bias"
+    if "bias" in unit.tensors:
+        found.filled.pop(place, None)
+        found.names[place] = unit.tensors["bias"]
+    else:
+        found.filled[place] = 0.0
+    note(found, "Its norms are folded into the convolutions: they become identities.")
+
+
+def norm_of(found: Match, name: str, unit: Unit) -> None:
+    """The norm of a convolution; without gamma or beta it has ones or zeros."""
     if not unit.norm:
         raise Mismatch(f"{unit.path} has no norm for {name}")
     for leaf, value in zip(NUMBERED, (1.0, 0.0, None, None), strict=True):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from common.formats.identify import Known
+from common.formats.readers.base import File
 from common.spec import Affine, AvgPool, Conv, MaxPool, Spec, pair
 
 #: eps of batch norm where nothing is given
 DEFAULTS = {"PyTorch, MXNet, Paddle": 1e-5, "Keras": 1e-3}
 
 
-def assumptions(known: Known, keras: bool) -> list[str]:
-    """The assumptions as lines; `keras` adds what TensorFlow's `'same'` padding does."""
+def assumptions(known: Known, file: File) -> list[str]:
+    """The assumptions as lines. A file that has its graph tells of pools and padding."""
     spec = known.spec
     lines = []
     if spec.norm:
@@ -20,6 +21,8 @@ def assumptions(known: Known, keras: bool) -> list[str]:
             others = ", ".join(f"{value:g} in {name}" for name, value in DEFAULTS.items())
             line += f"; defaults are {others}: say yours with `--eps`"
         lines.append(line)
+    if file.steps:
+        return [*lines, f"input: {scaling(spec)}"]
     windows = [row for _, rows in spec.stages() for row in rows]
     pools = dict.fromkeys(pool(row) for row in windows if isinstance(row, (MaxPool, AvgPool)))
     lines.append(f"pools between the blocks: {', '.join(pools)}")
@@ -31,7 +34,7 @@ def assumptions(known: Known, keras: bool) -> list[str]:
     )
     if line:
         lines.append(f"padding: {line}")
-    if keras:
+    if file.format == "tf":
         lines.append(
             "TensorFlow's 'same' pads other sides at even image sizes: trained so, the network is "
             "the same only at sizes 32 k + 1 (docs/files.md)"

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from common.formats.readers.base import File
+from common.formats.readers.base import File, Unreadable
 from common.spec import Spec
 from common.weights import shapes
 
@@ -309,18 +309,30 @@ def _by_number(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return renamed if len(renamed) == len(arrays) else arrays
 
 
+#: fewer than one value in so many that is not positive: a gamma or a beta
+SELDOM = 20
+
+
 def _with_norm_weights(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays with a weight of ones in each Keras norm that has none.
 
     Three vectors without names are beta, mean and variance (`scale=False`), or gamma, mean and
     variance (`center=False`) if the first is positive in all norms. Then they get their names.
+    Unreadable if a few of many values are not positive: they may be either.
     """
     layers = {name.rpartition("/vars/")[0] for name in arrays if "batch_normalization" in name}
     leaves = {
         layer: {leaf for leaf in "0123" if f"{layer}/vars/{leaf}" in arrays} for layer in layers
     }
     three = [layer for layer in layers if leaves[layer] == set("012")]
-    if three and all(arrays[f"{layer}/vars/0"].min() > 0 for layer in three):
+    firsts = [arrays[f"{layer}/vars/0"] for layer in three]
+    few = sum(int((~(each > 0)).sum()) for each in firsts)
+    if len(three) != _CONVS and 0 < few * SELDOM < sum(each.size for each in firsts):
+        raise Unreadable(
+            "holds norms of three vectors, and does not say whether the first is gamma or beta: "
+            "give the whole model, saved with `model.save('NAME.keras')`."
+        )
+    if three and not few:
         words = {
             f"{layer}/vars/{number}": f"{layer}/{word}"
             for layer in three

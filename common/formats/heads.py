@@ -67,7 +67,7 @@ def head_of(part: Part, candidates: list[Part], backbone: Weights, spec: Spec) -
     paths = " and ".join(f"`{unit.path}`" for unit in units)
     reason = ""
     if len(units) > 1:
-        reason = f"its head is not one layer: {paths}"
+        reason = f"its head is not one layer: {paths}; leave in the file the one that you need"
     elif not units or (head := as_linear(units[0])).shape[1:] != (features,):
         reason = f"its head is missing: no linear layer has {features} features"
     elif odd:
@@ -85,8 +85,11 @@ def head_of(part: Part, candidates: list[Part], backbone: Weights, spec: Spec) -
 def without_auxiliary(spec: Spec) -> Iterator[Spec]:
     """The known spec that is this one without its auxiliary heads."""
     for other in SPECS.values():
-        if not other.auxiliary and replace(spec, auxiliary=(), name=other.name) == replace(
-            other, norm=spec.norm
+        alike = (spec.norm is None) == (other.norm is None)
+        if (
+            alike
+            and not other.auxiliary
+            and replace(spec, auxiliary=(), name=other.name) == replace(other, norm=spec.norm)
         ):
             yield replace(other, norm=spec.norm)
 
@@ -95,7 +98,8 @@ def with_auxiliary(spec: Spec) -> Iterator[Spec]:
     """The known specs that are this one with auxiliary heads."""
     for other in SPECS.values():
         bare = replace(other, auxiliary=(), name=spec.name, norm=spec.norm)
-        if other.auxiliary and bare == spec:
+        alike = (spec.norm is None) == (other.norm is None)
+        if alike and other.auxiliary and bare == spec:
             yield replace(other, norm=spec.norm)
 
 

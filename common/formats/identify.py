@@ -2,7 +2,9 @@
 
 A file may hold several dicts, and a name may begin with those of wrappers (`module.`, `model.`). A
 part of a file is the tensors whose names begin alike, without that beginning. Each part is compared
-by name with every naming, then by shape, order and place (`matching`).
+by name with every naming, then by shape, order and place (`matching`). A file that has its graph is
+compared with the function of each spec (`graphs`). Long because the sentences on what does not fit
+stand beside the ways to find it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from common.errors import SpecError, WeightsError
-from common.formats import matching
+from common.formats import graphs, matching
 from common.formats.assembly import Ambiguous, Match, Mismatch, OtherClasses, OtherHead
 from common.formats.downscale import undo_downscale_in_infer
 from common.formats.family_names import PADDLE_V3, normalise
@@ -37,13 +39,15 @@ from common.formats.naming import (
     belongs,
 )
 from common.formats.parts import LEAST, Part, nothing_under, parts
-from common.formats.readers.base import File
+from common.formats.readers.base import File, Unreadable
 from common.formats.readers.detect import TITLES
 from common.formats.readings import Reading, named, readings, tensors
 from common.spec import SPECS, Affine, Spec, find
 from common.weights import Weights, with_eps
 
 BY_SHAPE = "other names, matched by shape and place"
+EXPORTED = re.compile(r"_\d+\.[wb]_\d$")  #: a name that Paddle gives by a count
+BY_GRAPH = "other names, matched by the graph"
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,30 @@ def identify(
     WeightsError names the first tensor that is missing, extra or of another shape, and a spec that
     does fit. `file_name` is used in the message.
     """
-    specs, file = [find(spec_name)] if spec_name else list(SPECS.values()), normalise(file)
+    specs = [find(spec_name)] if spec_name else list(SPECS.values())
+    try:
+        file = normalise(file)
+    except Unreadable as error:
+        raise WeightsError(f"{file_name} {error}") from error
     source = "--eps" if eps is not None else "the file" if file.eps is not None else "the spec's"
     eps = file.eps if eps is None else eps
     if source == "--eps" and not any(spec.norm for spec in specs):
         raise SpecError(f"--eps is for networks with batch norm, and {spec_name} has none.")
     specs = [spec.at(eps=eps) if eps is not None and spec.norm else spec for spec in specs]
+    known = by_graph(file, specs) if key is None else None
+    if not known:
+        known = by_weights(file, specs, spec_name, file_name, key)
+        if file.steps:
+            raise WeightsError(other_function(file, [known.spec], file_name))
+    if source == "--eps" and not known.spec.norm:
+        raise SpecError(f"--eps is for networks with batch norm, and {known.spec.name} has none.")
+    return replace(known, eps=source if known.spec.norm else "")
+
+
+def by_weights(
+    file: File, specs: list[Spec], spec_name: str | None, file_name: str, key: str | None
+) -> Known:
+    """The network in a file by the names, shapes and places of its tensors."""
     candidates = list(parts(file, key))
     if not candidates:
         raise WeightsError(nothing_under(file_name, key, file))
@@ -107,9 +129,30 @@ def identify(
     if not found:
         raise WeightsError(refusal(file, candidates, specs, spec_name, file_name, problem))
     ((_, known),) = found
-    if source == "--eps" and not known.spec.norm:
-        raise SpecError(f"--eps is for networks with batch norm, and {known.spec.name} has none.")
-    return replace(known, eps=source if known.spec.norm else "")
+    return known
+
+
+def by_graph(file: File, specs: list[Spec]) -> Known | None:
+    """The network whose function a file's graph computes; None if there is no such graph."""
+    if not file.steps:
+        return None
+    for fit in graphs.fits(file, specs):
+        match = fit.match
+        own = all(name == match.names[name] for name in match.names)
+        weights = match.weights(file.arrays, FORMATS[file.format])
+        naming = "our names" if own and not match.filled else BY_GRAPH
+        notes = [*match.notes, *file.steps.notes]
+        part = Part("", file)
+        return finish(match.spec, naming, weights, [], part, notes, not fit.downscaled)
+    return None
+
+
+def other_function(file: File, specs: list[Spec], file_name: str) -> str:
+    """The message for a graph that computes the function of none of these specs."""
+    spec, difference = graphs.closest(file, specs)
+    said = f"{file_name} computes another function than {spec.name}: {difference}"
+    other = next(graphs.fits(file, list(SPECS.values())), None)
+    return f"{said}; it is {other.match.spec.name}'s: leave out `--spec`." if other else f"{said}."
 
 
 def same(one: Weights, other: Weights) -> bool:
@@ -223,7 +266,9 @@ def finish(
     weights = {name: array.astype(wide, copy=False) for name, array in weights.items()}
     notes = list(notes)
     scaled = spec.name.startswith(("paddle-vision", "inception-v3-paddle"))
-    if not behind and (naming in (PADDLE_VISION, PADDLE_V3) or (naming == BY_SHAPE and scaled)):
+    if not behind and (
+        naming in (PADDLE_VISION, PADDLE_V3) or (naming in (BY_SHAPE, BY_GRAPH) and scaled)
+    ):
         weights = undo_downscale_in_infer(spec, weights)
         notes.append("The heads' weights are scaled as paddle.vision scales them in evaluation.")
     if part.file.scales and not isinstance(spec.stage1[0], Affine):
@@ -323,6 +368,13 @@ def refusal(
     problem: Mismatch | None,
 ) -> str:
     """The message when no reading fits: the closest reading, and a spec that does fit."""
+    if isinstance(problem, Ambiguous) and file.steps:
+        return other_function(file, specs, file_name)
+    if isinstance(problem, Ambiguous) and all(EXPORTED.search(name) for name in file.arrays):
+        return (
+            f"{file_name} numbers its layers, and does not say which is which: {problem}; save "
+            "`paddle.save(net.state_dict(), 'NAME.pdparams')`, or export the network as ONNX."
+        )
     if isinstance(problem, Ambiguous):
         return (
             f"{file_name} has the layers of a known network, but which tensor is which is not "

@@ -226,8 +226,9 @@ class Matcher:
         for name in stages:
             members = blocks.get(name) or [each for each in self.wanted if each.name == name]
             if name.startswith("auxiliary") and name in blocks:
-                raise self.mismatch(
-                    "its auxiliary heads are not separated from the rest by their names"
+                raise Ambiguous(
+                    "its auxiliary heads are not separated from the rest by their names",
+                    self.score,
                 )
             if any(len(each.shape) == 2 for each in members):
                 continue

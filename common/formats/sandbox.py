@@ -20,6 +20,7 @@ import numpy as np
 
 from common.errors import WeightsError
 from common.files import ROOT, leads_out
+from common.formats.flow import Steps
 from common.formats.readers.base import LARGEST, File, Unreadable
 from common.formats.readers.detect import DISTRIBUTED, SHARDS, parse
 from common.limits import (
@@ -103,7 +104,8 @@ def encode(file: File) -> bytes:
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(array) for name, array in file.arrays.items()}
-    told = [file.format, file.stored, file.eps, file.scales, file.unread, list(arrays)]
+    steps = file.steps and file.steps.plain()
+    told = [file.format, file.stored, file.eps, file.scales, file.unread, list(arrays), steps]
     return save(arrays, {KEY: json.dumps(told)})
 
 
@@ -112,8 +114,9 @@ def decode(data: bytes) -> File:
     from safetensors.numpy import load
 
     arrays = load(data)
-    form, stored, eps, scales, unread, names = json.loads(metadata(data)[KEY])
-    return File(form, {name: arrays[name] for name in names}, stored, eps, scales, unread)
+    form, stored, eps, scales, unread, names, steps = json.loads(metadata(data)[KEY])
+    found = {name: arrays[name] for name in names}
+    return File(form, found, stored, eps, scales, unread, Steps.of(steps))
 
 
 # --- in the process that reads

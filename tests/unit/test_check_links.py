@@ -142,6 +142,19 @@ def test_a_network_that_does_not_run_gives_its_error_for_grey_and_for_colour(fai
     assert str(raised.value) == said
 
 
+@pytest.mark.parametrize("size", [None, 33])
+def test_a_keras_network_that_says_its_size_is_opened_with_it(size):
+    def start(x):
+        if x.shape[1:] != (3, 65, 65):
+            raise UserError("expected shape=(None, 65, 65, 3), found shape=(2, 96, 96).")
+
+    if size is None:
+        assert open_with(start, None, size) == (3, 65)
+        return
+    with pytest.raises(UserError, match="expected shape"):
+        open_with(start, None, size)
+
+
 @pytest.mark.parametrize("field", ["clip = 0.5", "accumulate = 2"])
 def test_a_step_is_not_compared_with_what_it_cannot_show(tmp_path, field):
     (tmp_path / "mine.toml").write_text(field)

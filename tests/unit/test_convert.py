@@ -542,6 +542,15 @@ def test_a_destination_with_another_eps_gets_another_gamma(trained, tmp_path, ca
     np.testing.assert_allclose(logits_of(tmp_path / "b.npz", x), want, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_path_that_ends_as_a_folder_is_no_file(place, source, tmp_path, capsys):
+    words = [str(source), str(tmp_path / "made.npz")]
+    words[place] += "/"
+    said = refused(capsys, *words)
+    assert f"{words[place]} is no folder: leave out the slash" in said
+    assert "is a folder: name the file" in refused(capsys, source, f"{tmp_path}/")
+
+
 def test_an_eps_for_a_network_without_norm_is_refused(tmp_path, capsys):
     (tmp_path / "a.pt").write_bytes(state_dict(draw(D2L, 0)))
     said = refused(capsys, tmp_path / "a.pt", tmp_path / "a.safetensors", "--eps", "1e-5")

@@ -209,7 +209,7 @@ HEAD = {"fc__weight": (3, FEATURES), "fc__bias": 3}
     [
         (
             {"fc__0__weight": (8, FEATURES), "fc__0__bias": 8, "fc__3__weight": (3, 8)},
-            "its head is not one layer: `fc.0` and `fc.3`",
+            "its head is not one layer: `fc.0` and `fc.3`; leave in the file the one that you need",
         ),
         ({**HEAD, "age__weight": (1, FEATURES), "age__bias": 1}, "one layer: `fc` and `age`"),
         ({**HEAD, "norm__weight": FEATURES, "norm__bias": FEATURES}, "norm.weight is one tensor"),

@@ -139,6 +139,12 @@ def test_three_vectors_of_keras_norms_are_gamma_if_all_are_positive(leaf):
                 continue
             number -= number > (leaf == "weight")
         arrays[f"{path}/vars/{number}"] = array
+    if leaf == "weight":  # one that is not positive may be either
+        odd = dict(arrays)
+        first = next(name for name in odd if name.startswith("batch_") and name.endswith("/0"))
+        odd[first] = odd[first] * np.r_[0, np.ones(len(odd[first]) - 1)].astype(np.float32)
+        with pytest.raises(identifying.WeightsError, match="whether the first is gamma or beta"):
+            identify(replace(file, arrays=odd), None, "it")
     known = leads_to(replace(file, arrays=arrays), MINI, weights)
     missing = "beta" if leaf == "weight" else "gamma"
     assert any(f"norms have no {missing}" in note for note in known.notes) == (leaf == "weight")
@@ -314,6 +320,11 @@ def test_an_ambiguity_is_refused_with_the_candidates(monkeypatch):
     said = refusal(file)
     assert "conv3 and conv4" in said
     assert "stage3.0.branch1x1.0.conv" in said
+    leaves = {"weight": "w_0", "bias": "b_0"}
+    file, _ = flat(network, BY_BRANCH, WORDS["torch"])
+    paddle = renamed(file, lambda n: f"{n.rpartition('.')[0]}_0.{leaves[n.rpartition('.')[2]]}")
+    assert "numbers its layers, and does not say which is which: " in refusal(paddle)
+    assert "save `paddle.save(net.state_dict(), 'NAME.pdparams')`" in refusal(paddle)
 
 
 def test_names_that_begin_alike_in_a_branch_decide(monkeypatch):

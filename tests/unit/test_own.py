@@ -48,7 +48,7 @@ def own(network):
     """The network, as far as the check of it has come when weights are put in."""
     checker = Checker(network, MINI, None, lambda words: None)
     assert checker.run(1, 33).same
-    return Own(network, checker.fitted["mini"][0], "net.py:net")
+    return Own(network, checker.fitted["mini"][0], "net.py:net", 33)
 
 
 def known(dtype=np.float32, **change):
@@ -97,13 +97,20 @@ def test_heads_that_the_network_does_not_run_are_not_read(name, tmp_path):
     """Its weights are those of the spec without them, if there is one."""
     spec = find(name)
     match = Match(spec, replace(spec.at(channels=1, classes=7), auxiliary=()), {})
-    one = Own(Network(), match, "net.py:net")
+    one = Own(Network(), match, "net.py:net", 33)
     if name == "torchvision-aux":
         assert one.spec == find("torchvision").at(channels=1, classes=7)
         return
     assert one.spec == replace(spec.at(channels=1, classes=7), auxiliary=())
     with pytest.raises(WeightsError, match="and googlenet-paper has them: let it return them"):
         known_from(one, tmp_path / "net.npz", None)
+
+
+@pytest.mark.parametrize("name", ["d2l", "d2l-bn"])
+def test_a_network_without_heads_has_the_spec_that_its_norms_need(name):
+    """So the eps of its norms is one that the spec of this name can have."""
+    spec = find(name).at(channels=1, classes=7)
+    assert Own(Network(), Match(spec, spec, {}), "net.py:net", 33).spec == spec
 
 
 def test_the_report_counts_the_tensors_that_were_written(tmp_path):

@@ -434,6 +434,25 @@ def test_a_whole_keras_model_has_its_eps_and_says_what_scales_the_images(tmp_pat
         sandbox.read_file(keras_file(tmp_path, " " * 10**7 + "{}", whole))
 
 
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        ({"center": False, "scale": True}, ["gamma", "moving_mean", "moving_variance"]),
+        ({"center": True, "scale": False}, ["vars/1", "vars/2", "vars/3"]),
+        ({"center": True}, ["vars/0", "vars/1", "vars/2"]),
+    ],
+)
+def test_a_keras_config_says_which_vectors_a_norm_has(tmp_path, config, wanted):
+    """Also where a gamma is not positive."""
+    layer = {"class_name": "BatchNormalization", "config": config}
+    vectors = {f"layers/batch_normalization/vars/{at}": np.zeros(2) - at for at in range(3)}
+    path = keras_file(tmp_path, json.dumps({"layers": [layer]}), ".keras", **vectors)
+    found = sandbox.read_file(path).arrays
+    names = [f"layers/batch_normalization/{word}" for word in wanted]
+    assert {*found} == {*names, "conv2d/kernel"}
+    assert [found[name][0] for name in names] == [0, -1, -2]
+
+
 def test_keras_weights_alone_tell_of_a_normalization_layer_too(tmp_path):
     for name, seen in (("normalization_1/vars/2", "Normalization"), ("batch_normalization/m", "")):
         path = keras_file(tmp_path, "", ".h5", **{f"layers/{name}": np.float32(1)})

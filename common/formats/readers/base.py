@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from common.formats.flow import Steps
 from common.weights import Weights
 
 LARGEST = 2**30  #: bytes of a file, ten times the largest GoogLeNet in float64
@@ -70,6 +71,7 @@ class File:
     eps: float | None = None  #: of the norms, if the file records it
     scales: str = ""  #: what the network does with its images before the first layer
     unread: str = ""  #: why a layer's tensor could not be used, if one could not, as in Unreadable
+    steps: Steps | None = None  #: what the graph computes, if the file has one
 
 
 class Opaque:
@@ -88,6 +90,7 @@ class Content:
     classes: list[str] = field(default_factory=list)  #: the file asks for them; none was imported
     beside: int = 0  #: bytes of a second file that belongs to this one, or of what was unpacked
     scales: str = ""  #: what the network does with its images before the first layer
+    steps: Steps | None = None  #: what the graph computes, if the file has one
 
 
 Reader = Callable[[BinaryIO], Content]
@@ -135,7 +138,7 @@ def numbers(form: str, content: Content, size: int) -> File:
     if sum(array.nbytes for array in arrays.values()) > room:
         raise Unreadable("declares more values than it has room for: its tensors overlap.")
     stored = ", ".join(dict.fromkeys(kinds))
-    return File(form, arrays, stored, content.eps, content.scales, unread)
+    return File(form, arrays, stored, content.eps, content.scales, unread, content.steps)
 
 
 def asks(name: str) -> Unreadable:

@@ -26,6 +26,12 @@ MODEL_CONFIG = "model_config"  #: the attribute of a whole model in an `.h5`
 LONGEST_CONFIG = 10**7  #: bytes
 LONG = f"has a config of more than {LONGEST_CONFIG:,} bytes."
 SCALING = ("Rescaling", "Normalization")  #: the classes of layers that scale the images
+NORM = re.compile(r"(.*batch_normalization[^/]*/)vars/([012])")
+#: the names of a norm's three vectors, by (center, scale) of its config
+NORM_VECTORS = {
+    (False, True): ("gamma", "moving_mean", "moving_variance"),
+    (True, False): ("vars/1", "vars/2", "vars/3"),  # their numbers in a norm that has a gamma
+}
 #: the layer Normalization; it counts what it has seen
 STATISTICS = re.compile(r"(^|/)normalization(_\d+)?/")
 
@@ -59,7 +65,7 @@ def read_keras_archive(archive: zipfile.ZipFile) -> Content:
 
 def content(tensors: Mapping[str, np.ndarray], config: str | bytes, scales: str) -> Content:
     """What is found, with what the config says: the eps of the norms, layers that scale images."""
-    eps = set[float]()
+    eps, norms = set[float](), set[tuple[bool, bool]]()
     if len(config) > LONGEST_CONFIG:
         raise Unreadable(LONG)
     todo = [json.loads(config)] if config else []
@@ -70,6 +76,8 @@ def content(tensors: Mapping[str, np.ndarray], config: str | bytes, scales: str)
             own = None
             if one.get("class_name") == "BatchNormalization" and isinstance(one["config"], dict):
                 own = one["config"].get("epsilon")
+                center, scale = (one["config"].get(key) is not False for key in ("center", "scale"))
+                norms.add((center, scale))
             elif one.get("type") == "Norm":  # our own spec
                 own = one.get("eps")
             if isinstance(own, float) and 0 < own < 1:
@@ -84,6 +92,12 @@ def content(tensors: Mapping[str, np.ndarray], config: str | bytes, scales: str)
             "a network of ours has one: choose one, and multiply each gamma by "
             "sqrt((variance + new eps) / (variance + old eps))."
         )
+    if len(norms) == 1 and (words := NORM_VECTORS.get(norms.pop())):
+        found = {name: NORM.fullmatch(name) for name in tensors}
+        tensors = {
+            f"{at[1]}{words[int(at[2])]}" if (at := found[name]) else name: tensors[name]
+            for name in tensors
+        }
     return Content(tensors, eps.pop() if eps else None, scales=scales)
 
 

@@ -7,13 +7,16 @@ https://github.com/onnx/onnx for the fields, and its list of operators.
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from common.formats.readers.base import LARGEST, Content, Unreadable, array_of, require_few
+from common.formats.readers.onnx_flow import Flow, attributes, signed
 from common.formats.readers.protobuf import Message, float32
 
 #: fields: of a model, a graph, a node, an attribute, a tensor
@@ -21,7 +24,8 @@ GRAPH, NODE, INITIALIZER = 7, 1, 5
 INPUT, OUTPUT, NAME, OPERATOR, ATTRIBUTE, DOMAIN = 1, 2, 3, 4, 5, 7
 IMAGES, RESULTS = 11, 12  # of a graph
 FLOAT, WHOLE, TENSOR = 2, 3, 5
-DIMS, KIND, FLOATS, LABEL, RAW, DOUBLES, EXTERNAL, OUTSIDE = 1, 2, 4, 8, 9, 10, 13, 14
+DIMS, KIND, FLOATS, INTEGERS, LABEL, RAW, DOUBLES = 1, 2, 4, 7, 8, 9, 10
+EXTERNAL, OUTSIDE = 13, 14
 
 TYPES = {
     **{1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool"},
@@ -54,8 +58,11 @@ def read_onnx(file: BinaryIO, path: Path | None = None) -> Content:
     images, results = (
         [each.text(1) for each in graphs[0].messages(end)] for end in (IMAGES, RESULTS)
     )
+    nodes = in_flow(graphs[0].messages(NODE), results)
     layers = Layers(values, {*images} - {*values})
-    for index, node in enumerate(in_flow(graphs[0].messages(NODE), results)):
+    layers.uses.update(name for node in nodes for name in node.texts(INPUT))
+    flow = Flow({*images} - {*values}, values)
+    for index, node in enumerate(nodes):
         kind, inputs, outputs = node.text(OPERATOR), node.texts(INPUT), node.texts(OUTPUT)
         if kind in QUANTISED:
             raise Unreadable("is quantised: export the network before it is quantised.")
@@ -67,15 +74,22 @@ def read_onnx(file: BinaryIO, path: Path | None = None) -> Content:
             for attribute in node.messages(ATTRIBUTE):
                 for each in attribute.messages(TENSOR):
                     values[outputs[0]] = array(each, data)
+            for number in (number for number in attributes(node).values() if number != ""):
+                values[outputs[0]] = np.array(number)
         elif kind in PASSED and inputs and outputs:
             layers.passed(kind, inputs[0], outputs[0])
         elif kind in ARITHMETIC and len(inputs) == 2 and outputs and {*inputs} & {*values}:
             layers.arithmetic(kind, inputs, outputs[0])
         elif kind in LEAVES and inputs and outputs:
             layers.layer(node, f"{kind}_{index}", inputs, outputs[0])
+        output = outputs[0] if outputs else ""
+        layer = layers.made.get(output, "")
+        weight = layers.found[f"{layer}.weight"].shape if layer else ()
+        flow.node(node, layer, weight, output in layers.folded)
     layers.zero_biases()
     eps = layers.eps[0] if layers.eps else None
-    return Content(layers.found, eps, beside=data.size, scales=layers.scales)
+    steps = flow.of(results)
+    return Content(layers.found, eps, beside=data.size, scales=layers.scales, steps=steps)
 
 
 class Layers:
@@ -92,6 +106,9 @@ class Layers:
         self.kinds = dict[str, str]()  # the operator of each convolution and linear layer
         self.last = dict[str, str]()  # a value in the graph: the layer that it is the result of
         self.pooled = set[str]()  # images multiplied from the left: half of an adaptive pool
+        self.made = dict[str, str]()  #: a value in the graph: the layer of the node that makes it
+        self.folded = set[str]()  #: values that only take a constant into the layer before
+        self.uses = Counter[str]()  #: how many nodes take a value
 
     def passed(self, kind: str, one: str, output: str) -> None:
         """A node that changes no numbers."""
@@ -112,8 +129,14 @@ class Layers:
         if one in self.images:
             self.scales = self.scales or kind
             self.images.add(output)
-        elif not swapped and one in self.last and fold(self.found, self.last[one], kind, value):
+        elif (
+            not swapped
+            and one in self.last
+            and self.uses[one] < 2
+            and fold(self.found, self.last[one], kind, value)
+        ):
             self.last[output] = self.last[one]
+            self.folded.add(output)
         elif one not in self.values and value.dtype.kind == "f" and value.size > 1:
             raise Unreadable(
                 f"has constants ({kind}: {other:.60}) that no layer can take: export the network "
@@ -128,12 +151,16 @@ class Layers:
             self.pooled.add(output)
         if not given or any(name not in values for name in given) or inputs[0] in self.pooled:
             return
-        layer = layer_name(given[0], other_name, self.found)
+        p = attributes(node)
+        if p.get("transA"):
+            return
+        layer = self.made[output] = layer_name(given[0], other_name, self.found)
         for leaf, name in zip(LEAVES[kind], given, strict=False):
             value = values[name]
             if leaf == "weight" and (kind == "MatMul" or (kind == "Gemm" and not transposed(node))):
                 value = value.T
-            self.found[f"{layer}.{leaf}"] = value
+            by = p.get("alpha" if leaf == "weight" else "beta", 1.0) if kind == "Gemm" else 1.0
+            self.found[f"{layer}.{leaf}"] = value if by == 1 else value * value.dtype.type(by)
         if kind != "BatchNormalization":
             self.kinds[layer], self.last[output] = kind, layer
             return
@@ -264,9 +291,9 @@ def epsilon(node: Message) -> float:
 
 
 def array(tensor: Message, outside: DataFile) -> np.ndarray:
-    """The values of a tensor; a scalar and an empty tensor belong to no layer."""
+    """The values of a tensor; zero for an empty one, which belongs to no layer."""
     shape, kind = tensor.whole(DIMS), (tensor.whole(KIND) or [0])[0]
-    if not shape or 0 in shape:
+    if 0 in shape or (not shape and kind not in TYPES):
         return np.zeros(())
     if kind not in TYPES:
         raise Unreadable(f"is damaged, or holds ONNX tensors of an unknown type ({kind}).")
@@ -277,6 +304,7 @@ def array(tensor: Message, outside: DataFile) -> np.ndarray:
         data = b"".join(tensor.bytes(FLOATS))
     elif not data and kind == 11:
         data = b"".join(tensor.bytes(DOUBLES))
-    elif not data:
-        return np.zeros(())  # whole numbers in a field of their own: a shape, not weights
+    elif not data:  # whole numbers in a field of their own: a shape, not weights
+        whole = [signed(each) for each in tensor.whole(INTEGERS)]
+        return np.reshape(whole, shape) if len(whole) == math.prod(shape) else np.zeros(())
     return array_of(data, TYPES[kind], shape)

@@ -1,0 +1,258 @@
+"""ONNX files of others: the graph must compute the spec's function, in whatever form."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from backends.numpy import GoogLeNet
+from common.convert import onnx
+from common.errors import WeightsError
+from common.formats import sandbox
+from common.formats.assumptions import assumptions
+from common.formats.identify import identify
+from common.formats.readers.base import File
+from common.parity.fixtures import draw_fixture
+from common.parity.report import tensor_error
+from common.spec import MINI, SPECS, TORCHVISION, divide_widths
+from common.spec.networks import each_conv
+
+PLAIN = replace(MINI, name="mini-plain", norm=None)
+SIZE = 33
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch):
+    monkeypatch.setitem(SPECS, PLAIN.name, PLAIN)
+
+
+def made(spec=PLAIN):
+    """A graph of ours whose names say nothing, as a protocol buffer, and its weights."""
+    weights = draw_fixture(spec).weights
+    model = onnx.package("onnx").load_from_string(onnx.encode(spec, weights))
+    return model, weights
+
+
+def nodes(model, kind):
+    return [node for node in model.graph.node if node.op_type == kind]
+
+
+def change(model, kind, which, to="", **attributes):
+    """Give a node another operator, or other attributes."""
+    package = onnx.package("onnx")
+    node = nodes(model, kind)[which]
+    node.op_type = to or kind
+    kept = [each for each in node.attribute if each.name not in attributes and not to]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    node.attribute.extend(
+        package.helper.make_attribute(name, value)
+        for name, value in attributes.items()
+        if value is not None
+    )
+
+
+def behind(model, kind, which, operator, *constants, first=True, **attributes):
+    """Put a node behind another one."""
+    package = onnx.package("onnx")
+    node = nodes(model, kind)[which]
+    names = []
+    for value in constants:
+        names.append(f"constant{len(model.graph.initializer)}")
+        array = np.asarray(value, np.int64 if operator == "Pad" and not names[1:] else np.float32)
+        model.graph.initializer.append(package.numpy_helper.from_array(array, names[-1]))
+    (output,) = node.output
+    node.output[0] = f"{output} before"
+    inputs = [node.output[0], *names] if first else [*names, node.output[0]]
+    new = package.helper.make_node(operator, inputs, [output], "the new node", **attributes)
+    index = list(model.graph.node).index(node)
+    model.graph.node.insert(index + 1, new)
+
+
+def known_of(model, tmp_path, name=None):
+    path = tmp_path / "it.onnx"
+    path.write_bytes(model.SerializeToString())
+    return identify(sandbox.read_file(path), name, "it.onnx")
+
+
+OTHER = {
+    "a Sigmoid": (lambda m: change(m, "Relu", 3, "Sigmoid"), "`Sigmoid` where .* has a ReLU"),
+    "a LeakyRelu": (lambda m: change(m, "Relu", 3, "LeakyRelu"), "`LeakyRelu` where"),
+    "a limit": (lambda m: change(m, "Relu", 3, "Clip", min=0.0, max=6.0), "most 6 where"),
+    "no ReLU": (lambda m: change(m, "Relu", 3, "Identity"), "a convolution where .* has a ReLU"),
+    "a negation": (lambda m: behind(m, "Conv", 3, "Neg"), "the new node` is `Neg`"),
+    "a power": (lambda m: behind(m, "Relu", 3, "Pow", 2.0), "`Pow` with by 2 where"),
+    "a factor": (lambda m: behind(m, "Relu", 3, "Mul", 2.0), "a multiplication by 2 where"),
+    "a divisor": (lambda m: behind(m, "Conv", 3, "Div", 2.0), "a multiplication by 0.5 where"),
+    "a number added": (lambda m: behind(m, "Concat", 0, "Add", 0.5), "`Add` with by 0.5"),
+    "turned maps": (
+        lambda m: behind(m, "Conv", 3, "Transpose", perm=[0, 1, 3, 2]),
+        "`Transpose` with perm",
+    ),
+    "a stride": (lambda m: change(m, "Conv", 0, strides=[1, 1]), "has stride 1 where .* has 2"),
+    "a padding": (lambda m: change(m, "Conv", 2, pads=[0] * 4), "has padding 0 where .* has 1"),
+    "TensorFlow's padding": (
+        lambda m: change(m, "Conv", 0, pads=[2, 2, 3, 3]),
+        "has padding 2 x 2 x 3 x 3 where stage1.0.conv has 3",
+    ),
+    "TensorFlow's padding, by its name": (
+        lambda m: change(m, "Conv", 0, pads=None, auto_pad="SAME_UPPER"),
+        "has padding SAME_UPPER, which depends on the size of the images where",
+    ),
+    "a dilation": (
+        lambda m: change(m, "Conv", 2, dilations=[2, 2]),
+        "has dilation 2 where .* has 1",
+    ),
+    "a pool rounded up": (lambda m: change(m, "MaxPool", 0, ceil_mode=1), "has rounding up yes"),
+    "an average": (
+        lambda m: change(
+            *(m, "MaxPool", 0, "AveragePool"), kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4
+        ),
+        "an average pool where .* has a max pool",
+    ),
+    "a maximum over the map": (
+        lambda m: change(m, "GlobalAveragePool", 0, "GlobalMaxPool"),
+        "`GlobalMaxPool` where",
+    ),
+    "branches in another order": (
+        lambda m: nodes(m, "Concat")[0].input.insert(0, nodes(m, "Concat")[0].input.pop()),
+        "where .* has",
+    ),
+    "a branch on another input": (
+        lambda m: nodes(m, "MaxPool")[2].input.__setitem__(0, nodes(m, "Relu")[2].output[0]),
+        "where .* has",
+    ),
+}
+
+
+@pytest.mark.parametrize(("edit", "said"), OTHER.values(), ids=OTHER)
+@pytest.mark.parametrize("name", [None, PLAIN.name])
+def test_a_graph_that_computes_something_else_is_refused(edit, said, name, tmp_path):
+    """With the node and both values, also where the layers have our names."""
+    model, _ = made()
+    edit(model)
+    with pytest.raises(WeightsError, match=f"another function than mini-plain: its node .*{said}"):
+        known_of(model, tmp_path, name)
+
+
+def test_a_name_in_the_file_is_only_a_text(tmp_path):
+    model, _ = made()
+    change(model, "Relu", 3, "Tanh")
+    nodes(model, "Tanh")[0].name = "{spec}\n\x1b[31m" + "x" * 200
+    with pytest.raises(
+        WeightsError, match=r"its node `\{spec\}\[31mx{70}` is `Tanh` where"
+    ) as raised:
+        known_of(model, tmp_path)
+    assert str(raised.value).isprintable()
+
+
+def zeros_before_the_first_convolution(model):
+    change(model, "Conv", 0, pads=[0] * 4)
+    package = onnx.package("onnx")
+    pads = np.array([0, 0, 3, 3, 0, 0, 3, 3])
+    model.graph.initializer.append(package.numpy_helper.from_array(pads, "pads"))
+    model.graph.node.insert(0, package.helper.make_node("Pad", ["images", "pads"], ["padded"]))
+    nodes(model, "Conv")[0].input[0] = "padded"
+
+
+def relu_behind_the_concatenation(model):
+    for name in nodes(model, "Concat")[0].input:
+        (node,) = [node for node in model.graph.node if name in node.output]
+        node.op_type = "Identity"
+    behind(model, "Concat", 0, "Relu")
+
+
+SAME = {
+    "nothing": lambda m: None,
+    "an Identity": lambda m: behind(m, "Conv", 1, "Identity"),
+    "a Cast": lambda m: behind(m, "Relu", 1, "Cast", to=1),
+    "a Dropout": lambda m: behind(m, "Flatten", 0, "Dropout"),
+    "a ReLU twice": lambda m: behind(m, "Relu", 1, "Relu"),
+    "a ReLU behind a pool": lambda m: behind(m, "MaxPool", 1, "Relu"),
+    "a ReLU as a Clip": lambda m: (
+        change(m, "Relu", 1, "Identity"),
+        behind(m, "Identity", 0, "Clip", 0.0),
+    ),
+    "a ReLU behind the concatenation": relu_behind_the_concatenation,
+    "a Pad before a convolution": zeros_before_the_first_convolution,
+    "a pool of stride 1 rounded up": lambda m: change(m, "MaxPool", 2, ceil_mode=1),
+    "a padding by its name": lambda m: change(m, "Conv", 2, pads=None, auto_pad="SAME_UPPER"),
+    "a mean by its axes": lambda m: change(
+        m, "GlobalAveragePool", 0, "ReduceMean", axes=[-1, 2], keepdims=1
+    ),
+    "a reshaping": lambda m: (
+        change(m, "Flatten", 0, "Squeeze"),
+        behind(m, "Squeeze", 0, "Flatten"),
+    ),
+    "a factor of a Gemm": lambda m: change(m, "Gemm", 0, transB=1, alpha=2.0, beta=0.5),
+    "constants for each channel": lambda m: behind(
+        m, "Conv", 1, "Mul", np.linspace(0.5, 2, 8).reshape(1, 8, 1, 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", SAME.values(), ids=SAME)
+def test_the_same_function_in_another_form_is_read(edit, tmp_path):
+    """onnxruntime computes with the graph what the reference computes with the weights."""
+    model, _ = made()
+    edit(model)
+    if nodes(model, "ReduceMean"):
+        model.opset_import[0].version = 13  # where axes are an attribute
+        model.ir_version = 7
+    known = known_of(model, tmp_path, PLAIN.name)
+    x = np.random.RandomState(1).standard_normal((2, 1, SIZE, SIZE)).astype(np.float32)
+    want = onnx.run(tmp_path / "it.onnx", x)
+    assert tensor_error(GoogLeNet(known.spec, known.weights).forward(x)["head"], want) < 1e-5
+
+
+@pytest.mark.parametrize(("kind", "axis"), [("Softmax", 1), ("LogSoftmax", -1)])
+def test_a_softmax_at_the_end_is_left_out_with_a_sentence(kind, axis, tmp_path):
+    model, weights = made()
+    behind(model, "Gemm", 0, kind, axis=axis)
+    known = known_of(model, tmp_path)
+    assert f"It ends in a {kind}, which is left out." in known.notes
+    np.testing.assert_array_equal(known.weights["head.weight"], weights["head.weight"])
+
+
+def test_what_the_graph_says_is_not_assumed(tmp_path):
+    model, _ = made(MINI)
+    known = known_of(model, tmp_path)
+    lines = assumptions(known, sandbox.read_file(tmp_path / "it.onnx"))
+    assert [line.split(":")[0] for line in lines] == ["norm", "input"]
+    assert len(assumptions(known, File("torch", known.weights, "float32"))) > 2
+
+
+def test_a_last_pool_of_a_fixed_size_is_the_mean_with_a_sentence(tmp_path):
+    model, _ = made()
+    change(model, "GlobalAveragePool", 0, "AveragePool", kernel_shape=[2, 2])
+    assert any("of 2 x 2 pixels" in note for note in known_of(model, tmp_path).notes)
+
+
+def test_another_spec_that_computes_the_function_is_named(tmp_path, monkeypatch):
+    model, _ = made()
+    pool = replace(PLAIN.stage1[1], stride=1)
+    other = replace(PLAIN, name="other", stage1=(PLAIN.stage1[0], pool))
+    monkeypatch.setitem(SPECS, "other", other)
+    with pytest.raises(WeightsError, match=r"has stride 2 .*; it is mini's: leave out `--spec`"):
+        known_of(model, tmp_path, "other")
+
+
+def test_norms_that_an_exporter_folded_are_read_where_names_say_nothing(tmp_path, monkeypatch):
+    """torchvision's convolutions have no bias: the exporter's become the betas of the norms."""
+    stages = {name: divide_widths(rows, 8) for name, rows in TORCHVISION.stages()}
+    spec = replace(TORCHVISION, name="thin", input=(3, 64, 64), norm=None, **stages)
+    monkeypatch.setitem(SPECS, "thin", replace(spec, norm=TORCHVISION.norm))
+    biased = {
+        n: each_conv(rows, lambda conv: replace(conv, bias=True)) for n, rows in spec.stages()
+    }
+    model, _ = made(replace(spec, name="folded", **biased))
+    for index, tensor in enumerate(model.graph.initializer):
+        for node in model.graph.node:
+            inputs = [f"t{index}" if name == tensor.name else name for name in node.input]
+            node.input[:] = inputs
+        tensor.name = f"t{index}"
+    known = known_of(model, tmp_path)
+    assert known.spec.name == "thin"
+    x = np.random.RandomState(1).standard_normal((2, 3, 64, 64)).astype(np.float32)
+    want = onnx.run(tmp_path / "it.onnx", x)
+    assert tensor_error(GoogLeNet(known.spec, known.weights).forward(x)["head"], want) < 1e-5
