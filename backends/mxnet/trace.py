@@ -168,6 +168,9 @@ class Mode:
             outputs = outputs[:1]
             if str(attrs.get("fix_gamma", "True")) in ("True", "1"):
                 leaves.pop("weight", None)  # MXNet reads it as 1
+            beta = getattr(self.modules[-1], "beta", None) if self.modules else None
+            if not getattr(beta, "_differentiable", True):
+                leaves.pop("bias", None)  # `center=False`: MXNet adds it, but never trains it
         for t in outputs:
             if t.ndim not in (2, 3, 4):
                 continue

@@ -164,6 +164,8 @@ class Mode:
             kind = name
         if kind == "norm":
             outputs = outputs[:1]
+        if kind == "conv" and "NHWC" in [a for a in given if isinstance(a, str)]:
+            self.network.last = True
         for t in outputs:
             if t.ndim not in (2, 3, 4, 5):
                 continue
@@ -181,7 +183,7 @@ class Mode:
                     "layer": type(module).__name__ if own else "",
                     "line": (creation_lines.get(id(module), "") if own else "")
                     or user_line(self.network.folder),
-                    "out": to_numpy(t),
+                    "out": self.network.seen(t),
                 }
             )
             self.network.single |= t.dtype == paddle.float32
@@ -200,7 +202,7 @@ class Mode:
             return
         if t.persistable or not self.events:
             return
-        array = to_numpy(t)
+        array = self.network.seen(t)
         for index in range(len(self.events) - 1, -1, -1):
             if np.array_equal(self.events[index]["out"], array):
                 self.made[id(t)] = index
@@ -218,6 +220,7 @@ class Network:
 
     dtype = "float64"
     single = False  # whether a run computed in float32
+    last = False  # whether its convolutions take NHWC
 
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NCHW"
@@ -280,6 +283,12 @@ class Network:
         x = np.ascontiguousarray(x if self.layout == "NCHW" else np.transpose(x, (0, 2, 3, 1)))
         return paddle.to_tensor(x.astype(self.dtype))
 
+    def seen(self, t):
+        """A tensor of a run as float64, images as (N, C, H, W)."""
+        array = to_numpy(t)
+        last = self.last and array.ndim == 4
+        return np.ascontiguousarray(array.transpose(0, 3, 1, 2)) if last else array
+
     def trace(self, x):
         """Run the network on x (N, C, H, W): every tensor it makes, and what it returns."""
         self.cast()
@@ -302,7 +311,7 @@ class Network:
             for hook in hooks:
                 hook.remove()
         outputs = [
-            {"name": name, "event": mode.made.get(id(t), None), "out": to_numpy(t)}
+            {"name": name, "event": mode.made.get(id(t), None), "out": self.seen(t)}
             for name, t in flat(out)
         ]
         return {"events": mode.events, "outputs": outputs}

@@ -258,6 +258,8 @@ class Search:
         if not (np.all(spread > 0) and np.all(got > 0)):
             return []
         gamma = np.abs(self.weights[f"{node.name}.weight"])
+        if gamma.shape != spread.shape:
+            return []
         eps = (gamma * spread / got) ** 2 - self.weights[f"{node.name}.running_var"]
         middle = float(np.median(eps))
         rounded = float(f"{middle:.3g}")

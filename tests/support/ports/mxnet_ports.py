@@ -218,6 +218,7 @@ WRONG = {
 WRONG_NORM = {
     "eps": (lambda: new({"momentum": 0.9}), {"norm-eps"}),
     "no scale": (lambda: new({**NORM, "scale": False}), {"norm-affine"}),
+    "no shift": (lambda: new({**NORM, "center": False}), {"norm-affine"}),
 }
 #: networks that no list of mistakes explains: the outcome, and names that may be said beside it
 OPEN = {"odd input": (lambda: Odd(book()), "unexplained", set())}
