@@ -49,6 +49,7 @@ LEAVES = {
     "norm": {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"},
 }
 DTYPES = ("float64", "float32")  # tried in this order
+HALF = (tf.float16, tf.bfloat16)
 LAYOUTS = {"conv": "hwio", "linear": "io", "norm": "oi"}
 NORM = {
     "weight": "gamma",
@@ -200,6 +201,8 @@ class Mode:
                     self.made[id(t)] = data[0]
                 else:
                     self.add(kind, name, data, numbers, t)
+            elif getattr(t, "dtype", None) in HALF:
+                self.network.note_half(t.dtype.name)
 
     def add(self, kind, name, data, leaves, out):
         """Record a tensor."""
@@ -281,6 +284,15 @@ class Network:
             for name, t in flat(out)
         ]
         return {"events": mode.events, "outputs": outputs}
+
+    def note_half(self, dtype):
+        """Note that a run computes in half precision."""
+        note = (
+            f"Your network computes in {dtype}, which rounds too much to prove anything. Check it "
+            f"in float32: call `keras.config.set_dtype_policy('float32')` before you make it, in "
+            f"place of the mixed policy."
+        )
+        self.notes += [] if note in self.notes else [note]
 
     def to_numpy(self, t):
         """A copy of the tensor as float64, images as (N, C, H, W)."""

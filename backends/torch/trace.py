@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 VERSION = torch.__version__
 DTYPES = ("float64", "float32")  # tried in this order
+HALF = (torch.float16, torch.bfloat16)
 
 #: the step that a function computes; others keep their own name
 KINDS = {
@@ -160,6 +161,8 @@ class Mode(TorchFunctionMode):
             }
             self.events.append(event)
             self.network.single |= t.dtype == torch.float32
+            if t.dtype in HALF:
+                self.network.note_half(str(t.dtype).removeprefix("torch."))
             self.made[id(t)] = len(self.events) - 1
             self.keep.append(t)
 
@@ -208,12 +211,21 @@ class Network:
                 self.single = False
                 try:
                     self.trace(x)
-                    if self.single:  # it casts by itself
+                    if self.single and dtype == "float64":  # it casts by itself
                         self.dtype = "float32"
+                        self.trace(x)  # `torch.autocast` acts in float32 only
                     return
                 except Exception as error:
                     first = first or error
         raise first
+
+    def note_half(self, dtype):
+        """Note that a run computes in half precision."""
+        note = (
+            f"Your network computes in {dtype}, which rounds too much to prove anything. Check it "
+            f"in float32: leave out `torch.autocast` for this check."
+        )
+        self.notes += [] if note in self.notes else [note]
 
     def leaf(self, tensor, layout):
         """The number of a weight; its layout is `oi` (out first) or `io` (out last)."""

@@ -12,7 +12,7 @@ import numpy as np
 from common.check.against import Against
 from common.check.checker import Checker, Progress
 from common.check.process import Live, Process, UserError, backend_of, tracer
-from common.check.report import Report, Training
+from common.check.report import Report
 from common.check.training import TrainingCheck
 from common.formats import sandbox
 from common.formats.identify import identify
@@ -69,8 +69,9 @@ def check_training(
     match, weights = checker.fitted[report.spec]
     try:
         found = TrainingCheck(process, match, report.sizes[0], weights, recipe).run(step)
-    except UserError as error:  # the network's report stays
-        found = Training("", None, [], [str(error)], unexplained=True)
+    except UserError as error:
+        right = "" if at_end else f"Your network is {report.spec}'s function. "
+        raise UserError(f"{right}{error}") from error
     found.recipe = recipe.name if recipe else ""
     report.training = found
     if at_end and found.rule and not any(each.name == "double-softmax" for each in found.findings):

@@ -66,6 +66,11 @@ MISTAKES = {
             "the ReLU is before the batch norm, not after it",
             "ReLU 在批量归一化之前，应在其后",
         ),
+        Mistake(
+            "norm-axis",
+            "the norm is along another axis than the channels",
+            "批量归一化所在的轴不是通道轴",
+        ),
         Mistake("norm-affine", "the norm has {theirs}", "批量归一化{theirs}"),
         Mistake(
             "norm-eps-outside",

@@ -138,6 +138,12 @@ class Process:
         if error["stage"] == "put":
             return UserError(f"{self.file} cannot take the weights of the file: {reason}.")
         where = error["where"] or self.file
+        if error["stage"] in ("start", "train"):
+            return UserError(
+                f"The training step in {self.file} cannot be run: {where} raises {said}. "
+                f"A function of the network returns it, and it takes images and labels: "
+                f"`def make_step(net)`, in it `def step(images, labels)`, at its end `return step`."
+            )
         doing = "loaded" if error["stage"] == "load" else "run"
         return UserError(f"{self.file} cannot be {doing}: {where} raises {said}")
 

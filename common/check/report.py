@@ -166,9 +166,11 @@ class Report:
             for each in self.elsewhere:
                 number += 1
                 lines += self._finding(number, each)
-            for other in self.unexplained_elsewhere:
+            for other in self.unexplained_elsewhere[:OPEN]:
                 where = f" ({other.where})" if other.where else ""
                 lines.append(f"  UNEXPLAINED there: {other.name}{where}")
+            if len(self.unexplained_elsewhere) > OPEN:
+                lines.append(f"  and {len(self.unexplained_elsewhere) - OPEN} more")
         if (self.structure or self.findings) and self.outcome == "differs":
             lines += ["", self._proof()]
         if self.training:

@@ -168,7 +168,7 @@ def serve(tracer_path, target, inlet, outlet):
                 answer = getattr(network, call)(**given)
             send(outlet, {"answer": answer})
         except (Exception, SystemExit) as error:
-            where = call if call in ("put", "savable") else stage
+            where = call if call in ("put", "savable", "start", "train") else stage
             send(outlet, {"error": {"stage": where, **failure(error, folder)}})
 
 

@@ -163,6 +163,22 @@ def test_what_was_not_compared_or_counts_as_the_same_is_noted():
         assert words in report.text()
 
 
+class Rows(random_mistakes.FakeNetwork):
+    """A network whose norms have a number for each row of the image."""
+
+    def shapes(self):
+        """Those of the norms are another."""
+        norms = [".norm." in name for name in self.numbers]
+        return [(17,) if n else s for n, s in zip(norms, super().shapes(), strict=True)]
+
+
+def test_a_norm_along_another_axis_is_named_once_with_all_its_places():
+    report, _ = noted(Rows(build(MINI)))
+    (finding,) = report.structure
+    assert (finding.name, report.outcome) == ("norm-axis", "structure")
+    assert len(finding.places) == sum(n.kind == "norm" for n in build(MINI).nodes.values())
+
+
 @pytest.mark.parametrize("name", ["stage2.1.conv", "stage4.0.branch3x3.0.conv"])
 def test_the_place_of_an_extra_step_is_the_step_that_it_stands_behind(name):
     report, _ = noted(network((name, {"before": [("act", {"fn": "tanh"})]})))

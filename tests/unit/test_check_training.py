@@ -302,13 +302,12 @@ def test_an_unknown_step_is_unexplained():
         (["missing-relu"], None, ["missing-relu"], ["mend the network"]),
         (["softmax-at-end"], [], [], ["takes probabilities"]),
         (["softmax-at-end"], ["double-softmax"], ["softmax-at-end"], []),
-        ([], "It has no such step.", [], ["It has no such step."]),
     ],
 )
 def test_a_step_belongs_to_a_right_network_or_one_whose_softmax_its_loss_wants(
     monkeypatch, network, step, left, noted
 ):
-    """`step` is what is found in the step; None if it must not run, a text if it fails."""
+    """`step` is what is found in the step; None if it must not run."""
 
     class Check:
         def __init__(self, process, match, size, weights, recipe):
@@ -316,8 +315,6 @@ def test_a_step_belongs_to_a_right_network_or_one_whose_softmax_its_loss_wants(
 
         def run(self, name):
             assert name == "make_step"
-            if isinstance(step, str):
-                raise UserError(step)
             return Training("SGD", 0.0, [Finding(each, {}, [], "") for each in step], [])
 
     monkeypatch.setattr(api, "TrainingCheck", Check)
@@ -333,6 +330,25 @@ def test_a_step_belongs_to_a_right_network_or_one_whose_softmax_its_loss_wants(
         assert "Your outputs are those of the reference to 1e-09." in report.text()
     notes = [line for line in report.text().splitlines() if line.startswith("Note: ")]
     assert [words in note for words, note in zip(noted, notes, strict=True)] == [True] * len(noted)
+
+
+@pytest.mark.parametrize("names", [[], ["softmax-at-end"]])
+def test_a_step_that_cannot_run_is_bad_input_and_the_networks_answer_is_said(monkeypatch, names):
+    class Check:
+        def __init__(self, *_):
+            """Nothing is needed."""
+
+        def run(self, name):
+            raise UserError("It cannot run.")
+
+    monkeypatch.setattr(api, "TrainingCheck", Check)
+    findings = [Finding(name, {"what": "", "theirs": ""}, [], "") for name in names]
+    report = Report("mini", [SIZE], "float64", [], findings, [], 1e-9, 0.7, [], True)
+    checker = SimpleNamespace(fitted={"mini": ("match", "weights")})
+    with pytest.raises(UserError) as raised:
+        api.check_training(None, checker, report, "make_step", None)
+    right = "" if names else "Your network is mini's function. "
+    assert str(raised.value) == f"{right}It cannot run."
 
 
 def test_a_check_says_what_it_is_doing(monkeypatch):
