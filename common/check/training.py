@@ -14,6 +14,7 @@ import numpy as np
 
 from backends.numpy.googlenet import GoogLeNet, cross_entropy
 from common.check.match import Match
+from common.check.mistakes import MISTAKES
 from common.check.process import Process
 from common.check.report import Finding, Training
 from common.check.rules import (
@@ -35,6 +36,11 @@ STEPS, BATCH = 3, 4
 SAMPLE = 300  #: values of a tensor
 #: the rates of a step that takes one: a rate inside the velocity shows when the rate changes
 RATES = (1.0, 0.5, 0.75)
+UNBIASED = (
+    "PyTorch's norms divide the running variance by n - 1. The reference, TensorFlow, MXNet on a "
+    "CPU and Paddle divide it by n. Training is the same; an evaluation after it differs a little: "
+    f"{MISTAKES['norm-variance'].link}"
+)
 
 
 @dataclass(frozen=True)
@@ -211,6 +217,7 @@ class TrainingCheck:
             if len(layer.shape) == 4
         }
         kinds: dict[tuple[str, str, str], list[str]] = {}
+        note = ""
         for name in (n for n in self.weights if n in self.numbers and is_running(n)):
             layer, _, leaf = name.rpartition(".")
             old, new = self.states[0][name], self.states[1][name]
@@ -229,8 +236,11 @@ class TrainingCheck:
                 reverse = abs(share - (1 - want)) < 1e-3
                 what = ": the shares of old and new are exchanged" if reverse else ""
                 kinds.setdefault(("norm-momentum", f"{share:.4g}", what), []).append(name)
-            if unbiased:
+            if unbiased and self.process.backend == "torch":
+                note = UNBIASED
+            elif unbiased:
                 kinds.setdefault(("norm-variance", "", ""), []).append(name)
+        self.notes += [note] if note else []
         for (kind, theirs, what), names in kinds.items():
             layers = dict.fromkeys(name.rpartition(".")[0] for name in names)
             self.add(kind, list(layers), theirs=theirs, ours=f"{want:.4g}", what=what)

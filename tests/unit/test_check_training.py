@@ -26,7 +26,7 @@ SIZE = 33
 class Steps:
     """A network whose training step is written here, with the mistakes that it is given."""
 
-    dtype = "float64"
+    dtype, backend = "float64", "tf"
 
     def __init__(self, takes_rate=False, **wrong):
         self.wrong, self.takes_rate = wrong, takes_rate
@@ -205,6 +205,11 @@ def test_the_unbiased_variance_is_named():
         if len(layer.shape) == 4
     }
     assert named(check(unbiased=areas)) == {"norm-variance"}
+    with pytest.MonkeyPatch.context() as patch:  # PyTorch's own norm is no mistake of the user's
+        patch.setattr(Steps, "backend", "torch")
+        found = check(unbiased=areas)
+    assert found.same
+    assert [("n - 1" in note, "#norm-variance" in note) for note in found.notes] == [(True, True)]
 
 
 def test_the_exchanged_shares_of_a_norm_are_said():
