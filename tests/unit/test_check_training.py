@@ -114,12 +114,12 @@ def check(recipe=None, takes_rate=False, **wrong):
     return run(Steps(takes_rate, **wrong), recipe)
 
 
-def run(network, recipe=None):
+def run(network, recipe=None, own=()):
     leaves = {}
     for number, name in enumerate(network.names):
         layer, _, leaf = name.rpartition(".")
         leaves.setdefault(layer, {})[leaf] = number
-    layers = {name: SimpleNamespace(leaves=each) for name, each in leaves.items()}
+    layers = {n: SimpleNamespace(leaves=each, own=n in own) for n, each in leaves.items()}
     match = Match(MINI, MINI, layers)
     weights = {n: a.copy() for n, a in network.weights.items()}
     return TrainingCheck(network, match, SIZE, weights, recipe).run("make_step")
@@ -210,6 +210,14 @@ def test_the_unbiased_variance_is_named():
         found = check(unbiased=areas)
     assert found.same
     assert [("n - 1" in note, "#norm-variance" in note) for note in found.notes] == [(True, True)]
+
+
+def test_statistics_of_an_own_norm_that_are_replaced_are_noted_and_others_named():
+    norms = {n.rpartition(".")[0] for n in Steps().names if is_running(n)}
+    assert named(run(Steps(kept=True))) == {"norm-not-updated"}
+    found = run(Steps(kept=True), own=norms)
+    assert found.same
+    assert ["may replace them" in note for note in found.notes] == [True]
 
 
 def test_the_exchanged_shares_of_a_norm_are_said():

@@ -88,14 +88,31 @@ class Odd(nn.Layer):
         return self.net(paddle.sin(3 * x) + 0.2 * paddle.flip(x, [3]))
 
 
+class OwnNorm(nn.Layer):
+    """The book's norm, written out."""
+
+    def __init__(self, channels, epsilon, data_format):
+        super().__init__()
+        self.eps, shape = epsilon, [1, channels, 1, 1]
+        self.gamma = self.create_parameter(shape, default_initializer=nn.initializer.Constant(1.0))
+        self.beta = self.create_parameter(shape, is_bias=True)
+        self.register_buffer("mean", paddle.zeros(shape))
+        self.register_buffer("var", paddle.ones(shape))
+
+    def forward(self, x):
+        return self.gamma * (x - self.mean) / (self.var + self.eps) ** 0.5 + self.beta
+
+
 class Unit(nn.Layer):
     """A unit in the style of paddle.vision's models."""
 
-    def __init__(self, i, o, k, stride=1, eps=1e-3, act="relu", order="NCHW", **norm):
+    def __init__(
+        self, i, o, k, stride=1, eps=1e-3, act="relu", order="NCHW", kind=nn.BatchNorm2D, **norm
+    ):
         super().__init__()
         pad = (k - 1) // 2
         self._conv = nn.Conv2D(i, o, k, stride, pad, bias_attr=False, data_format=order)
-        self._batch_norm = nn.BatchNorm2D(o, epsilon=eps, data_format=order, **norm)
+        self._batch_norm = kind(o, epsilon=eps, data_format=order, **norm)
         self.act = act
 
     def forward(self, x):
@@ -222,6 +239,7 @@ RIGHT_NORM = {
     "norm": WithNorm,
     "class": lambda: WithNorm,
     "channels last": lambda: WithNorm(order="NHWC"),
+    "own norm": lambda: WithNorm(kind=OwnNorm),
 }
 WRONG = {
     "swapped": (lambda: book(Swapped), {"swapped-branches"}),

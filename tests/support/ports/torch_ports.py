@@ -391,10 +391,21 @@ class ConvNorm(nn.Sequential):
     """A published variant's unit."""
 
     def __init__(
-        self, i, o, k, stride=1, pad=0, eps=1e-3, bias=True, norm=True, first="norm", **kw
+        self,
+        i,
+        o,
+        k,
+        stride=1,
+        pad=0,
+        eps=1e-3,
+        bias=True,
+        norm=True,
+        first="norm",
+        kind=nn.BatchNorm2d,
+        **kw,
     ):
         layers = [nn.Conv2d(i, o, k, stride, pad, bias=bias)]
-        units = [nn.BatchNorm2d(o, eps=eps, **kw)] if norm else []
+        units = [kind(o, eps=eps, **kw)] if norm else []
         units.append(nn.ReLU(inplace=norm))
         super().__init__(*layers, *(units if first == "norm" else units[::-1]))
 
@@ -431,8 +442,28 @@ def unit(**kwargs):
     return lambda *args, **more: ConvNorm(*args, **more, **kwargs)
 
 
+class OwnNorm(nn.Module):
+    """The book's norm, written out; its running statistics are no buffers."""
+
+    def __init__(self, channels, eps=1e-3, folded=False):
+        super().__init__()
+        self.eps, self.folded, shape = eps, folded, (1, channels, 1, 1)
+        self.gamma, self.beta = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.zeros(shape))
+        self.mean, self.var = torch.zeros(shape), torch.ones(shape)
+
+    def forward(self, x):
+        if self.folded:
+            scale = self.gamma * torch.rsqrt(self.var + self.eps)
+            return x * scale + (self.beta - self.mean * scale)
+        y = self.gamma * ((x - self.mean) / torch.sqrt(self.var + self.eps)) + self.beta
+        self.mean, self.var = self.mean.data, self.var.data
+        return y
+
+
 RIGHT_NORM = {
     "norm": WithNorm,
+    "own norm": lambda: WithNorm(unit(kind=OwnNorm)),
+    "own norm, folded": lambda: WithNorm(unit(kind=OwnNorm, folded=True)),
     "no bias in front of a norm": lambda: WithNorm(unit(bias=False)),
 }
 WRONG_NORM = {
