@@ -52,6 +52,36 @@ def test_two_networks_are_compared_without_a_spec(edit, names):
     assert report.residual < 1e-9  # the eps of a norm, in float32 or not
 
 
+class PadsBefore(random_mistakes.FakeNetwork):
+    """Its pools of stride 2 are padded with 0 in a step of their own, as in Keras."""
+
+    def trace(self, x):
+        """Each such pool has the padding in front of it."""
+        found, at = super().trace(x), {-1: -1}
+        old, found["events"] = found["events"], []
+        for number, each in enumerate(old):
+            each["inputs"] = [at[i] for i in each["inputs"]]
+            node = self.graph.nodes.get(each["path"])
+            if node and node.kind == "pool" and node.p["stride"] == (2, 2):
+                (source,) = each["inputs"]
+                wide = np.pad(found["events"][source]["out"], ((0, 0), (0, 0), (1, 1), (1, 1)))
+                found["events"].append(random_mistakes.event("pad", "", [source], {}, wide))
+                each["inputs"] = [len(found["events"]) - 1]
+            at[number] = len(found["events"])
+            found["events"].append(each)
+        for each in found["outputs"]:
+            each["event"] = at[each["event"]]
+        return found
+
+
+def test_a_padding_in_front_of_a_pool_hides_no_mistake_in_another_network():
+    first = PadsBefore(build(MINI))
+    second = network(("stage1.0.norm", {"eps": 1e-5}))
+    report = Against(first, second, lambda words: None).compare_networks(1, [34])
+    assert [finding.name for finding in report.findings] == ["norm-eps"]
+    assert (report.outcome, report.notes) == ("differs", []), report.text()
+
+
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
