@@ -175,7 +175,8 @@ def open_with(
             except UserError as error:
                 errors.setdefault(channels, error)
     first = next(iter(errors.values()))
+    tried = f"Images of {', '.join(f'{side}x{side}' for side in sides)} were tried."
     if len({str(error) for error in errors.values()}) == 1:
-        raise first
+        raise UserError(f"{str(first).rstrip('.')}. {tried}") from first
     each = (f"with {channels} channel(s), {str(e).rstrip('.')}" for channels, e in errors.items())
-    raise UserError(f"The network runs on no images: {'; '.join(each)}.") from first
+    raise UserError(f"The network runs on no images: {'; '.join(each)}. {tried}") from first

@@ -140,10 +140,10 @@ MISTAKES = {
             "porting/loss",
         ),
         Mistake("activation-at-end", "{theirs} on the logits", "logits 上有 {theirs}"),
-        Mistake("scaled", "multiplied by {theirs}", "数值被变换：{theirs}"),
+        Mistake("scaled", "the values x become {theirs}", "数值被变换：{theirs}"),
         Mistake(
             "input-scaled",
-            "the network changes its input: {theirs}",
+            "the network changes its input x to {theirs}",
             "网络改变了输入：{theirs}",
         ),
         Mistake(

@@ -121,6 +121,20 @@ def named(module, name):
     return getattr(module, name)
 
 
+class NoNetworkError(Exception):
+    """What a name stands for is no network."""
+
+
+def require_network(thing):
+    """NoNetworkError unless it may be a network, its class or a function."""
+    kind = type(thing).__name__
+    if callable(thing) and kind not in ("Symbol", "Program"):
+        return
+    if isinstance(thing, dict):
+        raise NoNetworkError(f"a dict ({kind}), which may hold weights")
+    raise NoNetworkError("None" if thing is None else f"an object of {kind}")
+
+
 def failure(error, folder):
     """An exception of the user's code as data: its type, its message and its line in their file."""
     where = ""
@@ -153,6 +167,7 @@ def serve(tracer_path, target, inlet, outlet):
                 answer = {"version": tracer.VERSION}
             elif call == "open":
                 stage = "run"
+                require_network(thing)
                 network = tracer.Network(thing, given["x"], folder)
                 answer = {
                     "dtype": network.dtype,

@@ -89,6 +89,8 @@ def test_a_padding_in_front_of_a_pool_hides_no_mistake_in_another_network():
         ("stage1.0.conv.weight", lambda a: a[:, :, ::-1, ::-1], "180 degrees"),
         ("stage2.1.conv.weight", lambda a: a.astype(np.float16).astype(float), "rounded"),
         ("head.weight", lambda a: a.T.reshape(a.shape), "reshaped where it should be transposed"),
+        ("stage2.1.conv.weight", lambda a: a + 0.01, "0.01 is added to it"),
+        ("stage2.1.conv.weight", lambda a: a + 1e-3 * (a > 0), "other values"),
         ("head.bias", lambda a: 255 * a, "multiplied by 255"),
         (
             "stage3.0.branch5x5.1.conv.weight",
