@@ -162,12 +162,12 @@ def serve(tracer_path, target, inlet, outlet):
                 stage = "load"
                 module = load_user(path)
                 thing = named(module, name)
+                require_network(thing)
                 if given["step"]:
                     named(module, given["step"])
                 answer = {"version": tracer.VERSION}
             elif call == "open":
                 stage = "run"
-                require_network(thing)
                 network = tracer.Network(thing, given["x"], folder)
                 answer = {
                     "dtype": network.dtype,

@@ -195,6 +195,13 @@ def test_what_was_not_compared_or_counts_as_the_same_is_noted():
         assert words in report.text()
 
 
+def test_a_normalised_input_is_one_change():
+    steps = [{"scale": [1.0], "shift": [-0.5]}, {"scale": [4.0], "shift": [0.0]}]
+    report, _ = noted(network(("stage1.0.conv", {"before": [("affine", p) for p in steps]})))
+    (finding,) = report.findings
+    assert finding.sentence() == "the network changes its input x to x times 4 plus -2"
+
+
 class Rows(random_mistakes.FakeNetwork):
     """A network whose norms have a number for each row of the image."""
 
