@@ -3,6 +3,7 @@
 It imports PyTorch and NumPy only, so it runs in the user's environment, beside any module of the
 user's. PyTorch's conventions: a `TorchFunctionMode` sees every call of a function; convolutions are
 OIHW, linear layers (out, in); `eval()` switches the mode.
+Long because it imports nothing of ours: the file runs alone in the user's environment.
 """
 
 import copy
