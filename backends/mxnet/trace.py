@@ -111,6 +111,7 @@ class Mode:
         self.network, self.made, self.keep = network, {id(x): -1}, [x]
         self.events, self.modules, self.derived = [], [], {}
         self.batch = x.shape[0]
+        self.sources = {}  # id of a tensor made of weights alone: those weights
 
     def __enter__(self):
         self.invoke = register._imperative_invoke
@@ -127,6 +128,16 @@ class Mode:
     def __exit__(self, *error):
         register._imperative_invoke = self.invoke
 
+    def weights(self, tensors):
+        """The weights with one number for each channel that these tensors are made of."""
+        found = {}
+        for tensor in tensors:
+            if id(tensor) not in self.made:
+                for t in self.sources.get(id(tensor), [tensor]):
+                    if t.size == max(t.shape, default=0) > 1:
+                        found[id(t)] = t
+        return list(found.values())
+
     def note(self, name, tensors, attrs, out):
         """Record the tensors that an operation made from the network's input."""
         for t in tensors[:1]:
@@ -135,6 +146,10 @@ class Mode:
         outputs = list(out) if isinstance(out, (list, tuple)) else [out]
         kind, leaves = KINDS.get(name, name), {}
         if not data:
+            for t in outputs:
+                self.sources[id(t)] = self.weights(tensors)
+                self.network.single |= bool(self.sources[id(t)]) and t.dtype == np.float32
+                self.keep += [t, *tensors]
             for t in outputs:  # a function of the weights alone, such as `W.T`
                 if len(tensors) == 1 and kind in ("transpose", "reshape", "identity"):
                     source, turned = self.derived.get(id(tensors[0]), (tensors[0], False))
@@ -161,13 +176,20 @@ class Mode:
                 )
         if kind == "add" and len(data) == 1 and len(tensors) == 2:
             other = next((t for t in tensors if id(t) not in self.made), None)
-            if other is not None and other.size == max(other.shape, default=0) > 1:
-                kind = "bias"
-                leaves["bias"] = self.network.leaf(self.derived.get(id(other), (other,))[0], "oi")
+            small = other is not None and other.size == max(other.shape, default=0) > 1
+            if small and (id(other) in self.derived or id(other) not in self.sources):
+                source = self.derived.get(id(other), (other,))[0]
+                kind, leaves["bias"] = "bias", self.network.leaf(source, "c")
+        if not leaves:  # a norm may be written so
+            numbers = [self.network.leaf(t, "c") for t in self.weights(tensors)]
+            leaves = {str(n): n for n in numbers}
         if kind == "norm":
             outputs = outputs[:1]
             if str(attrs.get("fix_gamma", "True")) in ("True", "1"):
                 leaves.pop("weight", None)  # MXNet reads it as 1
+            beta = getattr(self.modules[-1], "beta", None) if self.modules else None
+            if not getattr(beta, "_differentiable", True):
+                leaves.pop("bias", None)  # `center=False`: MXNet adds it, but never trains it
         for t in outputs:
             if t.ndim not in (2, 3, 4, 5):
                 continue
@@ -211,6 +233,13 @@ class Mode:
 def to_numpy(t):
     """A copy of the tensor as float64."""
     return t.asnumpy().astype(np.float64)
+
+
+def canonical(array, layout):
+    """A weight with its axes in the order (out, in, height, width)."""
+    if layout == "c":
+        return array.reshape(-1)
+    return array.T.copy() if layout == "io" and array.ndim == 2 else array
 
 
 class Network:
@@ -301,7 +330,7 @@ class Network:
         return (mx.np.array if self.kind == "np" else mx.nd.array)(x, dtype=dtype)
 
     def leaf(self, tensor, layout):
-        """The number of a weight; its layout is `oi` (out first) or `io` (out last)."""
+        """The number of a weight; its layout is `oi` (out first), `io` (out last) or `c` (flat)."""
         for number, (other, _) in enumerate(self.leaves):
             if other is tensor:
                 return number
@@ -381,17 +410,11 @@ class Network:
 
     def shapes(self):
         """The canonical shapes of the weights, by number."""
-        return [
-            tuple(t.shape)[::-1] if layout == "io" and t.ndim == 2 else tuple(t.shape)
-            for t, layout in self.leaves
-        ]
+        return [array.shape for array in self.read()]
 
     def read(self):
         """The weights by number, in canonical layout."""
-        return [
-            to_numpy(t).T.copy() if layout == "io" and t.ndim == 2 else to_numpy(t)
-            for t, layout in self.leaves
-        ]
+        return [canonical(to_numpy(t), layout) for t, layout in self.leaves]
 
     def write(self, arrays):
         """Copy canonical arrays into the weights, by number."""

@@ -98,6 +98,7 @@ class Mode:
         self.network, self.made, self.keep = network, {id(x): -1}, [x]
         self.events, self.modules, self.derived, self.inside = [], [], {}, 0
         self.batch = x.shape[0]
+        self.sources = {}  # id of a tensor made of weights alone: those weights
 
     def __enter__(self):
         self.saved = []
@@ -128,6 +129,16 @@ class Mode:
 
         return operation
 
+    def weights(self, tensors):
+        """The weights with one number for each channel that these tensors are made of."""
+        found = {}
+        for tensor in tensors:
+            if id(tensor) not in self.made:
+                for t in self.sources.get(id(tensor), [tensor]):
+                    if t.is_floating_point() and t.size == max(t.shape, default=0) > 1:
+                        found[id(t)] = t
+        return list(found.values())
+
     def note(self, name, args, kwargs, out):
         """Record the tensors that an operation made from the network's input."""
         given = [*args, *kwargs.values()]
@@ -141,6 +152,10 @@ class Mode:
         outputs = [t for t in outputs if isinstance(t, paddle.Tensor) and t.is_floating_point()]
         kind, leaves = KINDS.get(name, name), {}
         if not data:
+            for t in outputs:
+                self.sources[id(t)] = self.weights(tensors)
+                self.network.single |= bool(self.sources[id(t)]) and t.dtype == paddle.float32
+                self.keep += [t, *tensors]
             for t in outputs:  # a function of the weights alone, such as a bias that is reshaped
                 if len(tensors) == 1 and kind in ("reshape", "transpose", "identity"):
                     source, turned = self.derived.get(id(tensors[0]), (tensors[0], False))
@@ -157,13 +172,19 @@ class Mode:
                 leaves[leaf] = self.network.leaf(source, layout)
         if kind == "add" and len(data) == 1 and len(tensors) == 2:
             other = next((t for t in tensors if id(t) not in self.made), None)
-            if other is not None and other.size == max(other.shape, default=0) > 1:
-                kind = "bias"
-                leaves["bias"] = self.network.leaf(self.derived.get(id(other), (other,))[0], "oi")
+            small = other is not None and other.size == max(other.shape, default=0) > 1
+            if small and (id(other) in self.derived or id(other) not in self.sources):
+                source = self.derived.get(id(other), (other,))[0]
+                kind, leaves["bias"] = "bias", self.network.leaf(source, "c")
         if kind == "linear" and not leaves:
             kind = name
+        if not leaves:  # a norm may be written so
+            numbers = [self.network.leaf(t, "c") for t in self.weights(tensors)]
+            leaves = {str(n): n for n in numbers}
         if kind == "norm":
             outputs = outputs[:1]
+        if kind == "conv" and "NHWC" in [a for a in given if isinstance(a, str)]:
+            self.network.last = True
         for t in outputs:
             if t.ndim not in (2, 3, 4, 5):
                 continue
@@ -183,7 +204,7 @@ class Mode:
                     "layer": type(module).__name__ if own else "",
                     "line": (creation_lines.get(id(module), "") if own else "")
                     or user_line(self.network.folder),
-                    "out": to_numpy(t),
+                    "out": self.network.seen(t),
                 }
             )
             self.network.single |= t.dtype == paddle.float32
@@ -202,7 +223,7 @@ class Mode:
             return
         if t.persistable or not self.events:
             return
-        array = to_numpy(t)
+        array = self.network.seen(t)
         for index in range(len(self.events) - 1, -1, -1):
             if np.array_equal(self.events[index]["out"], array):
                 self.made[id(t)] = index
@@ -215,12 +236,20 @@ def to_numpy(t):
     return t.detach().numpy().astype(np.float64).copy()
 
 
+def canonical(array, layout):
+    """A weight with its axes in the order (out, in, height, width)."""
+    if layout == "c":
+        return array.reshape(-1)
+    return array.T.copy() if layout == "io" and array.ndim == 2 else array
+
+
 class Network:
     """The user's network: an `nn.Layer`, its class, a function that makes it, or a function."""
 
     dtype = "float64"
     single = False  # whether a run computed in float32
     reduced = ""  # the half precision that a part of a run computed in
+    last = False  # whether its convolutions take NHWC
 
     def __init__(self, thing, x, folder):
         self.folder, self.notes, self.leaves, self.layout = folder, [], [], "NCHW"
@@ -266,7 +295,7 @@ class Network:
         raise first
 
     def leaf(self, tensor, layout):
-        """The number of a weight; its layout is `oi` (out first) or `io` (out last)."""
+        """The number of a weight; its layout is `oi` (out first), `io` (out last) or `c` (flat)."""
         for number, (other, _) in enumerate(self.leaves):
             if other is tensor:
                 return number
@@ -284,6 +313,12 @@ class Network:
         """An array (N, C, H, W) as the network takes it."""
         x = np.ascontiguousarray(x if self.layout == "NCHW" else np.transpose(x, (0, 2, 3, 1)))
         return paddle.to_tensor(x.astype(self.dtype))
+
+    def seen(self, t):
+        """A tensor of a run as float64, images as (N, C, H, W)."""
+        array = to_numpy(t)
+        last = self.last and array.ndim == 4
+        return np.ascontiguousarray(array.transpose(0, 3, 1, 2)) if last else array
 
     def trace(self, x):
         """Run the network on x (N, C, H, W): every tensor it makes, and what it returns."""
@@ -307,7 +342,7 @@ class Network:
             for hook in hooks:
                 hook.remove()
         outputs = [
-            {"name": name, "event": mode.made.get(id(t), None), "out": to_numpy(t)}
+            {"name": name, "event": mode.made.get(id(t), None), "out": self.seen(t)}
             for name, t in flat(out)
         ]
         return {"events": mode.events, "outputs": outputs}
@@ -356,10 +391,7 @@ class Network:
 
     def read(self):
         """The weights by number, in canonical layout."""
-        return [
-            to_numpy(t).T.copy() if layout == "io" and t.ndim == 2 else to_numpy(t)
-            for t, layout in self.leaves
-        ]
+        return [canonical(to_numpy(t), layout) for t, layout in self.leaves]
 
     def write(self, arrays):
         """Copy canonical arrays into the weights, by number."""

@@ -16,6 +16,7 @@ import numpy as np
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import tensorflow as tf
+from tensorflow.python import pywrap_tfe
 from tensorflow.python.framework import op_callbacks
 
 VERSION = tf.__version__
@@ -49,6 +50,7 @@ LEAVES = {
     "norm": {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"},
 }
 DTYPES = ("float64", "float32")  # tried in this order
+HALF = (tf.float16, tf.bfloat16)
 LAYOUTS = {"conv": "hwio", "linear": "io", "norm": "oi"}
 NORM = {
     "weight": "gamma",
@@ -96,10 +98,17 @@ class Mode:
     def __init__(self, network, x):
         self.network, self.made, self.keep = network, {id(x): -1}, [x]
         self.events, self.modules, self.leaf_of, self.silent = [], [], {}, 0
+        self.sources = {}  # id of a tensor made of variables alone: their resources
 
     def __enter__(self):
         call, normalise = keras.layers.Layer.__call__, tf.nn.batch_normalization
         self.before = call, normalise, tf.config.functions_run_eagerly()
+        self.execute = execute = pywrap_tfe.TFE_Py_FastPathExecute
+
+        def reading(context, name, given_name, *args, **kwargs):
+            """Run an operation; it would read variables unseen."""
+            args = [a.value() if isinstance(a, tf.Variable) else a for a in args]
+            return execute(context, name, given_name, *args, **kwargs)
 
         def seen(layer, *args, **kwargs):
             return self.layer(layer, call, args, kwargs)
@@ -115,11 +124,13 @@ class Mode:
             return self.norm(lambda: normalise(*given), x, leaves)
 
         keras.layers.Layer.__call__, tf.nn.batch_normalization = seen, seen_norm
+        pywrap_tfe.TFE_Py_FastPathExecute = reading
         tf.config.run_functions_eagerly(True)  # what `tf.function` compiled is seen too
         op_callbacks.add_op_callback(self.note)
 
     def __exit__(self, *error):
         op_callbacks.remove_op_callback(self.note)
+        pywrap_tfe.TFE_Py_FastPathExecute = self.execute
         keras.layers.Layer.__call__, tf.nn.batch_normalization, eagerly = self.before
         tf.config.run_functions_eagerly(eagerly)
 
@@ -168,10 +179,14 @@ class Mode:
         self.keep += [*inputs, *outputs]
         if name == "ReadVariableOp":
             self.leaf_of[id(outputs[0])] = inputs[0], ""
+            small = outputs[0].shape.num_elements() == max(outputs[0].shape, default=0) > 1
+            self.sources[id(outputs[0])] = [inputs[0]] if small else []
             return
+        sources = {id(each): each for t in inputs for each in self.sources.get(id(t), ())}
         data = [self.made[id(t)] for t in inputs if id(t) in self.made]
         attrs = dict(zip(attrs[::2], attrs[1::2], strict=False)) if attrs else {}
         if not data:
+            self.sources |= {id(t): list(sources.values()) for t in outputs}
             leaf = self.leaf_of.get(id(inputs[0])) if inputs else None
             moved = ("Reshape", "Squeeze", "ExpandDims", "Identity", "Cast", "Transpose")
             if leaf and name in moved:
@@ -191,12 +206,15 @@ class Mode:
         if kind == "add" and len(data) == 1 and len(inputs) == 2:
             found = next((self.leaf_of[id(t)] for t in inputs if id(t) in self.leaf_of), None)
             if found:
-                kind, numbers["bias"] = "bias", self.network.leaf(found[0], "oi")
+                kind, numbers["bias"] = "bias", self.network.leaf(found[0], "c")
+        if not numbers:  # a norm may be written so
+            found = [self.network.leaf(each, "c") for each in sources.values()]
+            numbers = {str(n): n for n in found}
         if kind == "linear" and not numbers:
             kind = name
         for t in outputs:
             dtype = getattr(t, "dtype", None)
-            if dtype in (tf.float16, tf.bfloat16):
+            if dtype in HALF:
                 self.network.reduced = dtype.name
             if dtype in (tf.float32, tf.float64) and t.shape.rank in (2, 3, 4, 5):
                 if self.silent:
@@ -364,6 +382,8 @@ def to_nchw(array):
 
 def to_canonical(array, layout):
     """A weight with its axes in the order (out, in, height, width)."""
+    if layout == "c":  # a number for each channel
+        return array.reshape(-1)
     if layout == "hwio" and array.ndim == 4:
         return array.transpose(3, 2, 0, 1)
     return array.T if layout == "io" and array.ndim == 2 else array

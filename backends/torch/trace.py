@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 VERSION = torch.__version__
 DTYPES = ("float64", "float32")  # tried in this order
+HALF = (torch.float16, torch.bfloat16)
 
 #: the step that a function computes; others keep their own name
 KINDS = {
@@ -92,6 +93,7 @@ class Mode(TorchFunctionMode):
         super().__init__()
         self.network, self.made, self.keep = network, {id(x): -1}, [x]
         self.events, self.modules, self.derived = [], [], {}
+        self.sources = {}  # id of a tensor made of weights alone: those weights
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if not self.network.module:
@@ -110,6 +112,16 @@ class Mode(TorchFunctionMode):
                     self.network.leaf(t, "oi")
                     t.data = t.data.to(dtype)
 
+    def weights(self, tensors):
+        """The weights with one number for each channel that these tensors are made of."""
+        found = {}
+        for tensor in tensors:
+            if id(tensor) not in self.made:
+                for t in self.sources.get(id(tensor), [tensor]):
+                    if t.is_floating_point() and t.numel() == max(t.shape, default=0) > 1:
+                        found[id(t)] = t
+        return list(found.values())
+
     def note(self, name, args, kwargs, out):
         """Record the tensors that a call made from the network's input."""
         kind = KINDS.get(name, name)
@@ -125,6 +137,10 @@ class Mode(TorchFunctionMode):
             kind, data = self.filled(args[0], data)
             outputs = [args[0]]
         if not data:
+            for t in outputs:
+                self.sources[id(t)] = self.weights(tensors)
+                self.network.single |= bool(self.sources[id(t)]) and t.dtype == torch.float32
+                self.keep += [t, *tensors]
             for t in outputs:  # a function of the weights alone, such as `W.T`
                 if len(tensors) == 1 and t.ndim == 2 and t.shape == tensors[0].shape[::-1]:
                     self.derived[id(t)] = tensors[0]
@@ -148,12 +164,16 @@ class Mode(TorchFunctionMode):
             leaves["weight"] = self.network.leaf(*weight)
         if kind == "add" and len(data) == 1 and len(tensors) == 2:
             other = next((t for t in tensors if id(t) not in self.made), None)
-            if other is not None and other.numel() == max(other.shape, default=0) > 1:
-                kind, leaves["bias"] = "bias", self.network.leaf(other, "oi")
+            of = self.weights(tensors)
+            if len(of) == 1 and of[0].data_ptr() == other.data_ptr():  # itself, or a view of it
+                kind, leaves["bias"] = "bias", self.network.leaf(of[0], "c")
+        if not leaves:  # a norm may be written so
+            numbers = [self.network.leaf(t, "c") for t in self.weights(tensors)]
+            leaves = {str(n): n for n in numbers}
         for t in outputs:
             if t.ndim not in (2, 3, 4, 5):
                 continue
-            if t.dtype in (torch.float16, torch.bfloat16):
+            if t.dtype in HALF:
                 self.network.reduced = str(t.dtype).removeprefix("torch.")
             module = self.modules[-1] if self.modules else ("", None)
             own = type(module[1]).__module__.startswith("torch.")
@@ -190,6 +210,13 @@ class Mode(TorchFunctionMode):
 def to_numpy(t):
     """A copy of the tensor as float64."""
     return t.detach().cpu().double().numpy().copy()
+
+
+def canonical(array, layout):
+    """A weight with its axes in the order (out, in, height, width)."""
+    if layout == "c":
+        return array.reshape(-1)
+    return array.T.copy() if layout == "io" and array.ndim == 2 else array
 
 
 class Network:
@@ -242,9 +269,9 @@ class Network:
                     moved = layout == "NCHW" or any(e["out"].shape == x.shape for e in found)
                     if not moved:  # its convolutions take channels first
                         raise ValueError("the network takes no images with the channels last")
-                    if self.single:  # it casts by itself
+                    if self.single and dtype == "float64":  # it casts by itself
                         self.dtype = "float32"
-                        self.trace(x)
+                        self.trace(x)  # `torch.autocast` acts in float32 only
                     self.dtype = self.reduced or self.dtype
                     return
                 except Exception as error:
@@ -252,9 +279,10 @@ class Network:
         raise first
 
     def leaf(self, tensor, layout):
-        """The number of a weight; its layout is `oi` (out first) or `io` (out last)."""
-        for number, (other, _) in enumerate(self.leaves):
-            if other is tensor:
+        """The number of a weight; its layout is `oi` (out first), `io` (out last) or `c` (flat)."""
+        for number, (other, old) in enumerate(self.leaves):
+            view = old == layout == "c" and other.data_ptr() == tensor.data_ptr()
+            if other is tensor or (view and other.shape == tensor.shape):
                 self.leaves[number] = tensor, layout
                 return number
         self.leaves.append((tensor, layout))
@@ -266,8 +294,8 @@ class Network:
         dtype = getattr(torch, self.dtype)
         if self.module:
             self.net.to(dtype)
-        for tensor, _ in self.leaves:
-            if tensor.is_floating_point() and tensor.dtype != dtype:
+        for tensor, layout in self.leaves:
+            if layout != "c" and tensor.is_floating_point() and tensor.dtype != dtype:
                 tensor.data = tensor.data.to(dtype)
 
     def input(self, x):
@@ -341,17 +369,11 @@ class Network:
 
     def shapes(self):
         """The canonical shapes of the weights, by number."""
-        return [
-            tuple(t.shape)[::-1] if layout == "io" and t.ndim == 2 else tuple(t.shape)
-            for t, layout in self.leaves
-        ]
+        return [array.shape for array in self.read()]
 
     def read(self):
         """The weights by number, in canonical layout."""
-        return [
-            to_numpy(t).T.copy() if layout == "io" and t.ndim == 2 else to_numpy(t)
-            for t, layout in self.leaves
-        ]
+        return [canonical(to_numpy(t), layout) for t, layout in self.leaves]
 
     def write(self, arrays):
         """Copy canonical arrays into the weights, by number."""

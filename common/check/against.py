@@ -104,7 +104,8 @@ class Lifted:
             if event is None:
                 self.nodes.append(Node(source, "opaque", (), {"value": out}))
             self.nodes.append(Node(name, "out", (source,), {"fn": "none"}))
-        return Graph(self.nodes)
+        used = {name for node in self.nodes for name in node.inputs}
+        return Graph(n for n in self.nodes if n.kind != "opaque" or n.name in used)
 
     def value(self, index: int) -> Array:
         """An event's tensor."""
@@ -157,6 +158,14 @@ class Lifted:
         if same.shape == out.shape and error(same, out) < 1e-12:
             self.names[index] = self.names[inputs[0]]
             return
+        if event.op == "pool":  # a padding in front of it is its own
+            source = inputs[0]
+            while source >= 0 and self.trace.events[source].op == "pad":
+                source = self.trace.events[source].inputs[0]
+            pool = identify(self.value(source), out, 1e-9) if source != inputs[0] else None
+            if pool:
+                self.add(index, pool[0], [source], pool[1])
+                return
         for kind, p in self.guesses(event.op, first, inputs):
             node = Node("guess", kind, (), p)
             try:

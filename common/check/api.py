@@ -13,7 +13,7 @@ import numpy as np
 from common.check.against import Against
 from common.check.checker import Checker, Progress
 from common.check.process import Live, Process, UserError, backend_of, tracer
-from common.check.report import Report, Training
+from common.check.report import Report
 from common.check.training import TrainingCheck
 from common.formats import sandbox
 from common.formats.identify import identify
@@ -71,8 +71,9 @@ def check_training(
     size = min(report.sizes[0], checker.opened)
     try:
         found = TrainingCheck(process, match, size, weights, recipe).run(step)
-    except UserError as error:  # the network's report stays
-        found = Training("", None, [], [str(error)], unexplained=True)
+    except UserError as error:
+        right = "" if at_end else f"Your network is {report.spec}'s function. "
+        raise UserError(f"{right}{error}") from error
     found.recipe = recipe.name if recipe else ""
     report.training = found
     wrong = {"double-softmax", "from-logits"} & {each.name for each in found.findings}
@@ -185,7 +186,8 @@ def open_with(
                 if own and not size and int(own[1]) not in sides:
                     sides.append(int(own[1]))
     first = next(iter(errors.values()))
+    tried = f"Images of {', '.join(f'{side}x{side}' for side in sides)} were tried."
     if len({str(error) for error in errors.values()}) == 1:
-        raise first
+        raise UserError(f"{str(first).rstrip('.')}. {tried}") from first
     each = (f"with {channels} channel(s), {str(e).rstrip('.')}" for channels, e in errors.items())
-    raise UserError(f"The network runs on no images: {'; '.join(each)}.") from first
+    raise UserError(f"The network runs on no images: {'; '.join(each)}. {tried}") from first

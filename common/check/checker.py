@@ -56,7 +56,8 @@ class Checker:
         if network.dtype not in PROOF:
             raise UserError(
                 f"A part of your network computes in {network.dtype}, whose rounding hides "
-                "mistakes: leave that out for the check (autocast, a mixed policy)."
+                "mistakes: check it in float32, without autocast, and in Keras after "
+                "`keras.config.set_dtype_policy('float32')`."
             )
         self.network, self.asked, self.size, self.say = network, spec, size, say
         self.source = source  # weights that the network should have
@@ -188,8 +189,9 @@ class Checker:
             for name, ours, theirs in wrong:
                 layer_name = name.rpartition(".")[0]
                 if not any(s.name == layer_name for s in structure):
-                    event = match.layers[layer_name].event
-                    structure.append(Structure("layer-shape", layer_name, event, ours, theirs))
+                    layer = match.layers[layer_name]
+                    kind = "norm-axis" if layer.kind == "norm" else "layer-shape"
+                    structure.append(Structure(kind, layer_name, layer.event, ours, theirs))
             if self.source is not None:
                 self.notes.append("The weights were not compared: the structure differs.")
             return self.report(match, first, structure, [], None, None)
@@ -533,21 +535,18 @@ class Checker:
         unexplained: list[Difference] | None = None,
         sizes: list[int] | None = None,
     ) -> Report:
-        """The report, with structural differences as findings."""
-        shown = [
-            Finding(
-                s.kind,
-                {"ours": s.ours, "theirs": s.theirs},
-                [s.name] if s.name else [],
-                "" if s.event is None else trace.events[s.event].where(),
-            )
-            for s in structure
-        ]
+        """The report, with structural differences as findings: one for those of the same words."""
+        shown: dict[tuple[str, str], Finding] = {}
+        for s in structure:
+            where = "" if s.event is None else trace.events[s.event].where()
+            finding = Finding(s.kind, {"ours": s.ours, "theirs": s.theirs}, [], where)
+            finding = shown.setdefault((s.kind, finding.sentence()), finding)
+            finding.places += [s.name] if s.name else []
         return Report(
             spec=match.base.name if match else "the other network",
             sizes=sizes or [],
             dtype=self.network.dtype,
-            structure=shown,
+            structure=list(shown.values()),
             findings=findings,
             unexplained=unexplained or [],
             residual=residual,

@@ -295,6 +295,8 @@ class Search:
         if not (np.all(spread > 0) and np.all(got > 0)):
             return []
         gamma = np.abs(self.weights[f"{node.name}.weight"])
+        if gamma.shape != spread.shape:
+            return []
         eps = (gamma * spread / got) ** 2 - self.weights[f"{node.name}.running_var"]
         middle = float(np.median(eps))
         rounded = float(f"{middle:.3g}")
@@ -502,7 +504,7 @@ class Search:
                     break
                 if step[0] == "affine" and index >= 0 and self.trace.events[index].op == "dropout":
                     step[1]["dropout"] = True  # Paddle's `downscale_in_infer`
-                steps.append(step)
+                steps = [*steps[:-1], *joined(steps[-1], step)] if steps else [step]
                 at = out
             single = None
             if len(steps) != 1 or not usable:  # dropout is a product and a mask in TensorFlow
@@ -687,3 +689,13 @@ class Search:
         self.found.inputs[node.name] = [v for v in inputs if v is not None]
         if out is not None:
             self.found.results[node.name] = out
+
+
+def joined(first: tuple[str, Params], second: tuple[str, Params]) -> list[tuple[str, Params]]:
+    """Two steps as one, if both scale and shift: (x - mean) / deviation is one change."""
+    (kind, p), (other, q) = first, second
+    if not kind == other == "affine" or "dropout" in {*p, *q}:
+        return [first, second]
+    scale, shift, more = (np.array(each) for each in (p["scale"], p["shift"], q["scale"]))
+    both = {"scale": (scale * more).tolist(), "shift": (shift * more + q["shift"]).tolist()}
+    return [("affine", both)]

@@ -279,7 +279,7 @@ def inserted(kind: str, p: Params, at_input: bool) -> Named:
             return "dropout-downscale", {"theirs": f"{p['scale'][0]:.4g}"}
         scale, shift = np.unique(np.round(p["scale"], 9)), np.unique(np.round(p["shift"], 9))
         several = len(scale) > 1 or len(shift) > 1
-        words = "x times " + ", ".join(f"{s:.6g}" for s in scale[:3])
+        words = "x times " + ", ".join(f"{s:.6g}" for s in scale[:3]) if np.any(scale != 1) else "x"
         if np.any(shift):
             words += " plus " + ", ".join(f"{s:.6g}" for s in shift[:3])
         words += " (by channel)" if several else ""

@@ -8,6 +8,7 @@ follows the user there, so that the rest can still be compared.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -403,6 +404,9 @@ def unmatched(
     for name, shape in shapes(match.spec).items():
         layer_name, _, leaf = name.rpartition(".")
         layer = match.layers.get(layer_name)
-        if leaf == "weight" and layer is not None and layer.kind != "norm" and layer.shape != shape:
+        if leaf != "weight" or layer is None:
+            continue
+        norm = layer.kind == "norm"  # its numbers may lie as (1, channels, 1, 1)
+        if math.prod(layer.shape) != shape[0] if norm else layer.shape != shape:
             wrong.append((name, shape, layer.shape))
     return wrong

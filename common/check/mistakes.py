@@ -69,6 +69,11 @@ MISTAKES = {
             "the ReLU is before the batch norm, not after it",
             "ReLU 在批量归一化之前，应在其后",
         ),
+        Mistake(
+            "norm-axis",
+            "the norm is along another axis than the channels",
+            "批量归一化所在的轴不是通道轴",
+        ),
         Mistake("norm-affine", "the norm has {theirs}", "批量归一化{theirs}"),
         Mistake(
             "norm-eps-outside",
@@ -138,7 +143,7 @@ MISTAKES = {
             "porting/loss",
         ),
         Mistake("activation-at-end", "{theirs} on the logits", "logits 上有 {theirs}"),
-        Mistake("scaled", "multiplied by {theirs}", "数值被变换：{theirs}"),
+        Mistake("scaled", "the values x become {theirs}", "数值被变换：{theirs}"),
         Mistake(
             "channel-order",
             "the channels are in another order: {theirs}",
@@ -147,7 +152,7 @@ MISTAKES = {
         Mistake("turned-image", "height and width are exchanged", "高和宽被交换"),
         Mistake(
             "input-scaled",
-            "the network changes its input: {theirs}",
+            "the network changes its input x to {theirs}",
             "网络改变了输入：{theirs}",
         ),
         Mistake(

@@ -7,6 +7,7 @@ that the user's code answers with an exception raises UserError.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -121,7 +122,7 @@ class Process:
 
     def failed(self, error: dict[str, str]) -> GoogLeNetError:
         """The exception for an error in the other process."""
-        reason = one_line(Exception(error["message"]))
+        reason = one_line(Exception(re.sub(r"\x1b\[[0-9;]*m", "", error["message"])))
         said = f"{error['type']}: {reason}"
         if error["stage"] == "framework":
             package = FRAMEWORKS[self.backend]
@@ -131,6 +132,11 @@ class Process:
             )
         if error["type"] == server.MissingError.__name__:
             return UserError(f"{self.file} has no {error['message']}: name what is in it.")
+        if error["type"] == server.NoNetworkError.__name__:
+            return UserError(
+                f"{self.file}:{self.name} is {error['message']}, and no network: name the network "
+                f"itself, its class or a function without arguments that makes it."
+            )
         if error["stage"] == "savable":
             return UserError(
                 f"{self.file}:{self.name} has no weights that a file can hold: {reason}."
@@ -138,6 +144,12 @@ class Process:
         if error["stage"] == "put":
             return UserError(f"{self.file} cannot take the weights of the file: {reason}.")
         where = error["where"] or self.file
+        if error["stage"] in ("start", "train"):
+            return UserError(
+                f"The training step in {self.file} cannot be run: {where} raises {said}. "
+                f"A function of the network returns it, and it takes images and labels: "
+                f"`def make_step(net)`, in it `def step(images, labels)`, at its end `return step`."
+            )
         doing = "loaded" if error["stage"] == "load" else "run"
         return UserError(f"{self.file} cannot be {doing}: {where} raises {said}")
 

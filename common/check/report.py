@@ -12,6 +12,7 @@ from common.parity.report import finite
 
 SAME, DIFFERS = 0, 3
 OPEN = 3  #: unexplained tensors in the text
+HIDDEN = 1e-8  #: a difference of the outputs that is rounding alone
 SHOWN = 16  #: places of a mistake in the text; the JSON has all
 
 
@@ -172,9 +173,11 @@ class Report:
             for each in self.elsewhere:
                 number += 1
                 lines += self._finding(number, each)
-            for other in self.unexplained_elsewhere:
+            for other in self.unexplained_elsewhere[:OPEN]:
                 where = f" ({other.where})" if other.where else ""
                 lines.append(f"  UNEXPLAINED there: {other.name}{where}")
+            if len(self.unexplained_elsewhere) > OPEN:
+                lines.append(f"  and {len(self.unexplained_elsewhere) - OPEN} more")
         if (self.structure or self.findings) and self.outcome == "differs":
             lines += ["", self._proof()]
         if self.training:
@@ -233,9 +236,12 @@ class Report:
         lines = []
         for number, each in enumerate(self.unexplained[:OPEN]):
             label = "The first tensor" if number == 0 else "Another tensor"
+            theirs = self.reference != "the reference"  # of another network, with its lines
+            name = f"{self.reference}'s {each.name}" if theirs else each.name
+            at = "yours at" if theirs else "at"
             lines.append(
-                f"{label} that no known mistake explains is {each.name}"
-                + (f", at {each.where}" if each.where else "")
+                f"{label} that no known mistake explains is {name}"
+                + (f", {at} {each.where}" if each.where else "")
                 + f" ({each.size}x{each.size}):"
             )
             for whose, facts in ((self.reference, each.ours), ("yours", each.theirs)):
@@ -256,10 +262,11 @@ class Report:
     def _proof(self) -> str:
         count = len(self.structure) + len(self.findings)
         these = "this" if count == 1 else f"these {count} changes"
-        plain = (
-            ""
-            if self.plain is None or self.plain == float("inf")
-            else (f" Without, it differs from them by {self.plain:.1g}.")
-        )
+        if self.plain is None or self.plain == float("inf"):
+            plain = ""
+        elif self.plain > HIDDEN:
+            plain = f" Without, it differs from them by {self.plain:.1g}."
+        else:
+            plain = " Without, it gives them too: the difference does not reach the outputs here."
         proved = f"{self.reference} with {these} gives your outputs to {self.residual:.0e}."
         return f"Proof: {proved}{plain}"

@@ -121,6 +121,20 @@ def named(module, name):
     return getattr(module, name)
 
 
+class NoNetworkError(Exception):
+    """What a name stands for is no network."""
+
+
+def require_network(thing):
+    """NoNetworkError unless it may be a network, its class or a function."""
+    kind = type(thing).__name__
+    if callable(thing) and kind not in ("Symbol", "Program"):
+        return
+    if isinstance(thing, dict):
+        raise NoNetworkError(f"a dict ({kind}), which may hold weights")
+    raise NoNetworkError("None" if thing is None else f"an object of {kind}")
+
+
 def failure(error, folder):
     """An exception of the user's code as data: its type, its message and its line in their file."""
     where = ""
@@ -148,6 +162,7 @@ def serve(tracer_path, target, inlet, outlet):
                 stage = "load"
                 module = load_user(path)
                 thing = named(module, name)
+                require_network(thing)
                 if given["step"]:
                     named(module, given["step"])
                 answer = {"version": tracer.VERSION}
@@ -168,7 +183,7 @@ def serve(tracer_path, target, inlet, outlet):
                 answer = getattr(network, call)(**given)
             send(outlet, {"answer": answer})
         except (Exception, SystemExit) as error:
-            where = call if call in ("put", "savable") else stage
+            where = call if call in ("put", "savable", "start", "train") else stage
             send(outlet, {"error": {"stage": where, **failure(error, folder)}})
 
 

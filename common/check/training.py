@@ -15,6 +15,7 @@ import numpy as np
 from backends.numpy.googlenet import Array
 from common.check.losses import FORMS, NEVER, Loss, Pass, losses
 from common.check.match import Match
+from common.check.mistakes import MISTAKES
 from common.check.process import Process
 from common.check.report import Finding, Training
 from common.check.rules import (
@@ -36,6 +37,15 @@ STEPS, BATCH = 3, 4
 SAMPLE = 300  #: values of a tensor
 #: the rates of a step that takes one: a rate inside the velocity shows when the rate changes
 RATES = (1.0, 0.5, 0.75)
+UNSEEN = (
+    "The running statistics of your own norm were not seen to change in a step: it may replace "
+    "them, or never update them."
+)
+UNBIASED = (
+    "PyTorch's norms divide the running variance by n - 1. The reference, TensorFlow, MXNet on a "
+    "CPU and Paddle divide it by n. Training is the same; an evaluation after it differs a little: "
+    f"{MISTAKES['norm-variance'].link}"
+)
 
 
 class TrainingCheck:
@@ -54,6 +64,7 @@ class TrainingCheck:
             for leaf, number in layer.leaves.items()
             if f"{name}.{leaf}" in self.weights
         }
+        self.own = {name for name, layer in match.layers.items() if layer.own}
         self.findings: list[Finding] = []
         self.notes: list[str] = []
 
@@ -276,9 +287,13 @@ class TrainingCheck:
             if len(layer.shape) == 4
         }
         kinds: dict[tuple[str, str, str], list[str]] = {}
+        unbiased_here = unseen = False
         for name in (n for n in self.weights if n in self.numbers and is_running(n)):
             layer, _, leaf = name.rpartition(".")
             old, new = self.states[0][name], self.states[1][name]
+            if np.array_equal(old, new) and layer in self.own:
+                unseen = True  # a step may put new arrays in the place of those that were read
+                continue
             if np.array_equal(old, new):
                 kinds.setdefault(("norm-not-updated", "", ""), []).append(name)
                 continue
@@ -294,8 +309,12 @@ class TrainingCheck:
                 reverse = abs(share - (1 - want)) < 1e-3
                 what = ": the shares of old and new are exchanged" if reverse else ""
                 kinds.setdefault(("norm-momentum", f"{share:.4g}", what), []).append(name)
-            if unbiased:
+            if unbiased and self.process.backend == "torch":
+                unbiased_here = True
+            elif unbiased:
                 kinds.setdefault(("norm-variance", "", ""), []).append(name)
+        self.notes += [UNBIASED] if unbiased_here else []
+        self.notes += [UNSEEN] if unseen else []
         for (kind, theirs, what), names in kinds.items():
             layers = dict.fromkeys(name.rpartition(".")[0] for name in names)
             self.add(kind, list(layers), theirs=theirs, ours=f"{want:.4g}", what=what)

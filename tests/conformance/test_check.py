@@ -314,6 +314,33 @@ def test_training_steps_are_described_and_their_mistakes_named(name):
     assert not wrong
 
 
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ("raises", "steps.py:2 raises ValueError: my own bug. A function"),
+        ("nothing", "steps.py raises TypeError: the step's function returned None"),
+        ("one_parameter", "steps.py raises TypeError: "),
+    ],
+)
+def test_a_step_that_cannot_run_is_bad_input(name, tmp_path, step, words):
+    (tmp_path / "steps.py").write_text(STEPS + (PORTS / f"{name}_steps.py").read_text())
+    command = ["check", f"{tmp_path / 'steps.py'}:net", "--backend", name, "--size", "33"]
+    found = CliRunner().invoke(main, [*command, "--spec", "mini", "--step", step])
+    assert found.exit_code == 2, found.output
+    last = found.output.splitlines()[-1]
+    assert "Your network is mini's function. The training step in steps.py cannot" in last
+    assert words in last
+    assert "`def step(images, labels)`" in last
+
+
+STEPS = """
+def failing(images, labels): raise ValueError("my own bug")
+def raises(net): return failing
+def nothing(net): return None
+def one_parameter(net): return lambda images: None
+"""
+
+
 def steps_of(file):
     """`STEPS` of a file, which is not imported: another process does that."""
     for node in ast.parse(file.read_text()).body:

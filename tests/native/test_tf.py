@@ -18,6 +18,8 @@ from backends import tf as backend
 from backends.tf import GoogLeNet, device, optimizers
 from backends.tf.layers import centred
 from backends.tf.weights import tensors
+from common.check import check_live
+from common.check.process import UserError
 from common.parity.fixtures import draw_fixture
 from common.spec import D2L, MINI, MINI_FAMILY, TORCHVISION_IMAGENET_AUX, arithmetic, find
 from common.weights import shapes
@@ -352,3 +354,15 @@ def test_keras_on_another_framework_is_refused():
     own["KERAS_BACKEND"] = "torch"
     found = subprocess.run(command, env=own, capture_output=True, text=True, check=False)
     assert "BackendError: Keras would run on torch: set KERAS_BACKEND to" in found.stderr
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_check_says_that_a_network_computes_in_half_precision(dtype):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(f"mixed_{dtype}")
+    try:
+        net = keras.Sequential([keras.layers.Conv2D(2, 3), keras.layers.Flatten()])
+        with pytest.raises(UserError, match=rf" {dtype}, .* `keras.*policy\('float32'\)`"):
+            check_live(net, spec="mini")
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -23,6 +23,7 @@ from backends.torch.fused import FusedInception, fuse_1x1
 from backends.torch.graph import Graph
 from backends.torch.streams import ParallelBranches, ParallelInception, parallel_branches
 from backends.torch.train import Trainer
+from common.check import check_live
 from common.parity.fixtures import draw_fixture
 from common.recipe import Recipe
 from common.spec import D2L, SPECS
@@ -329,3 +330,19 @@ def test_a_traced_operation_stands_in_the_layer_that_ran_it(tmp_path):
     found = {event["op"]: event["path"] for event in network.trace(x)["events"]}
     network.close()
     assert found == {"conv": "conv", "act": ""}
+
+
+def test_a_check_says_that_a_network_computes_in_half_precision():
+    class Half(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network("mini")
+
+        def forward(self, x):
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.net(x).float()
+
+    report = check_live(Half(), spec="mini")
+    assert report.outcome == "unexplained"
+    assert "bfloat16" in report.notes[0]
+    assert len(report.text().splitlines()) < 40  # the second size repeats no list of all tensors

@@ -9,10 +9,11 @@ import pytest
 import safetensors.numpy
 from click.testing import CliRunner
 
+from common.check import server
 from common.check.api import open_with
 from common.check.mistakes import MISTAKES
-from common.check.process import UserError
-from common.check.report import Finding, Report
+from common.check.process import Process, UserError
+from common.check.report import Difference, Finding, Report
 from common.check.steps import error
 from common.cli import main
 from common.spec import MINI
@@ -124,6 +125,38 @@ def test_a_key_and_an_eps_choose_what_a_network_is_compared_with(tmp_path):
         assert said in CliRunner().invoke(main, ["check", *words, *more]).output
 
 
+def test_what_is_no_network_is_said_without_colours():
+    process = Process.__new__(Process)
+    process.file, process.name, process.backend = "net.py", "net", "tf"
+    for thing, words in (
+        ({}, "net.py:net is a dict (dict), which may hold weights, and no network: name"),
+        (None, "net.py:net is None, and no network"),
+        (type("Symbol", (), {"__call__": print})(), "net.py:net is an object of Symbol, and no"),
+    ):
+        with pytest.raises(server.NoNetworkError) as raised:
+            server.require_network(thing)
+        error = {"stage": "run", **server.failure(raised.value, "/folder")}
+        assert words in str(process.failed(error))
+    coloured = {"stage": "run", "type": "E", "message": "\x1b[1mNo axis\x1b[0m", "where": ""}
+    assert str(process.failed(coloured)) == "net.py cannot be run: net.py raises E: No axis"
+
+
+def test_a_difference_that_does_not_reach_the_outputs_is_said_to():
+    finding = Finding("scaled", {"theirs": "x times 2"}, ["head"], "")
+    report = Report("mini", [33], "float64", [], [finding], [], 1e-15, 2e-10, [], True)
+    assert "does not reach the outputs" in report.text()
+    assert "the values x become x times 2" in report.text()
+    report.plain = 2e-8
+    assert "Without, it differs from them by 2e-08." in report.text()
+
+
+def test_a_tensor_of_another_network_is_not_said_to_be_at_the_users_line():
+    open_ = Difference("b.py:3", "a.py:7", None, None, 33)
+    report = Report("mini", [33], "float64", [], [], [open_], None, None, [], True)
+    report.reference = "the other network"
+    assert "is the other network's b.py:3, yours at a.py:7 (33x33):" in report.text()
+
+
 @pytest.mark.parametrize("failing", ["{} channel(s)", "KeyError"])
 def test_a_network_that_does_not_run_gives_its_error_for_grey_and_for_colour(failing):
     """The real one of a network of colour images comes second."""
@@ -133,13 +166,14 @@ def test_a_network_that_does_not_run_gives_its_error_for_grey_and_for_colour(fai
 
     with pytest.raises(UserError) as raised:
         open_with(start, None, None)
+    tried = " Images of 96x96, 224x224, 33x33, 299x299 were tried."
     said = "net.py raises KeyError."
     if failing != "KeyError":
         said = (
             "The network runs on no images: with 1 channel(s), net.py raises 1 channel(s); "
             "with 3 channel(s), net.py raises 3 channel(s)."
         )
-    assert str(raised.value) == said
+    assert str(raised.value) == said + tried
 
 
 @pytest.mark.parametrize("size", [None, 33])

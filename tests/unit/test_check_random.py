@@ -53,6 +53,36 @@ def test_two_networks_are_compared_without_a_spec(edit, names):
     assert report.residual < 1e-9  # the eps of a norm, in float32 or not
 
 
+class PadsBefore(random_mistakes.FakeNetwork):
+    """Its pools of stride 2 are padded with 0 in a step of their own, as in Keras."""
+
+    def trace(self, x):
+        """Each such pool has the padding in front of it."""
+        found, at = super().trace(x), {-1: -1}
+        old, found["events"] = found["events"], []
+        for number, each in enumerate(old):
+            each["inputs"] = [at[i] for i in each["inputs"]]
+            node = self.graph.nodes.get(each["path"])
+            if node and node.kind == "pool" and node.p["stride"] == (2, 2):
+                (source,) = each["inputs"]
+                wide = np.pad(found["events"][source]["out"], ((0, 0), (0, 0), (1, 1), (1, 1)))
+                found["events"].append(random_mistakes.event("pad", "", [source], {}, wide))
+                each["inputs"] = [len(found["events"]) - 1]
+            at[number] = len(found["events"])
+            found["events"].append(each)
+        for each in found["outputs"]:
+            each["event"] = at[each["event"]]
+        return found
+
+
+def test_a_padding_in_front_of_a_pool_hides_no_mistake_in_another_network():
+    first = PadsBefore(build(MINI))
+    second = network(("stage1.0.norm", {"eps": 1e-5}))
+    report = Against(first, second, lambda words: None).compare_networks(1, [34])
+    assert [finding.name for finding in report.findings] == ["norm-eps"]
+    assert (report.outcome, report.notes) == ("differs", []), report.text()
+
+
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
@@ -60,6 +90,8 @@ def test_two_networks_are_compared_without_a_spec(edit, names):
         ("stage1.0.conv.weight", lambda a: a[:, :, ::-1, ::-1], "180 degrees"),
         ("stage2.1.conv.weight", lambda a: a.astype(np.float16).astype(float), "rounded"),
         ("head.weight", lambda a: a.T.reshape(a.shape), "reshaped where it should be transposed"),
+        ("stage2.1.conv.weight", lambda a: a + 0.01, "0.01 is added to it"),
+        ("stage2.1.conv.weight", lambda a: a + 1e-3 * (a > 0), "other values"),
         ("head.bias", lambda a: 255 * a, "multiplied by 255"),
         (
             "stage3.0.branch5x5.1.conv.weight",
@@ -200,6 +232,29 @@ def test_the_branches_of_a_block_have_the_names_of_the_spec():
     ):
         node = build(spec).nodes[place]
         assert names(node, {**node.p, "order": order}) == [("swapped-branches", {"theirs": words})]
+
+
+def test_a_normalised_input_is_one_change():
+    steps = [{"scale": [1.0], "shift": [-0.5]}, {"scale": [4.0], "shift": [0.0]}]
+    report, _ = noted(network(("stage1.0.conv", {"before": [("affine", p) for p in steps]})))
+    (finding,) = report.findings
+    assert finding.sentence() == "the network changes its input x to x times 4 plus -2"
+
+
+class Rows(random_mistakes.FakeNetwork):
+    """A network whose norms have a number for each row of the image."""
+
+    def shapes(self):
+        """Those of the norms are another."""
+        norms = [".norm." in name for name in self.numbers]
+        return [(17,) if n else s for n, s in zip(norms, super().shapes(), strict=True)]
+
+
+def test_a_norm_along_another_axis_is_named_once_with_all_its_places():
+    report, _ = noted(Rows(build(MINI)))
+    (finding,) = report.structure
+    assert (finding.name, report.outcome) == ("norm-axis", "structure")
+    assert len(finding.places) == sum(n.kind == "norm" for n in build(MINI).nodes.values())
 
 
 @pytest.mark.parametrize("name", ["stage2.1.conv", "stage4.0.branch3x3.0.conv"])

@@ -1,4 +1,7 @@
-"""A training step's rule, loss and statistics are found, and its mistakes are named."""
+"""A training step's rule, loss and statistics are found, and its mistakes are named.
+
+Long because the mistakes of a step are injected in one place.
+"""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -28,7 +31,7 @@ AIDED = replace(MINI, name="aided", auxiliary=(SIDE,))
 class Steps:
     """A network whose training step is written here, with the mistakes that it is given."""
 
-    dtype = "float64"
+    dtype, backend = "float64", "tf"
 
     def __init__(self, takes_rate=False, spec=MINI, **wrong):
         self.wrong, self.takes_rate, self.spec = wrong, takes_rate, spec
@@ -122,12 +125,12 @@ def check(recipe=None, takes_rate=False, **wrong):
     return run(Steps(takes_rate, **wrong), recipe)
 
 
-def run(network, recipe=None):
+def run(network, recipe=None, own=()):
     leaves = {}
     for number, name in enumerate(network.names):
         layer, _, leaf = name.rpartition(".")
         leaves.setdefault(layer, {})[leaf] = number
-    layers = {name: SimpleNamespace(leaves=each) for name, each in leaves.items()}
+    layers = {n: SimpleNamespace(leaves=each, own=n in own) for n, each in leaves.items()}
     match = Match(network.spec, network.spec, layers)
     weights = {n: a.copy() for n, a in network.weights.items()}
     return TrainingCheck(network, match, SIZE, weights, recipe).run("make_step")
@@ -230,6 +233,19 @@ def test_the_unbiased_variance_is_named():
         if len(layer.shape) == 4
     }
     assert named(check(unbiased=areas)) == {"norm-variance"}
+    with pytest.MonkeyPatch.context() as patch:  # PyTorch's own norm is no mistake of the user's
+        patch.setattr(Steps, "backend", "torch")
+        found = check(unbiased=areas)
+    assert found.same
+    assert [("n - 1" in note, "#norm-variance" in note) for note in found.notes] == [(True, True)]
+
+
+def test_statistics_of_an_own_norm_that_are_replaced_are_noted_and_others_named():
+    norms = {n.rpartition(".")[0] for n in Steps().names if is_running(n)}
+    assert named(run(Steps(kept=True))) == {"norm-not-updated"}
+    found = run(Steps(kept=True), own=norms)
+    assert found.same
+    assert ["may replace them" in note for note in found.notes] == [True]
 
 
 def test_the_exchanged_shares_of_a_norm_are_said():
@@ -334,13 +350,12 @@ def test_where_the_gradient_stops_being_right_is_said():
         (["softmax-at-end"], [], [], ["takes probabilities"]),
         (["softmax-at-end"], ["double-softmax"], ["softmax-at-end"], []),
         (["softmax-at-end"], ["from-logits"], ["softmax-at-end"], []),
-        ([], "It has no such step.", [], ["It has no such step."]),
     ],
 )
 def test_a_step_belongs_to_a_right_network_or_one_whose_softmax_its_loss_wants(
     monkeypatch, network, step, left, noted
 ):
-    """`step` is what is found in the step; None if it must not run, a text if it fails."""
+    """`step` is what is found in the step; None if it must not run."""
 
     class Check:
         def __init__(self, process, match, size, weights, recipe):
@@ -348,8 +363,6 @@ def test_a_step_belongs_to_a_right_network_or_one_whose_softmax_its_loss_wants(
 
         def run(self, name):
             assert name == "make_step"
-            if isinstance(step, str):
-                raise UserError(step)
             return Training("SGD", 0.0, [Finding(each, words, [], "") for each in step], [])
 
     monkeypatch.setattr(api, "TrainingCheck", Check)
@@ -366,6 +379,25 @@ def test_a_step_belongs_to_a_right_network_or_one_whose_softmax_its_loss_wants(
         assert "Your outputs are those of the reference to 1e-09." in report.text()
     notes = [line for line in report.text().splitlines() if line.startswith("Note: ")]
     assert [words in note for words, note in zip(noted, notes, strict=True)] == [True] * len(noted)
+
+
+@pytest.mark.parametrize("names", [[], ["softmax-at-end"]])
+def test_a_step_that_cannot_run_is_bad_input_and_the_networks_answer_is_said(monkeypatch, names):
+    class Check:
+        def __init__(self, *_):
+            """Nothing is needed."""
+
+        def run(self, name):
+            raise UserError("It cannot run.")
+
+    monkeypatch.setattr(api, "TrainingCheck", Check)
+    findings = [Finding(name, {"what": "", "theirs": ""}, [], "") for name in names]
+    report = Report("mini", [SIZE], "float64", [], findings, [], 1e-9, 0.7, [], True)
+    checker = SimpleNamespace(fitted={"mini": ("match", "weights")}, opened=SIZE)
+    with pytest.raises(UserError) as raised:
+        api.check_training(None, checker, report, "make_step", None)
+    right = "" if names else "Your network is mini's function. "
+    assert str(raised.value) == f"{right}It cannot run."
 
 
 def test_a_check_says_what_it_is_doing(monkeypatch):

@@ -108,6 +108,19 @@ class Odd(nn.Block):
         return self.net(np.sin(3 * x) + 0.2 * np.flip(x, 3))
 
 
+class OwnNorm(nn.HybridBlock):
+    """The book's norm, written out."""
+
+    def __init__(self, channels):
+        super().__init__()
+        for name, first in (("gamma", 1), ("beta", 0), ("mean", 0), ("var", 1)):
+            start, shape = mx.init.Constant(first), (1, channels, 1, 1)
+            setattr(self, name, self.params.get(name, shape=shape, init=start))
+
+    def hybrid_forward(self, F, x, gamma, beta, mean, var):
+        return gamma * (x - mean) / F.np.sqrt(var + 1e-3) + beta
+
+
 class Hybrid(nn.HybridBlock):
     """The style of Gluon's model zoo; `F` is the old or the new interface."""
 
@@ -141,7 +154,8 @@ class Hybrid(nn.HybridBlock):
         if not self.norms:
             return nn.Conv2D(width, kernel, stride, pad)
         both = nn.HybridSequential(prefix="")
-        both.add(nn.Conv2D(width, kernel, stride, pad, use_bias=False), nn.BatchNorm(**self.norms))
+        norm = OwnNorm(width) if self.norms == "own" else nn.BatchNorm(**self.norms)
+        both.add(nn.Conv2D(width, kernel, stride, pad, use_bias=False), norm)
         return both
 
     def hybrid_forward(self, F, x):
@@ -222,7 +236,11 @@ RIGHT = {
     "hybridized": hybridized,
     "hybrid, mx.nd": old,
 }
-RIGHT_NORM = {"norm": lambda: new(NORM), "norm, mx.nd": lambda: old(NORM)}
+RIGHT_NORM = {
+    "norm": lambda: new(NORM),
+    "norm, mx.nd": lambda: old(NORM),
+    "own norm": lambda: new("own"),
+}
 WRONG = {
     "swapped": (lambda: book(Swapped), {"swapped-branches"}),
     "no relu": (lambda: book(Linear), {"missing-relu"}),
@@ -238,6 +256,7 @@ WRONG = {
 WRONG_NORM = {
     "eps": (lambda: new({"momentum": 0.9}), {"norm-eps"}),
     "no scale": (lambda: new({**NORM, "scale": False}), {"norm-affine"}),
+    "no shift": (lambda: new({**NORM, "center": False}), {"norm-affine"}),
 }
 #: networks that no list of mistakes explains: the outcome, and names that may be said beside it
 REFUSED = {

@@ -116,13 +116,31 @@ class Odd(nn.Layer):
         return self.net(paddle.sin(3 * x) + 0.2 * paddle.flip(x, [3]))
 
 
+class OwnNorm(nn.Layer):
+    """The book's norm, written out."""
+
+    def __init__(self, channels, epsilon, data_format):
+        super().__init__()
+        self.eps, shape = epsilon, [1, channels, 1, 1]
+        self.gamma = self.create_parameter(shape, default_initializer=nn.initializer.Constant(1.0))
+        self.beta = self.create_parameter(shape, is_bias=True)
+        self.register_buffer("mean", paddle.zeros(shape))
+        self.register_buffer("var", paddle.ones(shape))
+
+    def forward(self, x):
+        return self.gamma * (x - self.mean) / (self.var + self.eps) ** 0.5 + self.beta
+
+
 class Unit(nn.Layer):
     """A unit in the style of paddle.vision's models."""
 
-    def __init__(self, i, o, k, stride=1, groups=1, eps=1e-3, act="relu"):
+    def __init__(
+        self, i, o, k, stride=1, eps=1e-3, act="relu", order="NCHW", kind=nn.BatchNorm2D, **norm
+    ):
         super().__init__()
-        self._conv = nn.Conv2D(i, o, k, stride, (k - 1) // 2, groups=groups, bias_attr=False)
-        self._batch_norm = nn.BatchNorm2D(o, epsilon=eps)
+        pad = (k - 1) // 2
+        self._conv = nn.Conv2D(i, o, k, stride, pad, bias_attr=False, data_format=order)
+        self._batch_norm = kind(o, epsilon=eps, data_format=order, **norm)
         self.act = act
 
     def forward(self, x):
@@ -131,16 +149,16 @@ class Unit(nn.Layer):
 
 
 class WithNorm(nn.Layer):
-    def __init__(self, drop=0.0, **unit):
+    def __init__(self, drop=0.0, order="NCHW", **unit):
         super().__init__()
-        self.stem = nn.Sequential(Unit(1, 8, 7, 2, **unit), nn.MaxPool2D(3, 2, 1))
-        self.second = nn.Sequential(
-            Unit(8, 8, 1, **unit), Unit(8, 24, 3, **unit), nn.MaxPool2D(3, 2, 1)
-        )
+        self.order, unit = order, {"order": order, **unit}
+        pool = nn.MaxPool2D(3, 2, 1, data_format=order)
+        self.stem = nn.Sequential(Unit(1, 8, 7, 2, **unit), pool)
+        self.second = nn.Sequential(Unit(8, 8, 1, **unit), Unit(8, 24, 3, **unit), pool)
         self.blocks = nn.LayerList()
         for row in BLOCKS:
             if row is None:
-                self.blocks.append(nn.LayerList([nn.MaxPool2D(3, 2, 1)]))
+                self.blocks.append(nn.LayerList([pool]))
                 continue
             i, c1, c2, c3, c4 = row
             units = [
@@ -164,9 +182,10 @@ class WithNorm(nn.Layer):
                 x = parts[0](x)
                 continue
             a, b1, b2, c1, c2, d = parts
-            side = F.max_pool2d(x, 3, 1, 1)
-            x = paddle.concat([a(x), b2(b1(x)), c2(c1(x)), d(side)], axis=1)
-        x = F.adaptive_avg_pool2d(x, 1).flatten(1)
+            side = F.max_pool2d(x, 3, 1, 1, data_format=self.order)
+            parts = [a(x), b2(b1(x)), c2(c1(x)), d(side)]
+            x = paddle.concat(parts, axis=self.order.index("C"))
+        x = F.adaptive_avg_pool2d(x, 1, data_format=self.order).flatten(1)
         if self.drop:
             x = F.dropout(x, self.drop)  # `training` is True by default
         return self.fc(x)
@@ -247,7 +266,12 @@ RIGHT = {
     "to_static": lambda: paddle.jit.to_static(book()),
     "a whole graph": lambda: paddle.jit.to_static(book(), full_graph=True),
 }
-RIGHT_NORM = {"norm": WithNorm, "class": lambda: WithNorm}
+RIGHT_NORM = {
+    "norm": WithNorm,
+    "class": lambda: WithNorm,
+    "channels last": lambda: WithNorm(order="NHWC"),
+    "own norm": lambda: WithNorm(kind=OwnNorm),
+}
 WRONG = {
     "swapped": (lambda: book(Swapped), {"swapped-branches"}),
     "no relu": (lambda: book(Linear), {"missing-relu"}),
@@ -265,6 +289,8 @@ WRONG = {
 }
 WRONG_NORM = {
     "eps": (lambda: WithNorm(eps=1e-5), {"norm-eps"}),
+    "eps, channels last": (lambda: WithNorm(order="NHWC", eps=1e-5), {"norm-eps"}),
+    "no shift": (lambda: WithNorm(bias_attr=False), {"norm-affine"}),
     "hardswish": (lambda: WithNorm(act="hardswish"), {"activation"}),
     "dropout": (lambda: WithNorm(drop=0.4), {"dropout-active"}),
 }

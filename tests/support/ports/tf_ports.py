@@ -128,8 +128,31 @@ class Odd(keras.Model):
         return self.net(tf.sin(3 * x) + 0.2 * tf.reverse(x, [2]))
 
 
+class OwnNorm(layers.Layer):
+    """The book's norm, written out."""
+
+    def __init__(self, epsilon, momentum):
+        super().__init__()
+        self.eps = epsilon
+
+    def build(self, shape):
+        kinds = {"gamma": "ones", "beta": "zeros", "mean": "zeros", "var": "ones"}
+        for name, first in kinds.items():
+            setattr(self, name, self.add_weight(shape=shape[-1:], initializer=first))
+
+    def call(self, x):
+        scale = tf.math.rsqrt(self.var + self.eps) * self.gamma
+        return x * scale + (self.beta - self.mean * scale)
+
+
 def functional(
-    eps=1e-3, act_first=False, bias=True, softmax=False, norm=True, lone=False, pool=None
+    eps=1e-3,
+    act_first=False,
+    bias=True,
+    softmax=False,
+    kind=layers.BatchNormalization,
+    lone=False,
+    pool=None,
 ):
     """Keras's functional style, with batch norm."""
 
@@ -138,7 +161,7 @@ def functional(
             x = layers.ZeroPadding2D(p)(x)
         x = layers.Conv2D(c, k, s, use_bias=bias, activation="relu" if act_first else None)(x)
         if not missing:
-            x = layers.BatchNormalization(epsilon=eps, momentum=0.9)(x)
+            x = kind(epsilon=eps, momentum=0.9)(x)
         return x if act_first else layers.ReLU()(x)
 
     def down(x):
@@ -250,6 +273,7 @@ RIGHT = {
 }
 RIGHT_NORM = {
     "functional": functional,
+    "own norm": lambda: functional(kind=OwnNorm),
     "no bias in front of a norm": lambda: functional(bias=False),
 }
 WRONG = {

@@ -575,8 +575,28 @@ def unit(**kwargs):
     return lambda *args, **more: ConvNorm(*args, **more, **kwargs)
 
 
+class OwnNorm(nn.Module):
+    """The book's norm, written out; its running statistics are no buffers."""
+
+    def __init__(self, channels, eps=1e-3, folded=False):
+        super().__init__()
+        self.eps, self.folded, shape = eps, folded, (1, channels, 1, 1)
+        self.gamma, self.beta = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.zeros(shape))
+        self.mean, self.var = torch.zeros(shape), torch.ones(shape)
+
+    def forward(self, x):
+        if self.folded:
+            scale = self.gamma * torch.rsqrt(self.var + self.eps)
+            return x * scale + (self.beta - self.mean * scale)
+        y = self.gamma * ((x - self.mean) / torch.sqrt(self.var + self.eps)) + self.beta
+        self.mean, self.var = self.mean.data, self.var.data
+        return y
+
+
 RIGHT_NORM = {
     "norm": WithNorm,
+    "own norm": lambda: WithNorm(unit(norm=OwnNorm)),
+    "own norm, folded": lambda: WithNorm(unit(norm=OwnNorm, folded=True)),
     "no bias in front of a norm": lambda: WithNorm(unit(bias=False)),
 }
 WRONG_NORM = {
