@@ -37,6 +37,7 @@ IMAGES = 2  #: in a comparison
 BRIGHT = 8  #: the second image's largest value: an activation that ends at 6 must show
 CLOSE = 0.3  #: specs whose costs differ by less are both compared
 FIXTURES = 6  #: that are drawn until every ReLU gets values of both signs
+UNSCALED = ("inception-v3-keras",)  #: specs whose published network has no scales in its norms
 PROOF = {"float64": 1e-8, "float32": 3e-4}  #: the residual of a proof
 
 Progress = Callable[[str], None]
@@ -240,7 +241,7 @@ class Checker:
         """Write the weights into the user's network; note the layers that share theirs."""
         arrays: dict[int, Array] = {}
         owner: dict[int, str] = {}
-        biases = []
+        biases, unscaled = [], 0
         for name in list(weights):
             layer_name, _, leaf = name.rpartition(".")
             layer = match.layers.get(layer_name)
@@ -255,6 +256,9 @@ class Checker:
                 ):
                     weights[name] = np.zeros_like(weights[name])
                     biases.append(layer_name)
+                if layer.kind == "norm" and leaf == "weight" and match.base.name in UNSCALED:
+                    weights[name] = np.ones_like(weights[name])
+                    unscaled += 1
                 continue
             if number in owner:
                 weights[name] = weights[owner[number]]
@@ -269,6 +273,10 @@ class Checker:
             self.notes.append(
                 f"{len(biases)} convolutions in front of a norm have no bias. That is the same "
                 f"function: the bias is read as 0."
+            )
+        if unscaled:
+            self.notes.append(
+                f"{unscaled} norms have no scale, as in the published network: it is read as 1."
             )
         self.network.write(arrays)
 

@@ -92,6 +92,17 @@ def test_specs_that_differ_in_their_steps_alone_are_told_apart(known):
     assert [finding.name for finding in report.findings] == ["norm-affine"]
 
 
+def test_norms_without_a_scale_are_no_mistake_where_the_published_network_has_none():
+    spec = replace(MINI, name="inception-v3-keras")
+    graph = build(spec)
+    norms = [node for node in graph.nodes.values() if node.kind == "norm"]
+    unscaled = graph.edited({node.name: {**node.p, "affine": "no scale"} for node in norms})
+    report = check(own(spec, unscaled), spec)
+    assert report.same
+    assert f"{len(norms)} norms have no scale, as in the published network" in report.text()
+    assert not check(own(MINI, unscaled), MINI).same
+
+
 def test_the_paper_s_network_is_found_without_its_auxiliary_heads(known):
     known(thin(replace(D2L, input=(3, 96, 96))), PAPER)
     report = check(own(replace(PAPER, auxiliary=())), opened=96)
