@@ -60,7 +60,7 @@ SEES = {
     "graph.py": ["native", "device"],
     "split.py": ["native", "device"],
     "streams.py": ["native", "device"],
-    "__init__.py": ["weights", "properties", "native"],
+    "__init__.py": ["weights", "properties", "native", "parallel"],
 }
 UNIT = "unit", ["tests/unit"]
 NUMBERS = [

@@ -351,6 +351,23 @@ def test_an_unknown_process_is_not_taken_for_a_worker():
             assert (ours.fileno() < 0) == (not taken), "it is closed"
 
 
+def test_worker_0_is_sought_at_its_own_address_first(monkeypatch):
+    """The environment's host may be a name that leads elsewhere."""
+    monkeypatch.setenv("MASTER_ADDR", "host3")
+    sought = []
+
+    def refuse(address, timeout):
+        sought.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    line = object.__new__(watchdog.PeerWatchdog)
+    line.rank = 1
+    with pytest.raises(WorkersError, match="cannot connect to worker 0 at 10.0.0.1:77"):
+        line.connect("10.0.0.1", 77, b"hello")
+    assert sought == [("10.0.0.1", 77), ("host3", 77)]
+
+
 def test_workers_meet_where_the_environment_says(monkeypatch):
     for name in ("TF_CONFIG", "PADDLE_TRAINER_ENDPOINTS", "DMLC_PS_ROOT_URI", "MASTER_ADDR"):
         monkeypatch.delenv(name, raising=False)
