@@ -363,7 +363,7 @@ def test_worker_0_is_sought_at_its_own_address_first(monkeypatch):
     monkeypatch.setattr(socket, "create_connection", refuse)
     line = object.__new__(watchdog.PeerWatchdog)
     line.rank = 1
-    with pytest.raises(WorkersError, match="cannot connect to worker 0 at 10.0.0.1:77"):
+    with pytest.raises(WorkersError, match="cannot connect to worker 0 at"):
         line.connect("10.0.0.1", 77, b"hello")
     assert sought == [("10.0.0.1", 77), ("host3", 77)]
 
