@@ -18,7 +18,7 @@ from common.weights import Weights, norm_name, shapes
 class Mismatch(Exception):
     """The file does not have the layers of the spec; the message is a part of a sentence.
 
-    `score` counts the convolutions that fit.
+    `score` counts the layers that fit.
     """
 
     def __init__(self, reason: str, score: int = 0) -> None:
@@ -69,35 +69,50 @@ def other_classes(auxiliary: int, classes: int) -> str:
     return f"its auxiliary heads have {auxiliary} classes and its head has {classes}"
 
 
-def assemble(spec: Spec, units: dict[str, Unit], folded: bool, by_order: bool, score: int) -> Match:
+def assemble(spec: Spec, units: dict[str, Unit], folded: bool, by_order: bool) -> Match:
     """The tensors of the assigned units, with what is filled in."""
     classes = units["head"].shape[0]
     others = {
         unit.shape[0] for name, unit in units.items() if re.fullmatch(r"auxiliary.*head", name)
     }
     if others - {classes}:
-        raise OtherClasses(other_classes(others.pop(), classes), score)
+        raise OtherClasses(other_classes(others.pop(), classes))
     try:
         spec = spec.at(classes=classes)
     except SpecError as error:
-        raise Mismatch(str(error).rstrip("."), score) from error
+        raise Mismatch(str(error).rstrip(".")) from error
     found = Match(spec, {}, by_order=by_order)
     expected = shapes(spec)
     no_norms = folded and all(unit.norm is None for unit in units.values())
     no_biases = not any("bias" in unit.tensors for unit in units.values() if unit.shape[2:])
-    for name in units:
-        unit = units[name]
-        found.names[f"{name}.weight"] = unit.tensors["weight"]
-        norm = norm_name(name)
-        if no_norms and f"{norm}.weight" in expected:
-            folded_norm(found, name, unit, f"{name}.bias" in expected)
-            continue
-        bias(found, name, unit, f"{name}.bias" in expected, no_biases)
-        if f"{norm}.weight" in expected:
-            norm_of(found, norm, unit)
-        elif unit.norm:
-            raise Mismatch(f"{unit.norm.path} is a norm too many")
+    for number, (name, unit) in enumerate(units.items()):
+        try:
+            layer(found, name, unit, expected, no_norms, no_biases)
+        except Mismatch as mismatch:
+            mismatch.score = number  # so many fit
+            raise
     return found
+
+
+def layer(
+    found: Match,
+    name: str,
+    unit: Unit,
+    expected: dict[str, tuple[int, ...]],
+    no_norms: bool,
+    no_biases: bool,
+) -> None:
+    """The tensors of one layer and its norm."""
+    found.names[f"{name}.weight"] = unit.tensors["weight"]
+    norm = norm_name(name)
+    if no_norms and f"{norm}.weight" in expected:
+        folded_norm(found, name, unit, f"{name}.bias" in expected)
+        return
+    bias(found, name, unit, f"{name}.bias" in expected, no_biases)
+    if f"{norm}.weight" in expected:
+        norm_of(found, norm, unit)
+    elif unit.norm:
+        raise Mismatch(f"{unit.norm.path} is a norm too many")
 
 
 def bias(found: Match, name: str, unit: Unit, expected: bool, none: bool) -> None:

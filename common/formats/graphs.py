@@ -82,7 +82,7 @@ def assembled(file: File, spec: Spec, comparison: Comparison) -> Match:
     first = next(iter(expected)).removesuffix(".weight")
     spec = spec.at(channels=units[first].shape[1])
     spec.channels()
-    found = assemble(spec, units, True, False, comparison.alike)
+    found = assemble(spec, units, True, False)
     for name, shape in shapes(found.spec).items():
         layer = name.rpartition(".")[0]
         if name.endswith("weight") and layer in units and units[layer].shape != shape:

@@ -168,7 +168,11 @@ class Matcher:
         found = {each.name: self.units[assigned[each.name]] for each in self.wanted}
         converted = len(found[head.name].shape) == 4
         found[head.name] = as_linear(found[head.name])
-        result = assemble(self.spec, found, self.folded, self.by_order, self.score)
+        try:
+            result = assemble(self.spec, found, self.folded, self.by_order)
+        except Mismatch as mismatch:
+            mismatch.score += self.score
+            raise
         if converted:
             note(result, CONVOLUTION_AS_HEAD)
         return result

@@ -416,6 +416,16 @@ def test_parameters_without_running_statistics_are_refused():
     assert "running" in refusal(renamed(file, lambda n: None if "running" in n else n))
 
 
+def test_a_norm_without_its_mean_is_named_where_no_name_is_known():
+    """The convolutions all fit, so the spec is clear, and the reason is that of its norm."""
+    file, _ = book(D2L_BN)
+    own = renamed(file, blocks_named)
+    mean = next(name for name in own.arrays if "b4.1" in name and name.endswith("running_mean"))
+    norm = mean.removesuffix(".running_mean")
+    said = refusal(renamed(own, lambda name: None if name == mean else name))
+    assert f"{norm} has no running_mean" in said
+
+
 def test_a_keras_norm_of_three_vectors_is_not_guessed():
     weights = noise(MINI)
     file = written("tf", MINI, layers_of("tf", MINI), weights)
