@@ -92,6 +92,16 @@ def test_weights_that_a_file_does_not_bring_back_are_refused(tmp_path):
         put(network, known(), tmp_path)
 
 
+def test_biases_that_the_spec_has_not_become_0():
+    network, weights, extra = Network(), known().weights, "stage2.0.conv.bias"
+    one = own(network)
+    del weights[extra]
+    network.weights[extra] += 1
+    one.write(weights)
+    assert not network.weights[extra].any()
+    assert np.array_equal(network.weights["stage2.1.conv.bias"], weights["stage2.1.conv.bias"])
+
+
 @pytest.mark.parametrize("name", ["torchvision-aux", "googlenet-paper"])
 def test_heads_that_the_network_does_not_run_are_not_read(name, tmp_path):
     """Its weights are those of the spec without them, if there is one."""
