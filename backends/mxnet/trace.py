@@ -304,7 +304,7 @@ class Network:
                             self.net(self.input(x, "float32"))
                             self.net.cast(dtype)
                         self.trace(x)
-                        if self.single:  # it casts by itself
+                        if self.single and dtype == "float64":  # it casts by itself
                             self.dtype = "float32"
                             self.trace(x)
                         self.dtype = self.reduced or self.dtype

@@ -285,7 +285,7 @@ class Network:
                 self.single, self.reduced = False, ""
                 try:
                     self.trace(x)
-                    if self.single:  # it casts by itself
+                    if self.single and dtype == "float64":  # it casts by itself
                         self.dtype = "float32"
                         self.trace(x)
                     self.dtype = self.reduced or self.dtype

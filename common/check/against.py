@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from common.check.checker import BRIGHT, Checker, Progress
+from common.check.checker import BRIGHT, Checker, Progress, require_precise
 from common.check.diagnose import Search
 from common.check.findings import World
 from common.check.graph import INPUT, Array, Graph, Node, Params, compute
@@ -35,6 +35,7 @@ class Against(Checker):
 
     def __init__(self, first: Network, second: Network, say: Progress) -> None:
         super().__init__(second, None, None, say)
+        require_precise(first)
         self.first = first
         self.notes += first.notes
 

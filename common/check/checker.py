@@ -43,6 +43,16 @@ PROOF = {"float64": 1e-8, "float32": 3e-4}  #: the residual of a proof
 Progress = Callable[[str], None]
 
 
+def require_precise(network: Network) -> None:
+    """UserError if a part of the network computes in half precision."""
+    if network.dtype not in PROOF:
+        raise UserError(
+            f"A part of your network computes in {network.dtype}, whose rounding hides mistakes: "
+            "check it in float32, without autocast, and in Keras after "
+            "`keras.config.set_dtype_policy('float32')`."
+        )
+
+
 class Checker:
     """One check of a network that is open."""
 
@@ -54,12 +64,7 @@ class Checker:
         say: Progress,
         source: Weights | None = None,
     ) -> None:
-        if network.dtype not in PROOF:
-            raise UserError(
-                f"A part of your network computes in {network.dtype}, whose rounding hides "
-                "mistakes: check it in float32, without autocast, and in Keras after "
-                "`keras.config.set_dtype_policy('float32')`."
-            )
+        require_precise(network)
         self.network, self.asked, self.size, self.say = network, spec, size, say
         self.source = source  # weights that the network should have
         self.notes: list[str] = list(network.notes)
@@ -390,7 +395,8 @@ class Checker:
             open_,
             [world.size for world in worlds],
         )
-        if unseen := blind(graph, worlds):
+        usual = SPECS.get(match.base.name, match.base).input[1] if match else math.inf
+        if max(report.sizes) < usual and (unseen := blind(graph, worlds)):
             report.warnings.append(unseen)
         for world, edits in zip(rest, fitted[1:], strict=True):
             new = {n: options for n, options in edits.items() if n not in fitted[0]}

@@ -131,7 +131,7 @@ def require_network(thing):
     if callable(thing) and kind not in ("Symbol", "Program"):
         return
     if isinstance(thing, dict):
-        raise NoNetworkError(f"a dict ({kind}), which may hold weights")
+        raise NoNetworkError(f"an object of {kind}, which may hold weights")
     raise NoNetworkError("None" if thing is None else f"an object of {kind}")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from itertools import permutations
 from typing import Any
 
 from common.formats.downscale import kept
@@ -36,7 +37,7 @@ from common.spec import (
 #: kinds whose result is not negative if no input is
 KEEP_SIGN = ("max", "average", "mean", "concat", "add", "flatten", "pad", "adaptive")
 WINDOWS = ("convolution", "max", "average")
-#: kinds of one input and no numbers: the activations
+#: kinds of one input that a ReLU may stand in place of: the activations
 ACTIVATIONS: tuple[str, ...] = (
     "relu",
     "Sigmoid",
@@ -114,6 +115,7 @@ class Steps:
             zeros = first.p["value"] == 0
             if kind == "max":
                 zeros = first.p["value"] == -math.inf or (zeros and self.positive[inputs[0]])
+            zeros = zeros and min(first.p["padding"]) >= 0
             if zeros and (kind != "average" or not any(p["padding"])):
                 both = zip(p["padding"], first.p["padding"], strict=True)
                 p["padding"] = [one + other for one, other in both]
@@ -140,6 +142,13 @@ class Steps:
     def has(self, kind: str) -> bool:
         """Whether there is a step of this kind."""
         return any(step.kind == kind for step in self.steps)
+
+    def scales(self) -> str:
+        """What is done with the images first, in words; nothing if they are taken as they are."""
+        for step in self.steps:
+            if step.kind == "images" and step.p:
+                return f"times {listed(step.p['scale'])} plus {listed(step.p['shift'])}"
+        return ""
 
     def plain(self) -> list[Any]:
         """The steps as lists, for JSON."""
@@ -273,9 +282,19 @@ def compare(graph: Steps, spec: Spec, downscaled: bool, exact: bool) -> Comparis
     counts = len(graph.results), len(ours.results)
     if counts[0] < counts[1] or (exact and counts[0] > counts[1]):
         return Comparison({}, f"it returns {counts[0]} result(s), and {spec.name} {counts[1]}", 0)
+    # networks return their auxiliary heads in any order
+    orders = permutations(graph.results) if counts[0] == counts[1] else [tuple(graph.results)]
+    found = [paired(graph, ours, spec.name, results, exact) for results in orders]
+    return max(found, key=lambda each: (not each.difference, each.alike))
+
+
+def paired(
+    graph: Steps, ours: Steps, spec: str, results: tuple[int, ...], exact: bool
+) -> Comparison:
+    """Compare the steps of a graph with a spec's, from these results on."""
     pairs = dict[int, int]()
     found = dict[int, str]()  # a difference by the number of the file's step
-    todo = [*zip(ours.results, graph.results, strict=False)]
+    todo = [*zip(ours.results, results, strict=False)]
     while todo:
         mine, theirs = todo.pop()
         one, other = ours.steps[mine], graph.steps[theirs]
@@ -284,7 +303,7 @@ def compare(graph: Steps, spec: Spec, downscaled: bool, exact: bool) -> Comparis
                 found[theirs] = f"{said(other)} stands beside another one for {one.name}"
             continue
         pairs[mine] = theirs
-        if apart := differs(one, other, exact, spec.name):
+        if apart := differs(one, other, exact, spec):
             found[theirs] = apart
         follow = one.kind == other.kind or (
             {one.kind, other.kind} <= {*ACTIVATIONS}  # one in the place of another, not behind it
@@ -343,6 +362,11 @@ def words(step: Step) -> str:
 def shown(name: str) -> str:
     """A text of a file for a message: short and printable."""
     return "".join(filter(str.isprintable, name))[:80]
+
+
+def listed(numbers: list[float]) -> str:
+    """The numbers of the channels, or the one that all have."""
+    return ", ".join(f"{each:.6g}" for each in (numbers if len({*numbers}) > 1 else numbers[:1]))
 
 
 def text(value: Any) -> str:

@@ -86,7 +86,9 @@ def identify(
     if source == "--eps" and not any(spec.norm for spec in specs):
         raise SpecError(f"--eps is for networks with batch norm, and {spec_name} has none.")
     specs = [spec.at(eps=eps) if eps is not None and spec.norm else spec for spec in specs]
-    known = by_graph(file, specs) if key is None else None
+    if file.steps and not any(parts(file, key)):
+        raise WeightsError(nothing_under(file_name, key, file))
+    known = by_graph(file, specs)
     if not known:
         known = by_weights(file, specs, spec_name, file_name, key)
         if file.steps:

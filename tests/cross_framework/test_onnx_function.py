@@ -10,6 +10,7 @@ from common.convert import onnx
 from common.errors import WeightsError
 from common.formats import sandbox
 from common.formats.assumptions import assumptions
+from common.formats.flow import SpecSteps, compare
 from common.formats.identify import identify
 from common.formats.readers.base import File
 from common.parity.fixtures import draw_fixture
@@ -67,12 +68,18 @@ def behind(model, kind, which, operator, *constants, first=True, **attributes):
     new = package.helper.make_node(operator, inputs, [output], "the new node", **attributes)
     index = list(model.graph.node).index(node)
     model.graph.node.insert(index + 1, new)
+    return model.graph.node[index + 1]
 
 
-def known_of(model, tmp_path, name=None):
+def computed(node):
+    """Let a node's last input come from a node, not from a constant of the file."""
+    node.input[-1] = "computed"
+
+
+def known_of(model, tmp_path, name=None, key=None):
     path = tmp_path / "it.onnx"
     path.write_bytes(model.SerializeToString())
-    return identify(sandbox.read_file(path), name, "it.onnx")
+    return identify(sandbox.read_file(path), name, "it.onnx", key)
 
 
 OTHER = {
@@ -88,6 +95,24 @@ OTHER = {
     "turned maps": (
         lambda m: behind(m, "Conv", 3, "Transpose", perm=[0, 1, 3, 2]),
         "`Transpose` with perm",
+    ),
+    "a computed limit": (
+        lambda m: (
+            change(m, "Relu", 3, "Identity"),
+            computed(behind(m, "Identity", 0, "Clip", 0.0, 6.0)),
+        ),
+        "`Clip` with most a computed number where",
+    ),
+    "an operator of one's own": (
+        lambda m: nodes(m, "Relu")[3].__setattr__("domain", "my.ops"),
+        "ops::Relu` where",
+    ),
+    "a cut image": (
+        lambda m: (
+            change(m, "Conv", 2, pads=[2] * 4),
+            behind(m, "Relu", 1, "Pad", [0, 0, -1, -1] * 2),
+        ),
+        "a padding with 0.0 where",
     ),
     "a stride": (lambda m: change(m, "Conv", 0, strides=[1, 1]), "has stride 1 where .* has 2"),
     "a padding": (lambda m: change(m, "Conv", 2, pads=[0] * 4), "has padding 0 where .* has 1"),
@@ -203,6 +228,67 @@ def test_the_same_function_in_another_form_is_read(edit, tmp_path):
     x = np.random.RandomState(1).standard_normal((2, 1, SIZE, SIZE)).astype(np.float32)
     want = onnx.run(tmp_path / "it.onnx", x)
     assert tensor_error(GoogLeNet(known.spec, known.weights).forward(x)["head"], want) < 1e-5
+
+
+def test_a_key_is_no_obstacle(tmp_path):
+    model, weights = made()
+    for tensor in model.graph.initializer:
+        for node in model.graph.node:
+            node.input[:] = [f"model.{n}" if n == tensor.name else n for n in node.input]
+        tensor.name = f"model.{tensor.name}"
+    known = known_of(model, tmp_path, key="model")
+    np.testing.assert_array_equal(known.weights["head.weight"], weights["head.weight"])
+    with pytest.raises(WeightsError, match="holds nothing under 'other'"):
+        known_of(model, tmp_path, key="other")
+
+
+def test_images_that_are_scaled_channel_by_channel_are_reported(tmp_path):
+    """As PyTorch exports torchvision's `transform_input`."""
+    model, _ = made(PLAIN.at(channels=3))
+    package = onnx.package("onnx")
+    constants = {"axis": np.array([1])}
+    nodes_, parts = [], []
+    for channel, by in enumerate((0.5, 1.5, 2.5)):
+        constants |= {f"i{channel}": np.array(channel), f"by{channel}": np.float32(by)}
+        for kind, inputs, output, p in (
+            ("Gather", ["images", f"i{channel}"], f"a{channel}", {"axis": 1}),
+            ("Unsqueeze", [f"a{channel}", "axis"], f"b{channel}", {}),
+            ("Mul", [f"b{channel}", f"by{channel}"], f"c{channel}", {}),
+        ):
+            nodes_.append(package.helper.make_node(kind, inputs, [output], **p))
+        parts.append(f"c{channel}")
+    nodes_.append(package.helper.make_node("Concat", parts, ["scaled"], axis=1))
+    nodes(model, "Conv")[0].input[0] = "scaled"
+    for number, node in enumerate(nodes_):
+        model.graph.node.insert(number, node)
+    for name, value in constants.items():
+        model.graph.initializer.append(package.numpy_helper.from_array(value, name))
+    notes = known_of(model, tmp_path, PLAIN.name).notes
+    assert any("scales its images first (times 0.5, 1.5, 2.5 plus 0)" in note for note in notes)
+
+
+@pytest.mark.parametrize("order", [(0, 2, 1), (1, 2, 0)])
+def test_the_results_may_come_in_any_order(order):
+    """torchvision returns its second auxiliary head before the first."""
+    spec = SPECS["googlenet-paper"]
+    steps = SpecSteps(spec, False, False)
+    steps.results = [steps.results[number] for number in order]
+    found = compare(steps, spec, False, True)
+    assert found.difference == ""
+    assert all(one == other for one, other in found.layers.items())
+
+
+@pytest.mark.parametrize(("outputs", "refused"), [(1, False), (5, True)])
+def test_a_norm_that_trains_is_refused_in_every_opset(outputs, refused, tmp_path):
+    """Before opset 14 it has more outputs."""
+    model, _ = made(MINI)
+    for number, node in enumerate(nodes(model, "BatchNormalization")):
+        node.output.extend(f"more {number} {each}" for each in range(1, outputs))
+    if not refused:
+        assert known_of(model, tmp_path, "mini").spec.name == "mini"
+        return
+    with pytest.raises(WeightsError, match="has training yes where"):
+        known_of(model, tmp_path, "mini")
 
 
 @pytest.mark.parametrize(("kind", "axis"), [("Softmax", 1), ("LogSoftmax", -1)])

@@ -129,7 +129,7 @@ def test_what_is_no_network_is_said_without_colours():
     process = Process.__new__(Process)
     process.file, process.name, process.backend = "net.py", "net", "tf"
     for thing, words in (
-        ({}, "net.py:net is a dict (dict), which may hold weights, and no network: name"),
+        ({}, "net.py:net is an object of dict, which may hold weights, and no network: name"),
         (None, "net.py:net is None, and no network"),
         (type("Symbol", (), {"__call__": print})(), "net.py:net is an object of Symbol, and no"),
     ):

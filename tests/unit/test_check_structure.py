@@ -74,6 +74,13 @@ def test_a_size_at_which_mistakes_hide_is_warned_of():
     assert report.warnings == []
 
 
+def test_images_that_are_1x1_at_the_specs_own_size_are_no_reason_to_warn(known):
+    """As in Inception-v3's auxiliary head."""
+    spec = MINI.at(size=16)
+    known(spec)
+    assert check(own(spec), spec).warnings == []
+
+
 # ---- the closest spec
 
 

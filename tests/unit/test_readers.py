@@ -329,11 +329,18 @@ def test_an_onnx_constant_is_the_bias_of_a_layer_without_one():
     assert found["h.weight"].tolist() == [[1, 3], [2, 4]]
 
 
-@pytest.mark.parametrize("nodes", [("Sub", "x k"), ("Mul", "x one"), ("Add", "k x")])
-def test_an_onnx_graph_that_scales_its_images_says_so(nodes):
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        (("Sub", "x k"), "times 0.2 plus -0.8, -1.2"),
+        (("Mul", "x one"), "times 0.04 plus 0"),
+        (("Add", "k x"), "times 0.2 plus 0.8, 1.2"),
+    ],
+)
+def test_an_onnx_graph_that_scales_its_images_says_so(nodes, said):
     made = [CONV, values("k", [4, 6]), values("one", [0.2]), node(*nodes, "s")]
     found = graph(*made, node("Mul", "s one", "t"), node("Conv", "t c.weight c.bias", "y"))
-    assert found.scales == nodes[0]
+    assert found.scales == said
     assert found.arrays["c.weight"].reshape(-1).tolist() == [2, 3]
 
 

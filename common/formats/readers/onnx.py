@@ -16,14 +16,23 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from common.formats.readers.base import LARGEST, Content, Unreadable, array_of, require_few
-from common.formats.readers.onnx_flow import Flow, attributes, signed
-from common.formats.readers.protobuf import Message, float32
+from common.formats.readers.onnx_flow import (
+    ATTRIBUTE,
+    DOMAIN,
+    INPUT,
+    OPERATOR,
+    OUTPUT,
+    Flow,
+    attributes,
+    operator,
+    signed,
+)
+from common.formats.readers.protobuf import Message
 
 #: fields: of a model, a graph, a node, an attribute, a tensor
 GRAPH, NODE, INITIALIZER = 7, 1, 5
-INPUT, OUTPUT, NAME, OPERATOR, ATTRIBUTE, DOMAIN = 1, 2, 3, 4, 5, 7
 IMAGES, RESULTS = 11, 12  # of a graph
-FLOAT, WHOLE, TENSOR = 2, 3, 5
+TENSOR = 5
 DIMS, KIND, FLOATS, INTEGERS, LABEL, RAW, DOUBLES = 1, 2, 4, 7, 8, 9, 10
 EXTERNAL, OUTSIDE = 13, 14
 
@@ -63,12 +72,13 @@ def read_onnx(file: BinaryIO, path: Path | None = None) -> Content:
     layers.uses.update(name for node in nodes for name in node.texts(INPUT))
     flow = Flow({*images} - {*values}, values)
     for index, node in enumerate(nodes):
-        kind, inputs, outputs = node.text(OPERATOR), node.texts(INPUT), node.texts(OUTPUT)
+        kind, inputs, outputs = operator(node), node.texts(INPUT), node.texts(OUTPUT)
         if kind in QUANTISED:
             raise Unreadable("is quantised: export the network before it is quantised.")
         if node.text(DOMAIN).startswith("com.microsoft"):
             raise Unreadable(
-                f"was optimised by ONNX Runtime ({kind:.40}): give the file as it was exported."
+                f"was optimised by ONNX Runtime ({node.text(OPERATOR):.40}): give the file as it "
+                "was exported."
             )
         if kind == "Constant" and outputs:
             for attribute in node.messages(ATTRIBUTE):
@@ -89,7 +99,7 @@ def read_onnx(file: BinaryIO, path: Path | None = None) -> Content:
     layers.zero_biases()
     eps = layers.eps[0] if layers.eps else None
     steps = flow.of(results)
-    return Content(layers.found, eps, beside=data.size, scales=layers.scales, steps=steps)
+    return Content(layers.found, eps, beside=data.size, scales=steps.scales(), steps=steps)
 
 
 class Layers:
@@ -102,7 +112,6 @@ class Layers:
         self.values, self.images = values, images
         self.found = dict[str, Any]()  #: the tensors by name
         self.eps = list[float]()  #: of each norm
-        self.scales = ""  #: what is done with the images first
         self.kinds = dict[str, str]()  # the operator of each convolution and linear layer
         self.last = dict[str, str]()  # a value in the graph: the layer that it is the result of
         self.pooled = set[str]()  # images multiplied from the left: half of an adaptive pool
@@ -127,7 +136,6 @@ class Layers:
         one, other = inputs if inputs[1] in self.values else inputs[::-1]
         value, swapped = self.values[other], one != inputs[0] and kind in ("Sub", "Div")
         if one in self.images:
-            self.scales = self.scales or kind
             self.images.add(output)
         elif (
             not swapped
@@ -157,14 +165,16 @@ class Layers:
         layer = self.made[output] = layer_name(given[0], other_name, self.found)
         for leaf, name in zip(LEAVES[kind], given, strict=False):
             value = values[name]
-            if leaf == "weight" and (kind == "MatMul" or (kind == "Gemm" and not transposed(node))):
-                value = value.T
+            turned = kind == "MatMul" or (kind == "Gemm" and p.get("transB") != 1)
+            value = value.T if leaf == "weight" and turned else value
             by = p.get("alpha" if leaf == "weight" else "beta", 1.0) if kind == "Gemm" else 1.0
             self.found[f"{layer}.{leaf}"] = value if by == 1 else value * value.dtype.type(by)
         if kind != "BatchNormalization":
             self.kinds[layer], self.last[output] = kind, layer
             return
-        self.eps.append(epsilon(node))
+        self.eps.append(p.get("epsilon", 1e-5))
+        if not SMALLEST_EPS < self.eps[-1] < 1:
+            raise Unreadable("is damaged: a norm has no eps between 0 and 1.")
         if self.eps[-1] != self.eps[0]:  # a network of ours has one: exact in evaluation
             gamma, variance = (values[name].astype(np.float64) for name in given[::3])
             gamma *= np.sqrt((variance + self.eps[0]) / (variance + self.eps[-1]))
@@ -269,25 +279,6 @@ def layer_name(weight: str, other: str, found: dict[str, Any]) -> str:
     layer = weight.removesuffix(".weight").lstrip("/")
     plain = re.fullmatch(r"[\w./-]{1,150}", layer) and layer != weight
     return layer if plain and f"{layer}.weight" not in found else other
-
-
-def transposed(node: Message) -> bool:
-    """Whether a Gemm has its weights as (out, in)."""
-    for attribute in node.messages(ATTRIBUTE):
-        if attribute.text(1) == "transB":
-            return attribute.whole(WHOLE) == [1]
-    return False
-
-
-def epsilon(node: Message) -> float:
-    """The eps of a norm: its attribute, or the operator's default."""
-    for attribute in node.messages(ATTRIBUTE):
-        if attribute.text(1) == "epsilon":
-            for data in attribute.bytes(FLOAT):
-                if (eps := float32(data)) > SMALLEST_EPS and eps < 1:
-                    return eps
-            raise Unreadable("is damaged: a norm has no eps between 0 and 1.")
-    return 1e-5
 
 
 def array(tensor: Message, outside: DataFile) -> np.ndarray:

@@ -16,7 +16,7 @@ from common.formats.readers.base import require_few
 from common.formats.readers.protobuf import Message, float32
 from common.spec import AdaptiveAvgPool
 
-INPUT, OUTPUT, OPERATOR, ATTRIBUTE = 1, 2, 4, 5  # of a node
+INPUT, OUTPUT, OPERATOR, ATTRIBUTE, DOMAIN = 1, 2, 4, 5, 7  # of a node
 FLOAT, INTEGER, TEXT, FLOATS, INTEGERS = 2, 3, 4, 7, 8  # of an attribute
 REALS = (1, 10, 11, 16)  #: the types that hold images
 PROBABILITIES = ("Softmax", "LogSoftmax")
@@ -38,8 +38,7 @@ class Images:
 class Flow:
     """The steps of a graph, whose nodes come one after the other.
 
-    `values` are its constants, `made` the layer behind each value of one, and `folded` the values
-    that only take a constant into the layer before.
+    `values` are its constants.
     """
 
     def __init__(self, images: set[str], values: Mapping[str, np.ndarray]) -> None:
@@ -64,8 +63,11 @@ class Flow:
         return self.numbers[name]
 
     def node(self, node: Message, layer: str, shape: tuple[int, ...], folded: bool) -> None:
-        """One node; `layer` is its own, whose weight has `shape`; `folded` as in the class."""
-        kind, inputs, outputs = node.text(OPERATOR), node.texts(INPUT), node.texts(OUTPUT)
+        """One node; `layer` is its own, whose weight has `shape`.
+
+        `folded`: it only takes a constant into the layer before.
+        """
+        kind, inputs, outputs = operator(node), node.texts(INPUT), node.texts(OUTPUT)
         data = [name for name in inputs if name in self.numbers or name in self.images]
         require_few(len(self.steps.steps))
         if not outputs or outputs[0] in self.values or not data:
@@ -77,6 +79,7 @@ class Flow:
         if folded:
             self.numbers[outputs[0]] = self.at(data[0])
         elif layer:
+            p |= {"training_mode": 1} if any(outputs[1:]) else {}  # before opset 14
             self.numbers[outputs[0]] = self.layer(kind, data[0], name, p, layer, shape)
         else:
             self.numbers[outputs[0]] = self.other(kind, inputs, data, name, p)
@@ -99,13 +102,16 @@ class Flow:
     def as_linear(self, number: int) -> int:
         """A 1x1 convolution of a mean, or the mean of a 1x1 convolution, as a linear layer."""
         last = self.steps.steps[number]
-        for kind, before in (("mean", "convolution"), ("convolution", "mean")):
+        ways = ("mean", "convolution"), ("convolution", "mean"), ("convolution", "average")
+        for kind, before in ways:
             if last.kind == kind and self.steps.steps[last.inputs[0]].kind == before:
                 inner = self.steps.steps[last.inputs[0]]
                 conv = last if kind == "convolution" else inner
                 plain = {"kernel": [1, 1], "stride": [1, 1], "padding": [0] * 4, "groups": 1}
                 if {**conv.p, **plain} == conv.p:
-                    mean = self.steps.make("mean", [*inner.inputs], "")
+                    mean = last.inputs[0]
+                    if kind == "mean":
+                        mean = self.steps.make("mean", [*inner.inputs], "")
                     return self.steps.make("linear", [mean], conv.name, layer=conv.p["layer"])
         return number
 
@@ -222,26 +228,32 @@ class Flow:
         numbers = {key: p[key] for key in p if isinstance(p[key], (int, float, str))}
         for each in constants:
             if each.size == 1 and each.dtype.kind == "f":
-                numbers["by"] = float(each.ravel()[0])
+                numbers["by" if inputs[0] == data[0] or kind == "Add" else "of"] = float(
+                    each.ravel()[0]
+                )
         return make(kind[:1].upper() + kind[1:], steps, name, **numbers)  # no kind of a spec
 
     def local_norm(self, x: int, divisor: int) -> dict[str, Any]:
         """The numbers of a local norm that PyTorch exports as a mean of squares; else nothing."""
-        found, step = dict[str, Any](), self.steps.steps[divisor]
+        found, step = {"alpha": 1.0}, self.steps.steps[divisor]
         for kind, key in (("Pow", "beta"), ("Add", "bias")):
             if step.kind != kind or "by" not in step.p:
                 return {}
             found[key], step = step.p["by"], self.steps.steps[step.inputs[0]]
         while step.inputs and step.kind != "Mul":
             if step.kind == "scale":
-                found["alpha"] = step.p["by"]
-            elif step.kind == "average" and step.p["kernel"][1:] == [1, 1]:
+                found["alpha"] *= step.p["by"]
+            elif step.kind == "average" and step.p["kernel"][1:] == [1, 1] and "size" not in found:
                 found["size"] = step.p["kernel"][0]
+            elif step.kind not in ("flatten", "pad", "Pad"):
+                return {}
             step = self.steps.steps[step.inputs[0]]
-        return found if step.inputs == (x, x) and len(found) == 4 else {}
+        return found if step.kind == "Mul" and step.inputs == (x, x) and len(found) == 4 else {}
 
     def clip(self, kind: str, x: int, inputs: list[str], name: str, p: dict[str, Any]) -> int:
         """A Clip: a ReLU if it has no upper limit."""
+        if any(each and each not in self.values for each in inputs[1:] if kind == "Clip"):
+            return self.steps.make("Clip", [x], name, most="a computed number")
         limits = [self.values.get(each) for each in inputs[1:]] if kind == "Clip" else []
         if kind != "Clip":
             limits = [self.values.get(each) for each in inputs if each in self.values]
@@ -262,6 +274,8 @@ class Flow:
 
     def pad(self, x: int, inputs: list[str], name: str, p: dict[str, Any]) -> int:
         """Constant values around the map."""
+        if any(each and each not in self.values for each in inputs[1:]):
+            return self.steps.make("Pad", [x], name, pads="computed numbers")
         pads, value = p.get("pads"), p.get("value", 0.0)
         if pads is None and len(inputs) > 1 and inputs[1] in self.values:
             pads = self.values[inputs[1]].ravel().tolist()
@@ -329,6 +343,12 @@ def sides(p: dict[str, Any], kernel: list[int]) -> dict[str, Any]:
         if stride != [1, 1]:
             padding = f"{auto}, which depends on the size of the images"
     return {"kernel": kernel, "stride": stride, "padding": padding}
+
+
+def operator(node: Message) -> str:
+    """The operator of a node; with its domain, if that is not ONNX's own."""
+    domain, kind = node.text(DOMAIN), node.text(OPERATOR)
+    return kind if domain in ("", "ai.onnx") else f"{domain}::{kind}"
 
 
 def attributes(node: Message) -> dict[str, Any]:
