@@ -30,16 +30,17 @@ def own(spec, graph=None):
 
 
 @pytest.fixture
-def known(monkeypatch):
-    """Makes these the only specs."""
+def known():
+    """Makes these the only specs. Afterwards all are again, in their order, which can matter."""
+    before = dict(SPECS)
 
     def only(*specs):
-        for name in list(SPECS):
-            monkeypatch.delitem(SPECS, name)
-        for spec in specs:
-            monkeypatch.setitem(SPECS, spec.name, spec)
+        SPECS.clear()
+        SPECS.update({spec.name: spec for spec in specs})
 
-    return only
+    yield only
+    SPECS.clear()
+    SPECS.update(before)
 
 
 # ---- sizes
