@@ -410,7 +410,7 @@ class Network:
 
     def shapes(self):
         """The canonical shapes of the weights, by number."""
-        return [array.shape for array in self.read()]
+        return [canonical(np.empty(t.shape), layout).shape for t, layout in self.leaves]
 
     def read(self):
         """The weights by number, in canonical layout."""
