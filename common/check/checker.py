@@ -103,7 +103,7 @@ class Checker:
         reports = []
         for match in self.likeliest(matches, trace)[:3]:
             reports.append(self.against(match, trace, channels))
-            if reports[-1].same:
+            if reports[-1].simple:  # no other spec says it with less
                 break
         return min(reports, key=lambda report: report.weight())
 

@@ -114,6 +114,12 @@ class Report:
         """The exit status."""
         return SAME if self.same else DIFFERS
 
+    @property
+    def simple(self) -> bool:
+        """Whether at most one mistake explains all, in a network with the spec's structure."""
+        explained = self.outcome in ("same", "differs") and not self.structure
+        return explained and len(self.findings + self.elsewhere) <= 1
+
     def weight(self) -> tuple[int, int, int]:
         """How far the network is from the spec, to choose between specs."""
         return (

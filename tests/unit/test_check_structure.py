@@ -100,6 +100,21 @@ def test_specs_that_differ_in_their_steps_alone_are_told_apart(known):
     assert [finding.name for finding in report.findings] == ["norm-affine"]
 
 
+def test_other_specs_are_tried_until_one_mistake_explains_all(known):
+    """The first layer is wrong, so no spec gives a tensor of the network's."""
+    epses = (1e-3, 1e-5)
+    variants = [replace(MINI, name=f"eps {e}", norm=replace(MINI.norm, eps=e)) for e in epses]
+    known(*variants)
+    first = next(node for node in build(MINI).nodes.values() if node.kind == "conv")
+    for spec, tried in zip(variants, (1, 2), strict=True):
+        wrong = build(spec).edited({first.name: {**first.p, "pad": (4, 2, 4, 2)}})
+        said = []
+        report = Checker(own(spec, wrong), None, None, said.append).run(1, 33)
+        assert report.spec == spec.name
+        assert [finding.name for finding in report.findings] == ["same-padding"]
+        assert sum("at 33x33" in words for words in said) == tried
+
+
 def test_norms_without_a_scale_are_no_mistake_where_the_published_network_has_none():
     spec = replace(MINI, name="inception-v3-keras")
     graph = build(spec)
