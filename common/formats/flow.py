@@ -61,7 +61,9 @@ WORDS = {
     **{"adaptive": "an adaptive pool", "a constant": "a constant"},
 }
 #: the numbers of a step in words
-KEYS = {"up": "rounding up", "counted": "counted padding", "by": "factor"}
+KEYS = {"by": "factor"}
+#: what a step does if such a flag is on
+FLAGS = {"up": "round its size up", "counted": "count its padding"}
 
 
 @dataclass(frozen=True)
@@ -281,7 +283,7 @@ def compare(graph: Steps, spec: Spec, downscaled: bool, exact: bool) -> Comparis
     ours = SpecSteps(spec, graph.has("norm"), downscaled)
     counts = len(graph.results), len(ours.results)
     if counts[0] < counts[1] or (exact and counts[0] > counts[1]):
-        return Comparison({}, f"it returns {counts[0]} result(s), and {spec.name} {counts[1]}", 0)
+        return Comparison({}, f"its results are {counts[0]}, those of {spec.name} {counts[1]}", 0)
     # networks return their auxiliary heads in any order
     orders = permutations(graph.results) if counts[0] == counts[1] else [tuple(graph.results)]
     found = [paired(graph, ours, spec.name, results, exact) for results in orders]
@@ -331,6 +333,9 @@ def differs(one: Step, other: Step, exact: bool, spec: str) -> str:
         )
     for key in {**one.p, **other.p}:
         ours, theirs = one.p.get(key), other.p.get(key)
+        if key in FLAGS and bool(ours) != bool(theirs):
+            does = "does" if theirs else "does not"
+            return f"{said(other)} {does} {FLAGS[key]}, unlike {one.name}"
         if key != "layer" and not close(ours, theirs):
             what = KEYS.get(key, key)
             return f"{said(other)} has {what} {text(theirs)} where {one.name} has {text(ours)}"
@@ -355,6 +360,8 @@ def words(step: Step) -> str:
     """What a step is."""
     if step.kind in WORDS:
         return WORDS[step.kind].format(**step.p)
+    if "by" in step.p:
+        return f"`{shown(step.kind)}` by {text(step.p['by'])}"
     numbers = [f"{shown(key)} {text(step.p[key])}" for key in step.p]
     return f"`{shown(step.kind)}`" + (f" with {', '.join(numbers)}" if numbers else "")
 

@@ -39,7 +39,7 @@ def fits(file: File, specs: list[Spec]) -> Iterator[Fit]:
                 if more := file.steps.results[1 + len(spec.auxiliary) :]:
                     first = shown(file.steps.steps[more[0]].name)
                     match.notes.append(
-                        f"{len(more)} other result(s) are left out, the first is of `{first}`."
+                        f"Its other results ({len(more)}) are left out, the first is of `{first}`."
                     )
                 yield Fit(match, downscaled)
 

@@ -88,10 +88,10 @@ OTHER = {
     "a limit": (lambda m: change(m, "Relu", 3, "Clip", min=0.0, max=6.0), "most 6 where"),
     "no ReLU": (lambda m: change(m, "Relu", 3, "Identity"), "a convolution where .* has a ReLU"),
     "a negation": (lambda m: behind(m, "Conv", 3, "Neg"), "the new node` is `Neg`"),
-    "a power": (lambda m: behind(m, "Relu", 3, "Pow", 2.0), "`Pow` with by 2 where"),
+    "a power": (lambda m: behind(m, "Relu", 3, "Pow", 2.0), "`Pow` by 2 where"),
     "a factor": (lambda m: behind(m, "Relu", 3, "Mul", 2.0), "a multiplication by 2 where"),
     "a divisor": (lambda m: behind(m, "Conv", 3, "Div", 2.0), "a multiplication by 0.5 where"),
-    "a number added": (lambda m: behind(m, "Concat", 0, "Add", 0.5), "`Add` with by 0.5"),
+    "a number added": (lambda m: behind(m, "Concat", 0, "Add", 0.5), "`Add` by 0.5"),
     "turned maps": (
         lambda m: behind(m, "Conv", 3, "Transpose", perm=[0, 1, 3, 2]),
         "`Transpose` with perm",
@@ -128,7 +128,7 @@ OTHER = {
         lambda m: change(m, "Conv", 2, dilations=[2, 2]),
         "has dilation 2 where .* has 1",
     ),
-    "a pool rounded up": (lambda m: change(m, "MaxPool", 0, ceil_mode=1), "has rounding up yes"),
+    "a pool rounded up": (lambda m: change(m, "MaxPool", 0, ceil_mode=1), "does round its size up"),
     "an average": (
         lambda m: change(
             *(m, "MaxPool", 0, "AveragePool"), kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4
