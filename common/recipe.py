@@ -147,7 +147,7 @@ def shortest(value: Any) -> Any:
 
 D2L = Recipe()
 
-#: our own recipe; docs/training.md measures what each part contributes
+#: our own recipe; docs/training.md has its results
 BEST = Recipe(
     name="best",
     spec="d2l-bn",

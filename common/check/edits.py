@@ -45,6 +45,8 @@ def variants(node: Node, shape: Sequence[int], want: Sequence[int]) -> Iterator[
                 for layout in ("height and width exchanged", "turned by 180 degrees"):
                     if p["kernel"] != (1, 1):
                         yield {**base, "layout": layout}
+            if p["bias"]:
+                yield {**p, "bias": 2}
         case "norm":
             for mode in ("running", "batch", "outside"):
                 for affine in (True, "no scale", "no shift", False):
@@ -199,7 +201,7 @@ def names(node: Node, p: Params) -> list[Named]:
             if "layout" in changed:
                 found.append(("kernel-layout", {"theirs": p["layout"]}))
             if "bias" in changed:
-                found.append(("extra-bias" if p["bias"] else "missing-bias", {"theirs": ""}))
+                found.append(_bias(p))
         case "norm":
             if p["mode"] == "identity":
                 return [*found, ("norm-missing", {})]
@@ -235,10 +237,8 @@ def names(node: Node, p: Params) -> list[Named]:
             if "order" in changed:
                 found.append(("flatten-order", {}))
         case "linear":
-            if p["bias"] == 2:
-                found.append(("bias-twice", {}))
-            elif "bias" in changed:
-                found.append(("extra-bias" if p["bias"] else "missing-bias", {"theirs": ""}))
+            if "bias" in changed:
+                found.append(_bias(p))
         case "out":
             if "fn" in changed and "softmax" in p["fn"]:
                 fn = p["fn"].removesuffix(" that ends at -64")
@@ -296,6 +296,13 @@ def inserted(kind: str, p: Params, at_input: bool) -> Named:
     if kind == "pool":
         return "extra-pool", {"theirs": window(p)}
     return "extra-layer", {"theirs": kind}
+
+
+def _bias(p: Params) -> Named:
+    """The name of another bias: none, one more, or the layer's own twice."""
+    if p["bias"] == 2:
+        return "bias-twice", {}
+    return "extra-bias" if p["bias"] else "missing-bias", {"theirs": ""}
 
 
 def _branch(node: Node, index: int) -> str:

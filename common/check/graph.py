@@ -296,7 +296,7 @@ def _conv(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:
         y = columns @ weight.reshape(len(weight), -1).T
         y = y.reshape(n, height, width, -1).transpose(0, 3, 1, 2)
     bias = weights.get(f"{node.name}.bias") if p["bias"] else None
-    return y if bias is None else y + bias[:, None, None]
+    return y if bias is None else y + int(p["bias"]) * bias[:, None, None]
 
 
 def _norm(node: Node, inputs: Sequence[Array], weights: Weights) -> Array:

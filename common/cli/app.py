@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 import re
 import signal
 import sys
@@ -123,6 +124,17 @@ SETTINGS = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
 @click.version_option(package_name="googlenet-in-four-frameworks", message="%(version)s")
 def main() -> None:
     """GoogLeNet in four frameworks: one spec, one reference, the same function everywhere."""
+
+
+class FloatRange(click.FloatRange):
+    """A number in a range; click's own accepts NaN in each."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Return the number."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
 
 
 class Known(click.ParamType):
@@ -254,7 +266,7 @@ weights_key_option = click.option(
 )
 weights_eps_option = click.option(
     "--eps",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FloatRange(0, 1, min_open=True, max_open=True),
     help="eps of the batch norms that the weights were trained with, if not the spec's.",
 )
 
@@ -281,6 +293,9 @@ class Numbers(click.ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
         """Return the numbers."""
         try:
-            return tuple(int(word) for word in str(value).split(","))
+            numbers = tuple(int(word) for word in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not a list of whole numbers.", param, ctx)
+        if min(numbers) < 1:
+            self.fail(f"{value!r} has a number below 1.", param, ctx)
+        return numbers

@@ -108,8 +108,10 @@ def bench(
         for size, batch_size, count in product(sizes, batch_sizes, threads or (None,))
     ]
     if workers:
-        if len(plans) > 1 or profile or peer or threads or min(workers) < 1:
-            raise SpecError("--workers takes numbers from 1, with a single size and batch size.")
+        if len(plans) > 1 or profile or peer or threads:
+            raise SpecError(
+                "--workers takes one size and one batch size, without --threads, --profile and --peer."
+            )
         with progress(f"starting {backend}"):
             found = benchmark.scale(plans[0], workers)
         click.echo(json.dumps(found, indent=2) if as_json else report.render_scaling(found))

@@ -13,6 +13,7 @@ from common.cli.app import (
     BACKENDS,
     COUNT,
     SPEC,
+    FloatRange,
     Known,
     KnownOption,
     deferred_signals,
@@ -69,7 +70,7 @@ LOGGERS = ("tensorboard", "wandb", "mlflow")
 )
 @click.option(
     "--split",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FloatRange(0, 1, min_open=True, max_open=True),
     help="Share of each class for testing, if --data holds class folders that are not divided.",
 )
 @click.option(
@@ -83,7 +84,7 @@ LOGGERS = ("tensorboard", "wandb", "mlflow")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue a run.")
 @click.option(
     "--save-every",
-    type=click.FloatRange(min=0),
+    type=FloatRange(min=0),
     default=300.0,
     show_default=True,
     metavar="SECONDS",

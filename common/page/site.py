@@ -29,7 +29,7 @@ try:
     from common.page.markup import document, indent_of, inline, science, shape_text
 except ImportError as error:
     raise BackendError(
-        f"The page needs Jinja2 and Pygments: `{install_command('page', 'page')}`."
+        f"The page needs Jinja2 and Pygments: `{install_command('page', 'cross')}`."
     ) from error
 
 FILES = {"en": "index.html", "zh-CN": "index.zh-CN.html"}

@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 #: the four frameworks side by side, which the README describes in a sentence
-PAGE = ["python -m pip install -c constraints/page.txt -e .[page]", "googlenet page --out site"]
+PAGE = ["python -m pip install -c constraints/cross.txt -e .[page]", "googlenet page --out site"]
 DIFFERS = 3  #: the status of a command that finds the mistake that it was given
 SHOWN = 30  #: lines of the output of a command that fails
 

@@ -300,6 +300,9 @@ def test_a_refusal_has_no_traceback_in_a_process_of_its_own():
         ("bench", r".*'--backend'.* torch, tf, mxnet, paddle\. See `googlenet bench --help`\."),
         ("trian", r".*'trian'.*'train'\? See `googlenet --help`\."),
         ("--no train", r".*'--no'.* See `googlenet --help`\."),
+        ("train --split nan", r"--split: nan is not a number\. See `googlenet train --help`\."),
+        ("train --save-every nan", r"--save-every: nan is not a number\. See .*\."),
+        ("convert a.pt b.pt --eps nan", r"--eps: nan is not a number\. See .*\."),
     ],
 )
 def test_what_click_refuses_is_one_sentence_with_status_2(run, words, said):

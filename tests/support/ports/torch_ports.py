@@ -176,6 +176,11 @@ class Twice(nn.Module):
         return self.net(x) + self.net[-1].bias
 
 
+class BiasTwice(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x) + self.bias[:, None, None]
+
+
 class Skipping(nn.Module):
     """The block 4c reads 4a, and nothing reads 4b."""
 
@@ -337,13 +342,13 @@ def exchanged():
     return book(blocks=rows)
 
 
-def changed(index, **kwargs):
+def changed(index, kind=nn.Conv2d, **kwargs):
     """The stem with one convolution or pool made anew."""
     layers = stem()
     old = layers[index]
     if isinstance(old, nn.Conv2d):
         size = {"kernel_size": old.kernel_size, "stride": old.stride, "padding": old.padding}
-        layers[index] = nn.Conv2d(old.in_channels, old.out_channels, **{**size, **kwargs})
+        layers[index] = kind(old.in_channels, old.out_channels, **{**size, **kwargs})
     else:
         layers[index] = nn.MaxPool2d(**{"kernel_size": 3, "stride": 2, "padding": 1, **kwargs})
     return book(first=layers)
@@ -455,6 +460,7 @@ WRONG = {
     "replicated": (lambda: changed(5, padding_mode="replicate"), {"padding-mode"}),
     "clamped": (lambda: book(Clamped), {"extra-activation"}),
     "bias twice": (lambda: Twice(book()), {"bias-twice"}),
+    "bias of a convolution twice": (lambda: changed(5, kind=BiasTwice), {"bias-twice"}),
     "shuffled": (lambda: book(Shuffled), {"channel-order"}),
     "turned": (lambda: Turned(book()), {"turned-image"}),
     "another input": (Skipping, {"other-input"}),
