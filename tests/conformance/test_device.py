@@ -206,6 +206,21 @@ def test_there_is_a_cpu_and_gpus_are_numbered(backend):
     assert gpus == [f"gpu:{index}" for index in range(len(gpus))]
 
 
+#: how each framework tells its GPUs, and what it answers where there are two
+COUNTS = {
+    "torch": ("torch.cuda.device_count", 2),
+    "tf": ("tensorflow.config.list_physical_devices", ["one", "two"]),
+    "mxnet": ("mxnet.context.num_gpus", 2),
+    "paddle": ("paddle.device.cuda.device_count", 2),
+}
+
+
+def test_two_gpus_are_numbered_behind_the_cpu(backend, name):
+    counter, answer = COUNTS[name]
+    with mock.patch(counter, return_value=answer):
+        assert backend.devices() == ["cpu", "gpu:0", "gpu:1"]
+
+
 def test_a_gpu_that_is_not_there_is_an_error(backend):
     with pytest.raises(DeviceError, match=r"gpu:99 is not there: found cpu"):
         choose("gpu:99", backend.devices())

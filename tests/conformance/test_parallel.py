@@ -264,7 +264,7 @@ class Command:
         common = ["--workers", "2", "--save-every", "0", "--device", "cpu"]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "common.cli", "train", *words, *common],
-            env={**environment(), "TMPDIR": str(folder), workers.JOIN: "60"},
+            env={**environment(), "TMPDIR": str(folder), workers.JOIN: "300"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -430,7 +430,7 @@ def test_a_killed_worker_ends_the_others_whatever_started_them(name, tmp_path, v
     for index, more in enumerate(by_hand(name, port)):
         outs.append([tmp_path / f"{index}.{stream}" for stream in ("out", "err")])
         with outs[-1][0].open("w") as out, outs[-1][1].open("w") as err:
-            env = {**environment(), workers.JOIN: "60", **more}
+            env = {**environment(), workers.JOIN: "300", **more}
             children.append(subprocess.Popen([*command, *words], env=env, stdout=out, stderr=err))
     killed = len(children) - COUNT + victim
     try:

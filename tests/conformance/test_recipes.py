@@ -55,6 +55,7 @@ NARROWED = {
     "torchvision-aux": AUX,
 }
 CASES = {**RECIPES, "best, auxiliary heads": replace(RECIPES["best"], spec="torchvision-aux")}
+del CASES["d2l-512"]  # `d2l` with another batch size, and each step here takes 8 images
 TOLERANCE = 1e-7  #: of float64: Paddle and MXNet take 1 - rate in float32
 SEEDS = (0, 1_000_003, 15_485_863)  #: as the loop has them: steps 0 and 1, step 0 of worker 1
 
@@ -145,7 +146,9 @@ def test_every_head_drops_at_its_rate_and_scales_what_it_keeps(name, dropping):
 
 def test_an_evaluation_drops_and_scales_nothing(name, dropping):
     trainer, inputs = dropping
-    for head, (got, given) in observed(name, trainer, inputs, training=False).items():
+    seen = observed(name, trainer, inputs, training=False)
+    assert "head" in seen
+    for head, (got, given) in seen.items():
         assert got.any()
         assert np.array_equal(got, given), head
 

@@ -133,9 +133,10 @@ def browser():
 def test_search_works_without_a_network(site, browser, page, asked, said):
     wrong = []
     opened = browser.new_page()
+    opened.set_default_timeout(200_000)  # milliseconds: the machine may be busy
     opened.on("request", lambda r: wrong.append(r.url) if r.url.startswith("http") else None)
     opened.goto(f"{(site / page).as_uri()}?q={urllib.parse.quote(asked)}")
     first = opened.locator(".md-search-result__item").first
-    first.wait_for(timeout=60_000)
+    first.wait_for()
     assert said in opened.locator(".md-search-result__list").inner_text()
     assert not wrong

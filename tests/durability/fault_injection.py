@@ -722,7 +722,7 @@ def read_beside(folder: Path, processes: Sequence[subprocess.Popen[str]]) -> int
 
 # --- 8. time: a long run, and the same run again
 
-GROWTH = 24.0  #: MiB that the memory may grow between the first and the last third of a long run
+GROWTH = 24.0  #: MiB that the memory may grow between the second and the last third of a long run
 
 
 def soak(folder: Path, backend: str, epochs: int = 50) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import copy
 import warnings
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,7 +28,7 @@ from common.check import check_live
 from common.check.process import UserError
 from common.parity.fixtures import draw_fixture
 from common.recipe import Recipe
-from common.spec import D2L, SPECS
+from common.spec import D2L, SPECS, Conv
 
 #: of each kind: without and with norm, small, the later rows, auxiliary heads, no ReLU behind some
 #: convolutions
@@ -227,6 +228,26 @@ def test_fused_blocks_are_the_same_function_and_script_too(name):
         warnings.simplefilter("ignore", DeprecationWarning)
         assert_same(torch.jit.script(model)(x), want)
     assert_same(torch.fx.symbolic_trace(model)(x), want)
+
+
+OTHER_BRANCHES = {
+    "a bias fewer": {"branch3x3": (Conv(8, bias=False), Conv(8, 3, padding=1))},
+    "3x3 first": {"branch5x5": (Conv(8, 3, padding=1), Conv(8, 3, padding=1))},
+    "a convolution more": {"branch1x1": (Conv(8), Conv(8))},
+}
+
+
+@pytest.mark.parametrize("branches", OTHER_BRANCHES.values(), ids=OTHER_BRANCHES)
+def test_a_block_with_other_branches_is_not_fused(branches):
+    spec = replace(SPECS["mini"], norm=None)
+    first, *more = spec.stage3
+    model = GoogLeNet(replace(spec, stage3=(replace(first, **branches), *more)))
+    x = torch.rand(2, *spec.input)
+    want = model.eval()(x)
+    fuse_1x1(model)
+    assert not isinstance(model.stage3[0], FusedInception)
+    assert isinstance(model.stage4[0], FusedInception)
+    assert_same(model(x), want)
 
 
 class Replayed:

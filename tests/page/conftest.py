@@ -52,6 +52,7 @@ def visit(browser, site):
     def visit(name="index.html", hash="", folder=site, **options):
         options = {"viewport": {"width": 1440, "height": 900}, "reduced_motion": "reduce"} | options
         context = browser.new_context(**options)
+        context.set_default_timeout(200_000)  # milliseconds: the machine may be busy
         contexts.append(context)
         page = context.new_page()
         url = (folder / name).as_uri()

@@ -252,6 +252,7 @@ def test_copying_gives_the_code_as_it_stands_in_the_source(visit, name):
     page = visit(permissions=["clipboard-read", "clipboard-write"])
     (topic,) = [each for each in TOPICS if each.id == "conv"]
     made = content.Page("en", ROOT)
+    page.evaluate("window.setTimeout = () => 0")  # else the word is gone after 1.5 seconds
     page.locator(f"#conv .column[data-column={name}] .copy").click()
     page.get_by_text("Copied", exact=True).wait_for()
     copied = page.evaluate("navigator.clipboard.readText()")
@@ -451,6 +452,7 @@ def test_every_part_of_a_drawing_has_its_four_lines(visit, spec):
     kinds = page.eval_on_selector_all(
         f"[data-spec={spec}] button", "all => [...new Set(all.map(e => e.dataset.kind))]"
     )
+    assert kinds
     for kind in kinds:
         page.locator(f"[data-spec={spec}] button[data-kind='{kind}']").first.click()
         lines = page.locator("#details-lines pre").all_inner_texts()

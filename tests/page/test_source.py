@@ -423,10 +423,13 @@ def test_the_numbers_of_the_picture_are_those_of_the_files(page):
 # ---- one file that needs nothing else
 
 
+site = lru_cache(pages.site)
+
+
 @pytest.fixture(scope="module")
 def whole_site():
     """Every file of the site, by its path."""
-    return {name: data.decode() for name, data in pages.site().items()}
+    return {name: data.decode() for name, data in site(pages.ROOT).items()}
 
 
 def test_a_page_is_one_small_file_that_loads_nothing(html):
@@ -660,7 +663,8 @@ def test_the_command_refuses_in_one_sentence(tmp_path):
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_the_server_gives_the_pages_to_this_machine_alone():
+def test_the_server_gives_the_pages_to_this_machine_alone(monkeypatch):
+    monkeypatch.setattr(pages, "site", site)
     with pages.server(0) as server:
         host, port = server.server_address
         assert host == "127.0.0.1"
@@ -678,9 +682,6 @@ def test_the_server_gives_the_pages_to_this_machine_alone():
                 pages.server(port)
         finally:
             server.shutdown()
-
-
-site = lru_cache(pages.site)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from small_specs import FILE, NARROW  # in tests/support
-from steps import step_on_images
+from steps import channels_first, step_on_images
 
 from backends.numpy import GoogLeNet, resize
 from common import weights
@@ -20,12 +20,6 @@ from common.recipe import Recipe
 from common.spec import MINI, MINI_FAMILY, AvgPool, Norm
 
 IMAGES = load("sample").train_images[:4]
-
-
-def channels_first(native):
-    """A native batch of grey images as a NumPy array (N, 1, H, W)."""
-    got = native.asnumpy() if hasattr(native, "asnumpy") else native.numpy()
-    return np.moveaxis(got, -1, 1) if got.shape[1] != 1 else got
 
 
 def test_zero_gradient(backend, built, shows):
@@ -159,12 +153,13 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
 if writer == "theirs":
     from tensorboardX import SummaryWriter
 
-    threading.excepthook = lambda args: print("died", args.exc_type.__name__)
+    dead = threading.Event()
+    threading.excepthook = lambda args: (print("died", args.exc_type.__name__), dead.set())
     theirs = SummaryWriter(folder, max_queue=0, flush_secs=0)
     for step in range(90):
         theirs.add_scalar("x" * 200, 0.0, step)
         time.sleep(0.005)
-    time.sleep(0.5)
+    dead.wait(200)
     print("went on", flush=True)
     import os
 

@@ -228,7 +228,7 @@ def server():
                 self.drip(folder)
                 return
             if folder == "late":
-                http.barrier.wait(20)
+                http.barrier.wait(200)
             body = {"wrong": PACKED[TEST_LABELS][:-1], "cut": good[:99], "long": b""}.get(folder)
             body = good if folder in ("good", "late") else body
             self.send_response(404 if body is None else 200)
@@ -324,7 +324,7 @@ def test_the_progress_of_a_download_ends_at_the_size_of_the_file(server, monkeyp
     assert total == pytest.approx(sum(parts)) == pytest.approx(len(packed) / 1e6)
 
 
-def test_the_deadline_is_for_all_files_together(home, server, monkeypatch):
+def test_the_deadline_is_for_all_files_together(home, monkeypatch):
     monkeypatch.setattr(fashion_mnist, "MIRRORS", ("a", "b"))
     monkeypatch.setattr(sources, "DOWNLOAD_SECONDS", 60)
     given = []
@@ -358,7 +358,8 @@ def test_processes_that_download_at_once_do_not_disturb_each_other(home, server,
     """All ask for each file before one of them has it."""
     count = 3
     server.barrier = threading.Barrier(count)
-    code = "import sys; from common.data import fashion_mnist, sources\n"
+    code = "import sys; from common.data import downloads, fashion_mnist, sources\n"
+    code += "downloads.SILENCE = 200\n"  # on a busy machine the last one comes late
     code += "sources.FULL = fashion_mnist.FULL = fashion_mnist.SAMPLE\n"
     code += "sources.DEBIAN_FOLDER = sources.DEBIAN_FOLDER / 'none'\n"
     code += "fashion_mnist.MIRRORS = (sys.argv[1],)\n"
@@ -368,7 +369,7 @@ def test_processes_that_download_at_once_do_not_disturb_each_other(home, server,
     options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     running = [subprocess.Popen(command, **options) for _ in range(count)]
     for each in running:
-        assert each.communicate(timeout=60) == (f"{80 * 45}\n", "")
+        assert each.communicate(timeout=200) == (f"{80 * 45}\n", "")
     assert len(server.asked) == count * len(NAMES)
     assert sorted(os.listdir(home / "cache")) == sorted(f"{name}.gz" for name in NAMES)
     for name in NAMES:

@@ -751,7 +751,6 @@ def scalars(folder):
 
 
 def test_the_events_hold_every_step_and_epoch(call):
-    pytest.importorskip("tensorboardX", exc_type=ImportError)
     assert call(f"{NEW} --out here --tensorboard")[0] == 0
     found, history = scalars("here/tensorboard"), read_history(Path("here/history.jsonl"))
     losses = [(step, value) for tag, step, value in found if tag == "step/loss"]
@@ -784,7 +783,6 @@ def test_events_without_their_package_name_the_line_that_installs_it(names, pock
 
 
 def test_events_that_cannot_be_written_are_refused(names, pocket):
-    pytest.importorskip("tensorboardX", exc_type=ImportError)
     Path("here").mkdir()
     Path("here/tensorboard").write_text("in the way")
     plan = begin("torch", "d2l", {"spec": pocket, "size": 9}, "sample", (8, 4), Path("here"))

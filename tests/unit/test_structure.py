@@ -221,6 +221,8 @@ def test_a_backend_imports_no_other_backend(backend):
     for path in (ROOT / "backends" / backend).glob("*.py"):
         text = path.read_text()
         assert not [other for other in others if other in text], path
+        assert "from backends import" not in text, path  # it would name another without a dot
+        assert "from .." not in text, path
 
 
 @pytest.mark.parametrize("backend", FRAMEWORKS)

@@ -48,11 +48,11 @@ def test_workers_meet_once_all_have_come(monkeypatch):
     for thread in threads[:2]:
         thread.start()
     for _ in threads[:2]:
-        assert waiting.acquire(timeout=20), "the third is not waited for"
+        assert waiting.acquire(timeout=PATIENCE), "the third is not waited for"
     assert all(thread.is_alive() for thread in threads[:2])
     threads[2].start()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
     for port in ports:
         rendezvous.need_port(port, "X")
