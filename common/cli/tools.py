@@ -110,7 +110,7 @@ def bench(
     if workers:
         if len(plans) > 1 or profile or peer or threads:
             raise SpecError(
-                "--workers takes one size and one batch size, without --threads, --profile and --peer."
+                "--workers takes one size and one batch size, without --threads, --profile, --peer."
             )
         with progress(f"starting {backend}"):
             found = benchmark.scale(plans[0], workers)
