@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from backends import FRAMEWORKS, require
 from common.convert import onnx
 from common.convert.expect import Expected
 from common.convert.onnx import ONNX
-from common.convert.own import known_from, opened, require_suffix, save_into
+from common.convert.own import Own, known_from, opened, require_suffix, save_into
 from common.convert.process import Work, images, started, verify
 from common.convert.report import Converted, compared
-from common.errors import WeightsError
+from common.errors import ParityError, WeightsError
 from common.files import write_whole
 from common.formats import sandbox
 from common.formats.assumptions import assumptions
@@ -162,14 +162,23 @@ class OwnNetwork:
 def into(
     source: Path, file: File, known: Known, own: OwnNetwork, destination: Path, suffix: str
 ) -> Converted:
-    """Write known weights under the names and layouts of a user's network."""
-    with (
-        temporary_folder() as folder,
-        opened(own.target, own.backend, known.spec, own.python) as network,
-    ):
+    """Write known weights under the names and layouts of a user's network.
+
+    The norms of the network may have the eps of the weights or the spec's own.
+    """
+    with temporary_folder() as folder, ExitStack() as stack:
         written = folder / f"weights{suffix}"
-        x = images(known.spec.at(size=network.side))
-        made, check = save_into(network, known, written, x)
+
+        def proved(given: Known) -> Own:
+            return stack.enter_context(opened(own.target, own.backend, given.spec, own.python))
+
+        try:
+            made, network = known, proved(known)
+        except ParityError:
+            if (made := with_own_eps(known)) is known:
+                raise
+            network = proved(made)
+        made, check = save_into(network, made, written, images(made.spec.at(size=network.side)))
         put(destination, written.read_bytes())
     return replace(converted(source, file, known, made, destination), check=check)
 

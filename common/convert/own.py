@@ -17,10 +17,12 @@ import numpy as np
 
 from backends import FRAMEWORKS
 from backends.numpy import GoogLeNet
+from common.check.anatomy import order_outputs
 from common.check.api import open_with
 from common.check.checker import Checker
 from common.check.match import Match
 from common.check.process import Process
+from common.check.steps import aligned
 from common.check.trace import of
 from common.convert.report import compared
 from common.errors import ParityError, WeightsError
@@ -69,7 +71,11 @@ class Own:
         WeightsError if the network has no tensor for one.
         """
         given, notes = dict(weights), []
-        lacking = [name for name in weights if self.number(name) is None]
+        lacking = [
+            name
+            for name, array in weights.items()
+            if self.number(name) is None and not (is_scale(name) and (array == 1).all())
+        ]
         for name in lacking:
             layer, _, leaf = name.rpartition(".")
             mean = f"{norm_name(layer)}.running_mean"
@@ -92,23 +98,37 @@ class Own:
         self.process.write({**extra, **{n: a for n, a in numbered.items() if n is not None}})
         return notes
 
-    def read(self) -> Weights:
-        """The canonical weights, float32; a bias that the network has not is 0."""
-        arrays, found = self.process.read(), {}
+    def read(self) -> tuple[Weights, list[str]]:
+        """The canonical weights, float32, and what was changed for that.
+
+        A bias that the network has not is 0, a norm's scale 1.
+        """
+        arrays, found, notes = self.process.read(), Weights(), list[str]()
         for name, shape in shapes(self.spec).items():
             number = self.number(name)
-            array = np.zeros(shape) if number is None else arrays[number].reshape(shape)
+            fill = np.full(shape, float(is_scale(name)))
+            array = fill if number is None else arrays[number].reshape(shape)
             found[name] = np.ascontiguousarray(array.astype(np.float32))
-        return found
+        for name, layer in self.match.layers.items():
+            mean = f"{norm_name(name)}.running_mean"
+            if "bias" in layer.leaves and f"{name}.bias" not in found and mean in found:
+                found[mean] = found[mean] - arrays[layer.leaves["bias"]].ravel()
+                notes = ["The biases before the norms are subtracted from their running means."]
+        return found, notes
 
     def compare(self, weights: Weights, x: np.ndarray) -> dict[str, Any]:
         """The network's logits of x beside the reference's; ParityError if they differ."""
         events = of(self.process, x.astype(np.float32))
-        last = self.match.layers["head"].event
+        head = events.layers[events.layer_at[self.match.layers["head"].event]]
+        _, _, got = order_outputs(events, {"head": head})[0]
         want = GoogLeNet(self.spec, weights).forward(x.astype(np.float64))["head"]
-        got = next(out for _, event, out in events.outputs if event == last)
-        failed = "Nothing was written"
+        got, failed = aligned(got, want), "Nothing was written"
         return compared("the reference", want, self.target, got, TOLERANCE, failed)
+
+
+def is_scale(name: str) -> bool:
+    """Whether the tensor of this name is the scale of a norm, which a network may lack."""
+    return name.endswith("norm.weight")
 
 
 @contextmanager
@@ -164,13 +184,11 @@ def known_from(own: Own, source: Path, key: str | None) -> tuple[File, Known]:
             "let it return them."
         )
     file = read_into(own.process, source, key)
-    notes = (
-        ("The weights are rounded to float32, as the network has them.",)
-        if any(array.dtype == np.float64 for array in file.arrays.values())
-        else ()
-    )
+    weights, notes = own.read()
+    if any(array.dtype == np.float64 for array in file.arrays.values()):
+        notes.append("The weights are rounded to float32, as the network has them.")
     names = f"the names of {own.target}"
-    return file, Known(own.spec, names, own.read(), notes=notes, eps="your network's")
+    return file, Known(own.spec, names, weights, notes=tuple(notes), eps="your network's")
 
 
 def save_into(own: Own, known: Known, written: Path, x: np.ndarray) -> tuple[Known, dict[str, Any]]:

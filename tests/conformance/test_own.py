@@ -60,6 +60,46 @@ def test_weights_go_into_a_network_of_ones_own_and_come_back(name, weights, thei
     np.testing.assert_allclose(again, first, rtol=0, atol=1e-6 * np.abs(first).max())
 
 
+#: a head without a step behind it, and two with one, by backend
+BEHIND = {
+    "torch": (
+        "return self.classify(x.mean((2, 3)))",
+        "return self.classify(x.mean((2, 3))).flatten(1)",
+        "return self.classify(x.mean((2, 3)))[..., None, None]",
+    ),
+    "tf": (
+        'keras.Model(inputs, layers.Dense(10, name="classify")(x))',
+        "keras.Model(inputs, layers.Flatten()(layers.Dense(10)(x)))",
+        "keras.Model(inputs, layers.Reshape((1, 1, 10))(layers.Dense(10)(x)))",
+    ),
+    "mxnet": (
+        "nn.Dense(10))",
+        "nn.Dense(10), nn.Flatten())",
+        "nn.Dense(10), nn.Lambda(lambda x: x.reshape((-1, 10, 1, 1))))",
+    ),
+    "paddle": (
+        "return self.classify(x.mean([2, 3]))",
+        "return self.classify(x.mean([2, 3])).flatten(1)",
+        "return self.classify(x.mean([2, 3])).unsqueeze([2, 3])",
+    ),
+}
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_steps_may_stand_behind_the_last_layer(name, which, weights, tmp_path):
+    text = (PORTS / f"{name}_own.py").read_text()
+    changed = text.replace(BEHIND[name][0], BEHIND[name][which])
+    assert changed != text
+    (tmp_path / "net.py").write_text(changed)
+    words = [f"{tmp_path / 'net.py'}:net", "--backend", name]
+    theirs = tmp_path / f"theirs{FORMATS[name].suffix}"
+    for done in (
+        convert(weights, theirs, "--into", *words),
+        convert(theirs, tmp_path / "back.safetensors", "--from", *words),
+    ):
+        assert done.exit_code == 0, done.output
+
+
 def test_one_of_several_dicts_is_chosen_by_its_key(name, theirs, tmp_path):
     if name not in ("torch", "paddle"):
         pytest.skip("only PyTorch's and Paddle's files hold dicts")

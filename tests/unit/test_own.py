@@ -1,22 +1,26 @@
 """Weights in a network of a user's own, whose framework is played by the reference."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from random_mistakes import FakeNetwork  # in tests/support
+from random_mistakes import FakeNetwork, event  # in tests/support
 
+from backends.numpy import GoogLeNet
+from common.check import checker as checking
 from common.check.checker import Checker
 from common.check.graph import build
 from common.check.match import Match
 from common.convert import conversion
 from common.convert.own import Own, known_from, save_into
-from common.errors import WeightsError
+from common.errors import ParityError, WeightsError
 from common.formats.identify import Known
 from common.formats.readers.base import File
 from common.parity.fixtures import draw_fixture
 from common.parity.mutations import SMALL_AUX
-from common.spec import MINI, find
+from common.parity.report import tensor_error
+from common.spec import MINI, SPECS, each_conv, find
 
 BIAS = "stage1.0.conv.bias"
 
@@ -44,11 +48,23 @@ class Network(FakeNetwork):
             self.weights[name] = arrays[name] + self.spoilt
 
 
-def own(network):
+class Behind(Network):
+    """The same, with a step behind the last layer, which returns (N, classes, 1, 1)."""
+
+    def trace(self, x):
+        """Add the step to what is seen."""
+        found = super().trace(x)
+        (head,) = found["outputs"]
+        out = head["out"][..., None, None]
+        found["events"].append(event("reshape", "", [head["event"]], {}, out))
+        return found | {"outputs": [{**head, "event": len(found["events"]) - 1, "out": out}]}
+
+
+def own(network, spec=MINI):
     """The network, as far as the check of it has come when weights are put in."""
-    checker = Checker(network, MINI, None, lambda words: None)
+    checker = Checker(network, spec, None, lambda words: None)
     assert checker.run(1, 33).same
-    return Own(network, checker.fitted["mini"][0], "net.py:net", 33)
+    return Own(network, checker.fitted[spec.name][0], "net.py:net", 33)
 
 
 def known(dtype=np.float32, **change):
@@ -100,6 +116,87 @@ def test_biases_that_the_spec_has_not_become_0():
     one.write(weights)
     assert not network.weights[extra].any()
     assert np.array_equal(network.weights["stage2.1.conv.bias"], weights["stage2.1.conv.bias"])
+
+
+def test_biases_that_the_spec_has_not_go_into_the_means_of_the_norms(monkeypatch):
+    """So what is read is the network's function."""
+    stages = {
+        stage: each_conv(rows, lambda conv: replace(conv, bias=False))
+        for stage, rows in MINI.stages()
+    }
+    spec = replace(MINI, name="unbiased", **stages)
+    monkeypatch.setitem(SPECS, "unbiased", spec)
+    network = FakeNetwork(build(MINI))
+    one = own(network, spec)
+    for name, array in draw_fixture(MINI).weights.items():
+        network.weights[name] = array.astype(np.float64)
+    weights, notes = one.read()
+    assert BIAS not in weights
+    assert notes == ["The biases before the norms are subtracted from their running means."]
+    check = one.compare(weights, draw_fixture(MINI).inputs)
+    assert check["difference"] < 1e-5 * check["largest"]
+
+
+def test_norms_without_a_scale_take_and_give_those_of_1(monkeypatch):
+    """As Keras's Inception-v3."""
+    monkeypatch.setattr(checking, "UNSCALED", ("mini",))
+    graph = build(MINI)
+    norms = {n: {**e.p, "affine": "no scale"} for n, e in graph.nodes.items() if e.kind == "norm"}
+    network = Network()
+    network.graph = network.graph.edited(norms)
+    given, scales = known(), [f"{name}.weight" for name in norms]
+    one = own(network)
+    with pytest.raises(WeightsError, match=r"has no tensor for stage1\.0\.norm\.weight"):
+        one.write(given.weights)
+    given.weights.update({name: np.ones_like(given.weights[name]) for name in scales})
+    one.write(given.weights)
+    weights, _ = one.read()
+    assert all((weights[name] == 1).all() for name in scales)
+    check = one.compare(weights, draw_fixture(MINI).inputs)
+    assert check["difference"] < 1e-5 * check["largest"]
+
+
+def test_steps_may_stand_behind_the_last_layer(tmp_path):
+    network = Behind()
+    _, check = put(network, known(), tmp_path)
+    assert check["difference"] < 1e-5 * check["largest"]
+
+
+@pytest.mark.parametrize(("eps", "theirs"), [(1e-5, 1e-3), (1e-5, 1e-5), (1e-3, 1e-5)])
+def test_the_network_may_have_the_eps_of_the_weights_or_of_the_spec(
+    eps, theirs, tmp_path, monkeypatch
+):
+    """Any other is refused."""
+    graph = build(MINI)
+    norms = {n: {**e.p, "eps": theirs} for n, e in graph.nodes.items() if e.kind == "norm"}
+    network = Network()
+    network.graph = network.graph.edited(norms)
+
+    @contextmanager
+    def opened(target, backend, spec, python):
+        checker = Checker(network, spec, None, lambda words: None)
+        if not checker.run(1, 33).same:
+            raise ParityError(f"{target} is another function than {spec.name}")
+        yield Own(network, checker.fitted["mini"][0], target, 33)
+
+    monkeypatch.setattr(conversion, "opened", opened)
+    given = known(norm=replace(MINI.norm, eps=eps))
+    file = File("torch", given.weights, "float32")
+    wanted = conversion.OwnNetwork("net.py:net", "torch", True)
+    ends = tmp_path / "a.npz", tmp_path / "b.npz"
+    if eps == 1e-3:
+        with pytest.raises(ParityError, match="is another function than mini"):
+            conversion.into(ends[0], file, given, wanted, ends[1], ".npz")
+        assert not ends[1].exists()
+        return
+    found = conversion.into(ends[0], file, given, wanted, ends[1], ".npz")
+    assert ends[1].exists()
+    assert found.eps == pytest.approx(theirs)
+    assert any("own eps is 0.001" in note for note in found.notes) == (eps != theirs)
+    x = draw_fixture(MINI).inputs
+    want = GoogLeNet(given.spec, given.weights).forward(x)["head"]
+    got = network.graph.run(x, network.weights)["head"]
+    assert tensor_error(got, want) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["torchvision-aux", "googlenet-paper"])
