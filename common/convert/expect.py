@@ -28,6 +28,7 @@ from common.weights import Weights
 
 TOLERANCE = 1e-4  #: relative to the largest logit; a GPU may compute in a shorter format
 MOST = 2**28  #: bytes of a file
+BATCH = 8  #: images that the reference runs at once
 KINDS = ("float16", "float32", "float64", "uint8")
 
 
@@ -102,7 +103,8 @@ class Expected:
             layers(replace(spec, input=x.shape[1:]))
         except SpecError as error:
             raise WeightsError(f"{self.names[0]} does not fit the network: {error}") from error
-        logits = GoogLeNet(spec, weights).forward(x)["head"]
+        network, starts = GoogLeNet(spec, weights), range(0, len(x), BATCH)
+        logits = np.concatenate([network.forward(x[at : at + BATCH])["head"] for at in starts])
         if softmax:
             powers = np.exp(logits - logits.max(1, keepdims=True))
             logits = powers / powers.sum(1, keepdims=True)

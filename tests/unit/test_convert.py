@@ -579,6 +579,25 @@ def test_the_user_s_own_logits_are_compared(trained, tmp_path, capsys, last):
     assert not (tmp_path / "b.safetensors").exists()
 
 
+def test_the_reference_runs_a_few_images_at_once(trained, monkeypatch):
+    """It keeps every activation in float64."""
+    _, weights, x = trained
+    counts = []
+
+    class Counted(GoogLeNet):
+        def forward(self, x):
+            counts.append(len(x))
+            return super().forward(x)
+
+    x = np.concatenate([x] * 4)[:10]
+    expected = expect.Expected(x, GoogLeNet(MINI, weights).forward(x)["head"], ("x", "y"))
+    monkeypatch.setattr(expect, "GoogLeNet", Counted)
+    known = conversion.Known(MINI, "our names", weights)
+    found = expected.compare(known, known, "a.pt")
+    assert found["images"] == 10
+    assert counts == [8, 2]
+
+
 def test_probabilities_are_not_logits(trained, tmp_path, capsys, monkeypatch):
     """The tolerance is 0: what agrees to the last bit agrees."""
     monkeypatch.setattr(expect, "TOLERANCE", 0.0)
