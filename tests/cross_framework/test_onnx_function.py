@@ -82,6 +82,18 @@ def known_of(model, tmp_path, name=None, key=None):
     return identify(sandbox.read_file(path), name, "it.onnx", key)
 
 
+def padded(model, pads, axes=None):
+    """Put a Pad before the first convolution, which has no padding then."""
+    change(model, "Conv", 0, pads=[0] * 4)
+    package = onnx.package("onnx")
+    constants = {"pads": pads} | ({"axes": axes} if axes else {})
+    for name, value in constants.items():
+        model.graph.initializer.append(package.numpy_helper.from_array(np.array(value), name))
+    inputs = ["images", "pads", *(["", "axes"] if axes else [])]
+    model.graph.node.insert(0, package.helper.make_node("Pad", inputs, ["padded"], "the new node"))
+    nodes(model, "Conv")[0].input[0] = "padded"
+
+
 OTHER = {
     "a Sigmoid": (lambda m: change(m, "Relu", 3, "Sigmoid"), "`Sigmoid` where .* has a ReLU"),
     "a LeakyRelu": (lambda m: change(m, "Relu", 3, "LeakyRelu"), "`LeakyRelu` where"),
@@ -113,6 +125,18 @@ OTHER = {
             behind(m, "Relu", 1, "Pad", [0, 0, -1, -1] * 2),
         ),
         "a padding with 0.0 where",
+    ),
+    "a padding of some axes": (
+        lambda m: padded(m, [1, 2, 3, 4], [-1, 2]),
+        "has padding 2 x 1 x 4 x 3 where stage1.0.conv has 3",
+    ),
+    "a padding of channels": (lambda m: padded(m, [1, 1], [1]), "`Pad` with pads"),
+    "a mean of some pixels": (
+        lambda m: (
+            change(m, "GlobalAveragePool", 0, "Identity"),
+            behind(m, "Identity", 0, "ReduceMean", axes=[-1]),
+        ),
+        "`ReduceMean` where",
     ),
     "a stride": (lambda m: change(m, "Conv", 0, strides=[1, 1]), "has stride 1 where .* has 2"),
     "a padding": (lambda m: change(m, "Conv", 2, pads=[0] * 4), "has padding 0 where .* has 1"),
@@ -171,13 +195,13 @@ def test_a_name_in_the_file_is_only_a_text(tmp_path):
     assert str(raised.value).isprintable()
 
 
-def zeros_before_the_first_convolution(model):
-    change(model, "Conv", 0, pads=[0] * 4)
-    package = onnx.package("onnx")
-    pads = np.array([0, 0, 3, 3, 0, 0, 3, 3])
-    model.graph.initializer.append(package.numpy_helper.from_array(pads, "pads"))
-    model.graph.node.insert(0, package.helper.make_node("Pad", ["images", "pads"], ["padded"]))
-    nodes(model, "Conv")[0].input[0] = "padded"
+def mean_of_a_row(model):
+    """As PyTorch exports `x.flatten(2).mean(-1)`."""
+    change(model, "GlobalAveragePool", 0, "Reshape")
+    shape = onnx.package("onnx").numpy_helper.from_array(np.array([0, 0, -1]), "row")
+    model.graph.initializer.append(shape)
+    nodes(model, "Reshape")[0].input.append("row")
+    behind(model, "Reshape", 0, "ReduceMean", axes=[-1], keepdims=0)
 
 
 def relu_behind_the_concatenation(model):
@@ -199,12 +223,14 @@ SAME = {
         behind(m, "Identity", 0, "Clip", 0.0),
     ),
     "a ReLU behind the concatenation": relu_behind_the_concatenation,
-    "a Pad before a convolution": zeros_before_the_first_convolution,
+    "a Pad before a convolution": lambda m: padded(m, [0, 0, 3, 3, 0, 0, 3, 3]),
+    "a Pad of some axes": lambda m: padded(m, [3] * 4, [-1, 2]),
     "a pool of stride 1 rounded up": lambda m: change(m, "MaxPool", 2, ceil_mode=1),
     "a padding by its name": lambda m: change(m, "Conv", 2, pads=None, auto_pad="SAME_UPPER"),
     "a mean by its axes": lambda m: change(
         m, "GlobalAveragePool", 0, "ReduceMean", axes=[-1, 2], keepdims=1
     ),
+    "a mean of a row": mean_of_a_row,
     "a reshaping": lambda m: (
         change(m, "Flatten", 0, "Squeeze"),
         behind(m, "Squeeze", 0, "Flatten"),
@@ -224,6 +250,8 @@ def test_the_same_function_in_another_form_is_read(edit, tmp_path):
     if nodes(model, "ReduceMean"):
         model.opset_import[0].version = 13  # where axes are an attribute
         model.ir_version = 7
+    if any(len(node.input) == 4 for node in nodes(model, "Pad")):
+        model.opset_import[0].version = 18  # where a Pad may name its axes
     known = known_of(model, tmp_path, PLAIN.name)
     x = np.random.RandomState(1).standard_normal((2, 1, SIZE, SIZE)).astype(np.float32)
     want = onnx.run(tmp_path / "it.onnx", x)
@@ -242,16 +270,27 @@ def test_a_key_is_no_obstacle(tmp_path):
         known_of(model, tmp_path, key="other")
 
 
-def test_images_that_are_scaled_channel_by_channel_are_reported(tmp_path):
-    """As PyTorch exports torchvision's `transform_input`."""
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ({}, "times 0.5, 1.5, 2.5 plus 0"),
+        ({"Sub": [0.1, 0.2, 0.3], "Div": [0.5, 0.25, 0.125]}, "times 1, 6, 20 plus -0.1, -1.2, -6"),
+    ],
+)
+def test_images_that_are_scaled_channel_by_channel_are_reported(before, said, tmp_path):
+    """As PyTorch exports torchvision's `transform_input`, also behind a normalisation."""
     model, _ = made(PLAIN.at(channels=3))
     package = onnx.package("onnx")
     constants = {"axis": np.array([1])}
-    nodes_, parts = [], []
+    nodes_, parts, images = [], [], "images"
+    for kind, values in before.items():
+        constants[kind] = np.float32(values).reshape(3, 1, 1)
+        nodes_.append(package.helper.make_node(kind, [images, kind], [f"{kind}ed"]))
+        images = f"{kind}ed"
     for channel, by in enumerate((0.5, 1.5, 2.5)):
         constants |= {f"i{channel}": np.array(channel), f"by{channel}": np.float32(by)}
         for kind, inputs, output, p in (
-            ("Gather", ["images", f"i{channel}"], f"a{channel}", {"axis": 1}),
+            ("Gather", [images, f"i{channel}"], f"a{channel}", {"axis": 1}),
             ("Unsqueeze", [f"a{channel}", "axis"], f"b{channel}", {}),
             ("Mul", [f"b{channel}", f"by{channel}"], f"c{channel}", {}),
         ):
@@ -264,7 +303,7 @@ def test_images_that_are_scaled_channel_by_channel_are_reported(tmp_path):
     for name, value in constants.items():
         model.graph.initializer.append(package.numpy_helper.from_array(value, name))
     notes = known_of(model, tmp_path, PLAIN.name).notes
-    assert any("scales its images first (times 0.5, 1.5, 2.5 plus 0)" in note for note in notes)
+    assert any(f"scales its images first ({said})" in note for note in notes)
 
 
 @pytest.mark.parametrize("order", [(0, 2, 1), (1, 2, 0)])

@@ -1153,11 +1153,12 @@ class PaddleTensor:
         return tuple, (self.pair,)
 
 
-def test_paddles_dicts_of_dicts_are_read(tmp_path):
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_paddles_dicts_of_dicts_are_read(protocol, tmp_path):
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     checkpoint = {"model": {"head.weight": PaddleTensor("linear_0.w_0", array)}, "epoch": 3}
     checkpoint["odd"] = {"three": PaddleTensor("a", array, array), "none": PaddleTensor()}
-    (tmp_path / "a.pdparams").write_bytes(pickle.dumps(checkpoint, 4))
+    (tmp_path / "a.pdparams").write_bytes(pickle.dumps(checkpoint, protocol))
     found = sandbox.read_file(tmp_path / "a.pdparams").arrays
     assert list(found) == ["model.head.weight"]
     np.testing.assert_array_equal(found["model.head.weight"], array)

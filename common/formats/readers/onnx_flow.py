@@ -34,6 +34,13 @@ class Images:
     scale: Any = 1.0
     shift: Any = 0.0
 
+    def one(self, channel: int) -> Images:
+        """One channel of them."""
+        scale, shift = (
+            np.ravel(each)[channel if np.size(each) > 1 else 0] for each in (self.scale, self.shift)
+        )
+        return Images(channel, scale, shift)
+
 
 class Flow:
     """The steps of a graph, whose nodes come one after the other.
@@ -128,9 +135,10 @@ class Flow:
         elif kind == "Reshape":
             target = self.values.get(inputs[1]) if len(inputs) > 1 else None
             made = each if target is not None and target.shape == (4,) and target[1] == 1 else None
-        elif kind == "Gather" and p.get("axis", 0) == 1 and each == Images():
+        elif kind == "Gather" and p.get("axis", 0) == 1 and each.channel is None:
             index = self.values.get(inputs[1])
-            made = Images(int(index.ravel()[0])) if index is not None and index.size == 1 else None
+            if index is not None and index.size == 1:
+                made = each.one(int(index.ravel()[0]))
         elif kind == "Unsqueeze" and each.channel is not None:
             made = each
         elif kind == "Concat" and p.get("axis") == 1 and len(names) == len(inputs):
@@ -193,8 +201,11 @@ class Flow:
             return make(
                 "average", [x], name, **numbers, up=bool(p.get("ceil_mode")), counted=counted
             )
-        if kind == "GlobalAveragePool" or (kind == "ReduceMean" and self.over_map(inputs, p)):
+        axes = self.axes(inputs, p) if kind == "ReduceMean" else []
+        if kind == "GlobalAveragePool" or sorted(each % 4 for each in axes) == [2, 3]:
             return make("mean", [x], name)
+        if before.kind == "flatten" and axes in ([2], [-1]):  # the pixels of a channel in a row
+            return make("mean", [*before.inputs], name)
         if kind in FLATTENS:
             return make("flatten", [x], name)
         if kind == "Concat" and p.get("axis") in (1, -3) and whole:
@@ -265,12 +276,12 @@ class Flow:
             return self.steps.make("relu", [x], name)
         return self.steps.make("Clip", [x], name, least=ends[0], most=ends[1])
 
-    def over_map(self, inputs: list[str], p: dict[str, Any]) -> bool:
-        """Whether a mean is that over height and width."""
-        axes = p.get("axes")
-        if axes is None and len(inputs) > 1 and inputs[1] in self.values:
-            axes = self.values[inputs[1]].ravel().tolist()
-        return sorted(each % 4 for each in axes or []) == [2, 3]
+    def axes(self, inputs: list[str], p: dict[str, Any], at: int = 1) -> list[int]:
+        """The axes of a node, an attribute or its input `at`; none if they are not told."""
+        axes: list[int] = p.get("axes", [])
+        if not axes and len(inputs) > at and inputs[at] in self.values:
+            axes = self.values[inputs[at]].ravel().tolist()
+        return axes
 
     def pad(self, x: int, inputs: list[str], name: str, p: dict[str, Any]) -> int:
         """Constant values around the map."""
@@ -281,6 +292,10 @@ class Flow:
             pads = self.values[inputs[1]].ravel().tolist()
         if len(inputs) > 2 and inputs[2] in self.values:
             value = float(self.values[inputs[2]].ravel()[0])
+        if pads and (axes := self.axes(inputs, p, 3)):
+            places = [each % 4 + more for more in (0, 4) for each in axes]
+            told = dict(zip(places, pads, strict=True))
+            pads = [told.get(place, 0) for place in range(8)]
         if not pads or len(pads) != 8 or any(pads[at] for at in (0, 1, 4, 5)):
             return self.steps.make("Pad", [x], name, pads=pads)
         value = -np.inf if value < -1e30 else float(value)

@@ -191,6 +191,7 @@ CALLS: dict[Name, Callable[..., Any]] = {
     Name("numpy", "dtype"): dtype_of,
     Name("_codecs", "encode"): to_bytes,
     Name("builtins", "tuple"): named_tensor,
+    Name("__builtin__", "tuple"): named_tensor,  # the same in protocol 2
 }
 #: what a pickle may name
 NAMES = {*CALLS, ARRAY, *TORCH_TYPES}
