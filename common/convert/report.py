@@ -18,7 +18,7 @@ class Converted:
     destination: str
     format: str  #: of the source
     stored: str  #: the dtypes in it
-    names: str  #: the naming that it uses: a key in `common.formats.naming.NAMINGS`
+    names: str  #: the naming that it uses, in words
     spec: str
     also: tuple[str, ...]  #: other specs with the same tensors; only `--spec` can choose one
     channels: int

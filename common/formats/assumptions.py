@@ -25,7 +25,8 @@ def assumptions(known: Known, file: File) -> list[str]:
         return [*lines, f"input: {scaling(spec)}"]
     windows = [row for _, rows in spec.stages() for row in rows]
     pools = dict.fromkeys(pool(row) for row in windows if isinstance(row, (MaxPool, AvgPool)))
-    lines.append(f"pools between the blocks: {', '.join(pools)}")
+    if pools:
+        lines.append(f"pools between the blocks: {', '.join(pools)}")
     padded = [row for row in windows if isinstance(row, Conv) and pair(row.stride) != (1, 1)]
     line = "; ".join(
         f"{pair(row.kernel)[0]}x{pair(row.kernel)[1]} convolution with stride "

@@ -8,6 +8,11 @@ from common.spec import Spec, float32
 from common.weights import Weights
 
 
+def downscales(spec: Spec) -> bool:
+    """Whether the spec is a network of paddle.vision, whose heads scale their features."""
+    return spec.name.startswith(("paddle-vision", "inception-v3-paddle"))
+
+
 def undo_downscale_in_infer(spec: Spec, weights: Weights) -> Weights:
     """The weights of paddle.vision's heads, converted for our dropout.
 

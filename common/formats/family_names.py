@@ -246,7 +246,6 @@ FAMILY_OWNERS = {
     PADDLE_V3: ("inception-v3-paddle",),
     "Keras Applications' names of Inception-v3": ("inception-v3-keras",),
     GLUON_V3: ("inception-v3",),
-    "GluonCV's names": ("torchvision",),
 }
 
 

@@ -266,7 +266,7 @@ def window(row: Conv | MaxPool | AvgPool) -> dict[str, Any]:
 class Comparison:
     """The layers of a file by the spec's names, and the first difference, as a part of a sentence.
 
-    `alike` counts the steps that are the same; `norms` are those of the layers.
+    `alike` counts the steps that are the same.
     """
 
     layers: dict[str, str]

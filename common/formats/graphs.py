@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from common.errors import SpecError
 from common.formats.assembly import Match, Mismatch, assemble
+from common.formats.downscale import downscales
 from common.formats.flow import Comparison, compare, shown
 from common.formats.layers import NUMBERED, Layer, Unit
 from common.formats.matching import CONVOLUTION_AS_HEAD, as_linear
@@ -46,11 +47,7 @@ def fits(file: File, specs: list[Spec]) -> Iterator[Fit]:
 
 def downscaling(spec: Spec) -> tuple[bool, ...]:
     """Whether the heads may scale their features in evaluation, as those of paddle.vision do."""
-    return (
-        (True, False)
-        if spec.name.startswith(("paddle-vision", "inception-v3-paddle"))
-        else (False,)
-    )
+    return (True, False) if downscales(spec) else (False,)
 
 
 def closest(file: File, specs: list[Spec]) -> tuple[Spec, str]:

@@ -18,7 +18,7 @@ import numpy as np
 from common.errors import SpecError, WeightsError
 from common.formats import graphs, matching
 from common.formats.assembly import Ambiguous, Match, Mismatch, OtherClasses, OtherHead
-from common.formats.downscale import undo_downscale_in_infer
+from common.formats.downscale import downscales, undo_downscale_in_infer
 from common.formats.family_names import PADDLE_V3, normalise
 from common.formats.heads import (
     HEAD,
@@ -267,9 +267,9 @@ def finish(
     wide = "float64" if "float64" in kinds else "float32"
     weights = {name: array.astype(wide, copy=False) for name, array in weights.items()}
     notes = list(notes)
-    scaled = spec.name.startswith(("paddle-vision", "inception-v3-paddle"))
     if not behind and (
-        naming in (PADDLE_VISION, PADDLE_V3) or (naming in (BY_SHAPE, BY_GRAPH) and scaled)
+        naming in (PADDLE_VISION, PADDLE_V3)
+        or (naming in (BY_SHAPE, BY_GRAPH) and downscales(spec))
     ):
         weights = undo_downscale_in_infer(spec, weights)
         notes.append("The heads' weights are scaled as paddle.vision scales them in evaluation.")

@@ -26,12 +26,13 @@ from common.convert.process import Work
 from common.convert.report import compared
 from common.errors import BackendError, ParityError, WeightsError
 from common.formats import sandbox
+from common.formats.assumptions import assumptions
 from common.formats.family_names import PADDLE_V3
 from common.formats.identify import identify
 from common.formats.naming import FORMATS, NAMINGS, SUFFIXES, WRITTEN
 from common.formats.readers import detect
 from common.formats.readers.base import File
-from common.spec import D2L, MINI, find
+from common.spec import D2L, MINI, SPECS, find
 from common.weights import draw, load, save, sha256, shapes
 
 
@@ -516,6 +517,13 @@ def test_what_was_assumed_is_printed(source, tmp_path, capsys):
     assert "3x3 with stride 2, padded by 1" in said
     assert "3 pixels on every side" in said
     assert "input: not scaled by the network" in said
+
+
+@pytest.mark.parametrize(("name", "pools"), [("mini", 1), ("inception-v4", 0)])
+def test_pools_are_assumed_only_where_there_are_some(name, pools):
+    known = conversion.Known(SPECS[name], "our names", {})
+    lines = assumptions(known, File("torch", {}, "float32"))
+    assert sum(line.startswith("pools between the blocks: ") for line in lines) == pools
 
 
 def test_the_eps_of_the_source_is_recorded_and_used(trained, tmp_path, capsys):

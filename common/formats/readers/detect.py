@@ -93,7 +93,7 @@ def parse(path: Path) -> File:
 
 
 def parse_open(file: BinaryIO, name: str = "", path: Path | None = None) -> File:
-    """The same for an open file; the name only improves the message.
+    """The same for an open file; its name tells the format where the first bytes do not.
 
     `path` is where a file of Paddle's parameters finds the program with their names, and an ONNX
     graph the file of its values.
