@@ -254,7 +254,7 @@ class Network:
         self.originals, self.numpy, self.kept = [], mx.util.is_np_array(), None
         self.net = make(thing)
         self.module = isinstance(self.net, Block)
-        self.places, self.hybrid = [], []
+        self.before, self.hybrid = [], []
         try:
             if self.module:
                 self.initialize()
@@ -269,7 +269,9 @@ class Network:
         self.kept = {str(np.dtype(p.dtype)) for p in parameters.values()}
         if any(p._data is None and not p._deferred_init for p in parameters.values()):
             self.net.initialize()
-        self.places = [(p, p.list_ctx()) for p in parameters.values()]
+        for p in parameters.values():
+            array = None if p._data is None else p.list_data()[0].asnumpy()
+            self.before.append((p, p.dtype, p.list_ctx(), array))
         self.net.apply(self.remember)
         parameters.reset_ctx(mx.cpu())
         with warnings.catch_warnings():
@@ -299,10 +301,12 @@ class Network:
                     self.layout, self.dtype, self.kind = layout, dtype, array
                     self.single, self.reduced = False, ""
                     try:
-                        if self.module:  # deferred weights get their shapes in float32
-                            self.net.cast("float32")
-                            self.net(self.input(x, "float32"))
+                        if self.module:
+                            if any(p._data is None for p, *_ in self.before):
+                                self.net.cast("float32")  # deferred weights get their shapes in it
+                                self.net(self.input(x, "float32"))
                             self.net.cast(dtype)
+                            self.restore()
                         self.trace(x)
                         if self.single and dtype == "float64":  # it casts by itself
                             self.dtype = "float32"
@@ -423,13 +427,22 @@ class Network:
             array = array.T if layout == "io" and array.ndim == 2 else array
             put(t, array.reshape(t.shape))
 
+    def restore(self):
+        """Give a block's weights the values that they had: a cast to float32 rounds."""
+        for parameter, _, _, array in self.before:
+            if array is not None:
+                put(parameter.list_data()[0], array)
+
     def close(self):
         """Leave the network as it was."""
         for (tensor, _), array in zip(self.leaves, self.originals, strict=False):
             put(tensor, array)
         if self.module and self.kept and len(self.kept) == 1:
             self.net.cast(*self.kept)
-        for parameter, places in self.places:
+        for parameter, dtype, _, _ in self.before:
+            parameter.cast(dtype)
+        self.restore()
+        for parameter, _, places, _ in self.before:
             parameter.reset_ctx(places)
         for block, active, flags in self.hybrid:
             block._active, block._flags = active, flags

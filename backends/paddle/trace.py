@@ -261,9 +261,10 @@ class Network:
         self.module = isinstance(self.net, nn.Layer)
         if self.module:
             layers = self.net.sublayers(include_self=True)
-            self.modes = [(layer, layer.training) for layer in layers]
+            self.modes = [(layer, layer.training, layer._dtype) for layer in layers]
+            weights = *self.net.parameters(), *self.net.buffers()
+            self.originals = [(t, t.detach().clone()) for t in weights]
             self.kept = {p.dtype for p in self.net.parameters()}
-            self.net.to(device="cpu")
             self.net.eval()
             if isinstance(self.net.forward, StaticFunction):
                 self.notes.append(
@@ -283,6 +284,7 @@ class Network:
             for dtype in DTYPES:
                 self.layout, self.dtype = layout, dtype
                 self.single, self.reduced = False, ""
+                self.restore()
                 try:
                     self.trace(x)
                     if self.single and dtype == "float64":  # it casts by itself
@@ -300,14 +302,14 @@ class Network:
             if other is tensor:
                 return number
         self.leaves.append((tensor, layout))
-        self.originals.append(to_numpy(tensor))
+        self.originals.append((tensor, tensor.detach().clone()))
         return len(self.leaves) - 1
 
     def cast(self):
         """Give the weights the dtype of the run."""
         paddle.set_default_dtype(self.dtype)
         if self.module:
-            self.net.to(dtype=self.dtype)
+            self.net.to(device="cpu", dtype=self.dtype)
 
     def input(self, x):
         """An array (N, C, H, W) as the network takes it."""
@@ -401,6 +403,12 @@ class Network:
             dtype = str(t.dtype).rpartition(".")[2]
             t.set_value(np.ascontiguousarray(array).astype(dtype).reshape(t.shape))
 
+    def restore(self):
+        """Give the weights the values that they had: a cast to float32 rounds."""
+        for tensor, value in reversed(self.originals):  # a weight's first value is its own
+            copy = value.clone()  # in Paddle 3.0 `tensor.data = copy` would take its gradient
+            tensor.get_tensor()._share_data_with(copy.get_tensor())
+
     def close(self):
         """Leave the network as it was."""
         paddle.set_default_dtype(self.default)
@@ -410,10 +418,9 @@ class Network:
             self.net.to(device=self.device)
             if len(self.kept) == 1:
                 self.net.to(dtype=str(*self.kept).rpartition(".")[2])
-            for layer, training in self.modes:
-                layer.training = training
-        for (tensor, _), array in zip(self.leaves, self.originals, strict=False):
-            tensor.set_value(array.astype(str(tensor.dtype).rpartition(".")[2]))
+            for layer, training, dtype in self.modes:
+                layer.training, layer._dtype = training, dtype
+        self.restore()
 
 
 def beginning(names, arrays):

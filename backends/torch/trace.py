@@ -232,12 +232,12 @@ class Network:
         self.net = make(thing)
         self.module = isinstance(self.net, nn.Module)
         if self.module:
+            self.net = copy.deepcopy(self.net).cpu().eval()
             if any(
                 isinstance(p, nn.parameter.UninitializedParameter) for p in self.net.parameters()
             ):
                 with torch.no_grad():
-                    self.net.cpu().eval()(torch.from_numpy(x))  # lazy layers learn their shapes
-            self.net = copy.deepcopy(self.net).cpu().eval()
+                    self.net(torch.from_numpy(x))  # lazy layers learn their shapes
             for name, module in self.net.named_modules():
                 if name and isinstance(module, torch.jit.ScriptModule):
                     self.notes.append(
@@ -255,7 +255,11 @@ class Network:
                     "The network is compiled by TorchScript: only its outputs can be compared. "
                     "Give the module before `torch.jit.script` or `trace` to see its layers."
                 )
-        self.settle(x)
+        try:
+            self.settle(x)
+        except Exception:
+            self.close()
+            raise
 
     def settle(self, x):
         """Find the dtype and the layout of the input that the network runs with."""

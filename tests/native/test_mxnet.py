@@ -275,7 +275,7 @@ def test_a_check_leaves_a_block_hybridized_where_it_was(images):
     assert net[0]._active
     assert net[0]._flags == flags
     assert net[0].weight.list_ctx() == [mx.cpu(1)]
-    assert net[0].weight.dtype == "float32"
+    assert net[0].weight.dtype == np.float32
 
 
 def test_mxnet_computes_on_the_cores_that_it_may_use():
@@ -310,3 +310,32 @@ def test_a_traced_operation_stands_in_the_layer_that_ran_it(tmp_path):
     network.close()
     assert found["conv"].startswith("conv")
     assert found["act"].startswith("net")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_a_check_rounds_no_weights_and_leaves_their_dtypes(dtype, tmp_path):
+    """A failed attempt casts to float32; and MXNet keeps a norm's weights in float32."""
+
+    class Net(gluon.Block):
+        def __init__(self):
+            super().__init__()
+            self.conv = gluon.nn.Conv2D(2, 3, in_channels=3, use_bias=False)
+            self.norm = gluon.nn.BatchNorm(in_channels=2)
+
+        def forward(self, x):
+            return self.norm(self.conv(x.transpose(0, 3, 1, 2)))
+
+    net = Net()
+    net.initialize()
+    net.cast(dtype)
+    drawn = np.random.RandomState(0).rand(2, 3, 3, 3).astype(dtype)
+    net.conv.weight.set_data(mx.np.array(drawn, dtype=dtype))
+    with pytest.raises(mx.MXNetError, match="Shape inconsistent"):
+        trace.Network(net, np.zeros((2, 1, 8, 8)), str(tmp_path))
+    network = trace.Network(net, np.zeros((2, 3, 8, 8)), str(tmp_path))
+    assert network.layout == "NHWC"
+    np.testing.assert_array_equal(network.read()[0], drawn)
+    network.close()
+    np.testing.assert_array_equal(net.conv.weight.data().asnumpy(), drawn)
+    dtypes = [np.dtype(parameter.data().dtype) for parameter in net.collect_params().values()]
+    assert dtypes == [dtype, *4 * ["float64" if dtype == "float64" else "float32"]]

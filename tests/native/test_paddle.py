@@ -352,3 +352,35 @@ def test_a_traced_operation_stands_in_the_layer_that_ran_it(tmp_path):
     found = {event["op"]: event["path"] for event in network.trace(x)["events"]}
     network.close()
     assert found == {"conv": "conv", "bias": "conv", "act": ""}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_a_check_rounds_no_weights_and_leaves_their_dtypes(dtype, tmp_path):
+    """A failed attempt casts to float32; NumPy has no bfloat16; and dtypes may be mixed."""
+
+    class Net(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2D(3, 2, 3, bias_attr=False).to(dtype=dtype)
+            self.norm = nn.BatchNorm2D(2).to(dtype=norm)
+
+        def forward(self, x):
+            return self.norm(self.conv(x.transpose((0, 3, 1, 2))))
+
+    for norm in (dtype, "float32"):
+        net = Net()
+        net.conv.weight.set_value(paddle.rand([2, 3, 3, 3], "float64").astype(dtype))
+        drawn = net.conv.weight.astype("float64").numpy()
+        with pytest.raises(ValueError, match="number of input's channels"):
+            trace.Network(net, np.zeros((2, 1, 8, 8)), str(tmp_path))
+        network = trace.Network(net, np.zeros((2, 3, 8, 8)), str(tmp_path))
+        assert network.layout == "NHWC"
+        np.testing.assert_array_equal(network.read()[0], drawn)
+        network.close()
+        np.testing.assert_array_equal(net.conv.weight.astype("float64").numpy(), drawn)
+        wanted = [dtype, *4 * [norm]]
+        assert [f"paddle.{each}" for each in wanted] == [
+            str(each.dtype) for each in net.state_dict().values()
+        ]
+        assert str(net.conv._dtype).endswith(dtype)
+        assert net.conv.weight.trainable

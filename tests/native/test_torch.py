@@ -366,3 +366,25 @@ def test_a_check_says_that_a_network_computes_in_half_precision():
 
     with pytest.raises(UserError, match=r"computes in bfloat16, .* without autocast"):
         check_live(Half(), spec="mini")
+
+
+def test_a_check_that_cannot_run_leaves_the_weights_of_a_function(tmp_path):
+    weight = torch.rand(2, 3, 3, 3, dtype=torch.float64)
+    drawn = weight.clone()
+
+    def net(x):
+        torch.nn.functional.conv2d(x, weight)
+        raise KeyError("p4_3")
+
+    with pytest.raises(KeyError, match="p4_3"):
+        trace.Network(net, np.zeros((2, 3, 8, 8)), str(tmp_path))
+    assert torch.equal(weight, drawn)
+
+
+def test_a_check_leaves_a_lazy_network_as_it_is(tmp_path):
+    net = torch.nn.Sequential(torch.nn.LazyConv2d(2, 3), torch.nn.ReLU())
+    network = trace.Network(net, np.zeros((2, 3, 8, 8), np.float32), str(tmp_path))
+    assert network.shapes() == [(2, 3, 3, 3), (2,)]
+    network.close()
+    assert isinstance(net[0].weight, torch.nn.parameter.UninitializedParameter)
+    assert net.training
