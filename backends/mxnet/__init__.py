@@ -21,7 +21,8 @@ if not np.__version__.startswith("1."):
         f"`{install_command('mxnet', 'mxnet')}`."
     )
 vars(np).update(bool=bool, int=int)
-os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))  # MXNet would take half of the cores
+if not os.environ.get("OMP_NUM_THREADS"):  # MXNet would take half of the cores
+    os.environ["OMP_NUM_THREADS"] = str(usable_cores())
 if os.environ.get("DMLC_ROLE") == "scheduler":  # the import turns this process into one
     need_port(os.environ["DMLC_PS_ROOT_PORT"], "DMLC_PS_ROOT_PORT")
 

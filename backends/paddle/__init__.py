@@ -15,7 +15,7 @@ warnings.filterwarnings("ignore", message="When training, we now always track gl
 from paddle import __version__ as VERSION  # after the filters  # noqa: E402
 from paddle.base import core  # noqa: E402
 
-if chosen is None:
+if not chosen:
     os.environ["OMP_NUM_THREADS"] = str(usable_cores())
     core.set_num_threads(usable_cores())
 

@@ -80,7 +80,8 @@ def environment(count: int) -> dict[str, str]:
     threads = str(max(1, usable_cores() // count))
     names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**dict.fromkeys(names, threads), **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    own = {name: os.environ.get(name) or threads for name in names}
+    return {**os.environ, **own, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 Started = list[tuple[list[str], dict[str, str]]]  #: commands, and what to add to their environment

@@ -278,12 +278,13 @@ def test_a_check_leaves_a_block_hybridized_where_it_was(images):
     assert net[0].weight.dtype == np.float32
 
 
-def test_mxnet_computes_on_the_cores_that_it_may_use():
+@pytest.mark.parametrize("empty", [{}, {"OMP_NUM_THREADS": ""}], ids=["unset", "empty"])
+def test_mxnet_computes_on_the_cores_that_it_may_use(empty):
     code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
     code += "from backends.mxnet import threads; print(threads())"
     own = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     command = [sys.executable, "-c", code]
-    found = subprocess.run(command, env=own, capture_output=True, text=True, check=True)
+    found = subprocess.run(command, env=own | empty, capture_output=True, text=True, check=True)
     assert found.stdout == "1\n"
 
 

@@ -232,6 +232,12 @@ def test_paddle_s_advice_is_left_out_and_no_other_warning(fresh):
     assert fresh(WARNED) == str(["of the user's"]) + "\n"
 
 
+def test_an_empty_number_of_threads_is_none(fresh, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    code = "from backends.paddle import threads, usable_cores; print(threads() == usable_cores())"
+    assert fresh(code) == "True\n"
+
+
 @pytest.mark.parametrize("name", ["d2l-bn", "paddle-vision"])
 def test_a_state_dict_goes_from_the_class_to_a_built_network_and_back(name, tmp_path):
     alone, built, x = network(name), network(name, built=True), batch(name, 2)

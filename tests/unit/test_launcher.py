@@ -170,6 +170,8 @@ def test_the_cores_are_divided_unless_the_user_says_otherwise(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     assert launcher.environment(2)["OMP_NUM_THREADS"] == "4"
     assert launcher.environment(16)["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    assert launcher.environment(2)["OMP_NUM_THREADS"] == "4"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert launcher.environment(2)["OMP_NUM_THREADS"] == "3"
 
