@@ -3,7 +3,7 @@
 TensorFlow's convention: everything made inside `tf.device` lies on that device.
 """
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ tf.config.set_soft_device_placement(False)
 tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 for gpu in tf.config.list_physical_devices("GPU"):  # else the first process takes all its memory
-    tf.config.experimental.set_memory_growth(gpu, True)
+    with suppress(RuntimeError, ValueError):  # too late, or the user has divided the GPU
+        tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def devices() -> list[str]:

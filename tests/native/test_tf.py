@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from functools import lru_cache
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -343,6 +344,11 @@ def test_a_gpu_s_memory_grows_and_its_age_chooses_the_precision(monkeypatch):
     found = runpy.run_path(device.__file__)
     assert grown == [("old", True), ("new", True)]
     assert found["devices"]() == ["cpu", "gpu:0", "gpu:1"]
+    for error in (RuntimeError("after being initialized"), ValueError("virtual devices")):
+        refuse = Mock(side_effect=error)  # of a user's program that has begun already
+        monkeypatch.setattr(own, "set_memory_growth", refuse)
+        runpy.run_path(device.__file__)
+        assert refuse.call_count == 2
     chosen = [found["fastest_precision"](f"gpu:{index}") for index in (0, 1)]
     assert chosen == ["float32", "bfloat16"]
     monkeypatch.setattr(own, "get_device_details", lambda gpu: {})
