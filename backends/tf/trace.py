@@ -14,6 +14,12 @@ import sys
 import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if "keras" in sys.modules:
+    FRAMEWORK = sys.modules["keras"].config.backend()
+else:
+    FRAMEWORK = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+if FRAMEWORK != "tensorflow":
+    raise ImportError(f"Keras runs on {FRAMEWORK}: set KERAS_BACKEND to tensorflow")
 import keras
 import tensorflow as tf
 from tensorflow.python import pywrap_tfe

@@ -16,11 +16,12 @@ import tensorflow as tf
 from small_specs import thin  # in tests/support
 
 from backends import tf as backend
-from backends.tf import GoogLeNet, device, optimizers
+from backends.tf import GoogLeNet, device, optimizers, trace
 from backends.tf.layers import centred
 from backends.tf.weights import tensors
 from common.check import check_live
-from common.check.process import UserError
+from common.check.process import Process, UserError
+from common.errors import BackendError
 from common.parity.fixtures import draw_fixture
 from common.spec import D2L, MINI, MINI_FAMILY, TORCHVISION_IMAGENET_AUX, arithmetic, find
 from common.weights import shapes
@@ -343,12 +344,12 @@ def test_a_gpu_s_memory_grows_and_its_age_chooses_the_precision(monkeypatch):
     monkeypatch.setattr(own, "set_memory_growth", lambda *given: grown.append(given))
     found = runpy.run_path(device.__file__)
     assert grown == [("old", True), ("new", True)]
-    assert found["devices"]() == ["cpu", "gpu:0", "gpu:1"]
     for error in (RuntimeError("after being initialized"), ValueError("virtual devices")):
         refuse = Mock(side_effect=error)  # of a user's program that has begun already
         monkeypatch.setattr(own, "set_memory_growth", refuse)
         runpy.run_path(device.__file__)
         assert refuse.call_count == 2
+    assert found["devices"]() == ["cpu", "gpu:0", "gpu:1"]
     chosen = [found["fastest_precision"](f"gpu:{index}") for index in (0, 1)]
     assert chosen == ["float32", "bfloat16"]
     monkeypatch.setattr(own, "get_device_details", lambda gpu: {})
@@ -360,6 +361,16 @@ def test_keras_on_another_framework_is_refused():
     own["KERAS_BACKEND"] = "torch"
     found = subprocess.run(command, env=own, capture_output=True, text=True, check=False)
     assert "BackendError: Keras would run on torch: set KERAS_BACKEND to" in found.stderr
+
+
+def test_a_check_of_keras_on_another_framework_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "net.py").write_text("net = None\n")
+    monkeypatch.setenv("KERAS_BACKEND", "numpy")
+    with pytest.raises(BackendError, match="Keras runs on numpy: set KERAS_BACKEND to tensorflow"):
+        Process(f"{tmp_path / 'net.py'}:net", "tf")
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")  # of a live network
+    with pytest.raises(ImportError, match="Keras runs on jax: set KERAS_BACKEND to tensorflow"):
+        runpy.run_path(trace.__file__)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
