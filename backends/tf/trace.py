@@ -427,7 +427,10 @@ def fresh(thing):
     """A copy of a layer without weights: a failed run would leave some of wrong shapes."""
     if isinstance(thing, keras.layers.Layer) and not thing.built:
         try:
-            return copy.deepcopy(thing)
+            made = copy.deepcopy(thing)
+            for old, new in zip(thing._flatten_layers(), made._flatten_layers(), strict=False):
+                creation_lines[id(new)] = creation_lines.get(id(old), "")
+            return made
         except Exception:
             return thing
     return thing
