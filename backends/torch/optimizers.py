@@ -51,7 +51,9 @@ def read_state(optimizer: Optimizer, model: GoogLeNet, recipe: Recipe) -> dict[s
     """Copies of the state by slot and canonical name; zeros before the first step."""
     return {
         slot: {
-            name: to_canonical(name, optimizer.state[tensor].get(SLOTS[slot], 0 * tensor))
+            name: to_canonical(
+                name, optimizer.state[tensor].get(SLOTS[slot], torch.zeros_like(tensor))
+            )
             for name, tensor in trained(model).items()
         }
         for slot in recipe.slots()
@@ -70,7 +72,7 @@ def write_state(
         native = {"step": torch.tensor(float(steps))} if recipe.optimizer == "adam" else {}
         for slot in recipe.slots():
             array = torch.from_numpy(to_native(name, state[slot][name]))
-            native[SLOTS[slot]] = torch.empty_like(tensor).copy_(array).detach()
+            native[SLOTS[slot]] = torch.empty_like(tensor).copy_(array)
         optimizer.state[tensor] = native
 
 

@@ -83,7 +83,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         before = self.running_var * (1 - self.momentum)
         y = super().forward(x)
         with torch.no_grad():
-            count = torch.full((), x.numel() / x.size(1), device=x.device)
+            count = torch.full_like(self.running_var[0], x.numel() / x.size(1))
             dist.all_reduce(count)
             self.running_var.sub_(before).mul_((count - 1) / count).add_(before)
         return y

@@ -14,6 +14,7 @@ from backends.torch import (
     GoogLeNet,
     device,
     load,
+    optimizers,
     parallel,
     save,
     streams,
@@ -22,6 +23,7 @@ from backends.torch import (
 )
 from backends.torch.fused import FusedInception, fuse_1x1
 from backends.torch.graph import Graph
+from backends.torch.layers import BatchNorm
 from backends.torch.streams import ParallelBranches, ParallelInception, parallel_branches
 from backends.torch.train import Trainer
 from common.check import check_live
@@ -336,6 +338,30 @@ def test_the_workers_warning_of_strides_is_left_out(monkeypatch):
         warnings.simplefilter("error")
         parallel.wrap_model(network("mini"))
         warnings.warn("Grad strides do not match bucket view strides.", stacklevel=1)
+
+
+def test_workers_on_gpus_keep_the_biased_variance_in_float64(monkeypatch):
+    """No GPU is needed: the layer that asks for one is replaced."""
+
+    def forward(self, x):
+        own = self.running_mean, self.running_var, self.weight, self.bias
+        return torch.nn.functional.batch_norm(x, *own, True, self.momentum, self.eps)
+
+    monkeypatch.setattr(torch.nn.SyncBatchNorm, "forward", forward)
+    monkeypatch.setattr(parallel.dist, "all_reduce", lambda tensor: None)
+    norm = BatchNorm(2).double()
+    same = parallel.SyncBatchNorm.of(copy.deepcopy(norm))
+    x = torch.rand(3, 2, 1, 1, dtype=torch.float64)
+    torch.testing.assert_close(same(x), norm(x), rtol=1e-14, atol=0)
+    torch.testing.assert_close(same.running_var, norm.running_var, rtol=1e-14, atol=0)
+
+
+def test_an_optimizers_state_is_0_before_the_first_step_whatever_the_weights():
+    model, recipe = network("mini"), Recipe(momentum=0.9)
+    with torch.no_grad():
+        model.head.bias.fill_(torch.nan)
+    state = optimizers.read_state(optimizers.make(model, recipe), model, recipe)
+    assert not any(array.any() for array in state["velocity"].values())
 
 
 def test_a_traced_operation_stands_in_the_layer_that_ran_it(tmp_path):
