@@ -33,7 +33,7 @@ class AvgPool(nn.Layer):
 
     def __init__(self, kernel: Size, stride: Size, padding: Size, counted: bool):
         super().__init__()
-        sides = (HEIGHT, WIDTH), pair(kernel), pair(stride), pair(padding)
+        sides = (HEIGHT, WIDTH), pair(kernel), pair(stride)
         self.axes, self.counted = list(zip(*sides, strict=True)), counted
         (top, left) = pair(padding)
         self.margins = [left, left, top, top]
@@ -41,14 +41,14 @@ class AvgPool(nn.Layer):
     def forward(self, x: Tensor) -> Tensor:
         total = self.total(x)
         if self.counted:
-            return total / math.prod(kernel for _, kernel, _, _ in self.axes)
+            return total / math.prod(kernel for _, kernel, _ in self.axes)
         return total / self.total(paddle.ones_like(x))
 
     def total(self, x: Tensor) -> Tensor:
         """The sum of each window."""
         if any(self.margins):
             x = nn.functional.pad(x, self.margins)
-        for axis, kernel, stride, _ in self.axes:
+        for axis, kernel, stride in self.axes:
             places = x.shape[axis] - kernel + 1  # where a window may begin
             pixels = [
                 paddle.strided_slice(x, [axis], [i], [i + places], [stride]) for i in range(kernel)

@@ -42,7 +42,8 @@ def gradients(model: GoogLeNet, x: np.ndarray, labels: np.ndarray) -> tuple[floa
 def tensor_devices(trainer: Trainer) -> dict[str, set[str]]:
     """The devices that the parameters, their gradients and the optimizer's state lie on.
 
-    A step moves state that lies elsewhere in silence: it shows before the first step alone.
+    A step silently moves state from another device to the right one, so a wrong device shows only
+    before the first step.
     """
     slots = [optimizers.SLOTS[slot] for slot in trainer.recipe.slots()]
     states = [trainer.optimizer._accumulators[slot].values() for slot in slots]

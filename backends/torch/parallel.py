@@ -22,7 +22,8 @@ from common.rendezvous import need_port
 def init_process_group(device: str) -> tuple[int, int]:
     """Join the other workers as the environment says: this worker's rank, and their count.
 
-    WorkersError if the port is taken; it waits for ever for a worker that never comes.
+    WorkersError if the port is taken; PyTorch's own error after 30 minutes (10 with NCCL) without
+    the others.
     """
     count = int(os.environ.get("WORLD_SIZE", 1))
     if count == 1:
@@ -101,7 +102,10 @@ def scale_loss(loss: Tensor, weight: float) -> Tensor:
 
 
 def sync_batch_norm_stats(model: GoogLeNet) -> None:
-    """Give all workers the running statistics of worker 0; each has measured its own."""
+    """Give all workers the running statistics of worker 0.
+
+    PyTorch does so before each step; the last step leaves each worker its own.
+    """
     if dist.is_initialized():
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
