@@ -39,16 +39,12 @@ class Against(Checker):
         self.first = first
         self.notes += first.notes
 
-    def compare_networks(self, channels: int, sizes: list[int]) -> Report:
-        """The report; both networks take images of these channels and sizes."""
-        images = [
-            np.random.RandomState(size).uniform(0, 1, (IMAGES, channels, size, size))
-            for size in sizes
-        ]
-        for x in images:
-            x[1] *= BRIGHT
-        images = [x.astype(np.float32) for x in images]
-        one, two = of(self.first, images[0]), of(self.network, images[0])
+    def compare_networks(self, channels: int, size: int) -> Report:
+        """The report; both networks take images of these channels and this size."""
+        x = np.random.RandomState(size).uniform(0, 1, (IMAGES, channels, size, size))
+        x[1] *= BRIGHT
+        x = x.astype(np.float32)
+        one, two = of(self.first, x), of(self.network, x)
         pairs = match(one, two)
         values = draw(one)
         self.first.write(values)
@@ -60,22 +56,17 @@ class Against(Checker):
                 if leaf in two.layers[j].leaves
             }
         )
-        worlds: list[World] = []
-        graph, weights = Graph([]), Weights()
-        for size, x in zip(sizes, images, strict=True):
-            self.say(f"comparing at {size}x{size}")
-            one, two = of(self.first, x), of(self.network, x)
-            if not worlds:
-                lifted = Lifted(one, x.astype(np.float64), values)
-                graph, weights, names = lifted.graph(), lifted.weights, lifted.names
-            layers = {names[one.layers[i].event]: two.layers[j] for i, j in pairs.items()}
-            joins = dict(joined(one, two, pairs, names))
-            search = Search(graph, weights, x, two, layers, joins, self.network.dtype)
-            worlds.append(World(size, two, search, search.run(), x.astype(np.float64)))
-            if any(node.kind == "opaque" for node in graph.nodes.values()):
-                self.notes.append("Some steps of the other network are compared by values alone.")
-                break
-        return self.conclude(None, weights, worlds, [], graph)
+        self.say(f"comparing at {size}x{size}")
+        one, two = of(self.first, x), of(self.network, x)
+        lifted = Lifted(one, x.astype(np.float64), values)
+        graph, weights, names = lifted.graph(), lifted.weights, lifted.names
+        layers = {names[one.layers[i].event]: two.layers[j] for i, j in pairs.items()}
+        joins = dict(joined(one, two, pairs, names))
+        search = Search(graph, weights, x, two, layers, joins, self.network.dtype)
+        world = World(size, two, search, search.run(), x.astype(np.float64))
+        if any(node.kind == "opaque" for node in graph.nodes.values()):
+            self.notes.append("Some steps of the other network are compared by values alone.")
+        return self.conclude(None, weights, [world], [], graph)
 
 
 @dataclass

@@ -105,7 +105,7 @@ def check_against(
         channels, side = open_with(first.open, None, size)
         images = np.random.RandomState(1).uniform(0, 1, (2, channels, side, side))
         process.open(images.astype(np.float32))
-        report = Against(first, process, say).compare_networks(channels, [side])
+        report = Against(first, process, say).compare_networks(channels, side)
         report.target, report.backend, report.version = target, backend, process.version
         report.spec = f"{other} ({other_backend} {first.version})"
         report.reference = "the other network"

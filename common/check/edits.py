@@ -184,7 +184,8 @@ def names(node: Node, p: Params) -> list[Named]:
         return [("local-norm-order", {"theirs": p["exchanged"]})] if p["exchanged"] else []
     if "reads" in p:
         found.append(("other-input", {"theirs": p["reads"], "ours": node.inputs[0]}))
-    changed = {key for key in p if p.get(key) != old.get(key) and key not in ("before", "insert")}
+    around = ("before", "insert", "reads")  # what stands around the step is not the step's own
+    changed = {key for key in p if p.get(key) != old.get(key) and key not in around}
     for key in ("before", "insert"):
         for kind, q in p.get(key, ()):
             found.append(inserted(kind, q, node.inputs[:1] == (INPUT,) or node.name == INPUT))
