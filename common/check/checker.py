@@ -30,7 +30,7 @@ from common.check.topology import nearest
 from common.check.trace import Layer, Trace, of
 from common.errors import GoogLeNetError
 from common.parity.fixtures import draw_fixture
-from common.spec import SPECS, Spec, arithmetic
+from common.spec import SPECS, Affine, Spec, arithmetic
 from common.weights import Weights, norm_name, shapes
 
 IMAGES = 2  #: in a comparison
@@ -162,7 +162,8 @@ class Checker:
 
     def no_spec(self, trace: Trace, channels: int) -> str:
         """Why no spec could be fitted."""
-        if self.asked and self.asked.input[0] != channels:
+        fixed = self.asked and isinstance(self.asked.stage1[0], Affine)  # to its own channels
+        if self.asked and fixed and self.asked.input[0] != channels:
             wanted = self.asked.input[0]
             return (
                 f"{self.asked.name} takes {wanted} input channels, your network takes {channels}."

@@ -149,6 +149,24 @@ def test_a_spec_with_wrong_kernels_is_closer_than_one_without_most_layers(known)
     assert {finding.name for finding in report.structure} == {"layer-shape"}
 
 
+def test_why_the_spec_that_was_asked_for_does_not_fit_is_said():
+    """Channels are the reason only where the spec scales each of its own."""
+    colour = own(replace(MINI, input=(3, 33, 33)))
+    trace = colour.trace
+
+    def headless(x):
+        found = trace(x)
+        found["events"] = [event for event in found["events"] if event["op"] != "linear"]
+        last = len(found["events"]) - 1
+        return {**found, "outputs": [{**each, "event": last} for each in found["outputs"]]}
+
+    colour.trace = headless
+    with pytest.raises(UserError, match="^No linear layer is seen at the end of your network"):
+        check(colour, D2L, 33)
+    with pytest.raises(UserError, match="^torchvision-.* takes 3 input channels, your network t.* 1"):
+        check(own(MINI), SPECS["torchvision-imagenet"], 33)
+
+
 # ---- layers by their branches
 
 
