@@ -46,20 +46,31 @@ class Against(Checker):
         x = x.astype(np.float32)
         one, two = of(self.first, x), of(self.network, x)
         pairs = match(one, two)
-        values = draw(one)
+        values, own = draw(one), draw(two)
+        absorbed = 0
+        for i, j in pairs.items():
+            mine, theirs = one.layers[i].leaves, two.layers[j].leaves
+            if ("bias" in mine) != ("bias" in theirs):
+                n, trace, drawn = (i, one, values) if "bias" in mine else (j, two, own)
+                if n in normed(trace):
+                    absorbed += 1
+                    drawn[trace.layers[n].leaves["bias"]] *= 0
+            own |= {theirs[leaf]: values[mine[leaf]] for leaf in mine if leaf in theirs}
+        if absorbed:
+            self.notes.append(
+                f"{absorbed} convolutions in front of a norm have a bias in one network only. That "
+                "is the same function: the bias is read as 0."
+            )
         self.first.write(values)
-        self.network.write(
-            {
-                two.layers[j].leaves[leaf]: values[number]
-                for i, j in pairs.items()
-                for leaf, number in one.layers[i].leaves.items()
-                if leaf in two.layers[j].leaves
-            }
-        )
+        self.network.write(own)
         self.say(f"comparing at {size}x{size}")
         one, two = of(self.first, x), of(self.network, x)
         lifted = Lifted(one, x.astype(np.float64), values)
         graph, weights, names = lifted.graph(), lifted.weights, lifted.names
+        for i, j in pairs.items():  # what only the second network's layers have
+            mine, theirs = one.layers[i].leaves, two.layers[j].leaves
+            for leaf in {"weight", "bias"} & theirs.keys() - mine.keys():
+                weights[f"{names[one.layers[i].event]}.{leaf}"] = own[theirs[leaf]]
         layers = {names[one.layers[i].event]: two.layers[j] for i, j in pairs.items()}
         joins = dict(joined(one, two, pairs, names))
         search = Search(graph, weights, x, two, layers, joins, self.network.dtype)
@@ -205,6 +216,15 @@ def draw(trace: Trace) -> dict[int, Array]:
                 values = random.uniform(*ranges.get(leaf, (-0.2, 0.2)), shape)
             found.setdefault(number, values.astype(np.float32).astype(np.float64))
     return found
+
+
+def normed(trace: Trace) -> set[int]:
+    """The layers, by number, whose output nothing takes but a norm: it takes their bias away."""
+    starts = [
+        (trace.through(each.source), each.own) for each in trace.layers if each.kind == "norm"
+    ]
+    alone = [start for start, own in starts if own or len(trace.users[start]) == 1]
+    return {trace.layer_at[start] for start in alone if start in trace.layer_at}
 
 
 def match(one: Trace, two: Trace) -> dict[int, int]:

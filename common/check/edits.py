@@ -216,7 +216,8 @@ def names(node: Node, p: Params) -> list[Named]:
                     ("norm-eps", {"theirs": f"{p['eps']:.4g}", "ours": f"{old['eps']:.4g}"})
                 )
             if "affine" in changed:
-                words = "no scale and no shift" if p["affine"] is False else p["affine"]
+                every = {True: "a scale and a shift", False: "no scale and no shift"}
+                words = every.get(p["affine"], p["affine"])
                 found.append(("norm-affine", {"theirs": words}))
         case "act":
             if "fn" in changed:

@@ -11,7 +11,7 @@ from common.check import values
 from common.check.against import Against, draw
 from common.check.checker import Checker
 from common.check.edits import names
-from common.check.graph import ACTIVATIONS, build
+from common.check.graph import ACTIVATIONS, Graph, Node, build
 from common.check.process import UserError
 from common.check.report import Difference
 from common.check.trace import of
@@ -51,6 +51,55 @@ def test_two_networks_are_compared_without_a_spec(edit, names):
     assert [finding.name for finding in report.findings] == names, report.text()
     assert report.outcome == ("differs" if names else "same")
     assert report.residual < 1e-9  # the eps of a norm, in float32 or not
+
+
+PLAIN = replace(MINI, name="plain", norm=None)
+
+
+@pytest.mark.parametrize(
+    ("spec", "place", "lacks", "second", "named"),
+    [
+        (PLAIN, "stage1.0.conv", {"bias": False}, True, "missing-bias"),
+        (PLAIN, "stage1.0.conv", {"bias": False}, False, "extra-bias"),
+        (PLAIN, "head", {"bias": False}, False, "extra-bias"),
+        (MINI, "stage1.0.conv", {"bias": False}, True, ""),
+        (MINI, "stage1.0.conv", {"bias": False}, False, ""),
+        (MINI, "stage1.0.norm", {"affine": "no scale"}, True, "norm-affine"),
+        (MINI, "stage1.0.norm", {"affine": "no scale"}, False, "norm-affine"),
+        (MINI, "stage1.0.norm", {"affine": "no shift"}, False, "norm-affine"),
+    ],
+)
+def test_what_only_one_of_two_networks_has_is_named(spec, place, lacks, second, named):
+    """It begins as if it were not there: a bias or shift at 0, a scale at 1."""
+    graph = build(spec)
+    less = graph.edited({place: {**graph.nodes[place].p, **lacks}})
+    networks = [random_mistakes.FakeNetwork(each, spec) for each in (graph, less)]
+    for each in networks:
+        for name in each.weights:
+            each.weights[name] = np.full_like(each.weights[name], not name.endswith("bias"))
+    one, two = networks if second else networks[::-1]
+    report = Against(one, two, lambda words: None).compare_networks(1, 34)
+    assert [finding.name for finding in report.findings] == [named] * bool(named), report.text()
+    assert report.outcome == ("differs" if named else "same")
+    assert ["a bias in one network only" in note for note in report.notes] == [True] * (not named)
+    if named == "norm-affine" and not second:
+        assert report.findings[0].sentence() == "the norm has a scale and a shift"
+
+
+def test_a_bias_in_front_of_a_norm_counts_if_something_else_takes_it_too():
+    """The second convolution adds the first one's output to the norm's."""
+    graph = build(MINI)
+    nodes = list(graph.nodes.values())
+    place = [node.name for node in nodes].index("stage2.1.relu")
+    nodes.insert(place, Node("sum", "add", ("stage2.1.norm", "stage2.1.conv")))
+    nodes[place + 1] = replace(nodes[place + 1], inputs=("sum",))
+    graph = Graph(nodes)
+    conv = graph.nodes["stage2.1.conv"]
+    less = graph.edited({conv.name: {**conv.p, "bias": False}})
+    first, second = (random_mistakes.FakeNetwork(each) for each in (less, graph))
+    second.weights[f"{conv.name}.bias"][:] = 0
+    report = Against(first, second, lambda words: None).compare_networks(1, 34)
+    assert [finding.name for finding in report.findings] == ["extra-bias"]
 
 
 class PadsBefore(random_mistakes.FakeNetwork):

@@ -163,7 +163,9 @@ def test_why_the_spec_that_was_asked_for_does_not_fit_is_said():
     colour.trace = headless
     with pytest.raises(UserError, match="^No linear layer is seen at the end of your network"):
         check(colour, D2L, 33)
-    with pytest.raises(UserError, match="^torchvision-.* takes 3 input channels, your network t.* 1"):
+    with pytest.raises(
+        UserError, match="^torchvision-.* takes 3 input channels, your network t.* 1"
+    ):
         check(own(MINI), SPECS["torchvision-imagenet"], 33)
 
 
