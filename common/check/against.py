@@ -220,9 +220,8 @@ def draw(trace: Trace) -> dict[int, Array]:
 
 def normed(trace: Trace) -> set[int]:
     """The layers, by number, whose output nothing takes but a norm: it takes their bias away."""
-    starts = [
-        (trace.through(each.source), each.own) for each in trace.layers if each.kind == "norm"
-    ]
+    norms = [layer for layer in trace.layers if layer.kind == "norm"]
+    starts = [(trace.through(norm.source), norm.own) for norm in norms]
     alone = [start for start, own in starts if own or len(trace.users[start]) == 1]
     return {trace.layer_at[start] for start in alone if start in trace.layer_at}
 

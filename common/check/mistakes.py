@@ -326,6 +326,11 @@ MISTAKES = {
             "移动统计量从未更新",
         ),
         Mistake(
+            "norm-statistics",
+            "no momentum gives the running statistics: the step's batch is not all that moved them",
+            "任何动量都得不到这些移动统计量：改变它们的不只是这一步的批量",
+        ),
+        Mistake(
             "norm-momentum",
             "the running statistics keep {theirs} of their old value, not {ours}{what}",
             "移动统计量保留旧值的 {theirs}，应为 {ours}",

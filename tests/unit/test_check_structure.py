@@ -161,11 +161,9 @@ def test_why_the_spec_that_was_asked_for_does_not_fit_is_said():
         return {**found, "outputs": [{**each, "event": last} for each in found["outputs"]]}
 
     colour.trace = headless
-    with pytest.raises(UserError, match="^No linear layer is seen at the end of your network"):
+    with pytest.raises(UserError, match=r"^No linear layer is seen at the end of your network"):
         check(colour, D2L, 33)
-    with pytest.raises(
-        UserError, match="^torchvision-.* takes 3 input channels, your network t.* 1"
-    ):
+    with pytest.raises(UserError, match=r"^torchvision-.* takes 3 input channels, your n.* 1"):
         check(own(MINI), SPECS["torchvision-imagenet"], 33)
 
 
