@@ -17,7 +17,7 @@ import numpy as np
 
 from common.check.checker import BRIGHT, Checker, Progress, require_precise
 from common.check.diagnose import Search
-from common.check.findings import World
+from common.check.findings import World, unseen
 from common.check.graph import INPUT, Array, Graph, Node, Params, compute
 from common.check.process import Network, UserError
 from common.check.report import Report
@@ -77,7 +77,10 @@ class Against(Checker):
         world = World(size, two, search, search.run(), x.astype(np.float64))
         if any(node.kind == "opaque" for node in graph.nodes.values()):
             self.notes.append("Some steps of the other network are compared by values alone.")
-        return self.conclude(None, weights, [world], [], graph)
+        report = self.conclude(None, weights, [world], [], graph)
+        if lifted.hidden and not report.warnings:
+            report.warnings.append(unseen(lifted.hidden, [world]))
+        return report
 
 
 @dataclass
@@ -92,6 +95,7 @@ class Lifted:
         self.nodes: list[Node] = [Node(INPUT, "input", ())]
         self.names: dict[int, str] = {-1: INPUT}
         self.weights: Weights = {}
+        self.hidden: list[str] = []  # windows and means that see one pixel, so do nothing
         biased = {layer.event: layer for layer in self.trace.layers}
         for event in self.trace.events:
             if event.index in biased:
@@ -160,6 +164,9 @@ class Lifted:
         same = aligned(first, out)
         if same.shape == out.shape and error(same, out) < 1e-12:
             self.names[index] = self.names[inputs[0]]
+            windowed = event.op == "pool" or "mean" in event.name.lower()
+            if windowed and first.shape[2:] == (1, 1):
+                self.hidden.append(self.name(index))
             return
         if event.op == "pool":  # a padding in front of it is its own
             source = inputs[0]
