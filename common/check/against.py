@@ -251,16 +251,16 @@ def match(one: Trace, two: Trace) -> dict[int, int]:
         if number not in found:
             where = one.events[layer.event].where()
             raise UserError(
-                f"The networks have other layers: the first one's {layer.kind} {layer.shape} at "
-                f"{where} has no counterpart in the second."
+                f"The networks have different layers: the other network's {layer.kind} "
+                f"{layer.shape} at {where} has no counterpart in yours."
             )
     rest = set(range(len(two.layers))) - set(found.values())
     if rest:
         layer = two.layers[min(rest)]
         where = two.events[layer.event].where()
         raise UserError(
-            f"The networks have other layers: the second one's {layer.kind} {layer.shape} at "
-            f"{where} has no counterpart in the first."
+            f"The networks have different layers: your {layer.kind} {layer.shape} at {where} has "
+            "no counterpart in the other network."
         )
     return found
 

@@ -217,8 +217,7 @@ def names(node: Node, p: Params) -> list[Named]:
                 )
             if "affine" in changed:
                 every = {True: "a scale and a shift", False: "no scale and no shift"}
-                words = every.get(p["affine"], p["affine"])
-                found.append(("norm-affine", {"theirs": words}))
+                found.append(("norm-affine", {"theirs": every.get(p["affine"], p["affine"])}))
         case "act":
             if "fn" in changed:
                 missing = p["fn"] == "none"
@@ -263,10 +262,10 @@ def names(node: Node, p: Params) -> list[Named]:
             elif changed == {"alpha"} and p["alpha"] == old["alpha"] * old["size"]:
                 found.append(("local-norm-alpha", {}))
             elif changed:
-                words = [
+                theirs, ours = (
                     ", ".join(f"{key} {q[key]:g}" for key in sorted(changed)) for q in (p, old)
-                ]
-                found.append(("local-norm", {"theirs": words[0], "ours": words[1]}))
+                )
+                found.append(("local-norm", {"theirs": theirs, "ours": ours}))
     return found
 
 
