@@ -17,7 +17,7 @@ import numpy as np
 
 from common.check.checker import BRIGHT, Checker, Progress, require_precise
 from common.check.diagnose import Search
-from common.check.findings import World
+from common.check.findings import World, unseen
 from common.check.graph import INPUT, Array, Graph, Node, Params, compute
 from common.check.process import Network, UserError
 from common.check.report import Report
@@ -39,43 +39,48 @@ class Against(Checker):
         self.first = first
         self.notes += first.notes
 
-    def compare_networks(self, channels: int, sizes: list[int]) -> Report:
-        """The report; both networks take images of these channels and sizes."""
-        images = [
-            np.random.RandomState(size).uniform(0, 1, (IMAGES, channels, size, size))
-            for size in sizes
-        ]
-        for x in images:
-            x[1] *= BRIGHT
-        images = [x.astype(np.float32) for x in images]
-        one, two = of(self.first, images[0]), of(self.network, images[0])
+    def compare_networks(self, channels: int, size: int) -> Report:
+        """The report; both networks take images of these channels and this size."""
+        x = np.random.RandomState(size).uniform(0, 1, (IMAGES, channels, size, size))
+        x[1] *= BRIGHT
+        x = x.astype(np.float32)
+        one, two = of(self.first, x), of(self.network, x)
         pairs = match(one, two)
-        values = draw(one)
+        values, own = draw(one), draw(two)
+        absorbed = 0
+        for i, j in pairs.items():
+            mine, theirs = one.layers[i].leaves, two.layers[j].leaves
+            if ("bias" in mine) != ("bias" in theirs):
+                n, trace, drawn = (i, one, values) if "bias" in mine else (j, two, own)
+                if n in normed(trace):
+                    absorbed += 1
+                    drawn[trace.layers[n].leaves["bias"]] *= 0
+            own |= {theirs[leaf]: values[mine[leaf]] for leaf in mine if leaf in theirs}
+        if absorbed:
+            self.notes.append(
+                f"{absorbed} convolutions in front of a norm have a bias in one network only. That "
+                "is the same function: the bias is read as 0."
+            )
         self.first.write(values)
-        self.network.write(
-            {
-                two.layers[j].leaves[leaf]: values[number]
-                for i, j in pairs.items()
-                for leaf, number in one.layers[i].leaves.items()
-                if leaf in two.layers[j].leaves
-            }
-        )
-        worlds: list[World] = []
-        graph, weights = Graph([]), Weights()
-        for size, x in zip(sizes, images, strict=True):
-            self.say(f"comparing at {size}x{size}")
-            one, two = of(self.first, x), of(self.network, x)
-            if not worlds:
-                lifted = Lifted(one, x.astype(np.float64), values)
-                graph, weights, names = lifted.graph(), lifted.weights, lifted.names
-            layers = {names[one.layers[i].event]: two.layers[j] for i, j in pairs.items()}
-            joins = dict(joined(one, two, pairs, names))
-            search = Search(graph, weights, x, two, layers, joins, self.network.dtype)
-            worlds.append(World(size, two, search, search.run(), x.astype(np.float64)))
-            if any(node.kind == "opaque" for node in graph.nodes.values()):
-                self.notes.append("Some steps of the other network are compared by values alone.")
-                break
-        return self.conclude(None, weights, worlds, [], graph)
+        self.network.write(own)
+        self.say(f"comparing at {size}x{size}")
+        one, two = of(self.first, x), of(self.network, x)
+        lifted = Lifted(one, x.astype(np.float64), values)
+        graph, weights, names = lifted.graph(), lifted.weights, lifted.names
+        for i, j in pairs.items():  # what only the second network's layers have
+            mine, theirs = one.layers[i].leaves, two.layers[j].leaves
+            for leaf in {"weight", "bias"} & theirs.keys() - mine.keys():
+                weights[f"{names[one.layers[i].event]}.{leaf}"] = own[theirs[leaf]]
+        layers = {names[one.layers[i].event]: two.layers[j] for i, j in pairs.items()}
+        joins = dict(joined(one, two, pairs, names))
+        search = Search(graph, weights, x, two, layers, joins, self.network.dtype)
+        world = World(size, two, search, search.run(), x.astype(np.float64))
+        if any(node.kind == "opaque" for node in graph.nodes.values()):
+            self.notes.append("Some steps of the other network are compared by values alone.")
+        report = self.conclude(None, weights, [world], [], graph)
+        if lifted.hidden and not report.warnings:
+            report.warnings.append(unseen(lifted.hidden, [world]))
+        return report
 
 
 @dataclass
@@ -90,6 +95,7 @@ class Lifted:
         self.nodes: list[Node] = [Node(INPUT, "input", ())]
         self.names: dict[int, str] = {-1: INPUT}
         self.weights: Weights = {}
+        self.hidden: list[str] = []  # windows and means that see one pixel, so do nothing
         biased = {layer.event: layer for layer in self.trace.layers}
         for event in self.trace.events:
             if event.index in biased:
@@ -158,6 +164,9 @@ class Lifted:
         same = aligned(first, out)
         if same.shape == out.shape and error(same, out) < 1e-12:
             self.names[index] = self.names[inputs[0]]
+            windowed = event.op == "pool" or "mean" in event.name.lower()
+            if windowed and first.shape[2:] == (1, 1):
+                self.hidden.append(self.name(index))
             return
         if event.op == "pool":  # a padding in front of it is its own
             source = inputs[0]
@@ -216,6 +225,14 @@ def draw(trace: Trace) -> dict[int, Array]:
     return found
 
 
+def normed(trace: Trace) -> set[int]:
+    """The layers, by number, whose output nothing takes but a norm: it takes their bias away."""
+    norms = [layer for layer in trace.layers if layer.kind == "norm"]
+    starts = [(trace.through(norm.source), norm.own) for norm in norms]
+    alone = [start for start, own in starts if own or len(trace.users[start]) == 1]
+    return {trace.layer_at[start] for start in alone if start in trace.layer_at}
+
+
 def match(one: Trace, two: Trace) -> dict[int, int]:
     """The second network's layer for each of the first's, by shape, data flow and order."""
     colours = [classes(trace) for trace in (one, two)]
@@ -234,16 +251,16 @@ def match(one: Trace, two: Trace) -> dict[int, int]:
         if number not in found:
             where = one.events[layer.event].where()
             raise UserError(
-                f"The networks have other layers: the first one's {layer.kind} {layer.shape} at "
-                f"{where} has no counterpart in the second."
+                f"The networks have different layers: the other network's {layer.kind} "
+                f"{layer.shape} at {where} has no counterpart in yours."
             )
     rest = set(range(len(two.layers))) - set(found.values())
     if rest:
         layer = two.layers[min(rest)]
         where = two.events[layer.event].where()
         raise UserError(
-            f"The networks have other layers: the second one's {layer.kind} {layer.shape} at "
-            f"{where} has no counterpart in the first."
+            f"The networks have different layers: your {layer.kind} {layer.shape} at {where} has "
+            "no counterpart in the other network."
         )
     return found
 

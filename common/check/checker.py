@@ -30,7 +30,7 @@ from common.check.topology import nearest
 from common.check.trace import Layer, Trace, of
 from common.errors import GoogLeNetError
 from common.parity.fixtures import draw_fixture
-from common.spec import SPECS, Spec, arithmetic
+from common.spec import SPECS, Affine, Spec, arithmetic
 from common.weights import Weights, norm_name, shapes
 
 IMAGES = 2  #: in a comparison
@@ -91,8 +91,8 @@ class Checker:
             event = trace.events[layer.event]
             if layer.kind == "conv" and (event.out.ndim == 3 or len(event.out) < IMAGES):
                 raise UserError(
-                    f"Your network takes one image at a time at {event.where()}: give the part of "
-                    "it that takes them all."
+                    f"Your network takes one image at a time at {event.where()}: give the part "
+                    "that takes the whole batch."
                 )
         matches = matching.closest(trace, self.asked, channels, size)
         if not matches:
@@ -162,7 +162,8 @@ class Checker:
 
     def no_spec(self, trace: Trace, channels: int) -> str:
         """Why no spec could be fitted."""
-        if self.asked and self.asked.input[0] != channels:
+        fixed = self.asked and isinstance(self.asked.stage1[0], Affine)  # to its own channels
+        if self.asked and fixed and self.asked.input[0] != channels:
             wanted = self.asked.input[0]
             return (
                 f"{self.asked.name} takes {wanted} input channels, your network takes {channels}."
@@ -214,7 +215,7 @@ class Checker:
                 worlds.append(self.compare(match, weights, side + 1, first))
             except GoogLeNetError:
                 self.notes.append(
-                    f"It does not run at {side + 1}x{side + 1}: one size was compared."
+                    f"Your network does not run at {side + 1}x{side + 1}: one size was compared."
                 )
         report = self.conclude(match, weights, worlds, structure, build(match.spec))
         report.weights = None if self.source is None else changed
@@ -315,7 +316,10 @@ class Checker:
         images = images.astype(np.float32)
         trace = of(self.network, images)
         if [layer.kind for layer in trace.layers] != [layer.kind for layer in first.layers]:
-            raise UserError("Your network runs other layers at another size.")
+            raise UserError(
+                f"Your network runs other layers at {size}x{size} than at the size of its first "
+                "run: choose one size with `--size`."
+            )
         layers = {
             name: trace.layers[first.layers.index(layer)] for name, layer in match.layers.items()
         }
@@ -340,8 +344,8 @@ class Checker:
             if not np.array_equal(held[before], held[now]):
                 raise UserError(
                     f"A weight is computed in each run, at {trace.events[layer.event].where()}, so "
-                    "no weights can be written into your network: take weight norm and its like "
-                    "out for the check, such as by `remove_parametrizations`."
+                    "no weights can be written into your network: remove weight norm and similar "
+                    "layers for the check, for example with `remove_parametrizations`."
                 )
 
     def joins(self, graph: Graph, layers: dict[str, Layer], trace: Trace) -> dict[str, int]:
@@ -406,7 +410,7 @@ class Checker:
                 report.sizes = [first.size]
                 self.notes.append(
                     f"At {world.size}x{world.size} your last pool takes the {each.words['theirs']}"
-                    ": it is right at the first size alone."
+                    f": it is right only at {first.size}x{first.size}."
                 )
             report.unexplained_elsewhere = [difference(world, u) for u in world.found.unexplained]
         if (

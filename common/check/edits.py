@@ -184,7 +184,8 @@ def names(node: Node, p: Params) -> list[Named]:
         return [("local-norm-order", {"theirs": p["exchanged"]})] if p["exchanged"] else []
     if "reads" in p:
         found.append(("other-input", {"theirs": p["reads"], "ours": node.inputs[0]}))
-    changed = {key for key in p if p.get(key) != old.get(key) and key not in ("before", "insert")}
+    around = ("before", "insert", "reads")  # what stands around the step is not the step's own
+    changed = {key for key in p if p.get(key) != old.get(key) and key not in around}
     for key in ("before", "insert"):
         for kind, q in p.get(key, ()):
             found.append(inserted(kind, q, node.inputs[:1] == (INPUT,) or node.name == INPUT))
@@ -215,8 +216,8 @@ def names(node: Node, p: Params) -> list[Named]:
                     ("norm-eps", {"theirs": f"{p['eps']:.4g}", "ours": f"{old['eps']:.4g}"})
                 )
             if "affine" in changed:
-                words = "no scale and no shift" if p["affine"] is False else p["affine"]
-                found.append(("norm-affine", {"theirs": words}))
+                every = {True: "a scale and a shift", False: "no scale and no shift"}
+                found.append(("norm-affine", {"theirs": every.get(p["affine"], p["affine"])}))
         case "act":
             if "fn" in changed:
                 missing = p["fn"] == "none"
@@ -261,10 +262,10 @@ def names(node: Node, p: Params) -> list[Named]:
             elif changed == {"alpha"} and p["alpha"] == old["alpha"] * old["size"]:
                 found.append(("local-norm-alpha", {}))
             elif changed:
-                words = [
+                theirs, ours = (
                     ", ".join(f"{key} {q[key]:g}" for key in sorted(changed)) for q in (p, old)
-                ]
-                found.append(("local-norm", {"theirs": words[0], "ours": words[1]}))
+                )
+                found.append(("local-norm", {"theirs": theirs, "ours": ours}))
     return found
 
 

@@ -35,8 +35,11 @@ def blind(graph: Graph, worlds: list[World]) -> str:
         if (node.kind == "gap" or max(node.p.get("kernel", (1,))) > 1)
         and all(pixels(world.search.values[node.inputs[0]]) == 1 for world in worlds)
     ]
-    if not hidden:
-        return ""
+    return unseen(hidden, worlds) if hidden else ""
+
+
+def unseen(hidden: list[str], worlds: list[World]) -> str:
+    """The sentence about steps whose windows see one pixel only."""
     sizes = " and ".join(f"{world.size}x{world.size}" for world in worlds)
     more = f" and {len(hidden) - 1} more steps" if len(hidden) > 1 else ""
     return (

@@ -42,8 +42,8 @@ MISTAKES = {
         Mistake("dilation", "dilation {theirs}, not {ours}", "膨胀率为 {theirs}，应为 {ours}"),
         Mistake(
             "kernel-layout",
-            "the kernel is {theirs}",
-            "卷积核 {theirs}",
+            "the kernel's values are arranged in another way: {theirs}",
+            "卷积核的排列方式不同：{theirs}",
             "conv-layout",
             "porting/layout",
         ),
@@ -203,7 +203,9 @@ MISTAKES = {
             "这里再次使用了同一层，参考实现是两个独立的层",
         ),
         Mistake(
-            "layer-shape", "the weight is {theirs}, not {ours}", "权重形状为 {theirs}，应为 {ours}"
+            "layer-shape",
+            "the weight has shape {theirs}, not {ours}",
+            "权重形状为 {theirs}，应为 {ours}",
         ),
         Mistake(
             "other-input",
@@ -218,7 +220,9 @@ MISTAKES = {
         ),
         Mistake("exchanged-blocks", "the blocks are exchanged", "Inception 块的顺序被交换"),
         Mistake(
-            "extra-layer", "a layer {theirs} that the reference does not have", "多了一层 {theirs}"
+            "extra-layer",
+            "a layer that the reference does not have, its weight of shape {theirs}",
+            "多了一层，权重形状为 {theirs}",
         ),
         Mistake("missing-layer", "the layer is left out", "缺少一层"),
         Mistake(
@@ -249,8 +253,8 @@ MISTAKES = {
         ),
         Mistake(
             "from-logits",
-            "the loss takes the {theirs} for {what}",
-            "损失函数把 {theirs} 当作 {what}",
+            "the loss gets {theirs}, but expects {what}",
+            "损失函数得到的是 {theirs}，它需要的是 {what}",
             "from-logits",
             "porting/loss",
         ),
@@ -287,7 +291,7 @@ MISTAKES = {
         ),
         Mistake(
             "detached-branch",
-            "its input gets no gradient from it",
+            "it passes no gradient back to its input",
             "它的输入得不到来自它的梯度",
         ),
         Mistake(
@@ -302,7 +306,7 @@ MISTAKES = {
         ),
         Mistake(
             "rate-in-velocity",
-            "the velocity holds rate times gradient: after a change of the rate it is another step",
+            "the velocity includes the rate: as soon as the rate changes, the step differs",
             "速度里含有学习率，学习率改变后就是另一种更新",
             "momentum-rate",
             "porting/optimizer",
@@ -324,6 +328,11 @@ MISTAKES = {
             "norm-not-updated",
             "the running statistics never change",
             "移动统计量从未更新",
+        ),
+        Mistake(
+            "norm-statistics",
+            "no momentum gives the running statistics: the step's batch is not all that moved them",
+            "任何动量都得不到这些移动统计量：改变它们的不只是这一步的批量",
         ),
         Mistake(
             "norm-momentum",

@@ -131,7 +131,9 @@ class Process:
                 f"or name another Python with `{self.option}`."
             )
         if error["type"] == server.MissingError.__name__:
-            return UserError(f"{self.file} has no {error['message']}: name what is in it.")
+            return UserError(
+                f"{self.file} has no {error['message']}: give a name that the file has."
+            )
         if error["type"] == server.NoNetworkError.__name__:
             return UserError(
                 f"{self.file}:{self.name} is {error['message']}, and no network: name the network "

@@ -19,7 +19,7 @@ import traceback
 with contextlib.suppress(ImportError):  # without NumPy, `trace.py` cannot be imported: see `serve`
     import numpy as np
 
-ARRAY = "array:"  # in JSON: the number of an array that follows
+ARRAY = "\0array:"  # in JSON: the number of an array that follows; no text begins so
 
 
 def send(stream, message):

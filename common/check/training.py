@@ -110,7 +110,7 @@ class TrainingCheck:
             count = f"{len(still)} tensors" if len(still) > 1 else "one tensor"
             self.add("frozen-weights", still, theirs=f"{count} never changed")
         if self.spec.norm:
-            self.statistics()
+            self.statistics(found is not None)
         if found is None:
             self.notes.append(
                 "A step with dropout is random: set its rate to 0 for this check. Clipped "
@@ -276,8 +276,11 @@ class TrainingCheck:
 
     # ---- running statistics
 
-    def statistics(self) -> None:
-        """How the norms' running statistics moved in the first step."""
+    def statistics(self, explained: bool) -> None:
+        """How the norms' running statistics moved in the first step.
+
+        If nothing explains the step, it may have changed its images, and moves them rightly.
+        """
         assert self.spec.norm is not None
         want = self.spec.norm.momentum
         batch = self.passes[0].statistics()
@@ -303,7 +306,10 @@ class TrainingCheck:
                 options.append((batch[name] * n / (n - 1), True))
             error, share, unbiased = min((*share_kept(old, new, b), u) for b, u in options)
             if not error <= (1e-6 if self.process.dtype == "float64" else 1e-3):
-                self.notes.append(f"No momentum gives your {name}.")
+                if explained:
+                    kinds.setdefault(("norm-statistics", "", ""), []).append(name)
+                else:
+                    self.notes.append(f"No momentum gives your {name}.")
                 continue
             if abs(share - want) > 1e-3:
                 reverse = abs(share - (1 - want)) < 1e-3

@@ -1,5 +1,6 @@
 """Every link that `googlenet check` prints leads to a section, and every section to a mistake."""
 
+import io
 import math
 import re
 from pathlib import Path
@@ -139,6 +140,16 @@ def test_what_is_no_network_is_said_without_colours():
         assert words in str(process.failed(error))
     coloured = {"stage": "run", "type": "E", "message": "\x1b[1mNo axis\x1b[0m", "where": ""}
     assert str(process.failed(coloured)) == "net.py cannot be run: net.py raises E: No axis"
+
+
+def test_a_message_keeps_its_texts_and_its_arrays():
+    stream, array = io.BytesIO(), np.arange(3.0)
+    message = {"message": "array: shapes differ", "other": ["array:0", {"x": array}]}
+    server.send(stream, message)
+    stream.seek(0)
+    found = server.receive(stream)
+    np.testing.assert_array_equal(found["other"][1].pop("x"), array)
+    assert found == {"message": "array: shapes differ", "other": ["array:0", {}]}
 
 
 def test_a_difference_that_does_not_reach_the_outputs_is_said_to():

@@ -11,12 +11,12 @@ from common.check import values
 from common.check.against import Against, draw
 from common.check.checker import Checker
 from common.check.edits import names
-from common.check.graph import ACTIVATIONS, build
+from common.check.graph import ACTIVATIONS, Graph, Node, build
 from common.check.process import UserError
 from common.check.report import Difference
 from common.check.trace import of
 from common.parity.fixtures import draw_fixture
-from common.spec import INCEPTION_V3, MINI, LocalNorm
+from common.spec import INCEPTION_V3, MINI, SPECS, LocalNorm
 
 BIAS = "stage1.0.conv.bias"
 
@@ -47,10 +47,59 @@ def network(edit=None):
 )
 def test_two_networks_are_compared_without_a_spec(edit, names):
     checker = Against(network(), network(edit), lambda words: None)
-    report = checker.compare_networks(1, [34])
+    report = checker.compare_networks(1, 34)
     assert [finding.name for finding in report.findings] == names, report.text()
     assert report.outcome == ("differs" if names else "same")
     assert report.residual < 1e-9  # the eps of a norm, in float32 or not
+
+
+PLAIN = replace(MINI, name="plain", norm=None)
+
+
+@pytest.mark.parametrize(
+    ("spec", "place", "lacks", "second", "named"),
+    [
+        (PLAIN, "stage1.0.conv", {"bias": False}, True, "missing-bias"),
+        (PLAIN, "stage1.0.conv", {"bias": False}, False, "extra-bias"),
+        (PLAIN, "head", {"bias": False}, False, "extra-bias"),
+        (MINI, "stage1.0.conv", {"bias": False}, True, ""),
+        (MINI, "stage1.0.conv", {"bias": False}, False, ""),
+        (MINI, "stage1.0.norm", {"affine": "no scale"}, True, "norm-affine"),
+        (MINI, "stage1.0.norm", {"affine": "no scale"}, False, "norm-affine"),
+        (MINI, "stage1.0.norm", {"affine": "no shift"}, False, "norm-affine"),
+    ],
+)
+def test_what_only_one_of_two_networks_has_is_named(spec, place, lacks, second, named):
+    """It begins as if it were not there: a bias or shift at 0, a scale at 1."""
+    graph = build(spec)
+    less = graph.edited({place: {**graph.nodes[place].p, **lacks}})
+    networks = [random_mistakes.FakeNetwork(each, spec) for each in (graph, less)]
+    for each in networks:
+        for name in each.weights:
+            each.weights[name] = np.full_like(each.weights[name], not name.endswith("bias"))
+    one, two = networks if second else networks[::-1]
+    report = Against(one, two, lambda words: None).compare_networks(1, 34)
+    assert [finding.name for finding in report.findings] == [named] * bool(named), report.text()
+    assert report.outcome == ("differs" if named else "same")
+    assert ["a bias in one network only" in note for note in report.notes] == [True] * (not named)
+    if named == "norm-affine" and not second:
+        assert report.findings[0].sentence() == "the norm has a scale and a shift"
+
+
+def test_a_bias_in_front_of_a_norm_counts_if_something_else_takes_it_too():
+    """The second convolution adds the first one's output to the norm's."""
+    graph = build(MINI)
+    nodes = list(graph.nodes.values())
+    place = [node.name for node in nodes].index("stage2.1.relu")
+    nodes.insert(place, Node("sum", "add", ("stage2.1.norm", "stage2.1.conv")))
+    nodes[place + 1] = replace(nodes[place + 1], inputs=("sum",))
+    graph = Graph(nodes)
+    conv = graph.nodes["stage2.1.conv"]
+    less = graph.edited({conv.name: {**conv.p, "bias": False}})
+    first, second = (random_mistakes.FakeNetwork(each) for each in (less, graph))
+    second.weights[f"{conv.name}.bias"][:] = 0
+    report = Against(first, second, lambda words: None).compare_networks(1, 34)
+    assert [finding.name for finding in report.findings] == ["extra-bias"]
 
 
 class PadsBefore(random_mistakes.FakeNetwork):
@@ -78,7 +127,7 @@ class PadsBefore(random_mistakes.FakeNetwork):
 def test_a_padding_in_front_of_a_pool_hides_no_mistake_in_another_network():
     first = PadsBefore(build(MINI))
     second = network(("stage1.0.norm", {"eps": 1e-5}))
-    report = Against(first, second, lambda words: None).compare_networks(1, [34])
+    report = Against(first, second, lambda words: None).compare_networks(1, 34)
     assert [finding.name for finding in report.findings] == ["norm-eps"]
     assert (report.outcome, report.notes) == ("differs", []), report.text()
 
@@ -190,7 +239,7 @@ def test_what_was_not_compared_or_counts_as_the_same_is_noted():
     odd = build(MINI).edited({"stage3.0.branch3x3.0.relu": {"fn": "tanh"}})
     first, second = Unknown(odd), Unknown(odd)
     first.notes, second.notes = ["The first is compiled."], ["The second is compiled."]
-    report = Against(first, second, lambda words: None).compare_networks(1, [34, 35])
+    report = Against(first, second, lambda words: None).compare_networks(1, 34)
     assert (report.same, report.sizes) == (True, [34])
     for words in (*first.notes, *second.notes, "values alone"):
         assert words in report.text()
@@ -223,6 +272,27 @@ def test_two_steps_that_are_one_have_one_name(steps, name):
     made["mask"] = lambda by: {"mask": mask}
     report, _ = noted(network(("head", {"before": [(kind, made[kind](by)) for kind, by in steps]})))
     assert [each.name for each in report.findings] == [name]
+
+
+def test_a_local_norm_that_reads_another_step_is_named():
+    """It takes the convolution's output, in front of the ReLU."""
+    stem, *rest = MINI.stage1
+    spec = replace(MINI, name="local", norm=None, stage1=(stem, LocalNorm(5, 1.0, 0.75), *rest))
+    graph = build(spec)
+    norm = graph.nodes["stage1.1"]
+    wrong = graph.edited({norm.name: {**norm.p, "reads": "stage1.0.conv"}})
+    report = Checker(random_mistakes.FakeNetwork(wrong, spec), spec, 33, print).run(1, 33)
+    (finding,) = report.findings
+    assert (finding.name, report.outcome) == ("other-input", "differs"), report.text()
+    assert finding.sentence() == "it reads stage1.0.conv, not stage1.0.relu"
+
+
+@pytest.mark.parametrize("spec", ["googlenet-paper", "inception-resnet-v2", "torchvision-imagenet"])
+def test_a_step_that_reads_another_one_makes_one_mistake(spec):
+    for node in build(SPECS[spec]).nodes.values():
+        if node.inputs:
+            (found,) = names(node, {**node.p, "reads": "another"})
+            assert found == ("other-input", {"theirs": "another", "ours": node.inputs[0]})
 
 
 def test_the_branches_of_a_block_have_the_names_of_the_spec():

@@ -1,5 +1,6 @@
 """What a network is compared with, and at which size: the closest spec, layers by branches."""
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +8,11 @@ import pytest
 from random_mistakes import FakeNetwork  # in tests/support
 from small_specs import thin  # in tests/support
 
+from common.check import api
 from common.check.checker import Checker
 from common.check.graph import Graph, build
 from common.check.process import UserError
-from common.spec import D2L, MINI, SPECS, Branches, Conv
+from common.spec import D2L, MINI, SPECS, Branches, Conv, MaxPool
 
 V3 = thin(SPECS["inception-v3"])
 PAPER = thin(SPECS["googlenet-paper"])
@@ -73,6 +75,42 @@ def test_a_size_at_which_mistakes_hide_is_warned_of():
     report = check(own(MINI, wrong), MINI, 33)
     assert [finding.name for finding in report.findings] == ["global-pool"]
     assert report.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("most", "size", "compared"), [(299, None, 224), (96, None, 96), (299, 96, 96)]
+)
+def test_two_networks_are_compared_at_a_larger_size_if_mistakes_hide(
+    monkeypatch, most, size, compared
+):
+    """At 96x96 the last images are 1x1. A network may refuse the larger ones."""
+    *rest, mean = MINI.stage5
+    pool = MaxPool(3, 2, 1)
+    deep = replace(MINI, stage5=(*rest, pool, pool, mean))
+    graph = build(deep)
+    last = graph.nodes["stage5.3"]
+    graphs = {"one.py:net": graph.edited({last.name: {**last.p, "fn": "max"}}), "two.py:net": graph}
+
+    class Opened(contextlib.nullcontext, FakeNetwork):
+        version = "1.0"
+
+        def __init__(self, target, *_, **__):
+            FakeNetwork.__init__(self, graphs[target], deep)
+            self.enter_result = self
+
+        def open(self, x):
+            if x.shape[2] > most:
+                raise UserError("It is too large.")
+
+        def trace(self, x):
+            self.open(x)
+            return super().trace(x)
+
+    monkeypatch.setattr(api, "Process", Opened)
+    report = api.check_against("one.py:net", "torch", "two.py:net", "torch", size)
+    assert report.sizes == [compared]
+    assert [each.name for each in report.findings] == ["global-pool"] * (compared == 224)
+    assert bool(report.warnings) == (compared == 96)
 
 
 def test_images_that_are_1x1_at_the_specs_own_size_are_no_reason_to_warn(known):
@@ -147,6 +185,24 @@ def test_a_spec_with_wrong_kernels_is_closer_than_one_without_most_layers(known)
     report = check(own(wrong), opened=75)
     assert report.spec == V3.name
     assert {finding.name for finding in report.structure} == {"layer-shape"}
+
+
+def test_why_the_spec_that_was_asked_for_does_not_fit_is_said():
+    """Channels are the reason only where the spec scales each of its own."""
+    colour = own(replace(MINI, input=(3, 33, 33)))
+    trace = colour.trace
+
+    def headless(x):
+        found = trace(x)
+        found["events"] = [event for event in found["events"] if event["op"] != "linear"]
+        last = len(found["events"]) - 1
+        return {**found, "outputs": [{**each, "event": last} for each in found["outputs"]]}
+
+    colour.trace = headless
+    with pytest.raises(UserError, match=r"^No linear layer is seen at the end of your network"):
+        check(colour, D2L, 33)
+    with pytest.raises(UserError, match=r"^torchvision-.* takes 3 input channels, your n.* 1"):
+        check(own(MINI), SPECS["torchvision-imagenet"], 33)
 
 
 # ---- layers by their branches

@@ -1,5 +1,6 @@
 """Training steps for Paddle as people write them, right and wrong, of a network with norms."""
 
+import paddle
 import paddle.nn.functional as F
 from paddle.optimizer import SGD, Adam, AdamW, Momentum
 
@@ -41,6 +42,18 @@ def with_rate(net):
     return step
 
 
+def validating_in_training_mode(net):
+    """A step that also runs the network on other images."""
+    update = trains(SGD, learning_rate=0.1)(net)
+
+    def step(images, labels):
+        update(images, labels)
+        with paddle.no_grad():
+            net(images.flip([2]) / 2)
+
+    return step
+
+
 book = trains(SGD, learning_rate=0.1)
 nesterov = trains(Momentum, learning_rate=0.1, momentum=0.9, use_nesterov=True)
 adam = trains(Adam, learning_rate=1e-3)
@@ -51,6 +64,7 @@ summed = trains(SGD, lambda z, y: F.cross_entropy(z, y, reduction="sum"), learni
 frozen = trains(SGD, weights=slice(-2), learning_rate=0.1)
 evaluating = trains(SGD, mode="eval", learning_rate=0.1)
 rated = with_rate
+validates = validating_in_training_mode
 logs = trains(SGD, F.nll_loss, learning_rate=0.1)
 plain = trains(SGD, lambda z, y: F.cross_entropy(z, y, use_softmax=False), learning_rate=0.1)
 
@@ -67,5 +81,6 @@ STEPS = {
     "evaluating": (None, "SGD", {"norm-evaluation-mode", "norm-not-updated"}),
     "logs": (None, "SGD", {"from-logits"}),
     "plain": (None, "SGD", {"from-logits"}),
+    "validates": ("d2l", "SGD", {"norm-statistics"}),
     "rated": (None, "SGD with momentum 0.9", set()),
 }

@@ -59,6 +59,17 @@ def with_rate(net):
     return step
 
 
+def validating_in_training_mode(net):
+    """A step that also runs the network on other images."""
+    update = trains(sgd)(net)
+
+    def step(images, labels):
+        update(images, labels)
+        net(images[:, ::-1] / 2, training=True)
+
+    return step
+
+
 book = trains(sgd, graph=True)
 adam = trains(lambda: keras.optimizers.Adam(1e-3))
 adamw = trains(lambda: keras.optimizers.AdamW(1e-3, weight_decay=0.01))
@@ -71,6 +82,7 @@ hot = trains(sgd, lambda y, z: keras.losses.categorical_crossentropy(tf.one_hot(
 frozen = trains(sgd, weights=lambda net: net.trainable_variables[:-2])
 evaluating = trains(sgd, mode=False)
 velocity = with_rate
+validates = validating_in_training_mode
 
 #: by the function: the recipe that it is compared with, words of the rule, the mistakes
 STEPS = {
@@ -84,5 +96,6 @@ STEPS = {
     "hot": (None, "SGD", {"from-logits"}),
     "frozen": (None, "SGD", {"frozen-weights"}),
     "evaluating": (None, "SGD", {"norm-evaluation-mode", "norm-not-updated"}),
+    "validates": ("d2l", "SGD", {"norm-statistics"}),
     "velocity": (None, "SGD with momentum 0.9", {"rate-in-velocity"}),
 }

@@ -98,6 +98,18 @@ def left_in_evaluation(net):
     return step
 
 
+def validating_in_training_mode(net):
+    """A step that also runs the network on other images."""
+    update = trains(sgd)(net)
+
+    def step(images, labels):
+        update(images, labels)
+        with torch.no_grad():
+            net(images.flip(2) / 2)
+
+    return step
+
+
 book = trains(sgd)
 best = trains(kernels_decay, lambda z, y: F.cross_entropy(z, y, label_smoothing=0.1))
 adamw = trains(lambda net: torch.optim.AdamW(net.parameters(), 1e-3))
@@ -113,6 +125,7 @@ plain = trains(sgd, lambda z, y: F.nll_loss(z.log(), y))
 cut = detached(lambda x: x.detach())
 reversed_ = detached(Reversed.apply)
 validated = left_in_evaluation
+validates = validating_in_training_mode
 twice_and_adds = trains(sgd, lambda z, y: F.cross_entropy(z.softmax(1), y), clear=False)
 logs_and_evaluating = trains(sgd, F.nll_loss, mode="eval")
 
@@ -132,6 +145,7 @@ STEPS = {
     "cut": (None, "SGD", {"detached-branch"}),
     "reversed_": (None, "", set()),
     "validated": ("d2l", "SGD", {"norm-evaluation-mode"}),
+    "validates": ("d2l", "SGD", {"norm-statistics"}),
     "twice_and_adds": (None, "SGD", {"double-softmax", "gradient-twice"}),
     "logs_and_evaluating": (
         "d2l",
