@@ -288,16 +288,17 @@ class Search:
 
     def fitted_norm(self, node: Node, value: Array, out: Array) -> list[Params]:
         """The norm's eps, if the output is that of another one."""
-        if value.shape != out.shape or f"{node.name}.weight" not in self.weights:
+        its = [self.weights.get(f"{node.name}.{leaf}") for leaf in ("weight", "running_var")]
+        if value.shape != out.shape or its[0] is None or its[1] is None:
             return []
         axes = (0, *range(2, value.ndim))
         spread, got = value.std(axes), out.std(axes)
         if not (np.all(spread > 0) and np.all(got > 0)):
             return []
-        gamma = np.abs(self.weights[f"{node.name}.weight"])
+        gamma = np.abs(its[0])
         if gamma.shape != spread.shape:
             return []
-        eps = (gamma * spread / got) ** 2 - self.weights[f"{node.name}.running_var"]
+        eps = (gamma * spread / got) ** 2 - its[1]
         middle = float(np.median(eps))
         rounded = float(f"{middle:.3g}")
         return [{**node.p, "eps": rounded}] if 0 <= rounded < 1 else []

@@ -48,7 +48,7 @@ def variants(node: Node, shape: Sequence[int], want: Sequence[int]) -> Iterator[
             if p["bias"]:
                 yield {**p, "bias": 2}
         case "norm":
-            for mode in ("running", "batch", "outside"):
+            for mode in dict.fromkeys((p["mode"], "batch", "outside")):
                 for affine in (True, "no scale", "no shift", False):
                     for eps in (p["eps"], *EPS):
                         change = {**p, "mode": mode, "affine": affine, "eps": eps}

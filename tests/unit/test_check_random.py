@@ -86,6 +86,13 @@ def test_what_only_one_of_two_networks_has_is_named(spec, place, lacks, second, 
         assert report.findings[0].sentence() == "the norm has a scale and a shift"
 
 
+@pytest.mark.parametrize("mode", ["batch", "outside"])
+def test_a_norm_that_only_the_other_network_has_wrong_accuses_nobody(mode):
+    first, second = network(("stage1.0.norm", {"mode": mode})), network()
+    report = Against(first, second, lambda words: None).compare_networks(1, 34)
+    assert (report.outcome, report.findings) == ("unexplained", [])
+
+
 def test_a_bias_in_front_of_a_norm_counts_if_something_else_takes_it_too():
     """The second convolution adds the first one's output to the norm's."""
     graph = build(MINI)
