@@ -33,13 +33,9 @@ ROUNDS, STEPS = 5, 60
 BOTH = ("one stream", "ours")
 #: spec, precision, batch, what is changed
 VARIANTS = [
-    *(
-        ("d2l", "bfloat16", batch, how)
-        for batch in (128, 512, 1024)
-        for how in ("one stream", "ours")
-    ),
-    *(("d2l-bn", "bfloat16", 128, how) for how in ("one stream", "ours")),
-    *(("d2l", "float32", 128, how) for how in ("one stream", "ours")),
+    *(("d2l", "bfloat16", batch, how) for batch in (128, 512, 1024) for how in BOTH),
+    *(("d2l-bn", "bfloat16", 128, how) for how in BOTH),
+    *(("d2l", "float32", 128, how) for how in BOTH),
     ("d2l", "bfloat16", 128, "torch.compile"),
     ("d2l", "bfloat16", 1024, "torch.compile"),
 ]

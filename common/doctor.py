@@ -18,7 +18,7 @@ from typing import Any
 
 from backends import FRAMEWORKS
 from common.errors import one_line
-from common.files import ROOT, install_command
+from common.files import install_command, python_path
 from common.processor import processor
 
 TIMEOUT = 120.0  # seconds to import a framework and list its devices
@@ -28,12 +28,16 @@ PACKAGES = {
     "numpy": "",
     "click": "",
     "pooch": "",
+    "requests": "",
     "safetensors": "",
     "rich": "",
     "pillow": "",
     "matplotlib": "",
     "h5py": "",
     "tensorboardX": "tensorboard",
+    "jinja2": "page",
+    "markdown-it-py": "page",
+    "pygments": "page",
     "onnx": "onnx",
     "onnxruntime": "onnx",
 }
@@ -72,11 +76,10 @@ def can_train(found: dict[str, Any]) -> bool:
 
 def framework(name: str) -> dict[str, Any]:
     """Return a backend's version and devices, or its `trouble` in one line."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
         child = subprocess.run(
             [sys.executable, "-c", ASK, name],
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": python_path()},
             capture_output=True,
             text=True,
             errors="replace",

@@ -35,6 +35,11 @@ def install_command(extra: str, pins: str = "") -> str:
     return f"pip install {constraints}-e '{project if extra else here}'"
 
 
+def python_path() -> str:
+    """The PYTHONPATH with which a child process finds `common` and `backends`."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a new temporary file in the same folder, sync it, and rename it to `path`.
 

@@ -216,6 +216,11 @@ def read_recipe(path: Path) -> Recipe:
     for key in found:
         if key not in known:
             raise SpecError(f"{path}: {key!r} is not a field of a recipe: {', '.join(known)}.")
+    if set(str(found.get("name"))) & set("/\\"):
+        raise SpecError(
+            f"{path}: name is {found['name']!r}: it must be without / and \\, because it names the "
+            "folder of the run."
+        )
     try:
         return replace(base, **{"name": path.stem, **found})
     except FieldError as error:

@@ -31,8 +31,14 @@ def need_port(port: int | str, way_out: str) -> None:
 def meet(addresses: Sequence[str], rank: int, way_out: str) -> None:
     """Wait until every worker listens at its address, HOST:PORT. Afterwards all ports are free.
 
-    Raises WorkersError if the port of this worker is taken; `way_out` is for `need_port`.
+    Raises WorkersError if there is no such worker or its port is taken; `way_out` is for
+    `need_port`.
     """
+    if not 0 <= rank < len(addresses):
+        raise WorkersError(
+            f"This worker's number is {rank}, and there are {len(addresses)} addresses: correct "
+            f"{way_out}. The numbers begin with 0."
+        )
     own, _, port = addresses[rank].rpartition(":")
     need_port(port, way_out)
     others = [each for each in addresses if each != addresses[rank]]

@@ -41,8 +41,6 @@ class Published:
 class Peer(Published):
     """The same loop with paddle.vision's own network; each auxiliary loss has the weight 0.3."""
 
-    SPEC = "paddle-vision"
-
     def network(self, spec):
         """paddle.vision's GoogLeNet, which always has its auxiliary heads."""
         return paddle.vision.models.googlenet(num_classes=spec.head.width)

@@ -43,8 +43,6 @@ class Published:
 class Peer(Published):
     """The same loop with torchvision's own network."""
 
-    SPEC = "torchvision"
-
     def network(self, spec):
         """torchvision's GoogLeNet without auxiliary heads, with the spec's number of classes."""
         # This import fails if torchvision's compiled operators, not used here, do not fit PyTorch.

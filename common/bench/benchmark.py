@@ -335,7 +335,8 @@ def scale(plan: Plan, counts: Sequence[int]) -> dict[str, Any]:
     examples = min(recipe.batch_size * (plan.steps or 10), len(real.train_labels))
     words = ["--backend", plan.backend, "--spec", recipe.spec, "--size", str(recipe.size)]
     words += ["--batch-size", str(recipe.batch_size), "--epochs", "2", "--device", plan.device]
-    words += ["--precision", plan.precision or recipe.precision, "--data", real.source]
+    source = real.source if real.source == "sample" else str(Path(real.source).absolute())
+    words += ["--precision", plan.precision or recipe.precision, "--data", source]
     words += ["--limit-train", str(examples), "--limit-test", str(min(counts[-1], examples))]
     epochs = [[_trained(words, count) for count in counts] for _ in range(plan.rounds)]
     speeds = np.array([[epoch.examples / epoch.seconds for epoch in turns] for turns in epochs])

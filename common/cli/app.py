@@ -157,8 +157,8 @@ class KnownOption(click.Option):
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Return the option and its help."""
         record = super().get_help_record(ctx)
-        if record is None or not isinstance(self.type, Known):
-            return record
+        assert record is not None, "no such option is hidden"
+        assert isinstance(self.type, Known)
         return record[0], f"{record[1]}  One of {', '.join(self.type.names())}.".strip()
 
 

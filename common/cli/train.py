@@ -151,12 +151,16 @@ def train(
     from common.training.plan import backend_name, begin, render
     from common.training.plan import resume as resume_run
     from common.training.report import Lines
+    from common.training.run import open_run
     from common.training.train import train as train_plan
 
     if workers > 1 and not dry_run:
         name = backend_name(backend, resume)
-        if data is None and resume is None:
+        source = open_run(resume)[1].config.data if resume and data is None else data
+        if source is None:
             load_data()  # downloads what is missing: the workers may have no network
+        if weights_file and not resume:
+            read_weights(weights_file, hyper.get("spec"), key, eps)  # says once what it assumes
         with deferred_signals() as stop:
             launcher.start(name, workers, given_arguments("workers"), stop)
         return
@@ -170,7 +174,10 @@ def train(
             free = ("precision", "epochs")
             fixed += [f"--{name.replace('_', '-')}" for name in changes if name not in free]
             if fixed:
-                raise SpecError(f"{fixed[0]} cannot change with --resume: the run has its own.")
+                raise SpecError(
+                    f"{fixed[0]} cannot change with --resume: the run has its own. Leave it out, "
+                    "or begin a new run without --resume."
+                )
             plan = resume_run(
                 resume, backend, changes.get("precision"), data, changes.get("epochs")
             )
@@ -190,7 +197,7 @@ def train(
                 option = f"--{error.field.replace('_', '-')}"
                 raise SpecError(f"{option} is {error.value}: it must be {error.rule}.") from error
             for note in plan.notes:
-                click.echo(note, err=True)
+                click.echo(f"note: {note}", err=True)
         chosen = plan.device(device)
         if warning := plan.warning(chosen):
             click.echo(f"warning: {warning}", err=True)

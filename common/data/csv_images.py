@@ -15,6 +15,7 @@ from common.data.dataset import Dataset, Int64
 from common.data.fashion_mnist import CLASSES
 from common.data.image_decoder import UInt8
 from common.errors import DataError
+from common.files import read_ordinary
 
 MOST_BYTES = 2**29  #: of a file; Kaggle's larger one has 133 MB
 
@@ -55,11 +56,9 @@ def load(folder: Path) -> Dataset:
 def read(path: Path) -> tuple[UInt8, Int64]:
     """Return the images (N, 1, H, W) and labels of one file."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise DataError(f"{path} holds more than {MOST_BYTES:,} bytes")
-        first, _, rest = path.read_bytes().partition(b"\n")
+        first, _, rest = read_ordinary(path, MOST_BYTES).partition(b"\n")
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+        raise DataError(f"{path} cannot be read ({error.strerror}); give another file") from None
     columns = first.decode("ascii", "replace").strip().split(",")
     side = math.isqrt(len(columns) - 1)
     if columns[0] != "label" or side * side != len(columns) - 1 or not side:

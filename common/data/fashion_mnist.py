@@ -162,8 +162,8 @@ class Folder:
                 raw[name] = unpack_any(path)
             except DataError as reason:
                 raise DataError(f"{path} {reason}; {self.way_out}") from None
-        train_images, train_labels = _any_pair(raw, "train", source)
-        test_images, test_labels = _any_pair(raw, "t10k", source)
+        train_images, train_labels = _pair(raw, "train", source, False)
+        test_images, test_labels = _pair(raw, "t10k", source, False)
         if train_images.shape[1:] != test_images.shape[1:]:
             raise DataError(f"the images of {source} have two sizes; {self.way_out}")
         count = int(max(train_labels.max(), test_labels.max())) + 1
@@ -293,34 +293,25 @@ def download(name: str, cache: Path, until: float) -> bytes:
 
 def parse_dataset(raw: dict[str, bytes], source: str) -> Dataset:
     """Parse the unpacked bytes of the four files; raises DataError if they do not match."""
-    train_images, train_labels = _pair(raw, "train", source)
-    test_images, test_labels = _pair(raw, "t10k", source)
+    train_images, train_labels = _pair(raw, "train", source, True)
+    test_images, test_labels = _pair(raw, "t10k", source, True)
     return Dataset(train_images, train_labels, test_images, test_labels, CLASSES, source)
 
 
-def _pair(raw: dict[str, bytes], part: str, source: str) -> tuple[UInt8, Int64]:
-    """Return images (N, 1, 28, 28) and labels (N,) of "train" or "t10k"; DataError on mismatch."""
+def _pair(raw: dict[str, bytes], part: str, source: str, fashion: bool) -> tuple[UInt8, Int64]:
+    """Return images (N, 1, H, W) and labels (N,) of "train" or "t10k"; DataError on mismatch.
+
+    Those of Fashion-MNIST are 28 x 28, of ten classes.
+    """
     where = f"{part}-images-idx3-ubyte of {source}", f"{part}-labels-idx1-ubyte of {source}"
     images = parse_idx(raw[f"{part}-images-idx3-ubyte"], where[0])
     labels = parse_idx(raw[f"{part}-labels-idx1-ubyte"], where[1])
-    if images.ndim != 3 or images.shape[1:] != (28, 28):
-        raise DataError(f"{where[0]} has the shape {images.shape}, not (N, 28, 28)")
+    if images.ndim != 3 or (fashion and images.shape[1:] != (28, 28)):
+        wanted = "(N, 28, 28)" if fashion else "(N, height, width)"
+        raise DataError(f"{where[0]} has the shape {images.shape}, not {wanted}")
     if labels.shape != images.shape[:1]:
         raise DataError(f"{where[1]} has the shape {labels.shape}, not ({len(images)},)")
-    if labels.max() >= len(CLASSES):
-        raise DataError(f"{where[1]} has a label {labels.max()}, above the last class, 9")
-    return images[:, np.newaxis], labels.astype(np.int64)
-
-
-def _any_pair(raw: dict[str, bytes], part: str, source: str) -> tuple[UInt8, Int64]:
-    """Return images (N, 1, H, W) and labels (N,) of another set; DataError on mismatch."""
-    where = f"{part}-images-idx3-ubyte of {source}", f"{part}-labels-idx1-ubyte of {source}"
-    images = parse_idx(raw[f"{part}-images-idx3-ubyte"], where[0])
-    labels = parse_idx(raw[f"{part}-labels-idx1-ubyte"], where[1])
-    if images.ndim != 3:
-        raise DataError(f"{where[0]} has the shape {images.shape}, not (N, height, width)")
-    if labels.shape != images.shape[:1]:
-        raise DataError(f"{where[1]} has the shape {labels.shape}, not ({len(images)},)")
-    if labels.max() >= MOST_CLASSES:
-        raise DataError(f"{where[1]} has a label {labels.max()}, above {MOST_CLASSES - 1}")
+    last = (len(CLASSES) if fashion else MOST_CLASSES) - 1
+    if labels.max() > last:
+        raise DataError(f"{where[1]} has a label {labels.max()}, above the last class, {last}")
     return images[:, np.newaxis], labels.astype(np.int64)

@@ -40,7 +40,10 @@ def load(source: str | None = None, size: int = 96, split: float | None = None) 
     cannot be downloaded.
     """
     if split is not None and source in (None, "sample"):
-        raise DataError("--split divides the class folders of `--data DIR`; name them, or leave it")
+        raise DataError(
+            "--split divides the class folders of `--data DIR`; give `--data DIR`, or leave out "
+            "`--split`"
+        )
     if source == "sample":
         return Folder(
             SAMPLE_FOLDER, SAMPLE, "it is part of this project: restore it with git"

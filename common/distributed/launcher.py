@@ -25,13 +25,14 @@ from backends import require
 from common.distributed.private_network import private_network
 from common.distributed.watchdog import FOLDER
 from common.errors import WorkersError
-from common.files import ROOT
+from common.files import python_path
 from common.processor import usable_cores
 
 EXPOSED = (
     "this system allows no private network for the workers, so other machines may reach the ports "
     "that the framework opens: train only in a network that you trust."
 )
+REMARKS = (b"warning: ", b"note: ")  # how the lines on stderr begin that the user should see
 PATIENCE = 8.0  # seconds that the other workers have to exit after one has failed
 
 
@@ -79,9 +80,8 @@ def environment(count: int) -> dict[str, str]:
     """Return the environment of each worker: its share of the cores, unless the user has set it."""
     threads = str(max(1, usable_cores() // count))
     names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {name: os.environ.get(name) or threads for name in names}
-    return {**os.environ, **own, "PYTHONPATH": os.pathsep.join(paths)}
+    return {**os.environ, **own, "PYTHONPATH": python_path()}
 
 
 Started = list[tuple[list[str], dict[str, str]]]  #: commands, and what to add to their environment
@@ -183,14 +183,28 @@ def unreported(folder: Path) -> list[int]:
 
 
 def show(folder: Path, shown: dict[Path, int]) -> None:
-    """Print the new output of the workers. `shown` holds the bytes already printed, per file."""
+    """Print the new output of the workers, and the first one's warnings and notes.
+
+    `shown` holds the bytes already printed, per file.
+    """
     for path in folder.glob("*.out"):
-        with path.open("rb") as file:
-            file.seek(shown.get(path, 0))
-            new = file.read()
-            shown[path] = file.tell()
-        if new:
+        if new := unread(path, shown):
             click.echo(new.decode(errors="replace"), nl=False)
+    first = [pid for pid, each in notes(folder).items() if each.get("worker") == 0]
+    for path in filter(Path.exists, (folder / f"{pid}.err" for pid in first)):
+        for line in unread(path, shown, b"\n").splitlines():  # frameworks write there too
+            if line.startswith(REMARKS):
+                click.echo(line.decode(errors="replace"), err=True)
+
+
+def unread(path: Path, shown: dict[Path, int], end: bytes = b"") -> bytes:
+    """Return the bytes of a file that were not printed yet, up to the last `end`."""
+    with path.open("rb") as file:
+        file.seek(shown.get(path, 0))
+        new = file.read()
+    new = new[: new.rfind(end) + len(end)]
+    shown[path] = shown.get(path, 0) + len(new)
+    return new
 
 
 def notes(folder: Path) -> dict[int, dict[str, Any]]:

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -37,6 +37,15 @@ JOIN = "GOOGLENET_JOIN_SECONDS"  # environment variable: seconds to wait for the
 DEBOUNCE = 5.0  # seconds in which a second signal is a launcher's copy of the first
 
 
+def join_seconds() -> float:
+    """Return the seconds to wait for the other workers; WorkersError if JOIN is no number."""
+    given = os.environ.get(JOIN) or "20"
+    with suppress(ValueError):
+        if 0 < float(given) <= threading.TIMEOUT_MAX:
+            return float(given)
+    raise WorkersError(f"{JOIN} is {given!r}: give a number of seconds above 0, such as 60.")
+
+
 @contextmanager
 def joined(backend: Backend, device: str, folder: Path) -> Iterator[tuple[int, int]]:
     """Join the other workers; yield this worker's rank and the number of workers.
@@ -44,7 +53,7 @@ def joined(backend: Backend, device: str, folder: Path) -> Iterator[tuple[int, i
     WorkersError if not all workers join in time. If a worker fails, its process ends here with the
     error, because a framework's exit handlers could wait for the other workers for ever.
     """
-    seconds = float(os.environ.get(JOIN, 20))
+    seconds = join_seconds()
     late = WorkersError(
         f"Not all workers joined within {seconds:g} s: check that each one is started and can "
         f"reach the others, or set {JOIN} to wait longer."
@@ -57,6 +66,13 @@ def joined(backend: Backend, device: str, folder: Path) -> Iterator[tuple[int, i
         watchdog = PeerWatchdog(backend, folder, rank, count)  # blocks until all have joined
     except GoogLeNetError as error:
         end_with(error)
+    except KeyError as error:
+        end_with(
+            WorkersError(
+                f"The workers cannot join: the environment of this worker lacks {error.args[0]}. "
+                "Set it as docs/parallel.md shows, or use `--workers`."
+            )
+        )
     except Exception as error:
         end_with(WorkersError(f"The workers cannot join: {one_line(error)[:200]}."))
     finally:

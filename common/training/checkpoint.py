@@ -68,7 +68,7 @@ class Config:
             raise ValueError("its pixels are not a height and a width")
         if self.threads is not None:
             whole("threads", self.threads, 1, MOST)
-        for length in self.pixels:  # images of a folder are at most the input; others are 28 x 28
+        for length in self.pixels:  # images are at most as large as the input, or 28 x 28
             whole("pixels", length, 1, max(28, self.recipe.size))
 
     @classmethod
@@ -81,8 +81,13 @@ class Config:
         limits: tuple[int | None, int | None] = (None, None),
         split: float | None = None,
     ) -> Config:
-        """Return the configuration of a run on this data; RunError if none could be read again."""
+        """Return the configuration of a run; RunError for images larger than its input."""
         _, channels, height, width = (int(length) for length in data.train_images.shape)
+        if max(height, width) > max(28, recipe.size):
+            raise RunError(
+                f"The images in {data.source} are {height} x {width}, larger than the input of "
+                f"{recipe.size} x {recipe.size}: give `--size {max(height, width)}`."
+            )
         classes, digest = tuple(data.classes), fingerprint(data)
         config = cls(
             recipe,

@@ -8,9 +8,12 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
-from common.errors import BackendError, RunError
+import click
+
+from common.errors import BackendError, RunError, one_line, printable
 from common.files import install_command
 from common.training.history import Epoch
 from common.training.plan import Plan
@@ -46,6 +49,26 @@ def _imported(package: str) -> Any:
         ) from error
 
 
+def _begun(name: str, function: Callable[..., Any], /, *values: Any, **options: Any) -> Any:
+    """Return what a package's function returns; RunError in one sentence if it raises."""
+    try:
+        return function(*values, **options)
+    except Exception as error:
+        raise RunError(
+            f"--logger {name} does not work ({one_line(error)[:200]}): log in or start its server, "
+            f"or leave out `--logger {name}`."
+        ) from error
+
+
+def _logged(name: str, function: Callable[..., Any], epoch: Epoch) -> None:
+    """Log an epoch. A package that fails is a warning: it ends no run."""
+    try:
+        function(_metrics(epoch), step=epoch.number)
+    except Exception as error:
+        reason = printable(one_line(error)[:200])
+        click.echo(f"warning: {name} did not log epoch {epoch.number}: {reason}", err=True)
+
+
 def _metrics(epoch: Epoch) -> dict[str, float]:
     return {name: getattr(epoch, name) for name in METRICS}
 
@@ -53,14 +76,16 @@ def _metrics(epoch: Epoch) -> dict[str, float]:
 @contextmanager
 def wandb(plan: Plan) -> Iterator[Log]:
     """Log to Weights & Biases, in the project `googlenet`."""
-    run = _imported("wandb").init(
+    run = _begun(
+        "wandb",
+        _imported("wandb").init,
         project="googlenet",
         name=plan.run.folder.name,
         dir=str(plan.run.folder.parent),
         config=plan.recipe.as_json(),
     )
     try:
-        yield lambda epoch: run.log(_metrics(epoch), step=epoch.number)
+        yield partial(_logged, "wandb", run.log)
     finally:
         run.finish()
 
@@ -69,9 +94,9 @@ def wandb(plan: Plan) -> Iterator[Log]:
 def mlflow(plan: Plan) -> Iterator[Log]:
     """Log to MLflow."""
     package = _imported("mlflow")
-    with package.start_run(run_name=plan.run.folder.name):
-        package.log_params(plan.recipe.as_json())
-        yield lambda epoch: package.log_metrics(_metrics(epoch), step=epoch.number)
+    with _begun("mlflow", package.start_run, run_name=plan.run.folder.name):
+        _begun("mlflow", package.log_params, plan.recipe.as_json())
+        yield partial(_logged, "mlflow", package.log_metrics)
 
 
 @contextmanager

@@ -21,9 +21,11 @@ from common.recipe import AUTO, RECIPES, Recipe, recipe_of
 from common.spec import summary
 from common.spec.arithmetic import layers
 from common.terminal import table
-from common.training.checkpoint import Checkpoint, Config, fingerprint
+from common.training.checkpoint import Checkpoint, Config, same_data
 from common.training.run import Run, open_run
 from common.weights import not_finite
+
+MOST_STEPS = 2_500_000  #: of a run; a checkpoint that holds more losses could not be read again
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ def begin(
     data = load_data(source, recipe.size, split).limit(*limits)
     config = Config.of(recipe, backend_name, data, source, limits, split)
     layers(config.network())  # raises SpecError for a size that is too small
+    require_readable(recipe, len(data.train_labels))
     first = Checkpoint.first(config)
     notes: tuple[str, ...] = ()
     if known:
@@ -216,8 +219,9 @@ def resume(
         config = replace(config, data=source)
     data = load_data(config.data, config.recipe.size, config.split)
     data = data.limit(config.limit_train, config.limit_test)
+    require_readable(config.recipe, len(data.train_labels))
     checkpoint = replace(checkpoint, config=config)
-    if fingerprint(data) == config.fingerprint:  # the loop refuses other images
+    if same_data(config, data):  # the loop refuses other images
         check_steps(checkpoint, len(data.train_labels))
     extended = planned if config.recipe.epochs > planned else 0
     return Plan(
@@ -230,6 +234,16 @@ def resume(
         stamp=stamp,
         extended=extended,
     )
+
+
+def require_readable(recipe: Recipe, examples: int) -> None:
+    """Raise SpecError for a run of more steps than a checkpoint can hold."""
+    steps = recipe.epochs * recipe.steps_an_epoch(examples)
+    if steps > MOST_STEPS:
+        raise SpecError(
+            f"{recipe.epochs} epochs are {steps:,} steps, and a run has at most {MOST_STEPS:,}: "
+            "give fewer `--epochs`, or a larger `--batch-size`."
+        )
 
 
 def check_steps(checkpoint: Checkpoint, examples: int) -> None:

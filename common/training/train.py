@@ -44,8 +44,7 @@ def train(
     if run and plan.new:
         Run.create(run.folder, plan.checkpoint)
     elif run:
-        if plan.extended:
-            run.describe(plan.checkpoint.config)
+        run.describe(plan.checkpoint.config)  # --resume may change the precision and more
         run.record(plan.checkpoint.progress.epochs)  # the history as of the checkpoint
     lines.start(plan, device, workers)
     lines.end(loop().epochs, plan.run)

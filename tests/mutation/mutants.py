@@ -63,6 +63,7 @@ SEES = {
     "__init__.py": ["weights", "properties", "native", "parallel"],
 }
 UNIT = "unit", ["tests/unit"]
+ONNX = "onnx", "onnx_function"
 NUMBERS = [
     f"tests/unit/test_{name}.py" for name in ("successors", "arithmetic", "spec", "upstream")
 ]
@@ -95,7 +96,10 @@ GROUPS: dict[str, tuple[list[str], list[tuple[str, list[str]]]]] = {
         ["common/distributed", "common/rendezvous.py"],
         [UNIT, conformance("mxnet", "parallel")],
     ),
-    "formats": (["common/formats"], [UNIT]),
+    "formats": (
+        ["common/formats"],
+        [UNIT, ("cross", [f"tests/cross_framework/test_{name}.py" for name in ONNX])],
+    ),
     "page": (
         ["common/page"],
         [("page", ["tests/page/test_drawing.py", "tests/page/test_source.py"]), UNIT],
@@ -116,6 +120,7 @@ ELSEWHERE = {
     "common/formats/sandbox.py": ["tests/unit/test_readers.py"],
     "common/formats/readers": ["tests/unit/test_readers.py"],
     "common/convert/work.py": ["tests/unit/test_convert.py"],
+    "backends/numpy/weights.py": ["tests/unit/test_convert.py"],
     "common/distributed": ["tests/unit/test_workers.py", "tests/unit/test_launcher.py"],
 }
 #: tests that compare documents with the source as text: they notice every change, and prove nothing

@@ -32,6 +32,7 @@ from common.parity.report import CHECK_KEY, Check, Report
 from common.recipe import RECIPES
 from common.spec import D2L_BN, SPECS
 from common.training import plan
+from common.training import run as training_run
 from common.weights import draw, load, sha256
 
 COMMANDS = ("specs", "summary", "weights", "verify", "bugs", "train")
@@ -652,13 +653,24 @@ def test_a_launchers_copy_of_a_signal_is_not_a_second_one(acted, monkeypatch):
         assert acted == [signal.SIGTERM]
 
 
-@pytest.mark.parametrize("given", [[], ["--data", "fake"], ["--resume", "run"]])
-def test_data_is_downloaded_before_several_workers_start(run, monkeypatch, given):
-    """Unless it is given, or a run that began has it: the workers may have no network."""
+@pytest.mark.parametrize(
+    ("given", "kept", "loaded"),
+    [
+        ([], None, ["load"]),
+        (["--data", "fake"], None, []),
+        (["--resume", "run"], "fake", []),
+        (["--resume", "run"], None, ["load"]),
+        (["--resume", "run", "--data", "fake"], None, []),
+    ],
+)
+def test_data_is_downloaded_before_several_workers_start(run, monkeypatch, given, kept, loaded):
+    """Unless it is given, or the run was given it: the workers may have no network."""
     seen = []
+    begun = SimpleNamespace(config=SimpleNamespace(data=kept))
+    monkeypatch.setattr(training_run, "open_run", lambda path: (path, begun))
     monkeypatch.setattr(sources, "load", lambda: seen.append("load"))
     monkeypatch.setattr(launcher, "start", lambda *told: seen.append("start"))
     monkeypatch.setattr(plan, "backend_name", lambda backend, resume: "torch")
     where = given if "--resume" in given else ["--backend", "torch", *given]
     assert run("train", "--workers", 2, *where)[0] == 0
-    assert seen == (["start"] if given else ["load", "start"])
+    assert seen == [*loaded, "start"]

@@ -12,6 +12,7 @@ import pytest
 from backends import FRAMEWORKS
 from common import doctor, processor
 from common.cli import app
+from common.files import ROOT
 
 FINE = {"version": "1.0", "devices": ["cpu", "gpu:0"]}
 
@@ -173,9 +174,7 @@ def test_data_that_is_there_and_data_that_is_not(monkeypatch, tmp_path):
 
 def test_the_module_needs_no_package_that_may_be_missing():
     check = "import sys, common.doctor; print({'numpy', 'click', 'pooch'} & set(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", check], cwd=doctor.ROOT, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
 
 

@@ -1,6 +1,7 @@
 """Data as people have it: torchvision's folder, CSV files, other IDX sets, folders not divided."""
 
 import gzip
+import os
 import struct
 from collections import Counter
 
@@ -91,6 +92,13 @@ def csv(path, images, labels, header=None):
         for image, label in zip(images, labels, strict=True)
     ]
     path.write_text("\n".join(lines) + "\n")
+
+
+def test_a_pipe_for_a_csv_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "set_train.csv")
+    os.mkfifo(tmp_path / "set_test.csv")
+    with pytest.raises(DataError, match=r"set_train\.csv cannot be read .* give another file"):
+        sources.load(str(tmp_path))
 
 
 @pytest.mark.parametrize(("name", "classes"), [("fashion-mnist", CLASSES), ("mnist", None)])

@@ -239,6 +239,23 @@ def test_after_a_first_error_the_others_have_time_to_report_theirs(monkeypatch):
     assert caught.value.exit_code == 5
 
 
+def test_warnings_of_the_first_worker_are_shown_and_all_output(tmp_path, capsys):
+    for pid, worker in ((100, 0), (101, 1)):
+        (tmp_path / f"{pid}.json").write_text(json.dumps({"role": "worker", "worker": worker}))
+        (tmp_path / f"{pid}.out").write_text(f"out {worker}\n")
+        text = f"I0000 of a framework\nwarning: {worker} is slow\nnote: of {worker}\nwarning: ha"
+        (tmp_path / f"{pid}.err").write_text(text)
+    shown = {}
+    launcher.show(tmp_path, shown)
+    out, err = capsys.readouterr()
+    assert sorted(out.splitlines()) == ["out 0", "out 1"]
+    assert err == "warning: 0 is slow\nnote: of 0\n"
+    with (tmp_path / "100.err").open("a") as file:
+        file.write("lf\n")
+    launcher.show(tmp_path, shown)
+    assert capsys.readouterr() == ("", "warning: half\n")
+
+
 def test_the_killed_worker_is_named_and_not_the_one_that_cplusplus_aborted(tmp_path):
     """Paddle's gloo aborts a worker whose peer is gone: both exit without reporting."""
     for pid in (100, 101):

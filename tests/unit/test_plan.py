@@ -28,7 +28,7 @@ from common.formats.identify import identify
 from common.recipe import Recipe, find_recipe
 from common.spec import SPECS
 from common.training import lock, plan, report
-from common.training.checkpoint import Config
+from common.training.checkpoint import Config, fingerprint
 from common.training.history import read_history
 from common.training.loggers import logging
 from common.training.loop import TrainingLoop
@@ -209,7 +209,8 @@ def test_a_value_that_no_run_can_have_is_refused_by_its_option(call, option, val
 def test_what_cannot_change_with_resume_is_refused_by_name(call, option):
     code, out, err = call(f"--resume here {option}")
     name = option.split()[0]
-    said = f"{name} cannot change with --resume: the run has its own."
+    said = f"{name} cannot change with --resume: the run has its own. Leave it out, "
+    said += "or begin a new run without --resume."
     assert (code, out, err) == (2, "", f"googlenet: {said}\n")
 
 
@@ -543,6 +544,7 @@ def test_a_resumed_run_goes_on_in_another_backend_and_precision(call, stopped, n
     history = read_history(Path("here/history.jsonl"))
     assert [epoch.backend for epoch in history] == ["torch", "paddle"]
     assert open_run(Path("here"))[1].config.recipe.precision == "bfloat16"
+    assert json.loads(Path("here/config.json").read_text())["recipe"]["precision"] == "bfloat16"
 
 
 @pytest.mark.parametrize(("device", "precision"), [("cpu", "float32"), ("gpu:0", "bfloat16")])
@@ -626,6 +628,37 @@ def test_steps_that_do_not_fit_the_losses_are_refused(call, stopped, change):
     code, out, err = call("--resume here")
     assert (code, out) == (7, "")
     assert re.fullmatch(r"googlenet: The checkpoint's \d steps do not fit [^\n]+\n", err)
+
+
+def test_steps_of_a_run_with_an_old_fingerprint_are_compared_too(call, stopped):
+    stopped()
+    run = Run(Path("here"))
+    found = run.load()
+    config = replace(
+        found.config, fingerprint=fingerprint(plan.load_data("sample").limit(20, 10), False)
+    )
+    run.save(replace(found, config=config))
+    assert call("--resume here --dry-run")[0] == 0
+    run.save(replace(found, config=config, progress=replace(found.progress, epochs=[])))
+    assert call("--resume here")[0] == 7
+
+
+def test_a_run_of_more_steps_than_a_checkpoint_can_hold_is_refused(call, stopped):
+    code, out, err = call(f"{NEW} --batch-size 1 --epochs 400000 --out there --dry-run")
+    assert (code, out) == (2, "")
+    assert "8,000,000 steps, and a run has at most 2,500,000" in err
+    stopped()
+    code, out, err = call("--resume here --epochs 4000000 --dry-run")
+    assert (code, out) == (2, "")
+    assert "fewer `--epochs`" in err
+
+
+def test_images_that_are_larger_than_the_input_name_the_option(call, monkeypatch):
+    large = replace(plan.load_data("sample"), train_images=np.zeros((20, 1, 40, 40), np.uint8))
+    monkeypatch.setattr(plan, "load_data", lambda *_: large)
+    code, out, err = call(NEW)
+    assert (code, out) == (7, "")
+    assert "images in sample are 40 x 40, larger than the input of 9 x 9: give `--size 40`" in err
 
 
 def test_a_finished_run_says_what_it_came_to_again(call):
@@ -834,6 +867,26 @@ def test_other_packages_log_every_epoch_and_are_ended(call, monkeypatch, package
     assert [step for step, _ in logged] == [1, 2]
     assert [m["test_accuracy"] for _, m in logged] == [epoch.test_accuracy for epoch in history]
     assert (fake.calls[0][:2], fake.calls[-1]) == (("init", "here"), "finish")
+
+
+@pytest.mark.parametrize("package", ["wandb", "mlflow"])
+def test_a_logger_that_cannot_begin_is_refused_and_one_that_fails_ends_no_run(
+    call, monkeypatch, package
+):
+    def fails(*_, **__):
+        raise ConnectionError("no\nserver")
+
+    fake = Fake()
+    monkeypatch.setitem(sys.modules, package, fake)
+    fake.log = fake.log_metrics = fails
+    code, _, err = call(f"{NEW} --out here --logger {package}")
+    assert code == 0
+    assert f"warning: {package} did not log epoch 2: no server\n" in err
+    fake.init = fake.start_run = fails
+    code, _, err = call(f"{NEW} --out there --logger {package}")
+    assert code == 7
+    assert err.startswith(f"googlenet: --logger {package} does not work (no server): log in or")
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("package", ["wandb", "mlflow"])

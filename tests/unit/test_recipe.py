@@ -225,6 +225,7 @@ def test_a_toml_file_changes_fields_of_a_recipe(tmp_path):
         ('recipe = "worst"', "no recipe named 'worst'"),
         ("recipe = 3", "no recipe named '3'"),
         ("lr = ", "is not a TOML file"),
+        ('name = "/tmp/x"', "mine.toml: name is '/tmp/x': it must be without / and \\, because"),
         ("epochs = 1.5", "epochs is 1.5: it must be a whole number"),
         ("accumulate = 200", "accumulate is 200: it must be at most batch_size, 128."),
         ('lr = "high"', "lr is 'high': it must be a number"),

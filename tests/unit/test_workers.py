@@ -32,6 +32,37 @@ def test_a_port_that_is_taken_is_reported_with_the_way_out():
     rendezvous.need_port(port, "X")
 
 
+@pytest.mark.parametrize("number", [-1, 2])
+def test_a_worker_whose_number_has_no_address_is_refused(number):
+    with pytest.raises(WorkersError, match=rf"number is {number}, .* 2 addresses: correct X\."):
+        rendezvous.meet(["127.0.0.1:1", "127.0.0.1:2"], number, "X")
+
+
+@pytest.mark.parametrize("given", ["5m", "-1", "0", "inf", "nan"])
+def test_a_time_to_join_that_is_no_number_is_refused(given, monkeypatch):
+    monkeypatch.setenv(workers.JOIN, given)
+    with pytest.raises(WorkersError, match=f"{workers.JOIN} is '{given}': give a number"):
+        workers.join_seconds()
+    monkeypatch.setenv(workers.JOIN, "")
+    assert workers.join_seconds() == 20
+
+
+def test_a_variable_that_a_worker_lacks_is_named(monkeypatch):
+    class Ended(Exception):
+        pass
+
+    def end(error):
+        raise Ended(str(error))
+
+    def lacks(device):
+        return os.environ["NOT_SET"]
+
+    monkeypatch.setattr(workers, "end_with", end)
+    backend = SimpleNamespace(init_process_group=lacks)
+    with pytest.raises(Ended, match=r"lacks NOT_SET\. Set it"), workers.joined(backend, "cpu", "f"):
+        pass
+
+
 def test_workers_meet_once_all_have_come(monkeypatch):
     def noted(host, port):
         if int(port) == ports[2]:
