@@ -232,10 +232,10 @@ class Page:
         y = drawing.Axis(1e-17, 10, 304, 16, log=True)
         series = {
             which: drawing.chart_of(
-                {
-                    name: [(at, errors[stage]) for at, stage in enumerate(names)]
+                [
+                    (name, [(at, errors[stage]) for at, stage in enumerate(names)])
                     for name, errors in found.items()
-                },
+                ],
                 (x, y),
             )
             for which, found in (("bug", injected), ("ours", clean))
@@ -371,15 +371,16 @@ class Page:
         """Training loss and test accuracy of runs by the same recipe."""
         last = max(len(run.epochs) for run in runs)
         x = drawing.Axis(0, last, 48, 470)
-        losses, accuracies = {}, {}
+        losses, accuracies = [], []
         for run in runs:
             steps = [loss for epoch in run.epochs for loss in epoch.losses]
             name = run.epochs[-1].backend
-            losses[name] = drawing.curve(steps, len(run.epochs))
-            accuracies[name] = [(float(e.number), e.test_accuracy) for e in run.epochs]
+            losses.append((name, drawing.curve(steps, len(run.epochs))))
+            points = [(float(e.number), e.test_accuracy) for e in run.epochs]
+            accuracies.append((name, points))
         panels = []
         for word, series in (("loss", losses), ("accuracy", accuracies)):
-            values = [value for points in series.values() for _, value in points]
+            values = [value for _, points in series for _, value in points]
             low, high = min(values), max(values)
             margin = 0.05 * (high - low) or 0.05
             y = drawing.Axis(low - margin, high + margin, 220, 12)
@@ -389,7 +390,7 @@ class Page:
             name=f"`{key[0]}`, `{key[1]}`, {key[2]} × {key[2]}",
             panels=panels,
             epochs=range(last + 1),
-            backends=[name for name in TITLES if name in losses],
+            backends=[name for name in TITLES if name in dict(losses)],
         )
 
     def speeds(self) -> SimpleNamespace:

@@ -158,9 +158,10 @@ WORDS: dict[str, Text] = {
     "versions": ("Measured with {}.", "测量所用版本：{}。"),
     "curves_title": ("Training curves", "训练曲线"),
     "curves_lead": (
-        "The same recipe and seed in each framework, curves overlaid. Each framework draws its own dropout "
-        "masks, so the runs are similar, not identical.",
-        "训练方案（recipe）和随机种子都相同，把各框架的曲线叠在一起。Dropout 由各框架自行采样，所以曲线相近但不完全相同。",
+        "The same recipe in each framework, curves overlaid. Several curves of one colour are other seeds or "
+        "another device. Each framework draws its own dropout masks, so the runs are similar, not identical.",
+        "同一训练方案（recipe）在各框架中的曲线叠在一起；同一颜色的多条曲线是不同的随机种子或设备。"
+        "Dropout 由各框架自行采样，所以曲线相近但不完全相同。",
     ),
     "curves_alt": (
         "{} over epochs; the table below ends with the same runs.",

@@ -411,6 +411,12 @@ def test_a_chart_holds_every_point_of_a_run_also_where_nothing_changes(page, acc
         assert all(12 < at < 220 for _, at in points)
 
 
+def test_every_run_is_drawn(page):
+    found, _ = results.runs(ROOT)
+    lines = [line for chart in page.training().charts for _, line, *_ in chart.panels]
+    assert sum(line.count("<polyline") for line in lines) == 2 * len(found) > 20
+
+
 def test_the_numbers_of_the_picture_are_those_of_the_files(page):
     picture = page.picture()
     for name in FRAMEWORKS:
