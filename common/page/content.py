@@ -319,7 +319,10 @@ class Page:
     # ---- proof
 
     def parity(self) -> SimpleNamespace:
-        """Every check of every spec: the worst error over its sizes, and the tolerance."""
+        """Every check of every spec: the worst error over its sizes, and the tolerance.
+
+        The error is None where a failed check has no number: a wrong shape, NaN, an exception.
+        """
         found, notes = self.split(results.verified)
         groups: dict[tuple[str, str], dict[str, Any]] = {}
         for name, reports in found.items():
@@ -330,7 +333,8 @@ class Page:
                     row = group["checks"].setdefault(check.name, {"tolerance": 0.0, "cells": {}})
                     row["tolerance"] = max(row["tolerance"], check.tolerance)
                     worst, passed = row["cells"].get(name, (0.0, True))
-                    error = worst if check.error is None else max(worst, check.error)
+                    known = worst is not None and check.error is not None
+                    error = max(worst, check.error) if known else None
                     row["cells"][name] = (error, passed and check.passed)
         versions = [f"{TITLES[name]} {reports[0].version}" for name, reports in found.items()]
         forward = [

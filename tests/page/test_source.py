@@ -364,6 +364,22 @@ def test_a_failed_check_and_an_escaped_bug_are_shown_as_such(checkout, few):
     assert section(html, "picture").count("escaped") == 1
 
 
+def test_a_failed_check_without_a_number_has_no_number_and_no_dot(checkout, few):
+    path = checkout.root / "docs" / "results" / "verify-tf.json"
+    whole = [each for each in json.loads(path.read_text()) if each["spec"] == "d2l"][:2]
+    for report, at in ((0, 1), (0, 2), (1, 1)):  # the last: only at the second size
+        found = json.loads(json.dumps(whole))
+        found[report][CHECKS_KEY][at] |= {"passed": False, "error": None}
+        path.write_text(json.dumps(found))
+        name = found[report][CHECKS_KEY][at]["name"]
+        html = pages.render("en", checkout.root)
+        table = html.partition("<code>d2l</code> float64")[2]
+        row = table.partition(f'<th scope="row">{name}</th>')[2].partition("</tr>")[0]
+        assert re.findall('<td class="number bad">(.*?)</td>', row) == ["failed "]
+        assert row.count('"dot tf"') == 0
+        assert row.count('"dot torch"') == (name == "forward")
+
+
 def test_a_speed_table_stands_beside_its_machine(checkout, few):
     rows = [{"backend": "tf", "examples/s": 392}, {"backend": "torch", "examples/s": 335}]
     path = checkout.root / "docs" / "results" / "bench-cpu.json"
