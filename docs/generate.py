@@ -87,7 +87,7 @@ def word_of(word: str, language: int) -> str:
 
 def shapes_alone(language: int) -> str:
     """How many of the bugs a comparison of shapes finds."""
-    caught = [row for row in results.caught(ROOT, "torch").values() if row["check"] == "shapes"]
+    caught = [row for row in results.caught(ROOT, "torch").values() if row.get("check") == "shapes"]
     return word_of("bugs_shapes", language).format(len(caught), len(INJECTED_BUGS))
 
 
@@ -122,9 +122,10 @@ def ordinary(language: int) -> str:
     for backend, title in TITLES.items():
         found = results.ordinary(ROOT, backend)
         tied = [row for row in found if row[0] > FORWARD["float32"]]
-        rest = max(row[0] for row in found if row not in tied)
-        worst, length = (f"{max(column):.0e}" for column in zip(*tied, strict=True))
-        rows.append((title, f"{len(tied)} / {len(found)}", worst, length, f"{rest:.0e}"))
+        rest = [row[0] for row in found if row not in tied]
+        columns = [row[0] for row in tied], [row[1] for row in tied], rest
+        worst = (f"{max(column):.0e}" if column else "-" for column in columns)
+        rows.append((title, f"{len(tied)} / {len(found)}", *worst))
     heads = (
         ("framework", "seeds with a tie", "largest error", "by length", "without a tie"),
         ("框架", "遇到临界值的种子", "最大误差", "按范数", "没有临界值时"),
