@@ -492,6 +492,7 @@ document.getElementById("search-form").addEventListener("submit", (event) => {
   hits.querySelector("a")?.click();
 });
 document.getElementById("search-form").addEventListener("keydown", (event) => {
+  if (event.isComposing) return; // the keys belong to the input method
   const links = all("a", hits);
   const at = links.indexOf(document.activeElement);
   if (event.key === "Escape") {

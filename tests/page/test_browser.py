@@ -507,6 +507,17 @@ def test_search_works_by_keyboard_and_says_when_nothing_is_found(visit):
     assert not page.locator("#hits").is_visible()
 
 
+@pytest.mark.parametrize("key", ["Escape", "ArrowDown", "ArrowUp"])
+def test_search_leaves_the_keys_of_an_input_method_to_it(visit, key):
+    page = visit("index.zh-CN.html")
+    page.locator("#search").fill("relu")
+    composing = "key => ({ key, bubbles: true, cancelable: true, isComposing: true })"
+    event = page.evaluate_handle(f"key => new KeyboardEvent('keydown', ({composing})(key))", key)
+    assert page.locator("#search").evaluate("(field, event) => field.dispatchEvent(event)", event)
+    assert page.locator("#hits").is_visible()
+    assert page.evaluate("document.activeElement.id") == "search"
+
+
 def test_search_finds_chinese_words(visit):
     page = visit("index.zh-CN.html")
     page.locator("#search").fill("陷阱")
