@@ -556,6 +556,20 @@ def test_pitfalls_do_not_make_a_phone_scroll_sideways(visit, measured, tmp_path)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.parametrize(("width", "shown"), [(390, True), (1100, True), (1440, False)])
+def test_a_figure_and_a_wrong_line_say_their_framework_where_no_head_does(visit, width, shown):
+    page = visit(hash="#mistakes", viewport={"width": width, "height": 900})
+    for row in ("[data-mistake=padding]", "#conv [data-pitfall=same-padding]"):
+        names = page.locator(f"{row} .name")
+        said = [each.strip(": ") for each in names.all_text_contents()]
+        assert said == [title for title in results.TITLES.values() if title in said]
+        assert len(said) > 1
+        wide = [each.bounding_box()["width"] > 30 for each in names.all()]
+        assert wide == [shown] * len(said)
+        head = page.locator(".pitfalls .heads [data-column=torch]:visible")
+        assert bool(head.count()) != shown
+
+
 def test_on_a_phone_columns_are_swiped_and_all_topics_go_along(visit):
     page = visit(**PHONE)
     box = page.locator("#conv .column[data-column=torch]").bounding_box()
