@@ -16,15 +16,19 @@ function readAddress() {
   const [place, query = ""] = location.hash.slice(1).split("?");
   const asked = new URLSearchParams(query);
   if (asked.has("show")) {
-    const show = asked.get("show").split(",").filter((name) => name in titles);
+    const show = asked.get("show").split(",").filter((name) => Object.hasOwn(titles, name));
     if (show.length) state.show = [...new Set(show)];
   }
-  if (asked.get("spec") in data.specs) {
+  if (Object.hasOwn(data.specs, asked.get("spec"))) {
     state.spec = asked.get("spec");
     state.size = data.specs[state.spec].input[1];
   }
   if (isSize(asked.get("size"))) state.size = Number(asked.get("size"));
-  return decodeURIComponent(place);
+  try {
+    return decodeURIComponent(place);
+  } catch {
+    return ""; // a % that begins no character
+  }
 }
 
 function writeAddress(place = location.hash.slice(1).split("?")[0]) {

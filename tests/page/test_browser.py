@@ -207,6 +207,11 @@ def test_the_choice_and_order_of_columns_survive_a_reload(visit):
 def test_the_address_is_read_with_care(visit):
     assert columns(visit(hash="#conv?show=tf,nonsense,torch")) == ["tf", "torch"]
     assert columns(visit(hash="#conv?show=&size=0&spec=nobody")) == NAMES
+    for odd in ("#network?spec=constructor", "#conv?show=toString", "#%"):
+        page = visit(hash=odd)
+        assert page.locator("html").get_attribute("data-ready"), "the script has stopped"
+        assert columns(page) == NAMES
+        assert page.locator("#spec").input_value() == "d2l"
     page = visit(hash="#network?spec=mini&size=40")
     assert page.locator("#spec").input_value() == "mini"
     assert page.locator("#size").input_value() == "40"
