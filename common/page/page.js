@@ -509,6 +509,9 @@ document.getElementById("search-form").addEventListener("keydown", (event) => {
     (links[next] ?? search).focus();
   }
 });
+document.getElementById("search-form").addEventListener("focusout", (event) => {
+  if (event.relatedTarget && !event.relatedTarget.closest(".find")) hits.hidden = true;
+});
 document.addEventListener("pointerdown", (event) => {
   if (!event.target.closest(".find")) hits.hidden = true;
 });

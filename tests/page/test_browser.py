@@ -494,6 +494,20 @@ def test_search_finds_topics_code_pitfalls_and_words(visit, asked, kind, text):
     assert -10 < box["y"] < 900
 
 
+@pytest.mark.parametrize("leaving", ["Tab", "Shift+Tab"])
+def test_the_hits_close_when_the_focus_leaves_the_search(visit, leaving):
+    page = visit()
+    page.locator("#search").fill("same-padding")
+    if leaving == "Tab":
+        page.keyboard.press("ArrowUp")  # stays in the field
+        for _ in range(page.locator("#hits a").count()):
+            page.keyboard.press("Tab")
+            assert page.locator("#hits").is_visible()
+    page.keyboard.press(leaving)
+    assert page.evaluate("document.activeElement.closest('.find')") is None
+    assert not page.locator("#hits").is_visible()
+
+
 def test_search_works_by_keyboard_and_says_when_nothing_is_found(visit):
     page = visit()
     page.locator("#search").fill("zzz")
