@@ -66,6 +66,7 @@ function followAddress() {
 
 const chipRow = document.querySelector(".chips");
 const topics = all(".columns");
+const moved = document.getElementById("moved"); // what a screen reader says
 
 function showColumns() {
   document.body.dataset.show = state.show.join(" ");
@@ -109,7 +110,7 @@ function move(name, by) {
   showColumns();
   writeAddress();
   const said = fill(words.moved, titles[name], to + 1, state.show.length);
-  document.getElementById("moved").textContent = said;
+  moved.textContent = said;
 }
 
 chipRow.addEventListener("click", (event) => {
@@ -142,6 +143,7 @@ async function copy(column, button) {
   try {
     await navigator.clipboard.writeText(lines.join(""));
     button.textContent = words.copied;
+    moved.textContent = `${titles[column.dataset.column]}: ${words.copied}`;
     setTimeout(() => (button.textContent = words.copy), 1500);
   } catch {
     getSelection().selectAllChildren(column.querySelector("code")); // for the reader to copy

@@ -260,6 +260,7 @@ def test_copying_gives_the_code_as_it_stands_in_the_source(visit, name):
     page.evaluate("window.setTimeout = () => 0")  # else the word is gone after 1.5 seconds
     page.locator(f"#conv .column[data-column={name}] .copy").click()
     page.get_by_text("Copied", exact=True).wait_for()
+    assert page.locator("#moved").inner_text() == f"{results.TITLES[name]}: Copied"
     copied = page.evaluate("navigator.clipboard.readText()")
     want = [source.cut(made.file(name, topic.file), at) for at in topic.addresses(name)]
     assert copied.rstrip("\n") == "\n\n".join("\n".join(lines) for lines in want)
