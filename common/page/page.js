@@ -208,9 +208,8 @@ const folds = all("details.topic");
 const openAll = document.getElementById("open-all");
 const jump = document.getElementById("jump");
 openAll.addEventListener("click", () => {
-  const open = openAll.getAttribute("aria-pressed") === "false";
+  const open = openAll.textContent === words.open_all;
   stay(() => folds.forEach((fold) => (fold.open = open)));
-  openAll.setAttribute("aria-pressed", open);
   openAll.textContent = open ? words.close_all : words.open_all;
 });
 for (const fold of folds)

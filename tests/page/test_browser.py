@@ -136,6 +136,8 @@ def test_topics_open_from_the_address_the_menu_and_their_heading(visit):
     assert page.url.endswith("#device")
     open_all(page)
     assert page.locator("details.topic:not([open])").count() == 0
+    assert page.locator("#open-all").inner_text() == "Close all"
+    assert page.locator("#open-all[aria-pressed]").count() == 0, "its name says its state"
     open_all(page)
     assert page.locator("details.topic[open]").count() == 0
 
