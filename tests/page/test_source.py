@@ -603,6 +603,15 @@ def test_the_chinese_readme_has_the_structure_of_the_english_one():
         assert chinese[part] == english[part], part
 
 
+def test_a_link_to_the_guide_says_the_language_of_the_guide(html, language):
+    links = [e for e in Tree(html[language]).found if "guide-" in (e.get("href") or "")]
+    said = [e for e in links if "hreflang" in e]
+    assert len(said) > 50
+    for link in said:
+        assert link["hreflang"] == language
+        assert (".zh-CN." in link["href"]) == (language == "zh-CN")
+
+
 def test_every_pitfall_of_the_guide_has_a_chinese_title():
     assert {*guide_titles(ROOT)} <= {*words.PITFALLS}
 

@@ -126,9 +126,7 @@ def test_what_is_not_measured_yet_says_so_and_what_cannot_be_read_is_refused(gen
         generator.benchmarks(text)
 
 
-def test_an_escaped_bug_and_a_column_of_no_seeds_have_their_cells(
-    generator, monkeypatch, tmp_path
-):
+def test_an_escaped_bug_and_a_column_of_no_seeds_have_their_cells(generator, monkeypatch, tmp_path):
     folder = tmp_path / "docs" / "results"
     folder.mkdir(parents=True)
     monkeypatch.setattr(generator, "ROOT", tmp_path)
