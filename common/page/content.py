@@ -27,7 +27,7 @@ from common.page.markup import inline, markdown_table
 from common.page.results import TITLES, Unusable
 from common.page.topics import CALLS, CODE_FILES, PARTS, TOPICS, WITHOUT, Text, Topic
 from common.page.words import BUGS as BUGS_ZH
-from common.page.words import CHECKS, LANGUAGES, PITFALLS, WORDS, run_in_chinese
+from common.page.words import CHECKS, LANGUAGES, PITFALLS, SPEED_HEADS, WORDS, run_in_chinese
 from common.parity.mutations import INJECTED_BUGS
 from common.spec import D2L
 
@@ -398,14 +398,16 @@ class Page:
         )
 
     def speeds(self) -> SimpleNamespace:
-        """The speed tables with their machines."""
+        """The speed tables: the machine, the heads and the rows of each."""
         found = self.usable(partial(results.speeds, self.root))
         if isinstance(found, Unusable):
             return SimpleNamespace(tables=[], notes=[self.note(found)])
-        tables = [
-            (machine, [{k: v for k, v in row.items() if k not in LEFT_OUT} for row in rows])
-            for machine, rows in found
-        ]
+        tables = []
+        for machine, rows in found:
+            fields = [field for field in rows[0] if field not in LEFT_OUT]
+            heads = [SPEED_HEADS.get(field, (field, field))[self.index] for field in fields]
+            named = [row | {"backend": TITLES.get(row["backend"], row["backend"])} for row in rows]
+            tables.append((machine, heads, [[row[field] for field in fields] for row in named]))
         return SimpleNamespace(tables=tables, notes=[])
 
     # ---- words

@@ -353,6 +353,19 @@ PITFALLS: dict[str, str] = {
     "published-optimizer": "文中说 Adam，代码用的是 SGD",
 }
 
+#: the heads of the speed tables by the field of a benchmark's row; another field is its own head
+SPEED_HEADS: dict[str, Text] = {
+    "backend": ("framework", "框架"),
+    "version": ("version", "版本"),
+    "loop": ("loop", "训练循环"),
+    "precision": ("precision", "数值精度"),
+    "device": ("device", "设备"),
+    "batch_size": ("batch size", "批量大小"),
+    "size": ("image size", "图像尺寸"),
+    "median": ("examples/s (median)", "样本/秒（中位数）"),
+    "ratio": ("times the published loop", "相对已发表循环的倍数"),
+}
+
 #: the parts of a run's name, English and Chinese
 RUNS: tuple[tuple[str, str], ...] = (
     ("a blog's", "某博客的"),

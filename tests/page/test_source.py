@@ -386,8 +386,21 @@ def test_a_speed_table_stands_beside_its_machine(checkout, few):
     path = checkout.root / "docs" / "results" / "bench-cpu.json"
     path.write_text(json.dumps({"machine": "two cores", "rows": rows}))
     text = section(pages.render("en", checkout.root), "proof")
-    assert "392" in text
+    assert "frameworkexamples/s TensorFlow392PyTorch335" in text
     assert "Measured on two cores." in text
+
+
+def test_a_speed_table_has_words_for_heads_in_the_language_of_the_page(page):
+    ((_, english, rows), *_), ((_, chinese, _), *_) = (
+        made.speeds().tables for made in (page, content.Page("zh-CN", ROOT))
+    )
+    assert english[0] == "framework"
+    assert english[-2:] == ["examples/s (median)", "times the published loop"]
+    assert chinese[-2:] == ["样本/秒（中位数）", "相对已发表循环的倍数"]
+    assert not [head for head in english if "_" in head]
+    assert all(re.search("[一-鿿]", head) for head in chinese)
+    assert {row[0] for row in rows} <= {*results.TITLES.values()}
+    assert {len(row) for row in rows} == {len(english)}
 
 
 def test_the_benchmarks_of_one_machine_are_one_table(checkout, few):
@@ -550,6 +563,7 @@ def test_both_languages_show_the_same_code(html):
 
 def every_text():
     yield from words.WORDS.items()
+    yield from words.SPEED_HEADS.items()
     yield from ((topic.id, topic.title) for topic in topics.TOPICS)
     yield from ((topic.id, topic.about) for topic in topics.TOPICS)
     yield from ((call.what[0], call.what) for call in topics.CALLS)
