@@ -121,7 +121,7 @@ WORDS: dict[str, Text] = {
     "parameters": ("parameters", "参数量"),
     "multiply_adds": ("multiply-adds", "乘加次数"),
     "shape": ("output shape", "输出形状"),
-    "share": ("of all", "占比"),
+    "share": ("share of multiply-adds", "乘加占比"),
     "details": ("Details", "详情"),
     "details_none": (
         "Nothing chosen yet: hover over a row of the drawing, or press it.",

@@ -445,6 +445,7 @@ def test_hovering_shows_details_and_pressing_the_four_lines(visit):
     assert "stage3.0.branch3x3.1" in text
     assert "(N, 128, 12, 12)" in text
     assert "110,720" in text  # 128 x (96 x 3 x 3 + 1)
+    assert re.search(r"share of multiply-adds\s+\d+\.\d %", text)
     node.focus()
     page.keyboard.press("Enter")
     lines = page.locator("#details-lines pre").all_inner_texts()
