@@ -376,6 +376,7 @@ RUNS: tuple[tuple[str, str], ...] = (
     (" then ", " → "),
     (" epochs", " 轮"),
     (" seeds", " 个种子"),
+    (" seed", " 个种子"),
     (" at ", "，尺寸 "),
     (", ", "，"),
 )

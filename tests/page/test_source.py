@@ -687,6 +687,13 @@ def test_a_run_s_row_says_what_is_not_the_recipe_s():
     assert rows["best-torch-1"][0] == "`best`, batch 128, seed 1"
 
 
+def test_a_number_of_seeds_is_chinese_in_chinese():
+    amounts = ["10 epochs at 96, 1 seed", "2 epochs at 48, 3 seeds"]
+    chinese = ["10 轮，尺寸 96，1 个种子", "2 轮，尺寸 48，3 个种子"]
+    assert [words.run_in_chinese(amount) for amount in amounts] == chinese
+    assert words.run_in_chinese("`best`, batch 128, seed 1") == "`best`，批量 128，随机种子 1"
+
+
 def test_the_pages_are_where_they_are_said_to_be(tmp_path):
     made = pages.write(tmp_path)
     assert [path.name for path in made] == [*pages.FILES.values()]
