@@ -497,6 +497,16 @@ def test_every_link_leads_to_a_place_in_the_site_or_to_a_manual(whole_site):
             assert not anchor or anchor in ids[file], (name, target)
 
 
+def test_a_document_has_its_title_and_the_names_of_its_parts_in_its_language(whole_site):
+    for name in DOCUMENTS.values():
+        found = Tree(whole_site[name]).found
+        (title,) = [e["text"] for e in found if e["tag"] == "title"]
+        labels = [e["aria-label"] for e in found if e["tag"] == "nav"]
+        of = int(".zh-CN." in name)
+        assert title.endswith(f" – {words.WORDS['title'][of]}")
+        assert labels == [words.WORDS[word][of] for word in ("title", "sections")]
+
+
 def test_chinese_documents_have_no_spaces_where_their_lines_end(whole_site):
     names = [name for name in DOCUMENTS.values() if ".zh-CN." in name]
     assert len(names) > 15
