@@ -50,7 +50,6 @@ WORDS: dict[str, Text] = {
         "本项目的实现都低于 1e-13。具体数值见下面的表格。",
     ),
     "picture_table": ("The numbers", "具体数值"),
-    "stage": ("stage", "阶段"),
     "error": ("relative error", "相对误差"),
     "bugs_title": ("The bug matrix", "注入错误的检出情况"),
     "bugs_lead": (
@@ -117,7 +116,6 @@ WORDS: dict[str, Text] = {
     ),
     "spec": ("Spec", "网络配置"),
     "size": ("Image size", "图像尺寸"),
-    "input": ("input", "输入"),
     "parameters": ("parameters", "参数量"),
     "multiply_adds": ("multiply-adds", "乘加次数"),
     "shape": ("output shape", "输出形状"),
