@@ -39,7 +39,7 @@ from common.page.results import TITLES  # noqa: E402
 from common.parity.checks import FORWARD  # noqa: E402
 from common.parity.mutations import INJECTED_BUGS  # noqa: E402
 from common.spec import PEERS  # noqa: E402
-from common.spec.arithmetic import totals, walk  # noqa: E402
+from common.spec.summary import peer  # noqa: E402
 
 tables.WIDE_CHARS_MODE = False  # else the width of Chinese depends on installed packages
 ENDINGS = (".md", ".zh.md")  # language 0 is English, 1 is Chinese
@@ -175,9 +175,9 @@ def exercises(language: int) -> str:
     rows = results.exercise_rows(found)
     if language:
         rows = [(*row, words.run_in_chinese(amount or "-")) for *row, amount in rows]
-    for name, (shape, peer) in PEERS.items():
-        parameters, multiply_adds = totals(walk(peer, (1, *shape), None)[0])
-        rows.append((name, f"{parameters:,}", f"{multiply_adds / 1e6:.1f} M", None, None, None))
+    for each in map(peer, PEERS):
+        costs = f"{each['parameters']:,}", f"{each['multiply_adds'] / 1e6:.1f} M"
+        rows.append((each["name"], *costs, None, None, None))
     heads = (
         ("network", "parameters", "multiply-adds", "smallest image", "test accuracy", "runs"),
         ("网络", "参数量", "乘加次数", "最小图像", "测试准确率", "训练"),
