@@ -455,6 +455,20 @@ def test_hovering_shows_details_and_pressing_the_four_lines(visit):
     assert all("self.branch3x3 = " in line for line in lines[4:])
 
 
+def test_on_a_phone_the_details_are_in_view_and_cover_no_focused_row(visit):
+    page = visit(hash="#network", **PHONE)
+    page.locator("[data-spec=d2l] [data-stage=stage1] .node").first.tap()
+    details = page.locator("#details").bounding_box()
+    assert 0 < details["y"] < details["y"] + details["height"] < 844
+    seen = """() => { const row = document.activeElement, box = row.getBoundingClientRect();
+        return [row.dataset.at, row.contains(document.elementFromPoint(box.x + 9, box.y + 9))]; }"""
+    for _ in range(15):
+        page.keyboard.press("Tab")
+        at, uncovered = page.evaluate(seen)
+        assert at
+        assert uncovered, at
+
+
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_part_of_a_drawing_has_its_four_lines(visit, spec):
     page = visit(hash=f"#network?spec={spec}")
