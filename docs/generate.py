@@ -39,7 +39,7 @@ from common.page.results import TITLES  # noqa: E402
 from common.parity.checks import FORWARD  # noqa: E402
 from common.parity.mutations import INJECTED_BUGS  # noqa: E402
 from common.spec import PEERS  # noqa: E402
-from common.spec.arithmetic import totals, walk  # noqa: E402
+from common.spec.summary import peer  # noqa: E402
 
 tables.WIDE_CHARS_MODE = False  # else the width of Chinese depends on installed packages
 ENDINGS = (".md", ".zh.md")  # language 0 is English, 1 is Chinese
@@ -87,7 +87,7 @@ def word_of(word: str, language: int) -> str:
 
 def shapes_alone(language: int) -> str:
     """How many of the bugs a comparison of shapes finds."""
-    caught = [row for row in results.caught(ROOT, "torch").values() if row["check"] == "shapes"]
+    caught = [row for row in results.caught(ROOT, "torch").values() if row.get("check") == "shapes"]
     return word_of("bugs_shapes", language).format(len(caught), len(INJECTED_BUGS))
 
 
@@ -122,9 +122,10 @@ def ordinary(language: int) -> str:
     for backend, title in TITLES.items():
         found = results.ordinary(ROOT, backend)
         tied = [row for row in found if row[0] > FORWARD["float32"]]
-        rest = max(row[0] for row in found if row not in tied)
-        worst, length = (f"{max(column):.0e}" for column in zip(*tied, strict=True))
-        rows.append((title, f"{len(tied)} / {len(found)}", worst, length, f"{rest:.0e}"))
+        rest = [row[0] for row in found if row not in tied]
+        columns = [row[0] for row in tied], [row[1] for row in tied], rest
+        worst = (f"{max(column):.0e}" if column else "-" for column in columns)
+        rows.append((title, f"{len(tied)} / {len(found)}", *worst))
     heads = (
         ("framework", "seeds with a tie", "largest error", "by length", "without a tie"),
         ("框架", "遇到临界值的种子", "最大误差", "按范数", "没有临界值时"),
@@ -174,9 +175,9 @@ def exercises(language: int) -> str:
     rows = results.exercise_rows(found)
     if language:
         rows = [(*row, words.run_in_chinese(amount or "-")) for *row, amount in rows]
-    for name, (shape, peer) in PEERS.items():
-        parameters, multiply_adds = totals(walk(peer, (1, *shape), None)[0])
-        rows.append((name, f"{parameters:,}", f"{multiply_adds / 1e6:.1f} M", None, None, None))
+    for each in map(peer, PEERS):
+        costs = f"{each['parameters']:,}", f"{each['multiply_adds'] / 1e6:.1f} M"
+        rows.append((each["name"], *costs, None, None, None))
     heads = (
         ("network", "parameters", "multiply-adds", "smallest image", "test accuracy", "runs"),
         ("网络", "参数量", "乘加次数", "最小图像", "测试准确率", "训练"),

@@ -27,7 +27,7 @@ from common.page.markup import inline, markdown_table
 from common.page.results import TITLES, Unusable
 from common.page.topics import CALLS, CODE_FILES, PARTS, TOPICS, WITHOUT, Text, Topic
 from common.page.words import BUGS as BUGS_ZH
-from common.page.words import CHECKS, LANGUAGES, PITFALLS, WORDS, run_in_chinese
+from common.page.words import CHECKS, LANGUAGES, PITFALLS, SPEED_HEADS, WORDS, run_in_chinese
 from common.parity.mutations import INJECTED_BUGS
 from common.spec import D2L
 
@@ -232,10 +232,10 @@ class Page:
         y = drawing.Axis(1e-17, 10, 304, 16, log=True)
         series = {
             which: drawing.chart_of(
-                {
-                    name: [(at, errors[stage]) for at, stage in enumerate(names)]
+                [
+                    (name, [(at, errors[stage]) for at, stage in enumerate(names)])
                     for name, errors in found.items()
-                },
+                ],
                 (x, y),
             )
             for which, found in (("bug", injected), ("ours", clean))
@@ -319,7 +319,10 @@ class Page:
     # ---- proof
 
     def parity(self) -> SimpleNamespace:
-        """Every check of every spec: the worst error over its sizes, and the tolerance."""
+        """Every check of every spec: the worst error over its sizes, and the tolerance.
+
+        The error is None where a failed check has no number: a wrong shape, NaN, an exception.
+        """
         found, notes = self.split(results.verified)
         groups: dict[tuple[str, str], dict[str, Any]] = {}
         for name, reports in found.items():
@@ -330,7 +333,8 @@ class Page:
                     row = group["checks"].setdefault(check.name, {"tolerance": 0.0, "cells": {}})
                     row["tolerance"] = max(row["tolerance"], check.tolerance)
                     worst, passed = row["cells"].get(name, (0.0, True))
-                    error = worst if check.error is None else max(worst, check.error)
+                    known = worst is not None and check.error is not None
+                    error = max(worst, check.error) if known else None
                     row["cells"][name] = (error, passed and check.passed)
         versions = [f"{TITLES[name]} {reports[0].version}" for name, reports in found.items()]
         forward = [
@@ -371,15 +375,16 @@ class Page:
         """Training loss and test accuracy of runs by the same recipe."""
         last = max(len(run.epochs) for run in runs)
         x = drawing.Axis(0, last, 48, 470)
-        losses, accuracies = {}, {}
+        losses, accuracies = [], []
         for run in runs:
             steps = [loss for epoch in run.epochs for loss in epoch.losses]
             name = run.epochs[-1].backend
-            losses[name] = drawing.curve(steps, len(run.epochs))
-            accuracies[name] = [(float(e.number), e.test_accuracy) for e in run.epochs]
+            losses.append((name, drawing.curve(steps, len(run.epochs))))
+            points = [(float(e.number), e.test_accuracy) for e in run.epochs]
+            accuracies.append((name, points))
         panels = []
         for word, series in (("loss", losses), ("accuracy", accuracies)):
-            values = [value for points in series.values() for _, value in points]
+            values = [value for _, points in series for _, value in points]
             low, high = min(values), max(values)
             margin = 0.05 * (high - low) or 0.05
             y = drawing.Axis(low - margin, high + margin, 220, 12)
@@ -389,18 +394,20 @@ class Page:
             name=f"`{key[0]}`, `{key[1]}`, {key[2]} × {key[2]}",
             panels=panels,
             epochs=range(last + 1),
-            backends=[name for name in TITLES if name in losses],
+            backends=[name for name in TITLES if name in dict(losses)],
         )
 
     def speeds(self) -> SimpleNamespace:
-        """The speed tables with their machines."""
+        """The speed tables: the machine, the heads and the rows of each."""
         found = self.usable(partial(results.speeds, self.root))
         if isinstance(found, Unusable):
             return SimpleNamespace(tables=[], notes=[self.note(found)])
-        tables = [
-            (machine, [{k: v for k, v in row.items() if k not in LEFT_OUT} for row in rows])
-            for machine, rows in found
-        ]
+        tables = []
+        for machine, rows in found:
+            fields = [field for field in rows[0] if field not in LEFT_OUT]
+            heads = [SPEED_HEADS.get(field, (field, field))[self.index] for field in fields]
+            named = [row | {"backend": TITLES.get(row["backend"], row["backend"])} for row in rows]
+            tables.append((machine, heads, [[row[field] for field in fields] for row in named]))
         return SimpleNamespace(tables=tables, notes=[])
 
     # ---- words

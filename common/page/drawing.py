@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,12 +205,12 @@ def polyline(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
 
 
 def chart_of(
-    series: Mapping[str, Sequence[tuple[float, float]]], axes: tuple[Axis, Axis]
+    series: Iterable[tuple[str, Sequence[tuple[float, float]]]], axes: tuple[Axis, Axis]
 ) -> Markup:
-    """One line for each framework, in its colour and dashes."""
+    """One line for each run, in the colour and dashes of its framework."""
     lines = [
         Markup('<polyline class="line {}" points="{}"/>').format(name, polyline(points, *axes))
-        for name, points in series.items()
+        for name, points in series
     ]
     return Markup("").join(lines)
 

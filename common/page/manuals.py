@@ -66,7 +66,7 @@ MEANS: dict[str, dict[str, str]] = {
 
 #: classes whose members stand on the page of the class
 CLASSES = (
-    *("torch.nn.Module", "torch.Tensor.device", "tensorflow.GradientTape", "tensorflow.Variable"),
+    *("torch.nn.Module", "tensorflow.GradientTape", "tensorflow.Variable"),
     *("tensorflow.Tensor", "keras.Model", "keras.optimizers.Optimizer", "mxnet.np.ndarray"),
     *("paddle.Tensor", "paddle.nn.Layer", "paddle.optimizer.Optimizer"),
 )

@@ -74,7 +74,7 @@ WRONG: dict[str, Lines] = {
     ),
     "ceil-pool": (
         "MaxPool2d(3, 2, 1, ceil_mode=True)",
-        'MaxPool2D(3, 2, padding="same")',
+        "ZeroPadding2D(((1, 2), (1, 2))), MaxPool2D(3, 2)",
         "MaxPool2D(3, 2, 1, ceil_mode=True)",
         "MaxPool2D(3, 2, 1, ceil_mode=True)",
     ),

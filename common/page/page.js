@@ -16,15 +16,19 @@ function readAddress() {
   const [place, query = ""] = location.hash.slice(1).split("?");
   const asked = new URLSearchParams(query);
   if (asked.has("show")) {
-    const show = asked.get("show").split(",").filter((name) => name in titles);
+    const show = asked.get("show").split(",").filter((name) => Object.hasOwn(titles, name));
     if (show.length) state.show = [...new Set(show)];
   }
-  if (asked.get("spec") in data.specs) {
+  if (Object.hasOwn(data.specs, asked.get("spec"))) {
     state.spec = asked.get("spec");
     state.size = data.specs[state.spec].input[1];
   }
   if (isSize(asked.get("size"))) state.size = Number(asked.get("size"));
-  return decodeURIComponent(place);
+  try {
+    return decodeURIComponent(place);
+  } catch {
+    return ""; // a % that begins no character
+  }
 }
 
 function writeAddress(place = location.hash.slice(1).split("?")[0]) {
@@ -62,6 +66,7 @@ function followAddress() {
 
 const chipRow = document.querySelector(".chips");
 const topics = all(".columns");
+const moved = document.getElementById("moved"); // what a screen reader says
 
 function showColumns() {
   document.body.dataset.show = state.show.join(" ");
@@ -105,7 +110,7 @@ function move(name, by) {
   showColumns();
   writeAddress();
   const said = fill(words.moved, titles[name], to + 1, state.show.length);
-  document.getElementById("moved").textContent = said;
+  moved.textContent = said;
 }
 
 chipRow.addEventListener("click", (event) => {
@@ -138,6 +143,7 @@ async function copy(column, button) {
   try {
     await navigator.clipboard.writeText(lines.join(""));
     button.textContent = words.copied;
+    moved.textContent = `${titles[column.dataset.column]}: ${words.copied}`;
     setTimeout(() => (button.textContent = words.copy), 1500);
   } catch {
     getSelection().selectAllChildren(column.querySelector("code")); // for the reader to copy
@@ -202,9 +208,8 @@ const folds = all("details.topic");
 const openAll = document.getElementById("open-all");
 const jump = document.getElementById("jump");
 openAll.addEventListener("click", () => {
-  const open = openAll.getAttribute("aria-pressed") === "false";
+  const open = openAll.textContent === words.open_all;
   stay(() => folds.forEach((fold) => (fold.open = open)));
-  openAll.setAttribute("aria-pressed", open);
   openAll.textContent = open ? words.close_all : words.open_all;
 });
 for (const fold of folds)
@@ -492,6 +497,7 @@ document.getElementById("search-form").addEventListener("submit", (event) => {
   hits.querySelector("a")?.click();
 });
 document.getElementById("search-form").addEventListener("keydown", (event) => {
+  if (event.isComposing) return; // the keys belong to the input method
   const links = all("a", hits);
   const at = links.indexOf(document.activeElement);
   if (event.key === "Escape") {
@@ -503,6 +509,9 @@ document.getElementById("search-form").addEventListener("keydown", (event) => {
     const next = at + (event.key === "ArrowDown" ? 1 : -1);
     (links[next] ?? search).focus();
   }
+});
+document.getElementById("search-form").addEventListener("focusout", (event) => {
+  if (event.relatedTarget && !event.relatedTarget.closest(".find")) hits.hidden = true;
 });
 document.addEventListener("pointerdown", (event) => {
   if (!event.target.closest(".find")) hits.hidden = true;

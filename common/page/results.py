@@ -81,8 +81,10 @@ def verified(root: Path, backend: str) -> list[Report]:
 def injected(root: Path, backend: str) -> Report:
     """The report with d2l's TensorFlow padding injected; Unusable as above."""
     path = root / "docs" / "results" / f"same-padding-{backend}.json"
-    (report,) = _reports(path, backend)
-    return report
+    reports = _reports(path, backend)
+    if len(reports) != 1:
+        raise Unusable("other", path)
+    return reports[0]
 
 
 def _reports(path: Path, backend: str) -> list[Report]:

@@ -50,7 +50,6 @@ WORDS: dict[str, Text] = {
         "本项目的实现都低于 1e-13。具体数值见下面的表格。",
     ),
     "picture_table": ("The numbers", "具体数值"),
-    "stage": ("stage", "阶段"),
     "error": ("relative error", "相对误差"),
     "bugs_title": ("The bug matrix", "注入错误的检出情况"),
     "bugs_lead": (
@@ -117,11 +116,10 @@ WORDS: dict[str, Text] = {
     ),
     "spec": ("Spec", "网络配置"),
     "size": ("Image size", "图像尺寸"),
-    "input": ("input", "输入"),
     "parameters": ("parameters", "参数量"),
     "multiply_adds": ("multiply-adds", "乘加次数"),
     "shape": ("output shape", "输出形状"),
-    "share": ("of all", "占比"),
+    "share": ("share of multiply-adds", "乘加占比"),
     "details": ("Details", "详情"),
     "details_none": (
         "Nothing chosen yet: hover over a row of the drawing, or press it.",
@@ -158,9 +156,10 @@ WORDS: dict[str, Text] = {
     "versions": ("Measured with {}.", "测量所用版本：{}。"),
     "curves_title": ("Training curves", "训练曲线"),
     "curves_lead": (
-        "The same recipe and seed in each framework, curves overlaid. Each framework draws its own dropout "
-        "masks, so the runs are similar, not identical.",
-        "训练方案（recipe）和随机种子都相同，把各框架的曲线叠在一起。Dropout 由各框架自行采样，所以曲线相近但不完全相同。",
+        "The same recipe in each framework, curves overlaid. Several curves of one colour are other seeds or "
+        "another device. Each framework draws its own dropout masks, so the runs are similar, not identical.",
+        "同一训练方案（recipe）在各框架中的曲线叠在一起；同一颜色的多条曲线是不同的随机种子或设备。"
+        "Dropout 由各框架自行采样，所以曲线相近但不完全相同。",
     ),
     "curves_alt": (
         "{} over epochs; the table below ends with the same runs.",
@@ -352,6 +351,19 @@ PITFALLS: dict[str, str] = {
     "published-optimizer": "文中说 Adam，代码用的是 SGD",
 }
 
+#: the heads of the speed tables by the field of a benchmark's row; another field is its own head
+SPEED_HEADS: dict[str, Text] = {
+    "backend": ("framework", "框架"),
+    "version": ("version", "版本"),
+    "loop": ("loop", "训练循环"),
+    "precision": ("precision", "数值精度"),
+    "device": ("device", "设备"),
+    "batch_size": ("batch size", "批量大小"),
+    "size": ("image size", "图像尺寸"),
+    "median": ("examples/s (median)", "样本/秒（中位数）"),
+    "ratio": ("times the published loop", "相对已发表循环的倍数"),
+}
+
 #: the parts of a run's name, English and Chinese
 RUNS: tuple[tuple[str, str], ...] = (
     ("a blog's", "某博客的"),
@@ -362,6 +374,7 @@ RUNS: tuple[tuple[str, str], ...] = (
     (" then ", " → "),
     (" epochs", " 轮"),
     (" seeds", " 个种子"),
+    (" seed", " 个种子"),
     (" at ", "，尺寸 "),
     (", ", "，"),
 )

@@ -1,8 +1,9 @@
 """The parity checks compare a backend with the reference, one check after the other.
 
-The checks: parameters, shapes, forward, loss, gradients, one step, ten steps, running statistics,
-device. Each check depends on those before it. So the first failure ends the run, and it names the
-first stage or tensor that differs. float64 decides; float32 has wider tolerances and fewer checks.
+The checks: parameters, shapes, forward, forward in training, loss, gradients, zero gradients, one
+step, ten steps, running statistics, device. Each check depends on those before it. So the first
+failure ends the run, and it names the first stage or tensor that differs. float64 decides; float32
+has wider tolerances and fewer checks.
 
 The error of a tensor is its largest difference divided by its largest value. The divisor is at
 least 1e-9 of the largest value among tensors of the same kind in the network.

@@ -344,7 +344,8 @@ _RESIDUAL_C = _added(  # 8x8 (figure 19)
 )
 
 #: Inception-ResNet-v2 of timm: the widths are TensorFlow's, which are not the paper's. The scales
-#: stand before the sum. The last block is neither scaled nor followed by a ReLU.
+#: stand before the sum. The last block is neither scaled nor followed by a ReLU. The dropout is the
+#: paper's, as in Inception-v4.
 INCEPTION_RESNET_V2 = _uncounted(
     Spec(
         name="counted",

@@ -55,7 +55,7 @@ def describe(spec: Spec, compare: bool = False, depth: int | None = None) -> dic
     if depth:
         found["layers"] = _summed_up(found["layers"], stage_shapes(spec), depth)
     if compare:
-        found["compare"] = [_peer(name) for name in PEERS]
+        found["compare"] = [peer(name) for name in PEERS]
     return found
 
 
@@ -78,7 +78,8 @@ def _summed_up(
     return [{**row, "shape": stages.get(name, row["shape"])} for name, row in rows.items()]
 
 
-def _peer(name: str) -> dict[str, Any]:
+def peer(name: str) -> dict[str, Any]:
+    """A network to compare with: its input, parameters and multiply-adds."""
     shape, rows = PEERS[name]
     parameters, multiply_adds = totals(walk(rows, (1, *shape), None)[0])
     return {

@@ -177,7 +177,7 @@ class Mutant:
 
 
 def places(tree: ast.Module) -> Iterator[Place]:
-    """Every small mistake that can be made in a module, in the order of its lines."""
+    """Every small mistake that can be made in a module, in no order of lines."""
     skipped: set[int] = set()
     for node in ast.walk(tree):
         if id(node) in skipped:
@@ -429,7 +429,7 @@ class Reach:
         """The tests that run a line of the mutant, those that run the fewest lines first.
 
         What runs in the import has no test of its own: then the files of tests that import the
-        module, and all other tests that run a line of it. None if the lines do not run.
+        module, and all other tests that run a line of it. An empty list if the lines do not run.
         """
         lines = range(mutant.line, mutant.line + mutant.before.count("\n") + 1)
         with sqlite3.connect(self.data) as database:

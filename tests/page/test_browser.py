@@ -136,6 +136,8 @@ def test_topics_open_from_the_address_the_menu_and_their_heading(visit):
     assert page.url.endswith("#device")
     open_all(page)
     assert page.locator("details.topic:not([open])").count() == 0
+    assert page.locator("#open-all").inner_text() == "Close all"
+    assert page.locator("#open-all[aria-pressed]").count() == 0, "its name says its state"
     open_all(page)
     assert page.locator("details.topic[open]").count() == 0
 
@@ -207,6 +209,11 @@ def test_the_choice_and_order_of_columns_survive_a_reload(visit):
 def test_the_address_is_read_with_care(visit):
     assert columns(visit(hash="#conv?show=tf,nonsense,torch")) == ["tf", "torch"]
     assert columns(visit(hash="#conv?show=&size=0&spec=nobody")) == NAMES
+    for odd in ("#network?spec=constructor", "#conv?show=toString", "#%"):
+        page = visit(hash=odd)
+        assert page.locator("html").get_attribute("data-ready"), "the script has stopped"
+        assert columns(page) == NAMES
+        assert page.locator("#spec").input_value() == "d2l"
     page = visit(hash="#network?spec=mini&size=40")
     assert page.locator("#spec").input_value() == "mini"
     assert page.locator("#size").input_value() == "40"
@@ -255,6 +262,7 @@ def test_copying_gives_the_code_as_it_stands_in_the_source(visit, name):
     page.evaluate("window.setTimeout = () => 0")  # else the word is gone after 1.5 seconds
     page.locator(f"#conv .column[data-column={name}] .copy").click()
     page.get_by_text("Copied", exact=True).wait_for()
+    assert page.locator("#moved").inner_text() == f"{results.TITLES[name]}: Copied"
     copied = page.evaluate("navigator.clipboard.readText()")
     want = [source.cut(made.file(name, topic.file), at) for at in topic.addresses(name)]
     assert copied.rstrip("\n") == "\n\n".join("\n".join(lines) for lines in want)
@@ -437,6 +445,7 @@ def test_hovering_shows_details_and_pressing_the_four_lines(visit):
     assert "stage3.0.branch3x3.1" in text
     assert "(N, 128, 12, 12)" in text
     assert "110,720" in text  # 128 x (96 x 3 x 3 + 1)
+    assert re.search(r"share of multiply-adds\s+\d+\.\d %", text)
     node.focus()
     page.keyboard.press("Enter")
     lines = page.locator("#details-lines pre").all_inner_texts()
@@ -444,6 +453,20 @@ def test_hovering_shows_details_and_pressing_the_four_lines(visit):
     for line, call in zip(lines, ("Conv2d", "Conv2D", "Conv2D", "Conv2D"), strict=False):
         assert call in line
     assert all("self.branch3x3 = " in line for line in lines[4:])
+
+
+def test_on_a_phone_the_details_are_in_view_and_cover_no_focused_row(visit):
+    page = visit(hash="#network", **PHONE)
+    page.locator("[data-spec=d2l] [data-stage=stage1] .node").first.tap()
+    details = page.locator("#details").bounding_box()
+    assert 0 < details["y"] < details["y"] + details["height"] < 844
+    seen = """() => { const row = document.activeElement, box = row.getBoundingClientRect();
+        return [row.dataset.at, row.contains(document.elementFromPoint(box.x + 9, box.y + 9))]; }"""
+    for _ in range(15):
+        page.keyboard.press("Tab")
+        at, uncovered = page.evaluate(seen)
+        assert at
+        assert uncovered, at
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -489,6 +512,20 @@ def test_search_finds_topics_code_pitfalls_and_words(visit, asked, kind, text):
     assert -10 < box["y"] < 900
 
 
+@pytest.mark.parametrize("leaving", ["Tab", "Shift+Tab"])
+def test_the_hits_close_when_the_focus_leaves_the_search(visit, leaving):
+    page = visit()
+    page.locator("#search").fill("same-padding")
+    if leaving == "Tab":
+        page.keyboard.press("ArrowUp")  # stays in the field
+        for _ in range(page.locator("#hits a").count()):
+            page.keyboard.press("Tab")
+            assert page.locator("#hits").is_visible()
+    page.keyboard.press(leaving)
+    assert page.evaluate("document.activeElement.closest('.find')") is None
+    assert not page.locator("#hits").is_visible()
+
+
 def test_search_works_by_keyboard_and_says_when_nothing_is_found(visit):
     page = visit()
     page.locator("#search").fill("zzz")
@@ -505,6 +542,17 @@ def test_search_works_by_keyboard_and_says_when_nothing_is_found(visit):
     page.locator("#search").fill("relu")
     page.keyboard.press("Escape")
     assert not page.locator("#hits").is_visible()
+
+
+@pytest.mark.parametrize("key", ["Escape", "ArrowDown", "ArrowUp"])
+def test_search_leaves_the_keys_of_an_input_method_to_it(visit, key):
+    page = visit("index.zh-CN.html")
+    page.locator("#search").fill("relu")
+    composing = "key => ({ key, bubbles: true, cancelable: true, isComposing: true })"
+    event = page.evaluate_handle(f"key => new KeyboardEvent('keydown', ({composing})(key))", key)
+    assert page.locator("#search").evaluate("(field, event) => field.dispatchEvent(event)", event)
+    assert page.locator("#hits").is_visible()
+    assert page.evaluate("document.activeElement.id") == "search"
 
 
 def test_search_finds_chinese_words(visit):
@@ -543,6 +591,20 @@ def test_pitfalls_do_not_make_a_phone_scroll_sideways(visit, measured, tmp_path)
     page = visit(folder=out, viewport={"width": 390, "height": 800})
     assert page.locator(".pitfalls li[data-pitfall]").count() >= 1
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize(("width", "shown"), [(390, True), (1100, True), (1440, False)])
+def test_a_figure_and_a_wrong_line_say_their_framework_where_no_head_does(visit, width, shown):
+    page = visit(hash="#mistakes", viewport={"width": width, "height": 900})
+    for row in ("[data-mistake=padding]", "#conv [data-pitfall=same-padding]"):
+        names = page.locator(f"{row} .name")
+        said = [each.strip(": ") for each in names.all_text_contents()]
+        assert said == [title for title in results.TITLES.values() if title in said]
+        assert len(said) > 1
+        wide = [each.bounding_box()["width"] > 30 for each in names.all()]
+        assert wide == [shown] * len(said)
+        head = page.locator(".pitfalls .heads [data-column=torch]:visible")
+        assert bool(head.count()) != shown
 
 
 def test_on_a_phone_columns_are_swiped_and_all_topics_go_along(visit):

@@ -92,11 +92,12 @@ def test_an_axis_goes_from_values_to_pixels():
     assert line == "0,0 10,25"
 
 
-def test_a_chart_has_a_line_for_each_framework():
+def test_a_chart_has_a_line_for_each_run():
     axes = drawing.Axis(0, 1, 0, 10), drawing.Axis(0, 1, 5, 0)
-    chart = drawing.chart_of({"torch": [(0, 0)], "tf": [(1, 1)]}, axes)
-    torch, tf = '"line torch" points="0,5"', '"line tf" points="10,0"'
-    assert chart == f"<polyline class={torch}/><polyline class={tf}/>"
+    runs = [("torch", [(0, 0)]), ("tf", [(1, 1)]), ("torch", [(1, 0)])]
+    lines = ['"line torch" points="0,5"', '"line tf" points="10,0"', '"line torch" points="10,5"']
+    chart = drawing.chart_of(runs, axes)
+    assert chart == "".join(f"<polyline class={line}/>" for line in lines)
 
 
 def test_ticks_are_round():

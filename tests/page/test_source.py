@@ -319,6 +319,7 @@ def test_a_wrong_results_file_leaves_a_note_in_its_place(measured, few, wrong):
         ("verify-tf.json", lambda found: found[0][CHECKS_KEY][2].update(error="small")),
         ("same-padding-tf.json", lambda found: found[0][CHECKS_KEY][2].pop("stages")),
         ("same-padding-tf.json", lambda found: found[0][CHECKS_KEY][2]["stages"].pop("stage3")),
+        ("same-padding-tf.json", lambda found: found.append(found[0])),
         ("bugs-tf.json", lambda found: found[0].update(bug="a bug of tomorrow")),
         ("bugs-tf.json", lambda found: found[3].pop("where")),
         ("pitfalls-tf.json", lambda found: found["traps"]["same-padding"].pop("with")),
@@ -364,13 +365,42 @@ def test_a_failed_check_and_an_escaped_bug_are_shown_as_such(checkout, few):
     assert section(html, "picture").count("escaped") == 1
 
 
+def test_a_failed_check_without_a_number_has_no_number_and_no_dot(checkout, few):
+    path = checkout.root / "docs" / "results" / "verify-tf.json"
+    whole = [each for each in json.loads(path.read_text()) if each["spec"] == "d2l"][:2]
+    for report, at in ((0, 1), (0, 2), (1, 1)):  # the last: only at the second size
+        found = json.loads(json.dumps(whole))
+        found[report][CHECKS_KEY][at] |= {"passed": False, "error": None}
+        path.write_text(json.dumps(found))
+        name = found[report][CHECKS_KEY][at]["name"]
+        html = pages.render("en", checkout.root)
+        table = html.partition("<code>d2l</code> float64")[2]
+        row = table.partition(f'<th scope="row">{name}</th>')[2].partition("</tr>")[0]
+        assert re.findall('<td class="number bad">(.*?)</td>', row) == ["failed "]
+        assert row.count('"dot tf"') == 0
+        assert row.count('"dot torch"') == (name == "forward")
+
+
 def test_a_speed_table_stands_beside_its_machine(checkout, few):
     rows = [{"backend": "tf", "examples/s": 392}, {"backend": "torch", "examples/s": 335}]
     path = checkout.root / "docs" / "results" / "bench-cpu.json"
     path.write_text(json.dumps({"machine": "two cores", "rows": rows}))
     text = section(pages.render("en", checkout.root), "proof")
-    assert "392" in text
+    assert "frameworkexamples/s TensorFlow392PyTorch335" in text
     assert "Measured on two cores." in text
+
+
+def test_a_speed_table_has_words_for_heads_in_the_language_of_the_page(page):
+    ((_, english, rows), *_), ((_, chinese, _), *_) = (
+        made.speeds().tables for made in (page, content.Page("zh-CN", ROOT))
+    )
+    assert english[0] == "framework"
+    assert english[-2:] == ["examples/s (median)", "times the published loop"]
+    assert chinese[-2:] == ["样本/秒（中位数）", "相对已发表循环的倍数"]
+    assert not [head for head in english if "_" in head]
+    assert all(re.search("[一-鿿]", head) for head in chinese)
+    assert {row[0] for row in rows} <= {*results.TITLES.values()}
+    assert {len(row) for row in rows} == {len(english)}
 
 
 def test_the_benchmarks_of_one_machine_are_one_table(checkout, few):
@@ -409,6 +439,12 @@ def test_a_chart_holds_every_point_of_a_run_also_where_nothing_changes(page, acc
         assert [at for _, at in points] == [at for _, at in wanted]
         assert word == "loss" or points == wanted
         assert all(12 < at < 220 for _, at in points)
+
+
+def test_every_run_is_drawn(page):
+    found, _ = results.runs(ROOT)
+    lines = [line for chart in page.training().charts for _, line, *_ in chart.panels]
+    assert sum(line.count("<polyline") for line in lines) == 2 * len(found) > 20
 
 
 def test_the_numbers_of_the_picture_are_those_of_the_files(page):
@@ -459,6 +495,16 @@ def test_every_link_leads_to_a_place_in_the_site_or_to_a_manual(whole_site):
             file = file.removeprefix("../") or name
             assert file in whole_site, (name, target)
             assert not anchor or anchor in ids[file], (name, target)
+
+
+def test_a_document_has_its_title_and_the_names_of_its_parts_in_its_language(whole_site):
+    for name in DOCUMENTS.values():
+        found = Tree(whole_site[name]).found
+        (title,) = [e["text"] for e in found if e["tag"] == "title"]
+        labels = [e["aria-label"] for e in found if e["tag"] == "nav"]
+        of = int(".zh-CN." in name)
+        assert title.endswith(f" – {words.WORDS['title'][of]}")
+        assert labels == [words.WORDS[word][of] for word in ("title", "sections")]
 
 
 def test_chinese_documents_have_no_spaces_where_their_lines_end(whole_site):
@@ -527,6 +573,7 @@ def test_both_languages_show_the_same_code(html):
 
 def every_text():
     yield from words.WORDS.items()
+    yield from words.SPEED_HEADS.items()
     yield from ((topic.id, topic.title) for topic in topics.TOPICS)
     yield from ((topic.id, topic.about) for topic in topics.TOPICS)
     yield from ((call.what[0], call.what) for call in topics.CALLS)
@@ -578,6 +625,15 @@ def test_the_chinese_readme_has_the_structure_of_the_english_one():
     assert sorted(links) == english["links"]
     for part in ("headings", "code", "tables", "marks", "words"):
         assert chinese[part] == english[part], part
+
+
+def test_a_link_to_the_guide_says_the_language_of_the_guide(html, language):
+    links = [e for e in Tree(html[language]).found if "guide-" in (e.get("href") or "")]
+    said = [e for e in links if "hreflang" in e]
+    assert len(said) > 50
+    for link in said:
+        assert link["hreflang"] == language
+        assert (".zh-CN." in link["href"]) == (language == "zh-CN")
 
 
 def test_every_pitfall_of_the_guide_has_a_chinese_title():
@@ -639,6 +695,13 @@ def test_a_run_s_row_says_what_is_not_the_recipe_s():
     assert rows["d2l-torch"][0] == "`d2l`, batch 128"
     assert rows["best-96-torch"][0] == "`best` at 96, batch 128"
     assert rows["best-torch-1"][0] == "`best`, batch 128, seed 1"
+
+
+def test_a_number_of_seeds_is_chinese_in_chinese():
+    amounts = ["10 epochs at 96, 1 seed", "2 epochs at 48, 3 seeds"]
+    chinese = ["10 轮，尺寸 96，1 个种子", "2 轮，尺寸 48，3 个种子"]
+    assert [words.run_in_chinese(amount) for amount in amounts] == chinese
+    assert words.run_in_chinese("`best`, batch 128, seed 1") == "`best`，批量 128，随机种子 1"
 
 
 def test_the_pages_are_where_they_are_said_to_be(tmp_path):

@@ -126,6 +126,28 @@ def test_what_is_not_measured_yet_says_so_and_what_cannot_be_read_is_refused(gen
         generator.benchmarks(text)
 
 
+def test_an_escaped_bug_and_a_column_of_no_seeds_have_their_cells(generator, monkeypatch, tmp_path):
+    folder = tmp_path / "docs" / "results"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(generator, "ROOT", tmp_path)
+    tied, free = {"largest": 1.0, "length": 0.5}, {"largest": 1e-9, "length": 1e-9}
+    for backend, seeds in zip(FRAMEWORKS, ([tied], [free], [tied, free], [free]), strict=True):
+        (folder / f"ordinary-{backend}.json").write_text(json.dumps({"rows": seeds}))
+        bugs = [
+            {"bug": name, CHECK_KEY: "shapes", "error": None, "where": ""} for name in INJECTED_BUGS
+        ]
+        del bugs[0][CHECK_KEY]
+        (folder / f"bugs-{backend}.json").write_text(json.dumps(bugs))
+    table = [line.split("|")[2:-1] for line in generator.ordinary(0).splitlines()[2:5]]
+    assert [[cell.strip() for cell in line] for line in table] == [
+        ["1 / 1", "1e+00", "5e-01", "-"],
+        ["0 / 1", "-", "-", "1e-09"],
+        ["1 / 2", "1e+00", "5e-01", "1e-09"],
+    ]
+    assert generator.bug_matrix(0).count("escaped") == len(FRAMEWORKS)
+    assert f"caught {len(bugs) - 1} of these {len(bugs)}" in generator.shapes_alone(0)
+
+
 def test_every_page_of_the_guide_is_generated_and_in_both_sites():
     folder = [str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "porting").iterdir()]
     both = [f"docs/porting/{page}{ending}" for page in PAGES for ending in ENDINGS.values()]

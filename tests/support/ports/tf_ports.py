@@ -57,8 +57,11 @@ def padded(window, side):
     return [layers.ZeroPadding2D(side), window]
 
 
-def book(block=Block, same=False, end=None, rows=None):
-    """The book's Sequential; `same` is its own padding, which is off centre."""
+def book(block=Block, same=False, end=None, rows=None, around=1):
+    """The book's Sequential; `same` is its own padding, which is off centre.
+
+    `around` is the padding of the pools.
+    """
     if same:
         first = [layers.Conv2D(8, 7, strides=2, padding="same", activation="relu")]
 
@@ -68,7 +71,7 @@ def book(block=Block, same=False, end=None, rows=None):
         first = padded(layers.Conv2D(8, 7, strides=2, activation="relu"), 3)
 
         def pool():
-            return padded(layers.MaxPool2D(3, 2), 1)
+            return padded(layers.MaxPool2D(3, 2), around)
 
     parts = [*first, *pool(), layers.Conv2D(8, 1, activation="relu")]
     parts += [layers.Conv2D(24, 3, padding="same", activation="relu"), *pool()]
@@ -278,6 +281,7 @@ RIGHT_NORM = {
 }
 WRONG = {
     "same": (lambda: book(same=True), {"same-padding"}),
+    "ceil": (lambda: book(around=((1, 2), (1, 2))), {"ceil-pool"}),
     "swapped": (lambda: book(SwappedBlock), {"swapped-branches"}),
     "no relu": (lambda: book(reduced), {"missing-relu"}),
     "same and no relu": (lambda: book(reduced, same=True), {"missing-relu", "same-padding"}),
