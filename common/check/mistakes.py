@@ -331,7 +331,7 @@ MISTAKES = {
         ),
         Mistake(
             "norm-statistics",
-            "no momentum gives the running statistics: the step's batch is not all that moved them",
+            "more than the step's batch moved the running statistics: no momentum gives them",
             "任何动量都得不到这些移动统计量：改变它们的不只是这一步的批量",
         ),
         Mistake(

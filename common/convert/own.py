@@ -112,7 +112,8 @@ class Own:
         for name, layer in self.match.layers.items():
             mean = f"{norm_name(name)}.running_mean"
             if "bias" in layer.leaves and f"{name}.bias" not in found and mean in found:
-                found[mean] = found[mean] - arrays[layer.leaves["bias"]].ravel()
+                less = found[mean] - arrays[layer.leaves["bias"]].ravel()
+                found[mean] = less.astype(np.float32)
                 notes = ["The biases before the norms are subtracted from their running means."]
         return found, notes
 

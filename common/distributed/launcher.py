@@ -84,6 +84,7 @@ def environment(count: int) -> dict[str, str]:
     return {**os.environ, **own, "PYTHONPATH": python_path()}
 
 
+Shown = dict[Path | bytes, int]
 Started = list[tuple[list[str], dict[str, str]]]  #: commands, and what to add to their environment
 
 
@@ -157,7 +158,7 @@ def wait_for_all(
     The deadline is `PATIENCE` seconds after the first failure. Returns the processes that exited
     without reporting, as they were at the first failure if there were any.
     """
-    shown: dict[Path, int] = {}
+    shown: Shown = {}
     forwarded, deadline, first = False, float("inf"), list[int]()
     while None in [child.poll() for child in children] and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -182,10 +183,10 @@ def unreported(folder: Path) -> list[int]:
     return [pid for pid in ended if "status" not in reported[pid]]
 
 
-def show(folder: Path, shown: dict[Path, int]) -> None:
+def show(folder: Path, shown: Shown) -> None:
     """Print the new output of the workers, and the first one's warnings and notes.
 
-    `shown` holds the bytes already printed, per file.
+    `shown` holds the bytes already printed, per file, and the warnings and notes.
     """
     for path in folder.glob("*.out"):
         if new := unread(path, shown):
@@ -193,11 +194,12 @@ def show(folder: Path, shown: dict[Path, int]) -> None:
     first = [pid for pid, each in notes(folder).items() if each.get("worker") == 0]
     for path in filter(Path.exists, (folder / f"{pid}.err" for pid in first)):
         for line in unread(path, shown, b"\n").splitlines():  # frameworks write there too
-            if line.startswith(REMARKS):
+            if line.startswith(REMARKS) and line not in shown:
+                shown[line] = 1  # MXNet numbers its workers anew when they join: said once
                 click.echo(line.decode(errors="replace"), err=True)
 
 
-def unread(path: Path, shown: dict[Path, int], end: bytes = b"") -> bytes:
+def unread(path: Path, shown: Shown, end: bytes = b"") -> bytes:
     """Return the bytes of a file that were not printed yet, up to the last `end`."""
     with path.open("rb") as file:
         file.seek(shown.get(path, 0))

@@ -69,8 +69,8 @@ def joined(backend: Backend, device: str, folder: Path) -> Iterator[tuple[int, i
     except KeyError as error:
         end_with(
             WorkersError(
-                f"The workers cannot join: the environment of this worker lacks {error.args[0]}. "
-                "Set it as docs/parallel.md shows, or use `--workers`."
+                f"The workers cannot join: {error.args[0]} is not set for this worker. Set it as "
+                "docs/parallel.md shows, or use `--workers`."
             )
         )
     except Exception as error:

@@ -283,7 +283,8 @@ def compare(graph: Steps, spec: Spec, downscaled: bool, exact: bool) -> Comparis
     ours = SpecSteps(spec, graph.has("norm"), downscaled)
     counts = len(graph.results), len(ours.results)
     if counts[0] < counts[1] or (exact and counts[0] > counts[1]):
-        return Comparison({}, f"its results are {counts[0]}, those of {spec.name} {counts[1]}", 0)
+        said = f"its number of results is {counts[0]}, that of {spec.name} is {counts[1]}"
+        return Comparison({}, said, 0)
     # networks return their auxiliary heads in any order
     orders = permutations(graph.results) if counts[0] == counts[1] else [tuple(graph.results)]
     found = [paired(graph, ours, spec.name, results, exact) for results in orders]

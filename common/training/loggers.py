@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -69,6 +70,15 @@ def _logged(name: str, function: Callable[..., Any], epoch: Epoch) -> None:
         click.echo(f"warning: {name} did not log epoch {epoch.number}: {reason}", err=True)
 
 
+def _ended(name: str, function: Callable[..., Any], *values: Any) -> None:
+    """End a package's log. A package that fails is a warning: it ends no run."""
+    try:
+        function(*values)
+    except Exception as error:
+        reason = printable(one_line(error)[:200])
+        click.echo(f"warning: {name} did not end its log: {reason}", err=True)
+
+
 def _metrics(epoch: Epoch) -> dict[str, float]:
     return {name: getattr(epoch, name) for name in METRICS}
 
@@ -87,16 +97,20 @@ def wandb(plan: Plan) -> Iterator[Log]:
     try:
         yield partial(_logged, "wandb", run.log)
     finally:
-        run.finish()
+        _ended("wandb", run.finish)
 
 
 @contextmanager
 def mlflow(plan: Plan) -> Iterator[Log]:
     """Log to MLflow."""
     package = _imported("mlflow")
-    with _begun("mlflow", package.start_run, run_name=plan.run.folder.name):
+    run = _begun("mlflow", package.start_run, run_name=plan.run.folder.name)
+    run.__enter__()
+    try:
         _begun("mlflow", package.log_params, plan.recipe.as_json())
         yield partial(_logged, "mlflow", package.log_metrics)
+    finally:
+        _ended("mlflow", run.__exit__, *sys.exc_info())
 
 
 @contextmanager

@@ -254,6 +254,11 @@ def test_warnings_of_the_first_worker_are_shown_and_all_output(tmp_path, capsys)
         file.write("lf\n")
     launcher.show(tmp_path, shown)
     assert capsys.readouterr() == ("", "warning: half\n")
+    for pid, worker in ((100, 1), (101, 0)):  # as MXNet's scheduler may number them
+        (tmp_path / f"{pid}.json").write_text(json.dumps({"role": "worker", "worker": worker}))
+    (tmp_path / "101.err").write_text("note: of 0\nnote: more\n")
+    launcher.show(tmp_path, shown)
+    assert capsys.readouterr() == ("", "note: more\n")
 
 
 def test_the_killed_worker_is_named_and_not_the_one_that_cplusplus_aborted(tmp_path):

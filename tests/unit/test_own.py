@@ -132,6 +132,7 @@ def test_biases_that_the_spec_has_not_go_into_the_means_of_the_norms(monkeypatch
         network.weights[name] = array.astype(np.float64)
     weights, notes = one.read()
     assert BIAS not in weights
+    assert {array.dtype.name for array in weights.values()} == {"float32"}
     assert notes == ["The biases before the norms are subtracted from their running means."]
     check = one.compare(weights, draw_fixture(MINI).inputs)
     assert check["difference"] < 1e-5 * check["largest"]

@@ -876,12 +876,19 @@ def test_a_logger_that_cannot_begin_is_refused_and_one_that_fails_ends_no_run(
     def fails(*_, **__):
         raise ConnectionError("no\nserver")
 
+    @contextmanager
+    def ends_badly(run_name):
+        yield
+        fails()
+
     fake = Fake()
     monkeypatch.setitem(sys.modules, package, fake)
-    fake.log = fake.log_metrics = fails
+    fake.log = fake.log_metrics = fake.finish = fails
+    fake.start_run = ends_badly
     code, _, err = call(f"{NEW} --out here --logger {package}")
     assert code == 0
     assert f"warning: {package} did not log epoch 2: no server\n" in err
+    assert f"warning: {package} did not end its log: no server\n" in err
     fake.init = fake.start_run = fails
     code, _, err = call(f"{NEW} --out there --logger {package}")
     assert code == 7

@@ -59,7 +59,10 @@ def test_a_variable_that_a_worker_lacks_is_named(monkeypatch):
 
     monkeypatch.setattr(workers, "end_with", end)
     backend = SimpleNamespace(init_process_group=lacks)
-    with pytest.raises(Ended, match=r"lacks NOT_SET\. Set it"), workers.joined(backend, "cpu", "f"):
+    with (
+        pytest.raises(Ended, match=r"NOT_SET is not set for this worker\. Set it"),
+        workers.joined(backend, "cpu", "f"),
+    ):
         pass
 
 
