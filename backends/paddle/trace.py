@@ -302,7 +302,8 @@ class Network:
             if other is tensor:
                 return number
         self.leaves.append((tensor, layout))
-        self.originals.append((tensor, tensor.detach().clone()))
+        if all(other is not tensor for other, _ in self.originals):  # no weight of a layer
+            self.originals.append((tensor, tensor.detach().clone()))
         return len(self.leaves) - 1
 
     def cast(self):
@@ -405,7 +406,7 @@ class Network:
 
     def restore(self):
         """Give the weights the values that they had: a cast to float32 rounds."""
-        for tensor, value in reversed(self.originals):  # a weight's first value is its own
+        for tensor, value in self.originals:
             copy = value.clone()  # in Paddle 3.0 `tensor.data = copy` would take its gradient
             tensor.get_tensor()._share_data_with(copy.get_tensor())
 

@@ -33,7 +33,7 @@ from common.formats.naming import SUFFIXES
 from common.formats.parts import nothing_under, parts
 from common.formats.readers.base import File
 from common.spec import Spec, find
-from common.weights import Weights, norm_name, not_finite, shapes
+from common.weights import Weights, is_scale, norm_name, not_finite, shapes
 
 TOLERANCE = 1e-4  #: of the logits in float32, relative to the largest
 
@@ -125,11 +125,6 @@ class Own:
         want = GoogLeNet(self.spec, weights).forward(x.astype(np.float64))["head"]
         got, failed = aligned(got, want), "Nothing was written"
         return compared("the reference", want, self.target, got, TOLERANCE, failed)
-
-
-def is_scale(name: str) -> bool:
-    """Whether the tensor of this name is the scale of a norm, which a network may lack."""
-    return name.endswith("norm.weight")
 
 
 @contextmanager

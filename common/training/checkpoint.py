@@ -68,8 +68,8 @@ class Config:
             raise ValueError("its pixels are not a height and a width")
         if self.threads is not None:
             whole("threads", self.threads, 1, MOST)
-        for length in self.pixels:  # images are at most as large as the input, or 28 x 28
-            whole("pixels", length, 1, max(28, self.recipe.size))
+        for length in self.pixels:
+            whole("pixels", length, 1, most_pixels(self.recipe))
 
     @classmethod
     def of(
@@ -83,7 +83,7 @@ class Config:
     ) -> Config:
         """Return the configuration of a run; RunError for images larger than its input."""
         _, channels, height, width = (int(length) for length in data.train_images.shape)
-        if max(height, width) > max(28, recipe.size):
+        if max(height, width) > most_pixels(recipe):
             raise RunError(
                 f"The images in {data.source} are {height} x {width}, larger than the input of "
                 f"{recipe.size} x {recipe.size}: give `--size {max(height, width)}`."
@@ -109,6 +109,11 @@ class Config:
     def network(self) -> Spec:
         """Return the spec of this run's network."""
         return self.recipe.network(self.channels, len(self.classes))
+
+
+def most_pixels(recipe: Recipe) -> int:
+    """The height or width of the largest images that a run takes: its input's, or 28."""
+    return max(28, recipe.size)
 
 
 @dataclass

@@ -61,22 +61,20 @@ def _begun(name: str, function: Callable[..., Any], /, *values: Any, **options: 
         ) from error
 
 
+def _tried(
+    name: str, what: str, function: Callable[..., Any], /, *values: Any, **options: Any
+) -> None:
+    """Call a package's function. One that fails is a warning: it ends no run."""
+    try:
+        function(*values, **options)
+    except Exception as error:
+        reason = printable(one_line(error)[:200])
+        click.echo(f"warning: {name} did not {what}: {reason}", err=True)
+
+
 def _logged(name: str, function: Callable[..., Any], epoch: Epoch) -> None:
-    """Log an epoch. A package that fails is a warning: it ends no run."""
-    try:
-        function(_metrics(epoch), step=epoch.number)
-    except Exception as error:
-        reason = printable(one_line(error)[:200])
-        click.echo(f"warning: {name} did not log epoch {epoch.number}: {reason}", err=True)
-
-
-def _ended(name: str, function: Callable[..., Any], *values: Any) -> None:
-    """End a package's log. A package that fails is a warning: it ends no run."""
-    try:
-        function(*values)
-    except Exception as error:
-        reason = printable(one_line(error)[:200])
-        click.echo(f"warning: {name} did not end its log: {reason}", err=True)
+    """Log an epoch's metrics."""
+    _tried(name, f"log epoch {epoch.number}", function, _metrics(epoch), step=epoch.number)
 
 
 def _metrics(epoch: Epoch) -> dict[str, float]:
@@ -97,7 +95,7 @@ def wandb(plan: Plan) -> Iterator[Log]:
     try:
         yield partial(_logged, "wandb", run.log)
     finally:
-        _ended("wandb", run.finish)
+        _tried("wandb", "end its log", run.finish)
 
 
 @contextmanager
@@ -110,7 +108,7 @@ def mlflow(plan: Plan) -> Iterator[Log]:
         _begun("mlflow", package.log_params, plan.recipe.as_json())
         yield partial(_logged, "mlflow", package.log_metrics)
     finally:
-        _ended("mlflow", run.__exit__, *sys.exc_info())
+        _tried("mlflow", "end its log", run.__exit__, *sys.exc_info())
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from common.weights.canonical import (
     check,
     draw,
     is_running,
+    is_scale,
     norm_name,
     not_finite,
     shapes,

@@ -80,6 +80,11 @@ def is_running(name: str) -> bool:
     return name.endswith(RUNNING)
 
 
+def is_scale(name: str) -> bool:
+    """Whether the tensor of this name is the scale of a norm, its gamma."""
+    return name.endswith("norm.weight")
+
+
 def not_finite(weights: Mapping[str, np.ndarray]) -> list[str]:
     """The names of the tensors that hold NaN or infinity."""
     return [name for name, array in weights.items() if not np.isfinite(array).all()]
@@ -94,7 +99,7 @@ def with_eps(weights: Weights, eps: float, new: float) -> Weights:
     """
     changed = dict(weights)
     for name, array in weights.items():
-        if name.endswith("norm.weight"):
+        if is_scale(name):
             var = weights[name.removesuffix("weight") + "running_var"].astype(np.float64)
             changed[name] = (array * np.sqrt((var + new) / (var + eps))).astype(array.dtype)
     return changed
@@ -114,7 +119,7 @@ def draw(spec: Spec, seed: int) -> Weights:
             bound = math.sqrt(6 / ((out + incoming) * math.prod(window)))
             weights[name] = random.uniform(-bound, bound, shape).astype(np.float32)
         else:
-            one = name.endswith(("norm.weight", "running_var"))
+            one = is_scale(name) or name.endswith("running_var")
             weights[name] = np.full(shape, float(one), np.float32)
     return weights
 

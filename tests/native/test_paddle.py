@@ -360,6 +360,18 @@ def test_a_traced_operation_stands_in_the_layer_that_ran_it(tmp_path):
     assert found == {"conv": "conv", "bias": "conv", "act": ""}
 
 
+def test_a_check_leaves_the_weights_of_a_function(tmp_path):
+    weight = paddle.rand([2, 3, 3, 3], "float64")
+    drawn = weight.numpy()
+    network = trace.Network(
+        lambda x: nn.functional.conv2d(x, weight), np.zeros((2, 3, 8, 8)), str(tmp_path)
+    )
+    network.write({0: np.zeros((2, 3, 3, 3))})
+    assert not weight.any()
+    network.close()
+    np.testing.assert_array_equal(weight.numpy(), drawn)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_a_check_rounds_no_weights_and_leaves_their_dtypes(dtype, tmp_path):
     """A failed attempt casts to float32; NumPy has no bfloat16; and dtypes may be mixed."""
